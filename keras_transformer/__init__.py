@@ -1,0 +1,76 @@
+"""The Transformer of "Attention Is All You Need" as a Keras package, from text to text.
+
+Importing it needs Keras alone; TensorFlow and TensorFlow Text are imported when text is first
+turned into tensors.
+"""
+
+from keras_transformer.averaging import average_weights
+from keras_transformer.callbacks import TokensPerSecond
+from keras_transformer.config import TransformerConfig
+from keras_transformer.data import PairBatches, pair_batches
+from keras_transformer.decoding.beam import beam_search
+from keras_transformer.decoding.greedy import greedy_search
+from keras_transformer.decoding.hypotheses import Hypotheses
+from keras_transformer.decoding.state import DecodingState
+from keras_transformer.errors import InputError
+from keras_transformer.export import export_saved_model
+from keras_transformer.layers.attention import (
+    MultiHeadCrossAttention,
+    MultiHeadSelfAttention,
+    scaled_dot_product_attention,
+)
+from keras_transformer.layers.decoder import DecoderBlock
+from keras_transformer.layers.embedding import PositionalEmbedding
+from keras_transformer.layers.encoder import EncoderBlock
+from keras_transformer.layers.feed_forward import FeedForward
+from keras_transformer.layers.residual import AddAndNorm
+from keras_transformer.losses import LabelSmoothedCrossentropy
+from keras_transformer.masks import causal_mask, padding_mask
+from keras_transformer.metrics import Perplexity, TokenAccuracy
+from keras_transformer.model import (
+    Transformer,
+    build_transformer,
+    cross_attention_weights,
+    decoding_steps,
+)
+from keras_transformer.schedules import InverseSquareRootSchedule, paper_adam
+from keras_transformer.tokenizer import SubwordTokenizer
+from keras_transformer.translator import AttentionWeights, Translator
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AddAndNorm",
+    "AttentionWeights",
+    "DecoderBlock",
+    "DecodingState",
+    "EncoderBlock",
+    "FeedForward",
+    "Hypotheses",
+    "InputError",
+    "InverseSquareRootSchedule",
+    "LabelSmoothedCrossentropy",
+    "MultiHeadCrossAttention",
+    "MultiHeadSelfAttention",
+    "PairBatches",
+    "Perplexity",
+    "PositionalEmbedding",
+    "SubwordTokenizer",
+    "TokenAccuracy",
+    "TokensPerSecond",
+    "Transformer",
+    "TransformerConfig",
+    "Translator",
+    "average_weights",
+    "beam_search",
+    "build_transformer",
+    "causal_mask",
+    "cross_attention_weights",
+    "decoding_steps",
+    "export_saved_model",
+    "greedy_search",
+    "padding_mask",
+    "pair_batches",
+    "paper_adam",
+    "scaled_dot_product_attention",
+]

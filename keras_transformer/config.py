@@ -1,0 +1,159 @@
+"""The settings of one model, in the paper's own symbols (Table 3)."""
+
+import dataclasses
+
+POSITION_ENCODINGS = ("sinusoidal", "learned")
+
+# Table 3: what each row changes against the base model. The paper keeps d_v at 64 in the B rows:
+# only then do its published parameter counts come out.
+TABLE_3 = {
+    "base": {},
+    "A_heads_1": {"num_heads": 1, "head_dim": 512, "value_dim": 512},
+    "A_heads_4": {"num_heads": 4, "head_dim": 128, "value_dim": 128},
+    "A_heads_16": {"num_heads": 16, "head_dim": 32, "value_dim": 32},
+    "A_heads_32": {"num_heads": 32, "head_dim": 16, "value_dim": 16},
+    "B_head_dim_16": {"head_dim": 16, "value_dim": 64},
+    "B_head_dim_32": {"head_dim": 32, "value_dim": 64},
+    "C_layers_2": {"num_layers": 2},
+    "C_layers_4": {"num_layers": 4},
+    "C_layers_8": {"num_layers": 8},
+    "C_model_dim_256": {"model_dim": 256, "head_dim": 32, "value_dim": 32},
+    "C_model_dim_1024": {"model_dim": 1024, "head_dim": 128, "value_dim": 128},
+    "C_feed_forward_dim_1024": {"feed_forward_dim": 1024},
+    "C_feed_forward_dim_4096": {"feed_forward_dim": 4096},
+    "D_dropout_0.0": {"dropout": 0.0},
+    "D_dropout_0.2": {"dropout": 0.2},
+    "D_label_smoothing_0.0": {"label_smoothing": 0.0},
+    "D_label_smoothing_0.2": {"label_smoothing": 0.2},
+    "E_learned_positions": {"position_encoding": "learned"},
+    "big": {"model_dim": 1024, "feed_forward_dim": 4096, "num_heads": 16, "dropout": 0.3},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """What `build_transformer` needs to know; the defaults are the paper's base model.
+
+    Source: section 3 and Table 3 of "Attention Is All You Need".
+
+    Args:
+        vocabulary_size: Sub-words shared by source and target, the four special ids included.
+        num_layers: N, blocks in the encoder and blocks in the decoder.
+        model_dim: d_model, width of every block's input and output.
+        feed_forward_dim: d_ff, inner width of the position-wise feed-forward networks.
+        num_heads: h, attention heads.
+        head_dim: d_k, width of one head's queries and keys; `model_dim / num_heads` if None.
+        value_dim: d_v, width of one head's values; `head_dim` if None.
+        dropout: P_drop, 0 to 1.
+        label_smoothing: epsilon_ls, 0 to 1. The model has no use for it; the loss does.
+        activation: Name of the feed-forward networks' activation.
+        normalize_first: False normalizes after each residual sum as the paper does (post-norm),
+            True normalizes each sub-layer's input instead (pre-norm).
+        position_encoding: "sinusoidal" (section 3.5) or "learned" (Table 3, row E).
+        max_positions: The longest sequence that learned positions can take, in tokens.
+        max_source_tokens: The longest source that is read, in tokens, the end included.
+
+    Raises:
+        ValueError: If a number is out of its range or widths do not divide.
+
+    Example:
+        >>> TransformerConfig.base(vocabulary_size=37_000).num_layers
+        6
+    """
+
+    vocabulary_size: int
+    num_layers: int = 6
+    model_dim: int = 512
+    feed_forward_dim: int = 2048
+    num_heads: int = 8
+    head_dim: int | None = None
+    value_dim: int | None = None
+    dropout: float = 0.1
+    label_smoothing: float = 0.1
+    activation: str = "relu"
+    normalize_first: bool = False
+    position_encoding: str = "sinusoidal"
+    max_positions: int = 512
+    max_source_tokens: int = 256
+
+    def __post_init__(self):
+        for name in ("num_layers", "model_dim", "feed_forward_dim", "num_heads", "max_positions"):
+            _check_positive(name, getattr(self, name))
+        _check_positive("max_source_tokens", self.max_source_tokens)
+        for name in ("head_dim", "value_dim"):
+            if getattr(self, name) is not None:
+                _check_positive(name, getattr(self, name))
+        for name in ("dropout", "label_smoothing"):
+            _check_probability(name, getattr(self, name))
+        if self.vocabulary_size < 5:
+            raise ValueError(
+                "vocabulary_size must leave room for at least one sub-word beside padding, unknown,"
+                f" start and end. Received: vocabulary_size={self.vocabulary_size}. Choose 5 or"
+                " more; thousands are usual."
+            )
+        if self.head_dim is None and self.model_dim % self.num_heads:
+            raise ValueError(
+                "model_dim must be a multiple of num_heads unless head_dim is given. Received:"
+                f" model_dim={self.model_dim}, num_heads={self.num_heads}. Choose"
+                f" model_dim={self.model_dim - self.model_dim % self.num_heads or self.num_heads}"
+                f" or {self.model_dim - self.model_dim % self.num_heads + self.num_heads}."
+            )
+        if self.position_encoding not in POSITION_ENCODINGS:
+            raise ValueError(
+                f"position_encoding must be one of {POSITION_ENCODINGS}. Received:"
+                f" position_encoding={self.position_encoding!r}. Choose one of them."
+            )
+        if self.position_encoding == "sinusoidal" and self.model_dim % 2:
+            raise ValueError(
+                "model_dim must be even, since sinusoidal positions come in pairs of sine and"
+                f" cosine. Received: model_dim={self.model_dim}. Choose"
+                f" model_dim={self.model_dim + 1} or position_encoding='learned'."
+            )
+
+    @classmethod
+    def tiny(cls, vocabulary_size: int, **changes) -> "TransformerConfig":
+        """The model for small corpora: 4 layers of width 128, strongly regularised.
+
+        Source: Transformer-Tiny of Wu et al. 2021, section 5 (Multi30k); not in the paper.
+        """
+        settings = {
+            "num_layers": 4,
+            "model_dim": 128,
+            "feed_forward_dim": 256,
+            "num_heads": 4,
+            "dropout": 0.3,
+        }
+        return cls(vocabulary_size=vocabulary_size, **{**settings, **changes})
+
+    @classmethod
+    def base(cls, vocabulary_size: int, **changes) -> "TransformerConfig":
+        """The paper's base model (Table 3, first row)."""
+        return cls.table3("base", vocabulary_size, **changes)
+
+    @classmethod
+    def big(cls, vocabulary_size: int, **changes) -> "TransformerConfig":
+        """The paper's big model (Table 3, last row)."""
+        return cls.table3("big", vocabulary_size, **changes)
+
+    @classmethod
+    def table3(cls, row: str, vocabulary_size: int, **changes) -> "TransformerConfig":
+        """One row of the paper's Table 3, by its name in `TABLE_3`."""
+        if row not in TABLE_3:
+            raise ValueError(
+                f"row must name a row of Table 3. Received: row={row!r}. Choose one of"
+                f" {', '.join(TABLE_3)}."
+            )
+        return cls(vocabulary_size=vocabulary_size, **{**TABLE_3[row], **changes})
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1. Received: {name}={value}. Choose 1 or more.")
+
+
+def _check_probability(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(
+            f"{name} must be at least 0 and below 1. Received: {name}={value}. Choose for example"
+            " 0.1."
+        )

@@ -1,0 +1,54 @@
+"""What search finds, and how it is scored."""
+
+from typing import NamedTuple
+
+from keras import ops
+
+# Below the log-probability of anything that can happen; finite, so that sums stay comparable.
+IMPOSSIBLE = -1e9
+
+
+class Hypotheses(NamedTuple):
+    """The results of a search, best first.
+
+    Attributes:
+        token_ids: Integer (batch, beams, length), without the start id, with the end id, padding
+            behind it.
+        scores: Float32 (batch, beams), log-probability of the tokens, the end included, divided
+            by the length penalty; `IMPOSSIBLE` where fewer results were found.
+    """
+
+    token_ids: object
+    scores: object
+
+
+def length_penalty_of(num_tokens, alpha):
+    """lp(Y) = ((5 + |Y|) / 6) ** alpha, what a log-probability is divided by.
+
+    Source: section 6.1, which takes it from Wu et al. 2016, equation 14.
+
+    Args:
+        num_tokens: Integer tensor, the end included.
+        alpha: 0 for none; the paper uses 0.6.
+
+    Returns:
+        Float32, the shape of `num_tokens`.
+    """
+    return ((5.0 + ops.cast(num_tokens, "float32")) / 6.0) ** alpha
+
+
+def log_normalizer(logits):
+    """log sum exp(logits), what makes log-probabilities out of logits: Float32 (..., 1)."""
+    return ops.logsumexp(ops.cast(logits, "float32"), axis=-1, keepdims=True)
+
+
+def write_token(token_ids, token, position):
+    """The same ids with `token` at `position`.
+
+    Args:
+        token_ids: Integer (..., length).
+        token: Integer (...).
+        position: Integer scalar.
+    """
+    here = ops.equal(ops.arange(ops.shape(token_ids)[-1]), position)  # (length,)
+    return ops.where(here, token[..., None], token_ids)

@@ -1,0 +1,1 @@
+"""The boxes of the paper's Figure 1, one file each."""

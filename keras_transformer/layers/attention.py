@@ -1,0 +1,359 @@
+"""Attention (section 3.2).
+
+Shapes, in the order in which axes always stand:
+    batch           sentences
+    beams           hypotheses of one sentence, in step-by-step decoding only
+    heads           h
+    query_length    positions that ask
+    key_length      positions that are asked
+    model_dim       d_model, width of the input and of the output
+    head_dim        d_k, width of one head's queries and keys
+    value_dim       d_v, width of one head's values
+"""
+
+import keras
+from keras import ops
+
+from keras_transformer.decoding.cache import KeyValues, append, seen_so_far
+
+
+def attention_weights(query, key, attention_mask=None):
+    """softmax(Q K^T / sqrt(d_k)), how much each query takes from each key.
+
+    Source: equation 1.
+    Deviation: the softmax is computed in float32 whatever the dtype, since half precision loses
+        small weights; a query that may see no key at all gets equal weights, not NaN.
+
+    Args:
+        query: Float (..., query_length, head_dim).
+        key: Float (..., key_length, head_dim).
+        attention_mask: Boolean, broadcastable to (..., query_length, key_length), True where a
+            query may see a key; None if it may see all.
+
+    Returns:
+        Float (..., query_length, key_length); each row sums to 1.
+    """
+    head_dim = query.shape[-1]
+    scores = ops.matmul(query * head_dim**-0.5, ops.swapaxes(key, -1, -2))
+    if scores.shape[-1] == 1:
+        return ops.ones_like(scores)  # one key takes all; Keras warns of a softmax over one number
+    dtype = scores.dtype
+    scores = ops.cast(scores, "float32")
+    if attention_mask is not None:
+        scores = ops.where(attention_mask, scores, -1e9)
+    return ops.cast(ops.softmax(scores), dtype)
+
+
+def scaled_dot_product_attention(query, key, value, attention_mask=None):
+    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V.
+
+    Source: equation 1.
+
+    Args:
+        query: Float (..., query_length, head_dim).
+        key: Float (..., key_length, head_dim).
+        value: Float (..., key_length, value_dim).
+        attention_mask: As in `attention_weights`.
+
+    Returns:
+        Float (..., query_length, value_dim).
+    """
+    return ops.matmul(attention_weights(query, key, attention_mask), value)
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class SideBySide(keras.initializers.Initializer):
+    """Fills a fused kernel with one freshly drawn matrix for each of its parts.
+
+    A fan-based initializer looks at the whole matrix: drawn in one piece, the fused query, key and
+    value kernel would come out too small.
+
+    Args:
+        initializer: What fills each part; a name, a config or a Keras initializer.
+        widths: Output widths of the parts, in their order.
+    """
+
+    def __init__(self, initializer, widths):
+        self.initializer = keras.initializers.get(initializer)
+        self.widths = tuple(widths)
+
+    def __call__(self, shape, dtype=None):
+        parts = [self.initializer.clone()((*shape[:-1], width), dtype) for width in self.widths]
+        return ops.concatenate(parts, axis=-1)
+
+    def get_config(self):
+        return {
+            "initializer": keras.initializers.serialize(self.initializer),
+            "widths": list(self.widths),
+        }
+
+
+class _MultiHeadAttention(keras.Layer):
+    """What self- and cross-attention share: the options, the heads, the way out."""
+
+    def __init__(
+        self,
+        num_heads,
+        head_dim=None,
+        value_dim=None,
+        dropout=0.0,
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        for name, width in (("num_heads", num_heads), ("head_dim", head_dim)):
+            if width is not None and width < 1:
+                raise ValueError(
+                    f"{name} must be at least 1. Received: {name}={width}. Choose 1 or more."
+                )
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.value_dim = value_dim
+        self.dropout = dropout
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.weights_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "head_dim": self.head_dim,
+            "value_dim": self.value_dim,
+            "dropout": self.dropout,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+        }
+
+    def _resolve_widths(self, model_dim):
+        """Sets the widths of one head, found from the input's where they were not given."""
+        if self.head_dim is None and model_dim % self.num_heads:
+            lower = model_dim - model_dim % self.num_heads
+            raise ValueError(
+                "The input's last axis must be a multiple of num_heads unless head_dim is given."
+                f" Received: last axis {model_dim}, num_heads={self.num_heads}. Choose a width of"
+                f" {lower or self.num_heads} or {lower + self.num_heads}, or give head_dim."
+            )
+        self.key_width = self.head_dim or model_dim // self.num_heads
+        self.value_width = self.value_dim or self.key_width
+
+    def _projection(self, name, input_dim, *head_widths):
+        """A linear map to all heads of one or several of queries, keys and values at once."""
+        widths = [self.num_heads * width for width in head_widths]
+        projection = keras.layers.Dense(
+            sum(widths),
+            use_bias=self.use_bias,
+            kernel_initializer=SideBySide(self.kernel_initializer, widths),
+            bias_initializer=self.bias_initializer.clone(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        projection.build((None, None, input_dim))
+        return projection
+
+    def _output_projection(self, output_dim):
+        projection = keras.layers.Dense(
+            output_dim,
+            use_bias=self.use_bias,
+            kernel_initializer=self.kernel_initializer.clone(),
+            bias_initializer=self.bias_initializer.clone(),
+            dtype=self.dtype_policy,
+            name="output",
+        )
+        projection.build((None, None, self.num_heads * self.value_width))
+        return projection
+
+    def _split_heads(self, x):
+        """Float (batch, length, heads * width) to (batch, heads, length, width)."""
+        batch, length, width = ops.shape(x)
+        x = ops.reshape(x, (batch, length, self.num_heads, width // self.num_heads))
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    def _merge_heads(self, x):
+        """Float (batch, heads, length, value_dim) to (batch, length, heads * value_dim)."""
+        batch, _, length, width = ops.shape(x)
+        x = ops.transpose(x, (0, 2, 1, 3))
+        return ops.reshape(x, (batch, length, self.num_heads * width))
+
+    def _attend(self, query, key, value, attention_mask, training):
+        """softmax(Q K^T / sqrt(d_k)) V for each head, the heads side by side, projected."""
+        if attention_mask is not None:
+            attention_mask = attention_mask[:, None, :, :]  # one mask for all heads
+        weights = attention_weights(query, key, attention_mask)
+        weights = self.weights_dropout(weights, training=training)
+        return self.output_projection(self._merge_heads(ops.matmul(weights, value)))
+
+    def compute_output_shape(self, inputs_shape):
+        return tuple(inputs_shape)
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class MultiHeadSelfAttention(_MultiHeadAttention):
+    """Lets each position of a sequence look at all positions of the same sequence.
+
+    MultiHead(X) = Concat(head_1, ..., head_h) W^O,
+    head_i = Attention(X W_i^Q, X W_i^K, X W_i^V).
+
+    Source: section 3.2.2.
+    Deviation: the projections have biases, as in the authors' own code; query, key and value are
+        one fused product, which is the same map computed faster.
+
+    Args:
+        num_heads: h.
+        head_dim: d_k, width of one head's queries and keys; input width / num_heads if None.
+        value_dim: d_v, width of one head's values; `head_dim` if None.
+        dropout: Share of attention weights that are dropped in training, 0 to 1. The paper drops
+            none.
+        use_bias: Whether the four projections have biases.
+        kernel_initializer: What fills each of W^Q, W^K, W^V and W^O.
+        bias_initializer: What fills the biases.
+
+    Call arguments:
+        inputs: Float (batch, length, model_dim).
+        attention_mask: Boolean (batch, query_length, key_length) or broadcastable to it, True
+            where a query may see a key; None if it may see all.
+        training: Whether dropout is at work.
+
+    Returns:
+        Float (batch, length, model_dim).
+
+    Raises:
+        ValueError: If the input's width is not a multiple of `num_heads` and no `head_dim` is
+            given.
+    """
+
+    def build(self, inputs_shape):
+        model_dim = inputs_shape[-1]
+        self._resolve_widths(model_dim)
+        self.query_key_value = self._projection(
+            "query_key_value", model_dim, self.key_width, self.key_width, self.value_width
+        )
+        self.output_projection = self._output_projection(model_dim)
+
+    def call(self, inputs, attention_mask=None, training=None):
+        query, key, value = self._project(inputs)
+        return self._attend(query, key, value, attention_mask, training)
+
+    def attention_weights(self, inputs, attention_mask=None):
+        """The weights that `call` sums the values with: Float (batch, heads, length, length)."""
+        query, key, _ = self._project(inputs)
+        mask = None if attention_mask is None else attention_mask[:, None, :, :]
+        return attention_weights(query, key, mask)
+
+    def step(self, inputs, cache, position):
+        """The same for one new position, which sees itself and all that the cache holds.
+
+        Args:
+            inputs: Float (batch, beams, model_dim), the new position of every hypothesis.
+            cache: KeyValues of Float (batch, beams, heads, length, width), what came before.
+            position: Integer scalar, how many positions came before.
+
+        Returns:
+            (Float (batch, beams, model_dim), the cache with the new position in it).
+        """
+        batch, beams, model_dim = ops.shape(inputs)
+        rows = ops.reshape(inputs, (batch * beams, 1, model_dim))
+        new = [
+            ops.reshape(part, (batch, beams, self.num_heads, 1, part.shape[-1]))
+            for part in self._project(rows)
+        ]  # each (batch, beams, heads, 1, width)
+        query, key, value = new
+        cache = append(cache, KeyValues(key, value), position)
+        attended = scaled_dot_product_attention(
+            query, cache.key, cache.value, seen_so_far(cache, position)
+        )  # (batch, beams, heads, 1, value_dim)
+        attended = ops.reshape(attended, (batch, beams, self.num_heads * self.value_width))
+        return self.output_projection(attended), cache
+
+    def _project(self, inputs):
+        """Query, key and value: Float (batch, heads, length, width) each."""
+        keys = self.num_heads * self.key_width
+        fused = self.query_key_value(inputs)
+        return [self._split_heads(part) for part in ops.split(fused, (keys, 2 * keys), axis=-1)]
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class MultiHeadCrossAttention(_MultiHeadAttention):
+    """Lets each position of the decoder look at all positions of the encoder's output.
+
+    MultiHead(Q, M) = Concat(head_1, ..., head_h) W^O,
+    head_i = Attention(Q W_i^Q, M W_i^K, M W_i^V).
+
+    Source: section 3.2.3, "encoder-decoder attention".
+    Deviation: as for `MultiHeadSelfAttention`; here key and value are one fused product.
+
+    Args:
+        num_heads, head_dim, value_dim, dropout, use_bias, kernel_initializer, bias_initializer:
+            As for `MultiHeadSelfAttention`.
+
+    Call arguments:
+        query: Float (batch, query_length, model_dim).
+        memory: Float (batch, key_length, memory_dim), the encoder's output.
+        attention_mask: Boolean (batch, query_length, key_length) or broadcastable to it, True
+            where a query may see a key; None if it may see all.
+        training: Whether dropout is at work.
+
+    Returns:
+        Float (batch, query_length, model_dim).
+
+    Raises:
+        ValueError: If the query's width is not a multiple of `num_heads` and no `head_dim` is
+            given.
+    """
+
+    def build(self, query_shape, memory_shape):
+        model_dim = query_shape[-1]
+        self._resolve_widths(model_dim)
+        self.query_projection = self._projection("query", model_dim, self.key_width)
+        self.key_value = self._projection(
+            "key_value", memory_shape[-1], self.key_width, self.value_width
+        )
+        self.output_projection = self._output_projection(model_dim)
+
+    def call(self, query, memory, attention_mask=None, training=None):
+        key, value = self.project_memory(memory)
+        query = self._split_heads(self.query_projection(query))
+        return self._attend(query, key, value, attention_mask, training)
+
+    def attention_weights(self, query, memory, attention_mask=None):
+        """The weights that `call` sums the values with.
+
+        Returns:
+            Float (batch, heads, query_length, key_length).
+        """
+        query = self._split_heads(self.query_projection(query))
+        mask = None if attention_mask is None else attention_mask[:, None, :, :]
+        return attention_weights(query, self.project_memory(memory).key, mask)
+
+    def project_memory(self, memory):
+        """Keys and values of the encoder's output: KeyValues of (batch, heads, length, width).
+
+        They are the same for every hypothesis and every step, so decoding asks for them once.
+        """
+        keys = self.num_heads * self.key_width
+        key, value = ops.split(self.key_value(memory), (keys,), axis=-1)
+        return KeyValues(self._split_heads(key), self._split_heads(value))
+
+    def step(self, query, memory, attention_mask=None):
+        """The same for one new position of each hypothesis.
+
+        The hypotheses of a sentence stand where `call` has positions: all of them ask the same
+        keys, which are therefore never copied for each beam.
+
+        Args:
+            query: Float (batch, beams, model_dim).
+            memory: KeyValues from `project_memory`.
+            attention_mask: Boolean (batch, 1, key_length) or None.
+
+        Returns:
+            Float (batch, beams, model_dim).
+        """
+        query = self._split_heads(self.query_projection(query))
+        return self._attend(query, memory.key, memory.value, attention_mask, training=False)
+
+    def compute_output_shape(self, query_shape, memory_shape):
+        return tuple(query_shape)

@@ -1,0 +1,155 @@
+"""Tokens to vectors and back (sections 3.4 and 3.5)."""
+
+import keras
+from keras import ops
+
+from keras_transformer.config import POSITION_ENCODINGS
+from keras_transformer.layers.position import sinusoidal_encoding
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class PositionalEmbedding(keras.Layer):
+    """Turns token ids into vectors that know their position, and vectors back into logits.
+
+    forwards: dropout(sqrt(d_model) E[token] + PE[position]); in reverse: x E^T.
+
+    Source: section 3.4 (one matrix E for source, target and the output projection; the scale),
+        section 3.5 (positions), section 5.4 (dropout of the sum).
+    Deviation: E starts as normal(0, d_model**-0.5), which the paper leaves open: scaled by
+        sqrt(d_model) the vectors then have the size of the position encoding.
+
+    Args:
+        vocabulary_size: Rows of E.
+        model_dim: Width of E, even for sinusoidal positions.
+        dropout: Share of the sum that is dropped in training, 0 to 1.
+        position_encoding: "sinusoidal", "learned" (Table 3, row E) or None for no positions.
+        max_positions: Rows of the learned table of positions; sinusoids need none.
+        embeddings_initializer: What fills E; the normal distribution above if None.
+
+    Call arguments:
+        inputs: Integer (batch, length), token ids; in reverse Float (batch, length, model_dim).
+        reverse: Whether to go from vectors to logits, as `keras.layers.ReversibleEmbedding` does.
+        training: Whether dropout is at work.
+
+    Returns:
+        Float (batch, length, model_dim); in reverse Float32 (batch, length, vocabulary).
+
+    Raises:
+        ValueError: If the position encoding is unknown, the width odd with sinusoids, or a
+            sequence longer than the learned positions.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size,
+        model_dim,
+        dropout=0.1,
+        position_encoding="sinusoidal",
+        max_positions=512,
+        embeddings_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if position_encoding not in (*POSITION_ENCODINGS, None):
+            raise ValueError(
+                f"position_encoding must be one of {POSITION_ENCODINGS} or None. Received:"
+                f" position_encoding={position_encoding!r}. Choose one of them."
+            )
+        if position_encoding == "sinusoidal" and model_dim % 2:
+            raise ValueError(
+                "model_dim must be even, since sinusoidal positions come in pairs of sine and"
+                f" cosine. Received: model_dim={model_dim}. Choose model_dim={model_dim + 1} or"
+                " position_encoding='learned'."
+            )
+        self.vocabulary_size = vocabulary_size
+        self.model_dim = model_dim
+        self.dropout = dropout
+        self.position_encoding = position_encoding
+        self.max_positions = max_positions
+        self.embeddings_initializer = keras.initializers.get(
+            embeddings_initializer or keras.initializers.RandomNormal(stddev=model_dim**-0.5)
+        )
+        self.sum_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, inputs_shape):
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(self.vocabulary_size, self.model_dim),
+            initializer=self.embeddings_initializer,
+        )
+        if self.position_encoding == "learned":
+            self.position_table = self.add_weight(
+                name="positions",
+                shape=(self.max_positions, self.model_dim),
+                initializer=keras.initializers.RandomNormal(stddev=0.02),
+            )
+
+    def call(self, inputs, reverse=False, training=None):
+        if reverse:
+            return self._logits(inputs)
+        embedded = self._scaled(inputs)
+        if self.position_encoding is not None:
+            length = ops.shape(inputs)[1]
+            embedded = embedded + self._positions(0, length)
+        return self.sum_dropout(embedded, training=training)
+
+    def step(self, token_ids, position):
+        """The same for the tokens of one position.
+
+        Args:
+            token_ids: Integer (batch, beams).
+            position: Integer scalar, counted from 0.
+
+        Returns:
+            Float (batch, beams, model_dim).
+        """
+        embedded = self._scaled(token_ids)
+        if self.position_encoding is None:
+            return embedded
+        return embedded + self._positions(position, 1)
+
+    def _scaled(self, token_ids):
+        embedded = ops.take(self.embeddings, token_ids, axis=0)  # (batch, length, model_dim)
+        return ops.cast(embedded, self.compute_dtype) * self.model_dim**0.5
+
+    def _positions(self, first, length):
+        """Encodings of `length` positions from `first` on: Float (length, model_dim)."""
+        positions = first + ops.arange(length, dtype="int32")
+        if self.position_encoding == "sinusoidal":
+            encoding = sinusoidal_encoding(positions, self.model_dim)
+        else:
+            self._check_length(length)
+            encoding = ops.take(self.position_table, positions, axis=0)
+        return ops.cast(encoding, self.compute_dtype)
+
+    def _check_length(self, length):
+        if isinstance(length, int) and length > self.max_positions:
+            raise ValueError(
+                "A sequence must not be longer than the learned positions. Received: length"
+                f" {length}, max_positions={self.max_positions}. Choose a larger max_positions or"
+                " position_encoding='sinusoidal'."
+            )
+
+    def _logits(self, x):
+        kernel = ops.cast(self.embeddings, self.compute_dtype)
+        logits = ops.matmul(ops.cast(x, self.compute_dtype), ops.transpose(kernel))
+        return ops.cast(logits, "float32")
+
+    def compute_output_shape(self, inputs_shape):
+        return (*inputs_shape, self.model_dim)
+
+    def compute_output_spec(self, inputs, reverse=False, training=None):
+        if reverse:
+            return keras.KerasTensor((*inputs.shape[:-1], self.vocabulary_size), "float32")
+        return keras.KerasTensor((*inputs.shape, self.model_dim), self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "model_dim": self.model_dim,
+            "dropout": self.dropout,
+            "position_encoding": self.position_encoding,
+            "max_positions": self.max_positions,
+            "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+        }

@@ -1,0 +1,99 @@
+"""One layer of the encoder stack (section 3.1, Figure 1 left)."""
+
+import keras
+
+from keras_transformer.layers.attention import MultiHeadSelfAttention
+from keras_transformer.layers.feed_forward import FeedForward
+from keras_transformer.layers.residual import AddAndNorm
+from keras_transformer.masks import attend_to
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class EncoderBlock(keras.Layer):
+    """Self-attention, then a feed-forward network, each within Add & Norm.
+
+    Source: section 3.1, "Encoder".
+
+    Args:
+        num_heads: h.
+        feed_forward_dim: d_ff.
+        dropout: P_drop, on the output of each sub-layer, 0 to 1.
+        activation: The feed-forward network's nonlinearity.
+        normalize_first: Pre-norm instead of the paper's post-norm.
+        head_dim: d_k; input width / num_heads if None.
+        value_dim: d_v; `head_dim` if None.
+        kernel_initializer: What fills the kernels.
+        bias_initializer: What fills the biases.
+
+    Call arguments:
+        inputs: Float (batch, length, model_dim).
+        padding_mask: Boolean (batch, length), True where a token stands; None if everywhere.
+        training: Whether dropout is at work.
+
+    Returns:
+        Float (batch, length, model_dim).
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        feed_forward_dim,
+        dropout=0.1,
+        activation="relu",
+        normalize_first=False,
+        head_dim=None,
+        value_dim=None,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        policy = self.dtype_policy
+        initializers = {
+            "kernel_initializer": kernel_initializer,
+            "bias_initializer": bias_initializer,
+        }
+        self.self_attention = MultiHeadSelfAttention(
+            num_heads, head_dim, value_dim, **initializers, dtype=policy
+        )
+        self.self_attention_residual = AddAndNorm(dropout, normalize_first, dtype=policy)
+        self.feed_forward = FeedForward(feed_forward_dim, activation, **initializers, dtype=policy)
+        self.feed_forward_residual = AddAndNorm(dropout, normalize_first, dtype=policy)
+
+    def build(self, inputs_shape):
+        self.self_attention.build(inputs_shape)
+        self.self_attention_residual.build(inputs_shape, inputs_shape)
+        self.feed_forward.build(inputs_shape)
+        self.feed_forward_residual.build(inputs_shape, inputs_shape)
+
+    def call(self, inputs, padding_mask=None, training=None):
+        residual = self.self_attention_residual
+        attended = self.self_attention(
+            residual.sublayer_input(inputs),
+            attention_mask=attend_to(padding_mask),
+            training=training,
+        )
+        x = residual(inputs, attended, training=training)
+
+        residual = self.feed_forward_residual
+        transformed = self.feed_forward(residual.sublayer_input(x))
+        return residual(x, transformed, training=training)
+
+    def compute_output_shape(self, inputs_shape):
+        return tuple(inputs_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.self_attention.num_heads,
+            "feed_forward_dim": self.feed_forward.feed_forward_dim,
+            "dropout": self.self_attention_residual.dropout,
+            "activation": keras.activations.serialize(self.feed_forward.activation),
+            "normalize_first": self.self_attention_residual.normalize_first,
+            "head_dim": self.self_attention.head_dim,
+            "value_dim": self.self_attention.value_dim,
+            "kernel_initializer": keras.initializers.serialize(
+                self.self_attention.kernel_initializer
+            ),
+            "bias_initializer": keras.initializers.serialize(self.self_attention.bias_initializer),
+        }

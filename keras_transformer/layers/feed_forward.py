@@ -1,0 +1,77 @@
+"""The position-wise feed-forward network (section 3.3)."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class FeedForward(keras.Layer):
+    """Two linear maps with a nonlinearity between them, the same at each position.
+
+    FFN(x) = max(0, x W_1 + b_1) W_2 + b_2.
+
+    Source: section 3.3, equation 2.
+
+    Args:
+        feed_forward_dim: d_ff, the inner width.
+        activation: The nonlinearity; a name or a function.
+        kernel_initializer: What fills W_1 and W_2.
+        bias_initializer: What fills b_1 and b_2.
+
+    Call arguments:
+        inputs: Float (batch, length, model_dim).
+
+    Returns:
+        Float (batch, length, model_dim).
+    """
+
+    def __init__(
+        self,
+        feed_forward_dim,
+        activation="relu",
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if feed_forward_dim < 1:
+            raise ValueError(
+                "feed_forward_dim must be at least 1. Received:"
+                f" feed_forward_dim={feed_forward_dim}. Choose 1 or more; 4 times the input's"
+                " width is usual."
+            )
+        self.feed_forward_dim = feed_forward_dim
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+
+    def build(self, inputs_shape):
+        model_dim = inputs_shape[-1]
+        self.inner = self._linear("inner", self.feed_forward_dim, self.activation)
+        self.inner.build(inputs_shape)
+        self.outer = self._linear("outer", model_dim)
+        self.outer.build((*inputs_shape[:-1], self.feed_forward_dim))
+
+    def call(self, inputs):
+        return self.outer(self.inner(inputs))
+
+    def _linear(self, name, width, activation=None):
+        return keras.layers.Dense(
+            width,
+            activation=activation,
+            kernel_initializer=self.kernel_initializer.clone(),
+            bias_initializer=self.bias_initializer.clone(),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def compute_output_shape(self, inputs_shape):
+        return tuple(inputs_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "feed_forward_dim": self.feed_forward_dim,
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+        }

@@ -1,0 +1,64 @@
+"""Which positions may be attended to (section 3.2.3).
+
+Masks are Boolean and True means "may be attended to", everywhere. An attention mask has the shape
+(batch, query_length, key_length) or one that broadcasts to it.
+"""
+
+from keras import ops
+
+PADDING_ID = 0
+
+
+def padding_mask(token_ids):
+    """True where a token stands, False where the row is only filled up.
+
+    Args:
+        token_ids: Integer (batch, length).
+
+    Returns:
+        Boolean (batch, length).
+    """
+    return ops.not_equal(token_ids, PADDING_ID)
+
+
+def causal_mask(length):
+    """True where a key is not later than its query, so that no position sees what it predicts.
+
+    Source: section 3.2.3, "leftward information flow".
+
+    Args:
+        length: Positions; an int, or an integer scalar where shapes are dynamic.
+
+    Returns:
+        Boolean (1, query_length, key_length), both lengths equal to `length`.
+    """
+    positions = ops.arange(length)
+    return ops.greater_equal(positions[:, None], positions[None, :])[None]
+
+
+def attend_to(key_padding_mask):
+    """An attention mask that lets every query see every real key.
+
+    Args:
+        key_padding_mask: Boolean (batch, key_length), or None where nothing is padding.
+
+    Returns:
+        Boolean (batch, 1, key_length), or None.
+    """
+    return None if key_padding_mask is None else key_padding_mask[:, None, :]
+
+
+def attend_to_earlier(key_padding_mask, length):
+    """An attention mask that lets every query see the real keys up to its own position.
+
+    Args:
+        key_padding_mask: Boolean (batch, length), or None where nothing is padding.
+        length: Positions, as for `causal_mask`.
+
+    Returns:
+        Boolean (batch or 1, query_length, key_length).
+    """
+    causal = causal_mask(length)
+    if key_padding_mask is None:
+        return causal
+    return ops.logical_and(causal, key_padding_mask[:, None, :])

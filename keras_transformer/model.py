@@ -1,0 +1,241 @@
+"""The whole model (Figure 1), for training as one graph and for decoding step by step."""
+
+import functools
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from keras_transformer.config import TransformerConfig
+from keras_transformer.decoding.cache import KeyValues
+from keras_transformer.decoding.state import DecodingState
+from keras_transformer.layers.decoder import DecoderBlock
+from keras_transformer.layers.embedding import PositionalEmbedding
+from keras_transformer.layers.encoder import EncoderBlock
+from keras_transformer.masks import padding_mask
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class Transformer(keras.Model):
+    """The functional model that `build_transformer` makes.
+
+    It is a class of its own only so that a model read from a file is recognised by
+    `decoding_steps`, and so that the boxes of Figure 1 have names.
+    """
+
+    @property
+    def embedding(self) -> PositionalEmbedding:
+        """The one matrix of section 3.4, with the positions."""
+        return self.get_layer("embedding")
+
+    @property
+    def encoder_blocks(self) -> list[EncoderBlock]:
+        return [layer for layer in self.layers if isinstance(layer, EncoderBlock)]
+
+    @property
+    def decoder_blocks(self) -> list[DecoderBlock]:
+        return [layer for layer in self.layers if isinstance(layer, DecoderBlock)]
+
+    @property
+    def normalizations(self) -> dict[str, keras.Layer]:
+        """What pre-norm puts behind each stack, by the stack's name; empty in post-norm."""
+        return {
+            layer.name.removesuffix("_normalization"): layer
+            for layer in self.layers
+            if isinstance(layer, keras.layers.LayerNormalization)
+        }
+
+
+def build_transformer(config: TransformerConfig, name: str = "transformer") -> Transformer:
+    """The encoder-decoder Transformer as a functional Keras model.
+
+    Source: section 3, Figure 1.
+    Deviation: the softmax of Figure 1 is left to the loss and the search, which need logits.
+
+    Args:
+        config: The settings.
+        name: The model's name.
+
+    Returns:
+        A model from {"source_ids": Integer (batch, source_length), "target_ids": Integer
+        (batch, target_length)} to logits, Float32 (batch, target_length, vocabulary). The target
+        begins with the start id; row t holds the logits of the token after target token t.
+    """
+    source_ids = keras.Input((None,), dtype="int32", name="source_ids")
+    target_ids = keras.Input((None,), dtype="int32", name="target_ids")
+    source_mask = padding_mask(source_ids)
+    target_mask = padding_mask(target_ids)
+    embedding = PositionalEmbedding(
+        config.vocabulary_size,
+        config.model_dim,
+        config.dropout,
+        config.position_encoding,
+        config.max_positions,
+        name="embedding",
+    )
+    encoder_blocks = _blocks(EncoderBlock, config)
+    decoder_blocks = _blocks(DecoderBlock, config)
+
+    memory = embedding(source_ids)  # (batch, source_length, model_dim)
+    for block in encoder_blocks:
+        memory = block(memory, padding_mask=source_mask)
+    if config.normalize_first:
+        memory = _normalization("encoder")(memory)
+
+    x = embedding(target_ids)  # (batch, target_length, model_dim)
+    for block in decoder_blocks:
+        x = block(x, memory, padding_mask=target_mask, memory_padding_mask=source_mask)
+    if config.normalize_first:
+        x = _normalization("decoder")(x)
+
+    logits = embedding(x, reverse=True)  # (batch, target_length, vocabulary)
+    inputs = {"source_ids": source_ids, "target_ids": target_ids}
+    return Transformer(inputs=inputs, outputs=logits, name=name)
+
+
+def _blocks(block_class, config):
+    stack = block_class.__name__.removesuffix("Block").lower()
+    return [
+        block_class(
+            config.num_heads,
+            config.feed_forward_dim,
+            dropout=config.dropout,
+            activation=config.activation,
+            normalize_first=config.normalize_first,
+            head_dim=config.head_dim,
+            value_dim=config.value_dim,
+            name=f"{stack}_{index}",
+        )
+        for index in range(config.num_layers)
+    ]
+
+
+def _normalization(stack):
+    return keras.layers.LayerNormalization(epsilon=1e-6, name=f"{stack}_normalization")
+
+
+class Encoded(NamedTuple):
+    """What the encoder knows of a batch of sources.
+
+    Attributes:
+        memory: Float (batch, source_length, model_dim).
+        padding_mask: Boolean (batch, source_length).
+    """
+
+    memory: object
+    padding_mask: object
+
+
+class Memory(NamedTuple):
+    """What every step of the decoder asks about the source; one for all beams of a sentence.
+
+    Attributes:
+        layers: For each decoder block, KeyValues of Float (batch, heads, source_length, width).
+        padding_mask: Boolean (batch, source_length).
+    """
+
+    layers: tuple[KeyValues, ...]
+    padding_mask: object
+
+
+@functools.singledispatch
+def decoding_steps(model):
+    """How search drives a model, whatever its architecture: three functions.
+
+    encode(source_ids) -> encoded
+        source_ids: Integer (batch, source_length). What comes back is the model's own affair.
+    initial_state(encoded, num_beams=1, max_length=...) -> DecodingState
+        max_length: Positions that will be decoded at most.
+    step(token_ids, state) -> (logits, state)
+        token_ids: Integer (batch, beams), the token before the one that is asked for, the start
+        id first. logits: Float32 (batch, beams, vocabulary).
+
+    An architecture enters with `@decoding_steps.register(ItsModelClass)`.
+
+    Args:
+        model: A model of a registered class.
+
+    Returns:
+        (encode, initial_state, step)
+
+    Raises:
+        TypeError: If the model's class is not registered.
+    """
+    raise TypeError(
+        "decoding_steps needs a model of a registered class. Received: model of class"
+        f" {type(model).__name__}. Build it with build_transformer, or register a function for its"
+        " class with @decoding_steps.register."
+    )
+
+
+@decoding_steps.register(Transformer)
+def _(model):
+    def encode(source_ids):
+        return Encoded(_encoder_output(model, source_ids), padding_mask(source_ids))
+
+    def initial_state(encoded, num_beams=1, *, max_length):
+        batch = ops.shape(encoded.memory)[0]
+        blocks = model.decoder_blocks
+        return DecodingState(
+            position=ops.convert_to_tensor(0, dtype="int32"),
+            per_beam=tuple(block.initial_cache(batch, num_beams, max_length) for block in blocks),
+            per_sentence=Memory(
+                tuple(block.cross_attention.project_memory(encoded.memory) for block in blocks),
+                encoded.padding_mask,
+            ),
+        )
+
+    def step(token_ids, state):
+        x = model.embedding.step(token_ids, state.position)  # (batch, beams, model_dim)
+        memory = state.per_sentence
+        caches = []
+        for block, cache, layer in zip(
+            model.decoder_blocks, state.per_beam, memory.layers, strict=True
+        ):
+            x, cache = block.step(x, cache, state.position, layer, memory.padding_mask)
+            caches.append(cache)
+        logits = model.embedding(_normalized(model, "decoder", x), reverse=True)
+        return logits, state._replace(position=state.position + 1, per_beam=tuple(caches))
+
+    return encode, initial_state, step
+
+
+def cross_attention_weights(model: Transformer, source_ids, target_ids):
+    """What each target position takes from each source position in the last decoder block.
+
+    Args:
+        model: The model.
+        source_ids: Integer (batch, source_length).
+        target_ids: Integer (batch, target_length), beginning with the start id: row t of the
+            answer belongs to the prediction of token t + 1 of `target_ids`.
+
+    Returns:
+        Float (batch, heads, target_length, source_length); each row sums to 1.
+    """
+    memory = _encoder_output(model, source_ids)
+    source_mask, target_mask = padding_mask(source_ids), padding_mask(target_ids)
+    x = model.embedding(target_ids, training=False)
+    *blocks, last = model.decoder_blocks
+    for block in blocks:
+        x = block(
+            x,
+            memory,
+            padding_mask=target_mask,
+            memory_padding_mask=source_mask,
+            training=False,
+        )
+    return last.attention_weights(x, memory, target_mask, source_mask)
+
+
+def _encoder_output(model, source_ids):
+    memory = model.embedding(source_ids, training=False)
+    mask = padding_mask(source_ids)
+    for block in model.encoder_blocks:
+        memory = block(memory, padding_mask=mask, training=False)
+    return _normalized(model, "encoder", memory)
+
+
+def _normalized(model, stack, x):
+    """Pre-norm's last normalization of a stack; nothing in post-norm."""
+    normalization = model.normalizations.get(stack)
+    return x if normalization is None else normalization(x)
