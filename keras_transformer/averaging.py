@@ -1,0 +1,78 @@
+"""Averaging the weights of several checkpoints (6.1)."""
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+
+
+def average_weights(checkpoints: Iterable[list[np.ndarray]]) -> list[np.ndarray]:
+    """Returns the mean of the checkpoints, array by array.
+
+    Sums in float64 and returns each array in its own dtype. Arrays that are not floats (counters,
+    the states of dropout's random generators) have no mean: the last checkpoint's are returned.
+
+    Source: section 6.1: the base model is the average of the last 5 checkpoints, the big model
+    that of the last 20.
+
+    Args:
+        checkpoints: the arrays of each checkpoint in the same order, as `model.get_weights()`
+            gives them. Of what a generator yields, no more than two checkpoints and the sum are
+            in memory at a time.
+
+    Raises:
+        ValueError: for no checkpoint at all, or for checkpoints that differ in their number of
+            arrays, in a shape or in a dtype.
+
+    Example:
+        def weights_of(path):
+            model.load_weights(path)
+            return model.get_weights()
+
+        model.set_weights(average_weights(weights_of(path) for path in last_five_paths))
+    """
+    sums, last = None, None
+    num_checkpoints = 0
+    for weights in checkpoints:
+        weights = [np.asarray(array) for array in weights]
+        if sums is None:
+            sums = [np.zeros(array.shape, "float64") for array in weights]
+        else:
+            _check_same_arrays(last, weights, num_checkpoints)
+        for total, array in zip(sums, weights, strict=True):
+            if _is_float(array):
+                total += array
+        last = weights
+        num_checkpoints += 1
+    if sums is None:
+        raise ValueError(
+            "Averaging needs at least one checkpoint. Received: none. "
+            "Keep at least one checkpoint of the run, and read a generator only once."
+        )
+    return [
+        np.asarray(total / num_checkpoints, dtype=array.dtype) if _is_float(array) else array
+        for total, array in zip(sums, last, strict=True)
+    ]
+
+
+def _is_float(array: np.ndarray) -> bool:
+    # NumPy does not count bfloat16 among the floats.
+    return keras.backend.is_float_dtype(array.dtype.name)
+
+
+def _check_same_arrays(expected: list, received: list, position: int) -> None:
+    if len(expected) != len(received):
+        raise ValueError(
+            "All checkpoints must hold the same number of arrays. "
+            f"Received: {len(expected)} arrays in checkpoint {position - 1}, "
+            f"{len(received)} in checkpoint {position} (counted from 0). "
+            "Average only checkpoints of one run."
+        )
+    for index, (a, b) in enumerate(zip(expected, received, strict=True)):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            raise ValueError(
+                "All checkpoints must hold arrays of the same shapes and dtypes. "
+                f"Received: array {index} is {a.dtype} {a.shape} in checkpoint {position - 1}, "
+                f"{b.dtype} {b.shape} in checkpoint {position} (counted from 0). "
+                "Average only checkpoints of one run."
+            )

@@ -1,0 +1,98 @@
+"""Callbacks for `model.fit`."""
+
+import time
+
+import keras
+
+from keras_transformer.metrics import Perplexity
+
+LOG_KEY = "tokens_per_second"
+SECONDS_BETWEEN_READINGS = 0.5
+
+
+class TokensPerSecond(keras.callbacks.Callback):
+    """Shows the training speed of the epoch in fit's progress bar, as `tokens_per_second`.
+
+    Counts target tokens without padding, as the compiled model's `Perplexity` does (where fit is
+    given sample weights, the sum of the tokens' weights). Time spent on validation is left out,
+    and so is the first batch of a fit, in which the graph is built.
+
+    The number is added to the logs of batches and epochs, where callbacks behind this one find
+    it: History, the progress bar, CSVLogger. Put it first in the list. The count is read from
+    the device at most twice a second, because reading waits for the device.
+
+    Raises:
+        ValueError: at the end of fit's first batch (when Keras builds the metrics) if the model
+            was compiled without a Perplexity.
+
+    Example:
+        model.compile(..., weighted_metrics=[Perplexity()])
+        model.fit(..., callbacks=[TokensPerSecond()])
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._tokens_per_second = 0.0
+        self._is_first_batch = True
+        self._is_epoch_running = False
+
+    def on_train_begin(self, logs=None):
+        self._is_first_batch = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._is_epoch_running = True
+        self._start_clock(num_tokens=0.0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._is_first_batch:
+            self._read()
+            self._start_clock(num_tokens=self._num_tokens())
+            self._is_first_batch = False
+        elif time.monotonic() - self._last_reading_seconds >= SECONDS_BETWEEN_READINGS:
+            self._read()
+        self._add_to(logs)
+
+    def on_test_begin(self, logs=None):
+        # Validation resets the metrics, and its time does not count.
+        self._end_epoch()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._end_epoch()
+        self._add_to(logs)
+
+    def _end_epoch(self):
+        if self._is_epoch_running:
+            self._read()
+        self._is_epoch_running = False
+
+    def _start_clock(self, num_tokens: float):
+        self._start_tokens = num_tokens
+        self._start_seconds = self._last_reading_seconds = time.monotonic()
+
+    def _read(self):
+        tokens = self._num_tokens() - self._start_tokens
+        # Only now: reading the count has waited for the steps that were still running.
+        self._last_reading_seconds = time.monotonic()
+        if tokens > 0:  # else the epoch had one batch, and its speed stands already
+            seconds = self._last_reading_seconds - self._start_seconds
+            self._tokens_per_second = tokens / seconds
+
+    def _num_tokens(self) -> float:
+        return float(keras.ops.convert_to_numpy(_perplexity_of(self.model).num_tokens))
+
+    def _add_to(self, logs: dict | None):
+        if logs is not None:
+            logs[LOG_KEY] = self._tokens_per_second
+
+
+def _perplexity_of(model: keras.Model) -> Perplexity:
+    """Returns the first Perplexity among the metrics that the model was compiled with."""
+    for metric in model.metrics:
+        for candidate in [metric, *getattr(metric, "metrics", [])]:
+            if isinstance(candidate, Perplexity):
+                return candidate
+    raise ValueError(
+        "TokensPerSecond needs a model that is compiled with a Perplexity, which counts the "
+        f"tokens. Received: metrics={[metric.name for metric in model.metrics]}. "
+        "Compile with weighted_metrics=[Perplexity()]."
+    )

@@ -1,0 +1,194 @@
+"""The training loss: label-smoothed cross-entropy over real tokens (5.4).
+
+Shapes: labels Integer (batch, length), logits Float (batch, length, vocabulary). Padding is id 0.
+"""
+
+import keras
+from keras import ops
+
+from keras_transformer.masks import padding_mask
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class LabelSmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy against labels that give a little probability to every token.
+
+    For each token with label y and p = softmax(logits):
+
+        loss = -(1 - label_smoothing) * log p[y] - label_smoothing / vocabulary * sum_v log p[v]
+
+    and 0 where the label is padding. Its gradient with respect to the logits is
+    `p - (1 - label_smoothing) * one_hot(y) - label_smoothing / vocabulary`.
+
+    Source: section 5.4, "Label Smoothing", epsilon_ls = 0.1, after Szegedy et al. (2015),
+    section 7: the smoothing mass is spread evenly over the whole vocabulary, the label itself
+    and the padding id included.
+
+    Deviation: the paper does not say how a batch is reduced. We divide the sum by the batch's
+    real tokens, so that the size of an update depends neither on padding nor on how many
+    sentences fit into the batch.
+
+    Args:
+        label_smoothing: epsilon_ls, 0 up to but not including 1. 0 gives plain cross-entropy.
+        reduction: "mean_over_tokens" divides the sum over the batch by its number of real
+            tokens (at least 1, so that a batch of nothing but padding costs 0). None returns
+            the loss of each token.
+        name: name of the loss.
+
+    Call arguments:
+        y_true: labels, Integer (batch, length).
+        y_pred: logits, Float (batch, length, vocabulary); computed with as float32.
+        sample_weight: optional factor on each sentence, Float (batch,), or on each token, Float
+            (batch, length). It scales the losses and leaves the number of tokens as it is.
+
+    Returns:
+        Float (), or Float (batch, length) where `reduction` is None.
+
+    Raises:
+        ValueError: for a label_smoothing outside [0, 1) or an unknown reduction.
+
+    Example:
+        model.compile(optimizer, loss=LabelSmoothedCrossentropy(label_smoothing=0.1))
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.1,
+        reduction: str | None = "mean_over_tokens",
+        name: str = "label_smoothed_crossentropy",
+    ):
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(
+                "label_smoothing must be at least 0 and less than 1. "
+                f"Received: label_smoothing={label_smoothing}. The paper uses 0.1."
+            )
+        if reduction not in ("mean_over_tokens", None):
+            raise ValueError(
+                "reduction must be 'mean_over_tokens' or None. "
+                f"Received: reduction={reduction!r}. "
+                "Take None and reduce the losses of the tokens yourself for any other."
+            )
+        super().__init__(name=name, reduction=None, dtype="float32")
+        self.label_smoothing = label_smoothing
+        self.reduction = reduction
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Replaces Keras' own: that one turns ids into floats, applies the implicit mask of
+        # y_pred, and divides by batch * length.
+        losses = self.call(y_true, y_pred)
+        if sample_weight is not None:
+            losses = losses * per_token(sample_weight)
+        if self.reduction is None:
+            return losses
+        return ops.sum(losses) / self.num_tokens(y_true)
+
+    def call(self, y_true, y_pred):
+        labels, logits = ops.cast(y_true, "int32"), ops.cast(y_pred, "float32")
+        losses = smoothed_crossentropy(labels, logits, self.label_smoothing)  # (batch, length)
+        return ops.where(padding_mask(labels), losses, 0.0)
+
+    def num_tokens(self, labels):
+        """Returns what the sum of the losses is divided by, Float (), at least 1.
+
+        A replica of several, or one of several accumulated batches, would need the number of
+        tokens of all of them here.
+        """
+        return ops.maximum(ops.sum(real_tokens(labels)), 1.0)
+
+    def get_config(self) -> dict:
+        return {
+            "label_smoothing": self.label_smoothing,
+            "reduction": self.reduction,
+            "name": self.name,
+        }
+
+
+def smoothed_crossentropy(labels, logits, label_smoothing: float):
+    """The formula of LabelSmoothedCrossentropy for each token, padding included.
+
+    The vocabulary makes this the widest part of training, and each pass over it costs. So the
+    softmax is computed once and kept, and the gradient is written down instead of derived: on a
+    CPU that is three times faster than differentiating `log_softmax`.
+
+    Args:
+        labels: Integer (batch, length).
+        logits: Float (batch, length, vocabulary).
+        label_smoothing: epsilon_ls.
+
+    Returns:
+        Float (batch, length).
+    """
+    share = label_smoothing / logits.shape[-1]
+
+    @ops.custom_gradient
+    def crossentropy(labels, logits):
+        probabilities = ops.softmax(logits, axis=-1)
+        at_label = (1.0 - label_smoothing) * label_logits(labels, logits)
+        everywhere = label_smoothing * ops.mean(logits, axis=-1)
+        losses = log_normalizer(logits, probabilities) - at_label - everywhere
+
+        # The keyword is PyTorch's: the other backends pass the upstream gradient alone.
+        def gradient(*arguments, upstream=None):
+            if upstream is None:
+                (upstream,) = arguments
+            gradients = (probabilities - share) * ops.expand_dims(upstream, -1)
+            return None, add_at_labels(gradients, labels, (label_smoothing - 1.0) * upstream)
+
+        return losses, gradient
+
+    return crossentropy(labels, logits)
+
+
+def negative_log_likelihood(labels, logits):
+    """-log softmax(logits)[label] of each token, padding included.
+
+    Built from the same operations as the loss, so that one graph with both computes the softmax
+    once (TensorFlow and XLA merge equal operations).
+
+    Args:
+        labels: Integer (batch, length).
+        logits: Float (batch, length, vocabulary).
+
+    Returns:
+        Float (batch, length).
+    """
+    probabilities = ops.softmax(logits, axis=-1)
+    return log_normalizer(logits, probabilities) - label_logits(labels, logits)
+
+
+def log_normalizer(logits, probabilities):
+    """log sum_v exp(logits[v]) without another exp over the vocabulary: Float (batch, length).
+
+    Every v has log p[v] = logits[v] - log_normalizer. Solved at the largest one, which is at
+    least 1 / vocabulary and so never underflows.
+    """
+    return ops.max(logits, axis=-1) - ops.log(ops.max(probabilities, axis=-1))
+
+
+def label_logits(labels, logits):
+    """The logit of each label: Float (batch, length)."""
+    chosen = ops.take_along_axis(logits, ops.expand_dims(labels, -1), axis=-1)
+    return ops.squeeze(chosen, -1)  # (batch, length)
+
+
+def add_at_labels(values, labels, addends):
+    """Adds (batch, length) addends to (batch, length, vocabulary) values at the labels."""
+    shape = ops.shape(values)
+    rows = ops.reshape(values, (-1, shape[-1]))  # (batch * length, vocabulary)
+    columns = ops.reshape(labels, (-1,))  # (batch * length,)
+    places = ops.stack([ops.arange(ops.shape(rows)[0]), columns], axis=-1)
+    rows = ops.scatter_update(rows, places, ops.reshape(addends, (-1,)), reduction="add")
+    return ops.reshape(rows, shape)  # (batch, length, vocabulary)
+
+
+def real_tokens(labels):
+    """1 for each token that is not padding, else 0: Float (batch, length)."""
+    return ops.cast(padding_mask(labels), "float32")
+
+
+def per_token(sample_weight):
+    """Weights of sentences (batch,) or of tokens (batch, length), made to fit (batch, length)."""
+    sample_weight = ops.cast(sample_weight, "float32")
+    if len(sample_weight.shape) == 1:
+        sample_weight = ops.expand_dims(sample_weight, -1)  # (batch, 1)
+    return sample_weight

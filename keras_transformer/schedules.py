@@ -1,0 +1,100 @@
+"""The learning rate and the optimizer of the paper (5.3)."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises linearly to a peak, then falls with the inverse square root of the update.
+
+        rate(step) = peak_learning_rate * min(step / warmup_steps, sqrt(warmup_steps / step))
+
+    Source: section 5.3, equation 3, where the peak is model_dim**-0.5 * warmup_steps**-0.5.
+
+    Deviation: equation 3 counts updates from 1, `keras.optimizers` counts them from 0. The
+    schedule is called with Keras' count and adds 1: taken as it comes, the first update would
+    have the rate 0 and teach nothing.
+
+    Args:
+        peak_learning_rate: rate of update number `warmup_steps`, above 0.
+        warmup_steps: updates until the peak, at least 1.
+
+    Call arguments:
+        step: updates made so far (`optimizer.iterations`), Integer () or Float (), from 0.
+
+    Returns:
+        The rate of the next update, Float ().
+
+    Raises:
+        ValueError: for a rate that is not above 0 or fewer than 1 warm-up step.
+    """
+
+    def __init__(self, peak_learning_rate: float, warmup_steps: int):
+        if not peak_learning_rate > 0:
+            raise ValueError(
+                "peak_learning_rate must be above 0. "
+                f"Received: peak_learning_rate={peak_learning_rate}. "
+                "The paper's base model peaks at 0.0007."
+            )
+        _check_warmup_steps(warmup_steps)
+        super().__init__()
+        self.peak_learning_rate = peak_learning_rate
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32") + 1.0
+        rising = step / self.warmup_steps
+        falling = ops.sqrt(self.warmup_steps / step)
+        return self.peak_learning_rate * ops.minimum(rising, falling)
+
+    def get_config(self) -> dict:
+        return {
+            "peak_learning_rate": self.peak_learning_rate,
+            "warmup_steps": self.warmup_steps,
+        }
+
+
+def paper_adam(
+    model_dim: int, warmup_steps: int = 4000, scale: float = 1.0
+) -> keras.optimizers.Adam:
+    """Returns the paper's optimizer: Adam with a rate that suits the width of the model.
+
+        rate(step) = scale * model_dim**-0.5 * min(step**-0.5, step * warmup_steps**-1.5)
+
+    Source: section 5.3, equation 3; beta_1 0.9, beta_2 0.98, epsilon 1e-9.
+
+    Args:
+        model_dim: d_model, at least 1.
+        warmup_steps: updates until the peak, at least 1.
+        scale: factor on the rate; 1 is the paper.
+
+    Raises:
+        ValueError: for a model_dim or warmup_steps below 1, or a scale that is not above 0.
+
+    Example:
+        model.compile(optimizer=paper_adam(config.model_dim), loss=...)
+    """
+    if not model_dim >= 1:
+        raise ValueError(
+            "model_dim must be at least 1. "
+            f"Received: model_dim={model_dim}. Pass the width of the model, config.model_dim."
+        )
+    if not scale > 0:
+        raise ValueError(
+            f"scale must be above 0. Received: scale={scale}. 1 gives the rate of the paper."
+        )
+    _check_warmup_steps(warmup_steps)
+    schedule = InverseSquareRootSchedule(
+        peak_learning_rate=scale * model_dim**-0.5 * warmup_steps**-0.5,
+        warmup_steps=warmup_steps,
+    )
+    return keras.optimizers.Adam(schedule, beta_1=0.9, beta_2=0.98, epsilon=1e-9)
+
+
+def _check_warmup_steps(warmup_steps: int) -> None:
+    if not warmup_steps >= 1:
+        raise ValueError(
+            "warmup_steps must be at least 1. "
+            f"Received: warmup_steps={warmup_steps}. The paper uses 4000."
+        )
