@@ -7,10 +7,4 @@ class InputError(ValueError):
     The message has three parts: what must hold, what came, what to do. It begins with the file
     and line at fault where there is one: `train.en:17: a line must be valid UTF-8. ...`. Commands
     print it as one line and exit with 1; in Python it is a `ValueError` like any other.
-
-    Args:
-        message: The message, without line breaks.
     """
-
-    def __init__(self, message: str):
-        super().__init__(message)

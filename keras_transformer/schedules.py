@@ -12,19 +12,19 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
 
     Source: section 5.3, equation 3, where the peak is model_dim**-0.5 * warmup_steps**-0.5.
 
-    Deviation: equation 3 counts updates from 1, `keras.optimizers` counts them from 0. The
-    schedule is called with Keras' count and adds 1: taken as it comes, the first update would
-    have the rate 0 and teach nothing.
+    Deviation: equation 3 counts updates from 1, `keras.optimizers` counts them from 0. Step 0 has
+    the rate of step 1, since the equation's 0 would teach nothing; every later update comes one
+    behind the equation.
 
     Args:
         peak_learning_rate: rate of update number `warmup_steps`, above 0.
         warmup_steps: updates until the peak, at least 1.
 
     Call arguments:
-        step: updates made so far (`optimizer.iterations`), Integer () or Float (), from 0.
+        step: the equation's step, Integer () or Float (); Keras passes the updates made so far.
 
     Returns:
-        The rate of the next update, Float ().
+        The rate, Float ().
 
     Raises:
         ValueError: for a rate that is not above 0 or fewer than 1 warm-up step.
@@ -43,7 +43,7 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
         self.warmup_steps = warmup_steps
 
     def __call__(self, step):
-        step = ops.cast(step, "float32") + 1.0
+        step = ops.maximum(ops.cast(step, "float32"), 1.0)
         rising = step / self.warmup_steps
         falling = ops.sqrt(self.warmup_steps / step)
         return self.peak_learning_rate * ops.minimum(rising, falling)

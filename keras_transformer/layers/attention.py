@@ -21,7 +21,7 @@ def attention_weights(query, key, attention_mask=None):
     """softmax(Q K^T / sqrt(d_k)), how much each query takes from each key.
 
     Source: equation 1.
-    Deviation: the softmax is computed in float32 whatever the dtype, since half precision loses
+    Deviation: the softmax is computed in float32 where the dtype is a half precision, which loses
         small weights; a query that may see no key at all gets equal weights, not NaN.
 
     Args:
@@ -38,7 +38,7 @@ def attention_weights(query, key, attention_mask=None):
     if scores.shape[-1] == 1:
         return ops.ones_like(scores)  # one key takes all; Keras warns of a softmax over one number
     dtype = scores.dtype
-    scores = ops.cast(scores, "float32")
+    scores = ops.cast(scores, keras.backend.result_type(dtype, "float32"))
     if attention_mask is not None:
         scores = ops.where(attention_mask, scores, -1e9)
     return ops.cast(ops.softmax(scores), dtype)
@@ -78,8 +78,18 @@ class SideBySide(keras.initializers.Initializer):
         self.widths = tuple(widths)
 
     def __call__(self, shape, dtype=None):
-        parts = [self.initializer.clone()((*shape[:-1], width), dtype) for width in self.widths]
+        parts = [
+            self._initializer_of(part)((*shape[:-1], width), dtype)
+            for part, width in enumerate(self.widths)
+        ]
         return ops.concatenate(parts, axis=-1)
+
+    def _initializer_of(self, part):
+        """One that draws its own numbers: two with the same seed would draw the same."""
+        config = self.initializer.get_config()
+        if isinstance(config.get("seed"), int):
+            config["seed"] += part
+        return type(self.initializer).from_config(config)
 
     def get_config(self):
         return {
@@ -103,7 +113,8 @@ class _MultiHeadAttention(keras.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for name, width in (("num_heads", num_heads), ("head_dim", head_dim)):
+        numbers = {"num_heads": num_heads, "head_dim": head_dim, "value_dim": value_dim}
+        for name, width in numbers.items():
             if width is not None and width < 1:
                 raise ValueError(
                     f"{name} must be at least 1. Received: {name}={width}. Choose 1 or more."

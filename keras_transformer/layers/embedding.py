@@ -49,7 +49,8 @@ class PositionalEmbedding(keras.Layer):
         embeddings_initializer=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Ids may come as float32, Keras' default; cast to float16 they would be other ids.
+        super().__init__(autocast=False, **kwargs)
         if position_encoding not in (*POSITION_ENCODINGS, None):
             raise ValueError(
                 f"position_encoding must be one of {POSITION_ENCODINGS} or None. Received:"
@@ -109,6 +110,7 @@ class PositionalEmbedding(keras.Layer):
         return embedded + self._positions(position, 1)
 
     def _scaled(self, token_ids):
+        token_ids = ops.cast(token_ids, "int32")
         embedded = ops.take(self.embeddings, token_ids, axis=0)  # (batch, length, model_dim)
         return ops.cast(embedded, self.compute_dtype) * self.model_dim**0.5
 
