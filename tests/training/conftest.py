@@ -1,0 +1,63 @@
+"""A text made on the spot, and one small run that all tests of the commands read."""
+
+import random
+
+import pytest
+
+from training.command import run_command
+from training.train import main as train_main
+
+WORDS = "one two three four five six seven eight nine ten".split()
+
+
+@pytest.fixture(scope="session")
+def text_files(tmp_path_factory):
+    """Sentences of number words, whose translation is the same words in reverse."""
+    folder = tmp_path_factory.mktemp("text")
+    generator = random.Random(3)
+    for split, num_lines in (("train", 150), ("validation", 20)):
+        lines = [generator.choices(WORDS, k=generator.randint(1, 5)) for _ in range(num_lines)]
+        write_lines(folder / f"{split}.source", [" ".join(line) for line in lines])
+        write_lines(folder / f"{split}.target", [" ".join(reversed(line)) for line in lines])
+    return {
+        f"{split}_{side}": str(folder / f"{split}.{side}")
+        for split in ("train", "validation")
+        for side in ("source", "target")
+    }
+
+
+@pytest.fixture(scope="session")
+def train_arguments(text_files):
+    """The command line of a training that takes seconds, without --output."""
+    settings = {
+        **text_files,
+        "vocabulary_size": 290,
+        "num_layers": 1,
+        "model_dim": 12,
+        "feed_forward_dim": 17,
+        "num_heads": 3,
+        "batch_tokens": 256,
+        "epochs": 3,
+        "warmup_steps": 20,
+        "peak_learning_rate": 0.01,
+        "average_checkpoints": 2,
+        "beam_size": 3,
+        "seed": 5,
+    }
+    return as_arguments(settings)
+
+
+@pytest.fixture(scope="session")
+def finished_run(train_arguments, tmp_path_factory):
+    """A finished run, which tests read and copy but never change."""
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    assert run_command(train_main, [*train_arguments, "--output", str(run)]) == 0
+    return run
+
+
+def as_arguments(settings):
+    return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+
+
+def write_lines(path, lines):
+    path.write_bytes("".join(line + "\n" for line in lines).encode("utf-8"))

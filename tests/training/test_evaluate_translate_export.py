@@ -1,0 +1,281 @@
+import io
+import json
+import os
+import shutil
+import sys
+
+import pytest
+
+import training.evaluate
+import training.export
+import training.translate
+from training.command import run_command
+from training.evaluate import score
+from training.translate import load_translator, translate_lines
+
+
+class Shouting:
+    """Stands in for a translator: a text becomes upper case, the next best ones get marks."""
+
+    beam_size = 3
+    length_penalty = 0.6
+
+    def translate(self, texts):
+        return [text.upper() for text in texts]
+
+    def n_best(self, texts, n):
+        return [[(text.upper() + "!" * rank, -0.5 * rank) for rank in range(n)] for text in texts]
+
+
+@pytest.fixture
+def shouting(monkeypatch):
+    for module in (training.translate, training.evaluate):
+        monkeypatch.setattr(module, "load_translator", lambda *_: Shouting())
+
+
+@pytest.fixture
+def translate(monkeypatch, capfdbinary):
+    """Runs `training.translate` over bytes; returns its exit code, stdout and stderr."""
+
+    def run(stdin, *arguments):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code = run_command(training.translate.main, list(arguments))
+        out, err = capfdbinary.readouterr()
+        return code, out, err.decode("utf-8")
+
+    return run
+
+
+def one_line(capfd):
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("stdin", "stdout"),
+    [
+        (b"", b""),
+        (b"a\n", b"A\n"),
+        (b"a\nb", b"A\nB\n"),
+        (b"\na\n\n", b"\nA\n\n"),
+        (b"a\r\nb\r\n", b"A\nB\n"),
+        ("a\u2028b\x0cc\rd\n".encode(), "A\u2028B\x0cC\rD\n".encode()),
+    ],
+)
+def test_one_line_out_for_each_line_in(shouting, translate, stdin, stdout):
+    assert translate(stdin, "run") == (0, stdout, "")
+
+
+def test_more_translations_stand_in_the_line_of_their_source(shouting, translate):
+    code, out, _ = translate(b"a\nb\n", "run", "--n-best", "2")
+    assert (code, out) == (0, b"A\tA!\nB\tB!\n")
+
+
+def test_a_score_stands_before_its_translation(shouting, translate):
+    code, out, _ = translate(b"a\n", "run", "--n-best=2", "--scores")
+    assert (code, out) == (0, b"-0.000000\tA\t-0.500000\tA!\n")
+
+
+def test_a_tab_in_a_translation_does_not_make_a_column(shouting, translate):
+    assert translate(b"a\tb\n", "run", "--n-best=2")[1] == b"A B\tA B!\n"
+    assert translate(b"a\tb\n", "run")[1] == b"A\tB\n"
+
+
+def test_bytes_that_are_no_text_are_named_with_their_line(shouting, translate):
+    code, _, err = translate(b"a\nb\nc\xff\n", "run")
+    assert code == 1
+    assert err == (
+        "error: <stdin>:3: the text must be UTF-8. Received: the byte 0xff at position 1. Convert"
+        " it to UTF-8.\n"
+    )
+
+
+@pytest.mark.parametrize("n_best", ["0", "4"])
+def test_n_best_must_fit_the_beam(shouting, translate, n_best):
+    code, _, err = translate(b"a\n", "run", "--n-best", n_best)
+    assert code == 1
+    assert f"--n-best must be 1 to the beam size. Received: --n-best {n_best}, beam size 3" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--beam-size=0", "--beam-size must be at least 1. Received: 0"),
+        ("--length-penalty=-1", "--length-penalty must be at least 0 and finite. Received: -1.0"),
+    ],
+)
+def test_a_search_out_of_range_is_one_line(finished_run, translate, option, message):
+    code, _, err = translate(b"a\n", str(finished_run), option)
+    assert code == 1
+    assert message in err
+
+
+def test_lines_are_read_as_they_are_needed():
+    def endless():
+        number = 0
+        while True:
+            yield str(number)
+            number += 1
+
+    sizes = []
+
+    def translate(texts):
+        sizes.append(len(texts))
+        return texts
+
+    lines = translate_lines(translate, endless(), at_once=5)
+    assert [next(lines) for _ in range(7)] == list("0123456")
+    assert sizes == [5, 5]
+
+
+def test_equal_text_scores_100():
+    scores = score(["a b c d e"], ["a b c d e"], tokenized=False)
+    assert scores.bleu == pytest.approx(100)
+    assert scores.chrf == pytest.approx(100)
+    assert scores.num_sentences == 1
+
+
+def test_bleu_is_the_geometric_mean_of_four_precisions():
+    # Of the n-grams 4 of 5, 3 of 4, 2 of 3 and 1 of 2 are right, and the length is right.
+    scores = score(["a b c d e"], ["a b c d f"], tokenized=False)
+    assert scores.bleu == pytest.approx(100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** (1 / 4))
+
+
+def test_tokenized_text_is_scored_as_it_is():
+    hypotheses, references = ["a b c d e ."], ["a b c d e."]
+    cased = score(hypotheses, references, tokenized=False)
+    tokenized = score(hypotheses, references, tokenized=True)
+    assert cased.bleu == pytest.approx(100)  # sacreBLEU sets the full stop apart
+    # Against the five words "a b c d e." 4 of 6, 3 of 5, 2 of 4 and 1 of 3 are right.
+    assert tokenized.bleu == pytest.approx(100 * (4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** (1 / 4))
+    assert "tok:13a" in cased.bleu_signature
+    assert "tok:none" in tokenized.bleu_signature
+
+
+@pytest.fixture
+def evaluate_arguments(tmp_path):
+    (tmp_path / "source").write_text("a b c d e\nx y z v w\n")
+    (tmp_path / "reference").write_text("A B C D E\nX Y Z V U\n")
+    return ["run", f"--source={tmp_path / 'source'}", f"--reference={tmp_path / 'reference'}"]
+
+
+def test_the_json_holds_what_the_design_lists(shouting, evaluate_arguments, tmp_path, capfd):
+    out = tmp_path / "scores.json"
+    assert run_command(training.evaluate.main, [*evaluate_arguments, f"--json={out}"]) == 0
+    content = json.loads(out.read_text())
+    # 9 of 10 words, 7 of 8 pairs, 5 of 6 triples, 3 of 4 quadruples.
+    bleu = 100 * (9 / 10 * 7 / 8 * 5 / 6 * 3 / 4) ** (1 / 4)
+    assert content["bleu"] == pytest.approx(bleu)
+    assert content["bleu_signature"].startswith("nrefs:1|case:mixed|")
+    assert 0 < content["chrf"] < 100
+    assert content["num_sentences"] == 2
+    assert content["beam_size"] == 3
+    assert content["length_penalty"] == 0.6
+    assert content["seconds"] >= 0
+    assert capfd.readouterr().out.startswith(f"BLEU {bleu:.2f}")
+
+
+def test_the_translations_can_be_kept(shouting, evaluate_arguments, tmp_path):
+    out = tmp_path / "hypotheses"
+    assert run_command(training.evaluate.main, [*evaluate_arguments, f"--hypotheses={out}"]) == 0
+    assert out.read_text() == "A B C D E\nX Y Z V W\n"
+
+
+@pytest.mark.parametrize("option", ["--json", "--hypotheses"])
+def test_a_result_is_not_overwritten_unasked(shouting, evaluate_arguments, tmp_path, capfd, option):
+    out = tmp_path / "out"
+    out.write_text("old")
+    arguments = [*evaluate_arguments, f"{option}={out}"]
+    assert run_command(training.evaluate.main, arguments) == 1
+    assert "out: the output must not exist. Received: a file that does." in one_line(capfd)
+    assert out.read_text() == "old"
+    assert run_command(training.evaluate.main, [*arguments, "--overwrite"]) == 0
+    assert out.read_text() != "old"
+
+
+def test_files_of_different_length_are_one_line(shouting, evaluate_arguments, tmp_path, capfd):
+    (tmp_path / "reference").write_text("one\n")
+    assert run_command(training.evaluate.main, evaluate_arguments) == 1
+    assert "must have the same number of lines. Received: 2 and 1 lines" in one_line(capfd)
+
+
+def damaged(finished_run, tmp_path, damage):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    if damage == "no run":
+        shutil.rmtree(run)
+    elif damage == "no model":
+        (run / "model.keras").unlink()
+    elif damage == "other version":
+        text = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(text.replace("format_version: 1", "format_version: 9"))
+    else:
+        os.truncate(run / damage, (run / damage).stat().st_size // 2)
+    return str(run)
+
+
+DAMAGES = [
+    ("no run", r"a run folder must hold config.yaml"),
+    ("no model", r"a finished run must hold model.keras. Received: none"),
+    ("other version", r"must be version 1. Received: format_version=9"),
+    ("config.yaml", r"config.yaml"),
+    ("tokenizer.model", r"tokenizer.model: "),
+    ("model.keras", r"model.keras: must be the model of a finished run"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_a_damaged_run_is_one_line(
+    finished_run, tmp_path, evaluate_arguments, capfd, damage, message
+):
+    run = damaged(finished_run, tmp_path, damage)
+    for main, more in (
+        (training.translate.main, []),
+        (training.evaluate.main, evaluate_arguments[1:]),
+        (training.export.main, [str(tmp_path / "saved")]),
+    ):
+        assert run_command(main, [run, *more]) == 1
+        assert message in one_line(capfd)
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.fixture(scope="module")
+def translator(finished_run):
+    return load_translator(str(finished_run))
+
+
+@pytest.fixture
+def loaded(monkeypatch, translator):
+    for module in (training.translate, training.evaluate, training.export):
+        monkeypatch.setattr(module, "load_translator", lambda *_: translator)
+
+
+def test_the_runs_own_search_is_used_unless_another_is_given(finished_run, translator):
+    assert (translator.beam_size, translator.length_penalty) == (3, 0.6)
+    other = load_translator(str(finished_run), beam_size=2, length_penalty=0.0)
+    assert (other.beam_size, other.length_penalty) == (2, 0.0)
+
+
+def test_a_trained_run_translates_line_by_line(loaded, translate):
+    code, out, _ = translate(b"one two\n\nthree", "run")
+    lines = out.decode("utf-8").split("\n")
+    assert code == 0
+    assert len(lines) == 4
+    assert lines[0]
+    assert lines[1] == lines[3] == ""
+
+
+def test_a_trained_run_is_evaluated(loaded, text_files, tmp_path):
+    arguments = ["run", f"--source={text_files['validation_source']}"]
+    arguments += [f"--reference={text_files['validation_target']}", f"--json={tmp_path / 'json'}"]
+    assert run_command(training.evaluate.main, arguments) == 0
+    content = json.loads((tmp_path / "json").read_text())
+    assert content["num_sentences"] == 20
+    assert 0 <= content["bleu"] <= 100
+
+
+def test_a_trained_run_is_exported_and_says_where(loaded, tmp_path, capfd):
+    assert run_command(training.export.main, ["run", str(tmp_path / "saved")]) == 0
+    assert capfd.readouterr().out == f"exported: {tmp_path / 'saved' / '1'}\n"
+    assert (tmp_path / "saved" / "1" / "saved_model.pb").exists()

@@ -1,0 +1,304 @@
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from keras_transformer.errors import InputError
+from training.run_folder import (
+    RunFolder,
+    RunRecord,
+    claim,
+    file_sha256,
+    replacing,
+    write_text,
+)
+from training.settings import DATA_SETTINGS, make_settings
+
+
+@pytest.fixture
+def record(tmp_path):
+    return make_record(tmp_path / "data")
+
+
+def make_record(folder, text="a\n", **settings):
+    folder.mkdir(exist_ok=True)
+    files = {name: str(folder / name) for name in DATA_SETTINGS}
+    for path in files.values():
+        write_text(type(folder)(path), text)
+    return RunRecord.of(make_settings({**files, **settings}))
+
+
+def finish(folder, text="model"):
+    folder.model_path.write_text(text)
+
+
+def make_run(path, record, *, finished):
+    run = RunFolder(path)
+    path.mkdir()
+    run.write_record(record)
+    if finished:
+        finish(run, "old model")
+    return run
+
+
+def test_a_record_reads_back_equal(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=False)
+    assert run.read_record() == record
+
+
+def test_a_records_file_can_be_given_as_settings(tmp_path, record):
+    from training.settings import read_settings_file
+
+    run = make_run(tmp_path / "run", record, finished=False)
+    assert make_settings(read_settings_file(run.config_path)) == record.settings
+
+
+def test_sha256_is_of_the_bytes_of_the_file(tmp_path):
+    # FIPS 180-2, example B.1.
+    (tmp_path / "f").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "f").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def test_a_failed_start_leaves_no_folder(tmp_path, record):
+    with pytest.raises(RuntimeError), claim(tmp_path / "run", record, overwrite=False):
+        raise RuntimeError
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unfinished_run_resumes_in_place(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=False)
+    with claim(run.path, record, overwrite=False) as folder:
+        assert folder.path == run.path
+
+
+def test_data_that_has_only_moved_resumes(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=False)
+    with claim(run.path, make_record(tmp_path / "moved"), overwrite=False) as folder:
+        assert folder.path == run.path
+
+
+def test_resuming_with_other_settings_names_old_and_new(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=False)
+    other = make_record(tmp_path / "data", epochs=7, dropout=0.2)
+    with (
+        pytest.raises(InputError, match=r"dropout: 0\.1 there, 0\.2 now; epochs: 20 there, 7 now"),
+        claim(run.path, other, overwrite=False),
+    ):
+        pass
+
+
+def test_resuming_with_other_data_names_the_file(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=False)
+    other = make_record(tmp_path / "data", text="b\n")
+    with (
+        # printf 'a\n' | sha256sum, and of 'b\n'
+        pytest.raises(InputError, match="train_target: sha256 87428fc52280 there, 0263829989b6"),
+        claim(run.path, other, overwrite=False),
+    ):
+        pass
+
+
+def test_a_finished_run_is_not_overwritten_unasked(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=True)
+    with (
+        pytest.raises(InputError, match="must not hold a finished run"),
+        claim(run.path, record, overwrite=False),
+    ):
+        pass
+    assert run.model_path.read_text() == "old model"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_foreign_folder_is_never_touched(tmp_path, record, overwrite):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "config.yaml").write_text("theme: dark\n")
+    with (
+        pytest.raises(InputError, match="photos: a run needs a folder of its own"),
+        claim(tmp_path / "photos", record, overwrite=overwrite),
+    ):
+        pass
+    assert os.listdir(tmp_path / "photos") == ["config.yaml"]
+
+
+def test_a_file_is_no_place_for_a_run(tmp_path, record):
+    (tmp_path / "file").write_text("text")
+    with (
+        pytest.raises(InputError, match=r"file: a run needs a folder\. Received: a file"),
+        claim(tmp_path / "file", record, overwrite=True),
+    ):
+        pass
+
+
+def test_overwriting_keeps_the_old_run_until_the_new_one_is_complete(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=True)
+    with claim(run.path, record, overwrite=True) as staging:
+        finish(staging, "new model")
+        assert run.model_path.read_text() == "old model"
+    assert run.model_path.read_text() == "new model"
+    assert sorted(os.listdir(tmp_path)) == ["data", "run"]
+
+
+def test_a_foreign_folder_in_the_way_is_named_before_the_training(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=True)
+    (tmp_path / ".run.old").mkdir()
+    (tmp_path / ".run.old" / "photo").touch()
+    with (
+        pytest.raises(InputError, match=r"\.run\.old: a run needs a folder of its own"),
+        claim(run.path, record, overwrite=True),
+    ):
+        pass
+    assert run.model_path.read_text() == "old model"
+
+
+def test_what_is_left_of_a_removal_that_was_cut_off_does_not_matter(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=True)
+    (tmp_path / ".run.old").mkdir()
+    (tmp_path / ".run.old" / ".lock").touch()
+    with claim(run.path, record, overwrite=True) as staging:
+        finish(staging, "new model")
+    assert run.model_path.read_text() == "new model"
+    assert sorted(os.listdir(tmp_path)) == ["data", "run"]
+
+
+def test_an_interrupted_overwrite_keeps_both_and_resumes(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=True)
+    with pytest.raises(KeyboardInterrupt), claim(run.path, record, overwrite=True) as staging:
+        staging.write_record(record)
+        raise KeyboardInterrupt
+    assert run.model_path.read_text() == "old model"
+    with claim(run.path, record, overwrite=True) as staging:
+        assert staging.read_record() == record
+        finish(staging, "new model")
+    assert run.model_path.read_text() == "new model"
+
+
+def test_an_interrupted_overwrite_with_other_settings_starts_anew(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=True)
+    with pytest.raises(KeyboardInterrupt), claim(run.path, record, overwrite=True) as staging:
+        staging.write_record(record)
+        raise KeyboardInterrupt
+    other = make_record(tmp_path / "data", epochs=7)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        claim(run.path, other, overwrite=True) as staging,
+    ):
+        assert staging.is_blank
+        raise KeyboardInterrupt
+
+
+def test_overwriting_an_unfinished_run_with_other_settings_replaces_it(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=False)
+    other = make_record(tmp_path / "data", epochs=7)
+    with claim(run.path, other, overwrite=True) as staging:
+        assert staging.path != run.path
+        staging.write_record(other)
+        finish(staging)
+    assert run.read_record() == other
+
+
+@pytest.mark.parametrize("renamed", [1, 2])
+def test_a_swap_that_was_cut_off_is_completed(tmp_path, record, renamed):
+    old = make_run(tmp_path / "run", record, finished=True)
+    new = make_run(tmp_path / ".run.new", record, finished=False)
+    finish(new, "new model")
+    os.rename(old.path, tmp_path / ".run.old")
+    if renamed == 2:
+        os.rename(new.path, old.path)
+    with (
+        pytest.raises(InputError, match="must not hold a finished run"),
+        claim(old.path, record, overwrite=False),
+    ):
+        pass
+    assert old.model_path.read_text() == "new model"
+    assert sorted(os.listdir(tmp_path)) == ["data", "run"]
+
+
+def test_one_process_at_a_time_owns_a_run(tmp_path, record):
+    run = tmp_path / "run"
+    with claim(run, record, overwrite=False) as folder:
+        folder.write_record(record)
+        with (
+            pytest.raises(InputError, match=f"process {os.getpid()} trains there"),
+            claim(run, record, overwrite=False),
+        ):
+            pass
+
+
+def test_another_process_is_kept_off_too(tmp_path, record):
+    script = (
+        "import filelock, sys\n"
+        "try:\n    filelock.FileLock(sys.argv[1]).acquire(timeout=0)\n    print('free')\n"
+        "except filelock.Timeout:\n    print('held')"
+    )
+    with claim(tmp_path / "run", record, overwrite=False) as folder:
+        folder.write_record(record)
+        command = [sys.executable, "-c", script, str(folder.lock_path)]
+        assert subprocess.check_output(command, text=True) == "held\n"
+    assert subprocess.check_output(command, text=True) == "free\n"
+
+
+def test_another_format_version_is_named(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=True)
+    text = run.config_path.read_text().replace("format_version: 1", "format_version: 2")
+    run.config_path.write_text(text)
+    with pytest.raises(InputError, match=r"config\.yaml: .* must be version 1\. Received: .*=2"):
+        run.read_record()
+
+
+def test_a_truncated_config_names_the_file(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=True)
+    text = run.config_path.read_text()
+    for length in (text.index("dropout"), text.index("data_sha256"), text.index("epochs") + 9):
+        run.config_path.write_text(text[:length])
+        with pytest.raises(InputError, match=r"run/config\.yaml.* must "):
+            run.read_record()
+
+
+def test_a_folder_without_config_is_no_run(tmp_path):
+    with pytest.raises(InputError, match=r"must hold config\.yaml\. Received: none"):
+        RunFolder(tmp_path).read_record()
+
+
+def test_a_run_without_model_is_not_finished(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=False)
+    run.tokenizer_path.write_text("")
+    with pytest.raises(InputError, match=r"a finished run must hold model\.keras"):
+        run.check_finished()
+
+
+def test_metrics_end_at_a_damaged_line(tmp_path):
+    run = RunFolder(tmp_path)
+    run.metrics_path.write_text(json.dumps({"epoch": 1}) + '\n{"epoch": 2, "lo')
+    assert run.read_metrics() == [{"epoch": 1}]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    with pytest.raises(OSError) as caught, replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_file_larger_than_the_system_lets_us_write_leaves_the_old_one(tmp_path):
+    """The real thing: the kernel itself refuses the write."""
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            write_text(path, "x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]

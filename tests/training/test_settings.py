@@ -1,0 +1,155 @@
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from keras_transformer.config import TransformerConfig
+from keras_transformer.errors import InputError
+from training.command import run_command
+from training.settings import (
+    FIELDS,
+    TYPES,
+    TrainingSettings,
+    make_settings,
+    read_settings_file,
+)
+from training.train import main
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+
+
+def settings_file(tmp_path, text):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_model_defaults_are_the_papers_base_model():
+    config = TrainingSettings().model_config(vocabulary_size=37_000)
+    assert config == TransformerConfig.base(vocabulary_size=37_000)
+
+
+def test_every_setting_has_a_type_a_default_and_a_help_text():
+    for name, field in FIELDS.items():
+        assert name in TYPES
+        assert field.default is not dataclasses.MISSING
+        assert field.metadata["help"].endswith(".")
+
+
+@pytest.mark.parametrize("name", ["base", "big"])
+def test_the_config_of_the_papers_model_gives_that_row_of_table_3(name):
+    settings = make_settings(read_settings_file(CONFIGS / f"{name}.yaml"))
+    assert settings.model_config(37_000) == getattr(TransformerConfig, name)(37_000)
+
+
+def test_the_multi30k_config_is_the_tiny_model():
+    settings = make_settings(read_settings_file(CONFIGS / "multi30k_tiny.yaml"))
+    assert settings.model_config(10_000) == TransformerConfig.tiny(10_000)
+
+
+def test_values_take_the_type_of_their_setting(tmp_path):
+    path = settings_file(tmp_path, "adam_epsilon: 1e-9\ndropout: 0\nhead_dim: null\nepochs: 7\n")
+    values = read_settings_file(path)
+    assert values == {"adam_epsilon": 1e-9, "dropout": 0.0, "head_dim": None, "epochs": 7}
+    assert isinstance(values["dropout"], float)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 3\nwarmup_step: 9\n", r"settings.yaml:2: every key must be a setting. Received: "
+         r"warmup_step. Did you mean warmup_steps\?"),
+        ("zzz: 1\n", r"settings.yaml:1: .* Received: zzz. .*--help` lists the settings"),
+        ("epochs: many\n", r"settings.yaml:1: epochs must be a whole number. Received: "
+         r"epochs='many'"),
+        ("# c\n\nepochs: 2.5\n", r"settings.yaml:3: epochs must be a whole number. Received: "
+         r"epochs=2.5"),
+        ("dropout: true\n", r"settings.yaml:1: dropout must be a number. Received: dropout=True"),
+        ("train_source: 7\n", r"train_source must be text or null. Received: train_source=7"),
+        ("tokenizer_type: words\n", r"tokenizer_type must be one of bpe, unigram. Received: "),
+        ("dropout: 1.0\n", r"settings.yaml:1: dropout must be below 1. Received: dropout=1.0"),
+        ("epochs: 0\n", r"settings.yaml:1: epochs must be at least 1. Received: epochs=0"),
+        ("peak_learning_rate: 0\n", r"peak_learning_rate must be above 0"),
+        ("length_penalty: .inf\n", r"length_penalty must be finite"),
+        ("length_penalty: .nan\n", r"length_penalty must be at least 0"),
+        ("epochs: 1\nepochs: 2\n", r"settings.yaml:2: a setting must be given once. Received: "
+         r"epochs again, first in line 1"),
+        ("- epochs\n", r"settings.yaml: a settings file must hold `name: value` lines"),
+        ("", r"settings.yaml: a settings file must hold `name: value` lines"),
+        ("epochs: [1\n", r"settings.yaml:2: the settings file must be plain YAML"),
+        ("epochs: !!python/object/apply:os.getpid []\n", r"settings.yaml:1: .* could not determine "
+         r"a constructor"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_named_with_its_file_and_line(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        read_settings_file(settings_file(tmp_path, text))
+
+
+def test_a_missing_settings_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.yaml: the settings file must be readable"):
+        read_settings_file(tmp_path / "absent.yaml")
+
+
+def test_a_settings_file_that_is_not_utf_8_is_named(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"train_source: caf\xe9\n")
+    with pytest.raises(InputError, match=r"latin\.yaml: the settings file must be plain YAML"):
+        read_settings_file(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model_dim": 10, "num_heads": 3}, "model_dim must be a multiple of num_heads"),
+        ({"position_encoding": "learned", "max_positions": 100}, "max_length must be at most"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        make_settings(values)
+
+
+def test_missing_data_settings_are_named_as_options():
+    settings = make_settings({"train_source": "a", "train_target": "b"})
+    with pytest.raises(InputError, match="no --validation-source, --validation-target"):
+        settings.data_files()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epoch", "3"], r"unrecognized arguments: --epoch 3. Did you mean --epochs\?"),
+        (["--batch_tokens=3"], r"Did you mean --batch-tokens\?"),
+        (["--epochs", "x"], r"--epochs must be a whole number. Received: x"),
+        (["--beam-size", "1.5"], r"--beam-size must be a whole number. Received: 1.5"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(capfd, arguments, message):
+    assert run_command(main, ["--output", "run", *arguments]) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert re.search(message, line)
+
+
+def test_an_option_out_of_range_is_one_line_and_exit_code_1(capfd):
+    assert run_command(main, ["--output", "run", "--dropout", "1.5"]) == 1
+    assert capfd.readouterr().err == (
+        "error: dropout must be below 1. Received: dropout=1.5. Choose for example 0.1.\n"
+    )
+
+
+def test_an_option_wins_over_the_file(tmp_path, capfd):
+    path = settings_file(tmp_path, "dropout: 0.5\n")
+    # What is wrong is the option's value, not the file's: it was the one in force.
+    assert run_command(main, ["--config", str(path), "--output", "r", "--dropout", "2"]) == 1
+    assert "Received: dropout=2.0" in capfd.readouterr().err
+
+
+def test_help_names_every_setting(capfd):
+    with pytest.raises(SystemExit, match="0"):
+        run_command(main, ["--help"])
+    text = capfd.readouterr().out
+    for name in FIELDS:
+        assert f"--{name.replace('_', '-')}" in text

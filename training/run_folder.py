@@ -1,0 +1,386 @@
+"""A run folder: what a training leaves behind, who may write it, and what it must agree with.
+
+    config.yaml      every setting, resolved; the format's version; sha256 of the data
+    tokenizer.model  model.keras    what evaluate, translate and export read; model.keras comes last
+    checkpoints/     logs/ (TensorBoard)     metrics.jsonl (a line an epoch)     .lock
+
+Each file is written under a temporary name and renamed, so that a name never stands for half a
+file. A run is finished when model.keras is there. To overwrite a finished run, the new one is
+trained in `.NAME.new` beside it and takes its place at the end.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import yaml
+
+from training.command import InputError
+from training.settings import (
+    DATA_SETTINGS,
+    FIELDS,
+    SETTING_NAMES,
+    TrainingSettings,
+    make_settings,
+    read_settings_file,
+    read_yaml_mapping,
+)
+
+FORMAT_VERSION = 1
+TEMPORARY_PREFIX = ".unfinished."
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What config.yaml holds: the settings and the fingerprints of the data.
+
+    Attributes:
+        settings: Every setting.
+        data_sha256: Hexadecimal sha256 of each data file, as stored, by setting name.
+    """
+
+    settings: TrainingSettings
+    data_sha256: dict[str, str]
+
+    @classmethod
+    def of(cls, settings: TrainingSettings) -> "RunRecord":
+        """The record of a training that is about to start; reads the data files."""
+        files = settings.data_files()
+        return cls(settings, {name: file_sha256(path) for name, path in files.items()})
+
+    def differences(self, earlier: "RunRecord") -> list[str]:
+        """What differs from an earlier record, each as `name: OLD there, NEW now`.
+
+        Data files are compared by content: they may have moved.
+        """
+        lines = []
+        for name in SETTING_NAMES:
+            old, new = getattr(earlier.settings, name), getattr(self.settings, name)
+            if name not in DATA_SETTINGS and old != new:
+                lines.append(f"{name}: {old} there, {new} now")
+        for name in DATA_SETTINGS:
+            old, new = earlier.data_sha256.get(name, "?"), self.data_sha256[name]
+            if old != new:
+                path = getattr(self.settings, name)
+                lines.append(f"{name}: sha256 {old[:12]} there, {new[:12]} now ({path})")
+        return lines
+
+
+class RunFolder:
+    """The paths of a run, and what is done with them.
+
+    Args:
+        path: The folder; it need not exist.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config_path = self.path / "config.yaml"
+        self.tokenizer_path = self.path / "tokenizer.model"
+        self.model_path = self.path / "model.keras"
+        self.checkpoints_path = self.path / "checkpoints"
+        self.logs_path = self.path / "logs"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.lock_path = self.path / ".lock"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.model_path.exists()
+
+    @property
+    def num_epochs_saved(self) -> int:
+        """The latest epoch with a complete checkpoint; 0 if there is none."""
+        return max(self.epochs_with("state"), default=0)
+
+    def epochs_with(self, kind: str) -> set[int]:
+        """The epochs of which checkpoints/epoch_NNNN.KIND.npz is there."""
+        return {
+            int(path.name.split(".")[0].removeprefix("epoch_"))
+            for path in self.checkpoints_path.glob(f"epoch_*.{kind}.npz")
+        }
+
+    def checkpoint_path(self, epoch: int, kind: str) -> Path:
+        """Where the weights, or the state, after `epoch` epochs are."""
+        return self.checkpoints_path / f"epoch_{epoch:04d}.{kind}.npz"
+
+    @property
+    def is_blank(self) -> bool:
+        """Nothing is there but perhaps the traces of a start that came to nothing."""
+        if not self.path.exists():
+            return True
+        names = {entry.name for entry in self.path.iterdir()}
+        return all(name == ".lock" or name.startswith(TEMPORARY_PREFIX) for name in names)
+
+    def check_ours(self) -> None:
+        """Refuses a folder that holds something else than a run.
+
+        Raises:
+            InputError: If the path is no folder, or has things in it but no config.yaml of ours.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(
+                f"{self.path}: a run needs a folder. Received: a file. Choose another --output."
+            )
+        if not self.is_blank and not self._has_our_config():
+            raise InputError(
+                f"{self.path}: a run needs a folder of its own. Received: a folder that holds"
+                " something else than a run of this project. Choose another --output."
+            )
+
+    def _has_our_config(self) -> bool:
+        try:
+            return "format_version" in read_yaml_mapping(self.config_path)
+        except InputError:
+            return False
+
+    def write_record(self, record: RunRecord) -> None:
+        content = {
+            "format_version": FORMAT_VERSION,
+            "package_version": package_version(),
+            **dataclasses.asdict(record.settings),
+            "data_sha256": record.data_sha256,
+        }
+        write_text(self.config_path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    def read_record(self) -> RunRecord:
+        """The record of the run.
+
+        Raises:
+            InputError: If config.yaml is missing, damaged, or of another format.
+        """
+        if not self.config_path.exists():
+            raise InputError(
+                f"{self.path}: a run folder must hold config.yaml. Received: none. Give the folder"
+                " that `python -m training.train --output` wrote."
+            )
+        content = read_yaml_mapping(self.config_path)
+        version = content.get("format_version", (None, 0))[0]
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{self.config_path}: the run folder's format must be version {FORMAT_VERSION}."
+                f" Received: format_version={version}. Use the version of this project that wrote"
+                " it, or train anew."
+            )
+        values = read_settings_file(self.config_path)
+        sha256, _ = content.get("data_sha256", (None, 0))
+        if values.keys() != FIELDS.keys() or not isinstance(sha256, dict):
+            absent = [name for name in SETTING_NAMES if name not in values] or ["data_sha256"]
+            raise InputError(
+                f"{self.config_path}: the file must hold every setting. Received: no"
+                f" {', '.join(absent)}. It is damaged: restore it, or train anew."
+            )
+        return RunRecord(make_settings(values), sha256)
+
+    def check_finished(self) -> None:
+        """Refuses a run that has no model yet.
+
+        Raises:
+            InputError: If a file that a finished run has is missing.
+        """
+        for path in (self.config_path, self.tokenizer_path, self.model_path):
+            if not path.exists():
+                raise InputError(
+                    f"{self.path}: a finished run must hold {path.name}. Received: none. Run"
+                    " training.train with the same settings again to finish it."
+                )
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, up to the first that is damaged."""
+        lines = []
+        if self.metrics_path.exists():
+            for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+                try:
+                    lines.append(json.loads(line))
+                except ValueError:
+                    break
+        return lines
+
+    def write_metrics(self, lines: list[dict[str, Any]]) -> None:
+        write_text(self.metrics_path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+@contextlib.contextmanager
+def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator[RunFolder]:
+    """Holds the folder to train in, for this process alone.
+
+    A blank or new folder is trained in as it is, and so is an unfinished run of the same settings
+    and data. With `overwrite`, any other run stays as it is until the caller's block has finished
+    another one beside it.
+
+    Args:
+        output: Where the finished run shall be.
+        record: Settings and data of this training.
+        overwrite: Whether another run may be replaced.
+
+    Yields:
+        The folder, locked.
+
+    Raises:
+        InputError: If another process holds it, it is no run, it is finished, or it was started
+            with other settings or data.
+    """
+    run = RunFolder(Path(output).resolve())
+    _complete_swap(run)
+    run.check_ours()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_locked(run))
+        if not run.is_blank and _must_be_replaced(run, record, overwrite):
+            staging, old = _sibling(run, "new"), _sibling(run, "old")
+            for folder in (staging, old):
+                folder.check_ours()
+            stack.enter_context(_locked(staging))
+            _discard_if_different(staging, record)
+            yield staging
+            _swap(run, staging)
+        else:
+            yield run
+
+
+def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> bool:
+    """False for an unfinished run of the same settings, which resumes."""
+    if run.is_finished:
+        if not overwrite:
+            raise InputError(
+                f"{run.path}: the output must not hold a finished run. Received: a finished run."
+                " Choose another --output, or give --overwrite to replace it."
+            )
+        return True
+    if overwrite:
+        with contextlib.suppress(InputError):  # another format, or damaged
+            return bool(record.differences(run.read_record()))
+        return True
+    differences = record.differences(run.read_record())
+    if differences:
+        raise InputError(
+            f"{run.path}: a run must be resumed with the settings and data that it was started"
+            f" with. Received: {'; '.join(differences)}. Give the earlier ones, choose another"
+            " --output, or give --overwrite."
+        )
+    return False
+
+
+def _discard_if_different(staging: RunFolder, record: RunRecord) -> None:
+    """Empties a folder beside the run in which other settings were tried."""
+    if staging.is_blank:
+        return
+    with contextlib.suppress(InputError):
+        if not record.differences(staging.read_record()):
+            return
+    _empty(staging)
+
+
+def _empty(run: RunFolder) -> None:
+    """Removes all but the lock; config.yaml last, so that what is left is known to be ours."""
+    entries = [path for path in run.path.iterdir() if path not in (run.lock_path, run.config_path)]
+    for path in [*entries, run.config_path]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _remove(run: RunFolder) -> None:
+    if run.path.exists():
+        _empty(run)
+        shutil.rmtree(run.path)
+
+
+def _sibling(run: RunFolder, suffix: str) -> RunFolder:
+    return RunFolder(run.path.with_name(f".{run.path.name}.{suffix}"))
+
+
+def _swap(run: RunFolder, staging: RunFolder) -> None:
+    """Puts the finished new run in the old one's place."""
+    old = _sibling(run, "old")
+    _remove(old)  # blank, else `claim` would have refused it
+    os.rename(run.path, old.path)
+    os.rename(staging.path, run.path)
+    _remove(old)
+
+
+def _complete_swap(run: RunFolder) -> None:
+    """Finishes a swap that was cut off between its steps."""
+    staging, old = _sibling(run, "new"), _sibling(run, "old")
+    if not old.path.exists() or not old._has_our_config():
+        return
+    if not run.path.exists():
+        os.rename((staging if staging.is_finished else old).path, run.path)
+    _remove(old)
+
+
+@contextlib.contextmanager
+def _locked(run: RunFolder) -> Iterator[None]:
+    """Keeps other processes off the folder; a folder that stays blank is removed again."""
+    is_new = not run.path.exists()
+    run.path.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(run.lock_path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise InputError(
+            f"{run.path}: only one process may train in a folder. Received: process"
+            f" {_owner(run)} trains there. Wait for it, stop it, or choose another --output."
+        ) from error
+    try:
+        run.lock_path.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        if is_new and run.path.exists() and run.is_blank:
+            shutil.rmtree(run.path)
+        lock.release()
+
+
+def _owner(run: RunFolder) -> str:
+    with contextlib.suppress(OSError):
+        return run.lock_path.read_text().strip() or "?"
+    return "?"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Writes a file whole or not at all.
+
+    Args:
+        path: The file's name once it is complete.
+
+    Yields:
+        The temporary name, in the same folder and with the same suffix, to write under.
+
+    Raises:
+        OSError: With `path` as its file name, if writing fails; nothing is left behind then.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hexadecimal sha256 of a file as it is stored."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_version() -> str:
+    """This project's installed version."""
+    try:
+        return importlib.metadata.version("keras-seq2seq-transformer")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

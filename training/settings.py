@@ -1,0 +1,292 @@
+"""Every setting of a training, typed, from a YAML file and the command line (options win)."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from keras_transformer.config import TransformerConfig
+from training.command import CommandParser, InputError, in_words, option_name
+
+# What a run's config.yaml holds beside the settings. A config.yaml may be given as --config, so
+# these are known there and passed over.
+RECORD_KEYS = ("format_version", "package_version", "data_sha256")
+
+DATA_SETTINGS = ("train_source", "train_target", "validation_source", "validation_target")
+
+
+def _setting(default, help_text: str, *, minimum=None, above=None, below=None):
+    """A field with its help text and the range that its value must stay in."""
+    limits = {"minimum": minimum, "above": above, "below": below}
+    return dataclasses.field(default=default, metadata={"help": help_text, **limits})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What `python -m training.train` needs to know; the model's defaults are the paper's base.
+
+    Each field is a key of the YAML file and an option of the command line; its help text stands
+    with it.
+
+    Raises:
+        ValueError: If a number is out of its range or settings contradict each other.
+    """
+
+    train_source: str | None = _setting(
+        None, "Source sentences to train on, one a line; .gz files are read as they are."
+    )
+    train_target: str | None = _setting(None, "Their translations, line by line.")
+    validation_source: str | None = _setting(None, "Source sentences to validate on.")
+    validation_target: str | None = _setting(None, "Their translations, line by line.")
+
+    vocabulary_size: int = _setting(
+        37_000, "Sub-words shared by both languages, the four special ids included.", minimum=5
+    )
+    tokenizer_type: Literal["bpe", "unigram"] = _setting("bpe", "How sub-words are found.")
+
+    num_layers: int = _setting(6, "N: blocks in the encoder, and in the decoder.", minimum=1)
+    model_dim: int = _setting(512, "d_model: width between the blocks.", minimum=1)
+    feed_forward_dim: int = _setting(
+        2048, "d_ff: inner width of the feed-forward networks.", minimum=1
+    )
+    num_heads: int = _setting(8, "h: attention heads.", minimum=1)
+    head_dim: int | None = _setting(
+        None, "d_k: width of one head's queries and keys; null is model_dim / num_heads.", minimum=1
+    )
+    value_dim: int | None = _setting(
+        None, "d_v: width of one head's values; null is head_dim.", minimum=1
+    )
+    dropout: float = _setting(0.1, "P_drop, 0 to 1.", minimum=0, below=1)
+    activation: Literal["relu", "gelu", "silu"] = _setting(
+        "relu", "Activation of the feed-forward networks."
+    )
+    normalize_first: bool = _setting(
+        False, "False normalizes after each residual sum, as the paper does; true before."
+    )
+    position_encoding: Literal["sinusoidal", "learned"] = _setting(
+        "sinusoidal", "How positions are told apart."
+    )
+    max_positions: int = _setting(512, "Longest sequence of learned positions.", minimum=1)
+    max_source_tokens: int = _setting(
+        256, "Longest source that translation reads, in tokens, the end included.", minimum=1
+    )
+
+    batch_tokens: int = _setting(
+        25_000, "Tokens in a batch on each side, padding included.", minimum=1
+    )
+    max_length: int = _setting(
+        256, "Pairs with a longer side, in tokens with the end, are left out.", minimum=2
+    )
+    epochs: int = _setting(20, "Passes over the training pairs.", minimum=1)
+    max_minutes: float | None = _setting(
+        None,
+        "Minutes of training, validation included: no epoch is begun that would not end in them;"
+        " null is no limit.",
+        above=0,
+    )
+    peak_learning_rate: float | None = _setting(
+        None,
+        "The rate after the warm-up; null is the paper's, (model_dim * warmup_steps) ** -0.5.",
+        above=0,
+    )
+    warmup_steps: int = _setting(4000, "Updates until the rate's peak.", minimum=1)
+    adam_beta_1: float = _setting(0.9, "Adam's decay of the mean.", minimum=0, below=1)
+    adam_beta_2: float = _setting(0.98, "Adam's decay of the square.", minimum=0, below=1)
+    adam_epsilon: float = _setting(1e-9, "Adam's epsilon.", above=0)
+    label_smoothing: float = _setting(
+        0.1, "epsilon_ls: probability spread over the whole vocabulary, 0 to 1.", minimum=0, below=1
+    )
+    dtype_policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = _setting(
+        "float32", "Number format of the computation; weights stay float32."
+    )
+    seed: int = _setting(0, "Seed of the weights, the dropout and the order of pairs.", minimum=0)
+    average_checkpoints: int = _setting(
+        5,
+        "Last epochs whose weights are averaged at the end; 1 keeps the best validation epoch.",
+        minimum=1,
+    )
+
+    beam_size: int = _setting(4, "Beams of the search; 1 is greedy.", minimum=1)
+    length_penalty: float = _setting(
+        0.6, "alpha: the higher, the longer the translations.", minimum=0
+    )
+
+    def __post_init__(self):
+        for name in SETTING_NAMES:
+            complaint = _range_complaint(name, getattr(self, name))
+            if complaint:
+                raise ValueError(complaint)
+        if self.position_encoding == "learned" and self.max_length > self.max_positions:
+            raise ValueError(
+                "max_length must be at most max_positions where positions are learned. Received:"
+                f" max_length={self.max_length}, max_positions={self.max_positions}. Choose"
+                f" max_positions={self.max_length} or position_encoding=sinusoidal."
+            )
+        self.model_config(self.vocabulary_size)
+
+    def model_config(self, vocabulary_size: int) -> TransformerConfig:
+        """The model's part of the settings, for a tokenizer of `vocabulary_size` sub-words."""
+        names = [field.name for field in dataclasses.fields(TransformerConfig)]
+        own = {name: getattr(self, name) for name in names if name != "vocabulary_size"}
+        return TransformerConfig(vocabulary_size=vocabulary_size, **own)
+
+    def data_files(self) -> dict[str, str]:
+        """The four files by setting name.
+
+        Raises:
+            InputError: If one is not given.
+        """
+        files = {name: getattr(self, name) for name in DATA_SETTINGS}
+        missing = [option_name(name) for name, path in files.items() if not path]
+        if missing:
+            raise InputError(
+                f"Training needs four text files. Received: no {', '.join(missing)}. Give them as"
+                " options or in the YAML file."
+            )
+        return files
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(TrainingSettings)}
+SETTING_NAMES = tuple(FIELDS)
+TYPES = typing.get_type_hints(TrainingSettings)
+
+
+def make_settings_parser(
+    name: str = "train", description: str = "Trains a Transformer."
+) -> CommandParser:
+    """A parser for `python -m training.NAME` that takes --config and every setting."""
+    parser = CommandParser(name, description)
+    parser.add_option("config", str | None, None, "YAML file with settings; options win over it.")
+    for setting, field in FIELDS.items():
+        parser.add_option(setting, TYPES[setting], field.default, field.metadata["help"])
+    return parser
+
+
+def make_settings(values: Mapping[str, Any]) -> TrainingSettings:
+    """Settings from typed values, for which a contradiction is the user's error.
+
+    Raises:
+        InputError: As `TrainingSettings` raises ValueError.
+    """
+    try:
+        return TrainingSettings(**values)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def read_settings_file(path: str | Path) -> dict[str, Any]:
+    """The settings that a YAML file gives, checked one by one.
+
+    Args:
+        path: A file of `name: value` lines; only plain YAML types are constructed.
+
+    Returns:
+        Values by setting name; only those that the file gives.
+
+    Raises:
+        InputError: If the file is missing or no YAML mapping, or a setting is unknown, given
+            twice, of the wrong type or out of range. Names the file and the line.
+    """
+    values, parser = {}, make_settings_parser()
+    for name, (value, line) in read_yaml_mapping(path).items():
+        where = f"{path}:{line}"
+        if name in RECORD_KEYS:
+            continue
+        if name not in FIELDS:
+            raise InputError(
+                f"{where}: every key must be a setting. Received: {name}. {_did_you_mean(name)}"
+            )
+        values[name] = _convert(name, value, where, parser)
+    return values
+
+
+def read_yaml_mapping(path: str | Path) -> dict[str, tuple[Any, int]]:
+    """A YAML file's top-level keys, each with its value and its line number.
+
+    Raises:
+        InputError: If the file is missing, unreadable, no mapping, or gives a key twice.
+    """
+    try:
+        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        if not isinstance(root, yaml.MappingNode):
+            raise InputError(
+                f"{path}: a settings file must hold `name: value` lines. Received: something else."
+                " See training/configs for examples."
+            )
+        mapping = {}
+        for key_node, value_node in root.value:
+            key, line = str(loader.construct_object(key_node)), key_node.start_mark.line + 1
+            if key in mapping:
+                raise InputError(
+                    f"{path}:{line}: a setting must be given once. Received: {key} again, first"
+                    f" in line {mapping[key][1]}. Remove one."
+                )
+            mapping[key] = (loader.construct_object(value_node, deep=True), line)
+        return mapping
+    except OSError as error:
+        raise InputError(
+            f"{path}: the settings file must be readable. Received: {error.strerror}. Check the"
+            " path."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(_yaml_complaint(path, error)) from error
+
+
+def _convert(name: str, value, where: str, parser: CommandParser):
+    """The value as the setting's type."""
+    try:
+        converted = parser.parse_object({name: value})[name]
+    except Exception as error:  # jsonargparse raises several kinds for one wrong value
+        raise InputError(
+            f"{where}: {name} must be {in_words(TYPES[name])}. Received: {name}={value!r}. Correct"
+            " the line."
+        ) from error
+    complaint = _range_complaint(name, converted)
+    if complaint:
+        raise InputError(f"{where}: {complaint}")
+    return converted
+
+
+def _range_complaint(name: str, value) -> str | None:
+    """What is wrong with a number, or None."""
+    limits = FIELDS[name].metadata
+    if value is None or isinstance(value, (bool, str)):
+        return None
+    if limits["minimum"] is not None and not value >= limits["minimum"]:
+        rule = f"at least {limits['minimum']}"
+    elif limits["above"] is not None and not value > limits["above"]:
+        rule = f"above {limits['above']}"
+    elif limits["below"] is not None and not value < limits["below"]:
+        rule = f"below {limits['below']}"
+    elif value in (float("inf"), float("-inf")):
+        rule = "finite"
+    else:
+        return None
+    return f"{name} must be {rule}. Received: {name}={value}. Choose for example {_example(name)}."
+
+
+def _example(name: str):
+    default = FIELDS[name].default
+    return 1 if default is None else default
+
+
+def _did_you_mean(name: str) -> str:
+    close = difflib.get_close_matches(name.replace("-", "_"), SETTING_NAMES, n=1)
+    if close:
+        return f"Did you mean {close[0]}?"
+    return "`python -m training.train --help` lists the settings."
+
+
+def _yaml_complaint(path, error) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"{path}:{mark.line + 1}" if mark else str(path)
+    problem = getattr(error, "problem", None) or " ".join(str(error).split())
+    return (
+        f"{where}: the settings file must be plain YAML in UTF-8. Received: {problem}. Correct the"
+        " line."
+    )
