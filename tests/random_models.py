@@ -1,0 +1,104 @@
+"""A small Transformer whose every weight is random, biases and normalizations too.
+
+Freshly built models hide mistakes: biases that are all 0 may be left out, scales that are all 1
+too. The sizes are all different, so that no two axes can be taken for each other.
+"""
+
+import keras
+import numpy as np
+
+from keras_transformer.config import TransformerConfig
+from keras_transformer.model import build_transformer
+
+BATCH = 2
+SOURCE_LENGTH = 5
+TARGET_LENGTH = 7
+VOCABULARY = 23
+PADDING, START, END = 0, 2, 3
+
+TEXTS = [
+    "a man rides a bicycle",
+    "two dogs run through the snow past a red house",
+    "snow",
+    "the man and the dogs see a bicycle in the snow, and a house",
+    "A red bicycle!",
+    "",
+    "one dog, two men",
+]
+
+
+def small_config(**changes):
+    settings = {
+        "vocabulary_size": VOCABULARY,
+        "num_layers": 2,
+        "model_dim": 12,
+        "feed_forward_dim": 17,
+        "num_heads": 3,
+        "head_dim": 4,
+        "value_dim": 5,
+    }
+    return TransformerConfig(**{**settings, **changes})
+
+
+def random_transformer(config, seed=7):
+    """A model that never writes padding, and ends a sentence now and then."""
+    keras.utils.set_random_seed(seed)
+    model = build_transformer(config)
+    generator = np.random.default_rng(seed)
+    model.set_weights([_random_weight(weight, generator) for weight in model.get_weights()])
+    _make_the_end_likely(model)
+    return model
+
+
+def _random_weight(weight, generator):
+    if weight.dtype.kind != "f" and weight.dtype.name != "bfloat16":
+        return weight  # the state of a dropout's random numbers
+    spread = generator.normal(0, weight.shape[0] ** -0.5, weight.shape)
+    return (spread + (weight == 1)).astype(weight.dtype)  # scales stay about 1
+
+
+def _make_the_end_likely(model):
+    """Adds a constant to the output, which only padding and the end listen to."""
+    last = model.normalizations.get("decoder")
+    if last is None:
+        last = model.decoder_blocks[-1].feed_forward_residual.normalization
+    scale, shift = last.get_weights()
+    constant = np.full_like(shift, 2 * len(shift) ** -0.5)
+    last.set_weights([scale, constant])
+    embeddings = numbers(model.embedding.embeddings)
+    spread = np.random.default_rng(len(embeddings)).normal(size=embeddings.shape)
+    embeddings = spread * 2 * len(shift) ** -0.5
+    embeddings[PADDING] = -5 * constant
+    embeddings[END] += constant / 2
+    model.embedding.embeddings.assign(embeddings)
+
+
+def random_ids(*shape, seed=7, vocabulary=VOCABULARY):
+    """Ids of ordinary sub-words: Integer `shape`."""
+    return np.random.default_rng(seed).integers(4, vocabulary, shape).astype("int32")
+
+
+def random_vectors(*shape, seed=7):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def randomize(layer, seed=7):
+    """Gives every weight of a built layer a random value."""
+    generator = np.random.default_rng(seed)
+    layer.set_weights([_random_weight(weight, generator) for weight in layer.get_weights()])
+    return layer
+
+
+def with_the_same_dropout(layer, calls):
+    """What each of several calls gives if all of them find the random numbers in one state."""
+    states = [(state, keras.ops.convert_to_numpy(state)) for state in layer.non_trainable_variables]
+    results = []
+    for call in calls:
+        for variable, state in states:
+            variable.assign(state)
+        results.append(numbers(call()))
+    return results
+
+
+def numbers(tensor):
+    return keras.ops.convert_to_numpy(tensor)

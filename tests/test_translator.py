@@ -1,0 +1,275 @@
+import logging
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_transformer.decoding.state import DecodingState
+from keras_transformer.errors import InputError
+from keras_transformer.model import decoding_steps
+from keras_transformer.translator import Translator
+from tests.random_models import TEXTS, numbers, random_transformer, small_config
+
+HARD_TEXTS = ["two  spaces", " and around ", "tab\tand café", "눈 속의 개", "🚲", "</s> <s>"]
+
+
+class Parrot:
+    """Stands in for a model: what it translates to is the source, word for word."""
+
+    def __init__(self, vocabulary_size):
+        self.output_shape = (None, None, vocabulary_size)
+
+
+class Chatterbox(Parrot):
+    """Repeats the first token and never ends."""
+
+
+def _copying_steps(model, position_of):
+    def encode(source_ids):
+        return ops.convert_to_tensor(source_ids)
+
+    def initial_state(encoded, num_beams=1, *, max_length):
+        return DecodingState(ops.convert_to_tensor(0, dtype="int32"), (), encoded)
+
+    def step(token_ids, state):
+        ids = ops.take(state.per_sentence, position_of(state), axis=1)  # (batch,)
+        logits = 30 * ops.one_hot(ids, model.output_shape[-1])[:, None, :]
+        _, beams = ops.shape(token_ids)
+        logits = ops.repeat(logits, beams, axis=1)  # (batch, beams, vocabulary)
+        return logits, state._replace(position=state.position + 1)
+
+    return encode, initial_state, step
+
+
+@decoding_steps.register(Parrot)
+def _(model):
+    def last_of(state):
+        return ops.minimum(state.position, ops.shape(state.per_sentence)[1] - 1)
+
+    return _copying_steps(model, last_of)
+
+
+@decoding_steps.register(Chatterbox)
+def _(model):
+    return _copying_steps(model, lambda state: 0)
+
+
+@pytest.fixture(scope="module")
+def parrot(tokenizer):
+    return Translator(Parrot(tokenizer.vocabulary_size), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def translator(random_model, tokenizer):
+    return Translator(random_model, tokenizer, beam_size=3)
+
+
+# Texts in, texts out
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_model_that_repeats_gives_every_text_back_in_its_place(parrot, beam_size):
+    texts = [*TEXTS, *HARD_TEXTS]
+    assert parrot.translate(texts, beam_size=beam_size) == texts
+
+
+def test_texts_of_any_length_are_translated_as_if_they_were_alone(translator):
+    together = translator(TEXTS)
+    assert together == [translator([text])[0] for text in TEXTS]
+    assert len(set(together)) > 3
+
+
+def test_the_size_of_batches_changes_nothing(random_model, tokenizer, translator):
+    small = Translator(random_model, tokenizer, beam_size=3, batch_tokens=17)
+    for few, many in zip(small.n_best(TEXTS, 3), translator.n_best(TEXTS, 3), strict=True):
+        assert [text for text, _ in few] == [text for text, _ in many]
+        np.testing.assert_allclose([s for _, s in few], [s for _, s in many], rtol=1e-4)
+
+
+def test_nothing_gives_nothing(translator):
+    assert translator([]) == []
+    assert translator.n_best([], 2) == []
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t \n", "\r\n"])
+def test_blank_texts_translate_to_the_empty_text(translator, blank):
+    assert translator([blank, "snow", blank]) == ["", translator(["snow"])[0], ""]
+    assert translator.n_best([blank], 2) == [[("", 0.0)]]
+
+
+def test_a_tuple_of_texts_will_do(translator):
+    assert translator(("snow",)) == translator(["snow"])
+
+
+@pytest.mark.parametrize("texts", ["snow", ["snow", 3], [b"snow"], [None]])
+def test_anything_but_a_list_of_strings_is_refused(translator, texts):
+    message = r"texts must be a list of strings\. Received: texts=.*\. Put a single text into"
+    with pytest.raises(ValueError, match=message):
+        translator(texts)
+
+
+# Lengths
+
+
+def test_long_texts_are_cut_and_counted(parrot, tokenizer, caplog):
+    short = Translator(parrot.model, tokenizer, max_source_tokens=6)
+    texts = [TEXTS[1], "snow", TEXTS[3]]
+    with caplog.at_level(logging.WARNING, logger="keras_transformer"):
+        translations = short(texts)
+    assert "2 of 3 texts are longer than max_source_tokens=6" in caplog.text
+    first, third = (tokenizer.decode(tokenizer.encode(texts[row])[:5]) for row in (0, 2))
+    assert translations == [first, "snow", third]
+
+
+def test_texts_that_fit_are_not_warned_of(parrot, tokenizer, caplog):
+    length = len(tokenizer.encode(TEXTS[0])) + 1  # and the end
+    exact = Translator(parrot.model, tokenizer, max_source_tokens=length)
+    assert exact([TEXTS[0]]) == [TEXTS[0]]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("beam_size", [1, 2])
+def test_a_translation_is_at_most_50_tokens_longer_than_its_source(tokenizer, beam_size):
+    endless = Translator(Chatterbox(tokenizer.vocabulary_size), tokenizer)
+    source = np.array([[9, 8, 7, 3, 0, 0], [5, 4, 9, 8, 7, 3]], "int32")
+    found = endless.search(source, beam_size, 0.6)
+    lengths = np.count_nonzero(numbers(found.token_ids)[:, 0], axis=1)
+    np.testing.assert_array_equal(lengths, [3 + 50, 5 + 50])  # the end included
+
+
+# Several translations and their scores
+
+
+def test_n_best_are_sorted_and_begin_with_the_translation(translator):
+    texts = [text for text in TEXTS if text]
+    results = translator.n_best(texts, 3)
+    assert [pairs[0][0] for pairs in results] == translator(texts)
+    for pairs in results:
+        scores = [score for _, score in pairs]
+        assert scores == sorted(scores, reverse=True)
+        assert len(set(pairs)) == 3
+        assert all(score < 0 for score in scores)
+
+
+def test_the_search_can_be_changed_for_one_call(random_model, tokenizer, translator):
+    greedy = Translator(random_model, tokenizer, beam_size=1, length_penalty=0.9)
+    changed = translator.n_best(TEXTS, 1, beam_size=1, length_penalty=0.9)
+    assert changed == greedy.n_best(TEXTS, 1)
+    assert changed != translator.n_best(TEXTS, 1)
+
+
+def test_more_results_than_beams_are_refused(translator):
+    with pytest.raises(ValueError, match=r"Received: beam_size=3, num_results=4\. Choose"):
+        translator.n_best(["snow"], 4)
+
+
+# Attention
+
+
+def test_attention_rows_sum_to_1_and_name_their_tokens(translator, tokenizer):
+    source_tokens, target_tokens, weights = translator.attention("a man", "the house")
+    assert source_tokens == [*tokenizer.pieces(tokenizer.encode("a man")), "</s>"]
+    assert target_tokens == [*tokenizer.pieces(tokenizer.encode("the house")), "</s>"]
+    assert weights.shape == (3, len(target_tokens), len(source_tokens))
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
+
+
+def test_an_attention_row_is_what_predicted_its_token(translator):
+    one = translator.attention("a man", "the house!")
+    other = translator.attention("a man", "the house?")
+    same = next(
+        row
+        for row, pair in enumerate(zip(one.target_tokens, other.target_tokens, strict=True))
+        if pair[0] != pair[1]
+    )
+    # The row of the first different token was computed before that token was known.
+    np.testing.assert_allclose(one.weights[:, : same + 1], other.weights[:, : same + 1], atol=1e-6)
+    assert not np.allclose(one.weights[:, same + 1], other.weights[:, same + 1])
+
+
+def test_attention_refuses_what_it_cannot_read_in_full(random_model, tokenizer):
+    short = Translator(random_model, tokenizer, max_source_tokens=6)
+    with pytest.raises(InputError, match=r"at most 6 tokens.* Received: \d+\. Shorten it, or"):
+        short.attention(TEXTS[1], "snow")
+    with pytest.raises(ValueError, match="list of strings"):
+        short.attention(None, "snow")
+
+
+# Options
+
+
+@pytest.mark.parametrize("name", ["beam_size", "max_source_tokens", "batch_tokens"])
+def test_sizes_start_at_one(random_model, tokenizer, name):
+    with pytest.raises(ValueError, match=rf"{name} must be at least 1\. Received: {name}=0\."):
+        Translator(random_model, tokenizer, **{name: 0})
+
+
+def test_model_of_another_vocabulary_is_refused(tokenizer):
+    message = r"same vocabulary\. Received: a model of 23 sub-words, a tokenizer of 300\. Use"
+    with pytest.raises(ValueError, match=message):
+        Translator(Parrot(23), tokenizer)
+
+
+def test_model_of_an_unknown_class_is_refused(tokenizer):
+    model = keras.Sequential([keras.Input((7,)), keras.layers.Dense(tokenizer.vocabulary_size)])
+    with pytest.raises(TypeError, match="registered class"):
+        Translator(model, tokenizer)
+
+
+# Run folders
+
+
+@pytest.fixture
+def run(random_model, tokenizer, tmp_path):
+    """What Translator.load reads of a run folder."""
+    random_model.save(tmp_path / "model.keras")
+    tokenizer.save(tmp_path / "tokenizer.model")
+    settings = "beam_size: 1\nlength_penalty: 0.8\nmax_source_tokens: 9\nseed: 5\n"
+    (tmp_path / "config.yaml").write_text(settings)
+    return tmp_path
+
+
+def test_a_run_is_loaded_with_its_settings(run, random_model, tokenizer):
+    loaded = Translator.load(run)
+    assert (loaded.beam_size, loaded.length_penalty, loaded.max_source_tokens) == (1, 0.8, 9)
+    settings = {"beam_size": 1, "length_penalty": 0.8, "max_source_tokens": 9}
+    assert loaded(TEXTS) == Translator(random_model, tokenizer, **settings)(TEXTS)
+
+
+def test_a_run_is_loaded_with_another_search(run):
+    loaded = Translator.load(str(run), beam_size=2, length_penalty=0.0)
+    assert (loaded.beam_size, loaded.length_penalty) == (2, 0.0)
+
+
+@pytest.mark.parametrize("content", [None, "[1, 2", "beam_size: 3\n", "text", b"\xff"])
+def test_settings_that_are_none_are_refused(run, content):
+    path = run / "config.yaml"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=r"config\.yaml: must be the settings of a run .*\. Check"):
+        Translator.load(run)
+
+
+@pytest.mark.parametrize("file", ["model.keras", "tokenizer.model"])
+@pytest.mark.parametrize("cut", [False, True], ids=["missing", "cut"])
+def test_a_file_that_is_missing_or_cut_is_named(run, file, cut):
+    path = run / file
+    half = path.read_bytes()[: path.stat().st_size // 2]
+    path.unlink()
+    if cut:
+        path.write_bytes(half)
+    with pytest.raises(InputError, match=rf"{file}.* must be .*Received: .*\. \w+"):
+        Translator.load(run)
+
+
+def test_pre_norm_and_learned_positions_translate_too(tokenizer):
+    config = small_config(
+        vocabulary_size=tokenizer.vocabulary_size,
+        normalize_first=True,
+        position_encoding="learned",
+        max_positions=120,
+    )
+    translator = Translator(random_transformer(config), tokenizer, beam_size=1)
+    assert translator(TEXTS) == [translator([text])[0] for text in TEXTS]
