@@ -6,9 +6,16 @@ too. The sizes are all different, so that no two axes can be taken for each othe
 
 import keras
 import numpy as np
+import pytest
 
 from keras_transformer.config import TransformerConfig
 from keras_transformer.model import build_transformer
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+TENSORFLOW_ONLY = pytest.mark.skipif(not ON_TENSORFLOW, reason="about TensorFlow's own ways")
+SLOW_TO_COMPILE = pytest.mark.skipif(
+    not ON_TENSORFLOW, reason="says the same on each backend, and takes seconds to compile on JAX"
+)
 
 BATCH = 2
 SOURCE_LENGTH = 5

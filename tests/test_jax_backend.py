@@ -18,6 +18,7 @@ CORE = """
 
 pytestmark = [
     pytest.mark.jax,
+    pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed"),
     pytest.mark.skipif(keras.backend.backend() == "jax", reason="everything runs on JAX already"),
@@ -31,7 +32,7 @@ def test_the_core_passes_its_tests_on_jax_without_tensorflow():
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
         # Nearly all time goes into compiling what then runs once.
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     }
     process = subprocess.run(
         arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=590

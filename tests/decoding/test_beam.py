@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 
@@ -7,9 +6,18 @@ from keras_transformer.decoding.greedy import greedy_search
 from keras_transformer.decoding.hypotheses import IMPOSSIBLE
 from keras_transformer.model import decoding_steps
 from tests.decoding import toy_languages as toy
-from tests.random_models import END, START, numbers, random_ids, random_transformer, small_config
+from tests.random_models import (
+    END,
+    ON_TENSORFLOW,
+    SLOW_TO_COMPILE,
+    START,
+    TENSORFLOW_ONLY,
+    numbers,
+    random_ids,
+    random_transformer,
+    small_config,
+)
 
-ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 # JAX compiles each search anew, which takes seconds: there a few stand for all.
 ALPHAS = [0.0, 0.6, 1.0, 2.0] if ON_TENSORFLOW else [0.6]
 LENGTHS = [1, 2, 3, 4] if ON_TENSORFLOW else [3]
@@ -163,14 +171,14 @@ def test_fewer_results_than_beams_leave_the_others_impossible():
     assert np.all(numbers(found.token_ids)[0, 4:] == 0)
 
 
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="JAX gathers nothing from nothing")
+@TENSORFLOW_ONLY
 def test_an_empty_batch_gives_an_empty_result():
     found = search(toy.random_language(1, 2)[:0], 3, np.zeros([0], "int32"))
     assert tuple(found.token_ids.shape)[:2] == (0, 3)
     assert tuple(found.scores.shape) == (0, 3)
 
 
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="counts steps, which JAX compiles into one")
+@TENSORFLOW_ONLY
 def test_search_stops_as_soon_as_nothing_better_can_come():
     calls = []
     spell = toy.speller([8, 5, END])
@@ -234,6 +242,7 @@ def test_score_is_the_log_probability_of_the_full_pass_divided_by_the_penalty(mo
     np.testing.assert_allclose(numbers(found.scores).reshape(-1), expected, rtol=1e-4)
 
 
+@SLOW_TO_COMPILE
 def test_results_are_sorted_distinct_and_empty_behind_the_end(model):
     found = model_search(model, source_ids(), [9] * 4, 4, num_results=4)
     assert np.all(np.diff(numbers(found.scores), axis=1) <= 0)
@@ -259,7 +268,7 @@ def test_results_do_not_depend_on_batch_mates_and_padding(model):
         )
 
 
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="about TensorFlow's graphs")
+@TENSORFLOW_ONLY
 def test_search_in_a_graph_of_unknown_shapes_equals_search_outside(model):
     import tensorflow as tf
 

@@ -10,10 +10,9 @@ from keras_transformer.decoding.cache import (
     seen_so_far,
 )
 from keras_transformer.layers.attention import scaled_dot_product_attention
-from tests.random_models import numbers, random_vectors
+from tests.random_models import ON_TENSORFLOW, TENSORFLOW_ONLY, numbers, random_vectors
 
 BATCH, BEAMS, HEADS, HEAD_DIM, VALUE_DIM, MAX_LENGTH = 2, 3, 4, 5, 6, 7
-ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 
 
 def empty():
@@ -54,14 +53,14 @@ def test_attention_sees_what_is_held_and_nothing_else(length):
     np.testing.assert_allclose(numbers(attended), numbers(expected), atol=1e-6)
 
 
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="caches grow on TensorFlow only")
+@TENSORFLOW_ONLY
 def test_on_tensorflow_a_cache_is_as_long_as_what_it_holds():
     assert empty().key.shape == (BATCH, BEAMS, HEADS, 0, HEAD_DIM)
     assert filled(4).value.shape == (BATCH, BEAMS, HEADS, 4, VALUE_DIM)
     assert seen_so_far(filled(4), 3) is None
 
 
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="caches grow on TensorFlow only")
+@TENSORFLOW_ONLY
 def test_on_tensorflow_a_cache_grows_inside_a_loop_of_a_graph():
     import tensorflow as tf
 

@@ -1,12 +1,8 @@
-import keras
 import numpy as np
-import pytest
 
 from keras_transformer.decoding.greedy import greedy_search
 from tests.decoding import toy_languages as toy
-from tests.random_models import END, START, numbers
-
-ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+from tests.random_models import END, SLOW_TO_COMPILE, START, numbers
 
 
 def search(language, max_length, **options):
@@ -42,7 +38,7 @@ def test_takes_the_likeliest_token_again_and_again():
     assert ended  # some before their limit
 
 
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="JAX compiles each search, which takes seconds")
+@SLOW_TO_COMPILE
 def test_a_batch_finds_what_each_sentence_finds_alone():
     language = toy.random_language(5, 4)
     lengths = [2, 4, 3, 4, 1]

@@ -11,9 +11,12 @@ from keras_transformer.layers.encoder import EncoderBlock
 from keras_transformer.layers.feed_forward import FeedForward
 from keras_transformer.layers.residual import AddAndNorm
 from keras_transformer.masks import padding_mask
-from tests.random_models import numbers, random_vectors
+from tests.random_models import SLOW_TO_COMPILE, numbers, random_vectors
 
 BATCH, LENGTH, CLASSES = 64, 5, 2
+NO_FLOAT64_ON_JAX = pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX has float64 switched off for the whole process"
+)
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -42,24 +45,15 @@ def classifier_of_sequence():
     )
 
 
-def classifier_with_mask():
-    ids = keras.Input((None,), dtype="int64")
-    mask = padding_mask(ids)
-    x = PositionalEmbedding(23, 12, dropout=0.0)(ids)
-    attended = MultiHeadSelfAttention(3)(x, attention_mask=mask[:, None, :])
-    x = AddAndNorm(dropout=0.1)(x, attended)
-    x = EncoderBlock(3, 17, normalize_first=True)(x, padding_mask=mask)
-    x = keras.layers.GlobalMaxPooling1D()(x)
-    return keras.Model(ids, keras.layers.Dense(CLASSES, activation="softmax")(x))
-
-
 def classifier_of_two_inputs():
     """The layers of several tensors: a sentence is read against its own projection."""
-    ids = keras.Input((LENGTH,), dtype="int32")
+    ids = keras.Input((None,), dtype="int64")
     mask = padding_mask(ids)
     x = PositionalEmbedding(23, 12, dropout=0.0, position_encoding="learned")(ids)
     memory = keras.layers.Dense(10)(x)
-    x = MultiHeadCrossAttention(3)(x, memory, attention_mask=mask[:, None, :])
+    attended = MultiHeadCrossAttention(3)(x, memory, attention_mask=mask[:, None, :])
+    x = AddAndNorm(dropout=0.1)(x, attended)
+    x = EncoderBlock(3, 17, normalize_first=True)(x, padding_mask=mask)
     x = DecoderBlock(num_heads=3, feed_forward_dim=17, dropout=0.1)(
         x, memory, padding_mask=mask, memory_padding_mask=mask
     )
@@ -69,9 +63,7 @@ def classifier_of_two_inputs():
 
 @pytest.mark.parametrize(
     "build",
-    [classifier_of_sequence, classifier_with_mask, classifier_of_two_inputs]
-    if keras.backend.backend() == "tensorflow"
-    else [classifier_of_two_inputs],  # compiling takes seconds
+    [pytest.param(classifier_of_sequence, marks=SLOW_TO_COMPILE), classifier_of_two_inputs],
 )
 def test_learns_saves_and_loads(build, tmp_path):
     model = build()
@@ -87,11 +79,13 @@ def test_learns_saves_and_loads(build, tmp_path):
 
 @pytest.mark.parametrize(
     ("policy", "dtype"),
-    [("mixed_bfloat16", "bfloat16"), ("mixed_float16", "float16"), ("float64", "float64")],
+    [
+        ("mixed_bfloat16", "bfloat16"),
+        pytest.param("mixed_float16", "float16", marks=SLOW_TO_COMPILE),
+        pytest.param("float64", "float64", marks=NO_FLOAT64_ON_JAX),
+    ],
 )
 def test_layers_compute_in_the_dtype_of_their_policy(policy, dtype):
-    if policy == "float64" and keras.backend.backend() == "jax":
-        pytest.skip("JAX computes float64 only where it is switched on for the whole process")
     x, memory = random_vectors(2, 7, 12), random_vectors(2, 5, 12)
     ids = np.full((2, 7), 5)
     outputs = [
@@ -108,7 +102,9 @@ def test_layers_compute_in_the_dtype_of_their_policy(policy, dtype):
         assert np.all(np.isfinite(numbers(keras.ops.cast(output, "float32"))))
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=SLOW_TO_COMPILE)]
+)
 def test_a_row_of_nothing_but_padding_stays_finite(policy):
     x, nothing = random_vectors(2, 7, 12), np.zeros((2, 7), bool)
     encoded = EncoderBlock(3, 17, dtype=policy)(x, nothing)
@@ -116,9 +112,7 @@ def test_a_row_of_nothing_but_padding_stays_finite(policy):
     assert np.all(np.isfinite(numbers(keras.ops.cast(decoded, "float32"))))
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="JAX has float64 switched off for the whole process"
-)
+@NO_FLOAT64_ON_JAX
 def test_float64_is_not_rounded_to_float32_on_the_way():
     layer = MultiHeadSelfAttention(3, dtype="float64")
     x = random_vectors(1, 5, 12).astype("float64")

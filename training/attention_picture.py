@@ -1,0 +1,103 @@
+"""A picture of the attention between a sentence and its translation."""
+
+import math
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from keras_transformer.translator import AttentionWeights
+from training.run_folder import replacing
+
+INK = "#333333"
+COLOURS = "Blues"
+SPACE = "\u2581"  # how SentencePiece spells a space
+CELL_INCHES = 0.5
+DOTS_PER_INCH = 120
+CAPTION_WIDTH = 110
+
+
+def save_attention_picture(
+    attention: AttentionWeights,
+    path: str | Path,
+    *,
+    source_name: str = "source",
+    target_name: str = "target",
+) -> None:
+    """Writes `attention_figure` as PNG.
+
+    Args:
+        attention: What `Translator.attention` returns.
+        path: The file; it is replaced if it is there.
+        source_name: What the horizontal axis is called.
+        target_name: What the vertical axis is called.
+    """
+    figure = attention_figure(attention, source_name, target_name)
+    with replacing(Path(path)) as temporary:
+        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+
+
+def attention_figure(attention: AttentionWeights, source_name: str, target_name: str) -> Figure:
+    """A heat map of the mean over the heads, and beside it a small one of each head."""
+    num_heads, target_length, source_length = attention.weights.shape
+    width, height = CELL_INCHES * source_length, CELL_INCHES * target_length
+    # Not by pyplot, which would ask for a window system.
+    figure = Figure(figsize=(1.8 * width + 3.2, height + 2.2), layout="constrained")
+    large, small = figure.subfigures(1, 2, width_ratios=[1.3, 1], wspace=0.03)
+    axes = large.subplots()
+    image = _heat_map(axes, attention.weights.mean(axis=0), f"mean of the {num_heads} heads")
+    _name_axes(axes, attention, source_name, target_name)
+    large.colorbar(image, ax=axes, label="attention weight", shrink=0.7, ticks=[0, 0.5, 1])
+    _draw_heads(small, attention.weights)
+    caption = (
+        "Each row is one step of the decoder: to write the token at its left, the last layer read"
+        " the source tokens whose cells are dark. A row adds up to 1."
+    )
+    figure.suptitle("\n".join(textwrap.wrap(caption, CAPTION_WIDTH)), color=INK, fontsize=11)
+    return figure
+
+
+def token_labels(tokens: list[str]) -> list[str]:
+    """Sub-words as people read them: a piece that goes on a word begins with `+`."""
+    labels = []
+    for before, token in zip(["", *tokens], tokens, strict=False):
+        if token == "</s>":
+            labels.append("(end)")
+        elif before[-1:].isalnum() and token[0].isalnum():
+            labels.append(f"+{token}")
+        else:
+            labels.append(token.replace(SPACE, " ").strip() or "(space)")
+    return labels
+
+
+def _name_axes(axes: Axes, attention: AttentionWeights, source_name: str, target_name: str) -> None:
+    labels = token_labels(attention.source_tokens)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor")
+    labels = token_labels(attention.target_tokens)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel(source_name)
+    axes.set_ylabel(target_name)
+
+
+def _draw_heads(figure, weights: np.ndarray) -> None:
+    """Small heat maps in about a square, the tokens in the same order as in the large one."""
+    columns = math.ceil(math.sqrt(len(weights)))
+    panels = figure.subplots(math.ceil(len(weights) / columns), columns, squeeze=False).flat
+    for number, (panel, head) in enumerate(zip(panels, weights, strict=False), start=1):
+        _heat_map(panel, head, f"head {number}")
+        panel.set(xticks=[], yticks=[])
+    for panel in list(panels)[len(weights) :]:
+        panel.remove()
+
+
+def _heat_map(axes: Axes, weights: np.ndarray, title: str) -> AxesImage:
+    """One matrix, (target_length, source_length), with thin lines between its cells."""
+    axes.set_title(title, color=INK, fontsize=10)
+    image = axes.imshow(weights, cmap=COLOURS, vmin=0, vmax=1)
+    for edge in ("top", "right", "bottom", "left"):
+        axes.spines[edge].set_color("#bbbbbb")
+    axes.tick_params(length=0)
+    return image

@@ -1,0 +1,340 @@
+"""The whole way in minutes, without a download: `python -m training.demo --help`.
+
+Sentence pairs from a phrase grammar, a small Transformer, its score on sentences whose combinations
+of words it never saw, a picture of its attention, and an export that a process without this project
+loads. It is a check as well: it fails if the translations or the export are not good.
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.command import CommandParser, InputError, parse, quiet_stderr, run_command
+from training.phrase_grammar import SHOWN_SENTENCES, make_pairs
+from training.run_folder import RunFolder, write_text
+from training.settings import TrainingSettings, make_settings, read_settings_file
+
+CONFIG = Path(__file__).with_name("configs") / "demo.yaml"
+LANGUAGES = {"source": "fr", "target": "en"}
+MIN_EXACT_MATCH = 0.95
+MUST_BE_RIGHT = SHOWN_SENTENCES[0]
+FAILURES_SHOWN = 3
+# Where a batch is padded to another width, sums are added in another order.
+SCORE_TOLERANCE = 1e-3
+
+Pair = tuple[str, str]
+Answer = tuple[str, float]
+
+
+class CheckFailed(InputError):
+    """What the demo made is not good enough: one line, and exit code 1."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = CommandParser(
+        "demo",
+        "Trains a small French-English Transformer on sentences that it makes itself, scores it,"
+        " draws its attention and exports it. Run it again to resume; a finished demo starts anew.",
+    )
+    parser.add_option("output", str, "runs/demo", "The run folder; the text goes to OUTPUT-text.")
+    parser.add_option("export", str, "saved_models/demo", "Where the next version is exported to.")
+    parser.add_option("config", str, str(CONFIG), "YAML file with the settings of the training.")
+    parser.add_option("num_pairs", int, 40_000, "Sentence pairs to train on.")
+    parser.add_option("epochs", int | None, None, "Instead of the setting in the YAML file.")
+    parser.add_flag("overwrite", "Replace a run at OUTPUT even if no demo wrote it.")
+    options = parse(parser, arguments)
+    values = read_settings_file(options.config)
+    if options.epochs is not None:
+        values["epochs"] = options.epochs
+    run_demo(values, options)
+
+
+def run_demo(values: dict, options) -> None:
+    """All steps, in the order in which they are announced.
+
+    Args:
+        values: Settings of the training, without the data files.
+        options: What the command line gives.
+
+    Raises:
+        CheckFailed: If the translations or the export are not good enough.
+        InputError: If an option or a folder does not allow it.
+    """
+    start_seconds = time.monotonic()
+    run = Path(options.output)
+
+    _heading("1. Sentence pairs from a phrase grammar")
+    text = DemoText(run.with_name(f"{run.name}-text"))
+    held_out = text.write(options.num_pairs)
+    settings = make_settings({**values, **text.data_settings()})
+
+    _heading("2. Training")
+    train_run(settings, run, overwrite=options.overwrite)
+
+    _heading("3. Held-out sentences: training saw their words, never these combinations")
+    from training.translate import load_translator
+
+    translator = load_translator(str(run))
+    pairs = [*SHOWN_SENTENCES, *held_out]
+    live = [best[0] for best in translator.n_best([source for source, _ in pairs], 1)]
+    translations = [translation for translation, _ in live]
+    exact_match = report_scores(held_out, translations[len(SHOWN_SENTENCES) :])
+
+    _heading("4. Ten more sentences with combinations that it never saw")
+    right = report_sentences(SHOWN_SENTENCES, translations)
+    check_translations(exact_match, right[0])
+
+    _heading("5. The attention between two sentences")
+    draw_attention(translator, MUST_BE_RIGHT[0], translations[0], run / "attention.png")
+
+    _heading("6. Export, and the same answers from a process without this project")
+    version = export(translator, options.export)
+    check_export(version, [source for source, _ in pairs], live)
+
+    _heading("What to try next")
+    print(next_commands(run, text))
+    print(f"\nThe demo took {_minutes(time.monotonic() - start_seconds)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoText:
+    """The folder with the demo's text.
+
+    Attributes:
+        folder: Holds train.fr, train.en, and the same for validation and test.
+    """
+
+    folder: Path
+
+    def write(self, num_pairs: int) -> list[Pair]:
+        """Makes the pairs and writes them.
+
+        Returns:
+            The held-out pairs.
+
+        Raises:
+            InputError: If the grammar does not make that many.
+        """
+        try:
+            corpus = make_pairs(num_pairs)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for split in ("train", "validation", "test"):
+            for side in LANGUAGES:
+                lines = [getattr(pair, side) for pair in getattr(corpus, split)]
+                write_text(self.path(split, side), "".join(line + "\n" for line in lines))
+        print(
+            f"{self.folder}: {len(corpus.train):,} to train on, {len(corpus.validation):,} to"
+            f" validate on, {len(corpus.test):,} held out. The first three:"
+        )
+        for pair in corpus.train[:3]:
+            print(f"  {pair.source}\n    {pair.target}")
+        return [(pair.source, pair.target) for pair in corpus.test]
+
+    def path(self, split: str, side: str) -> Path:
+        return self.folder / f"{split}.{LANGUAGES[side]}"
+
+    def data_settings(self) -> dict[str, str]:
+        """The four settings of `training.train` that name its data."""
+        return {
+            f"{split}_{side}": str(self.path(split, side))
+            for split in ("train", "validation")
+            for side in LANGUAGES
+        }
+
+
+def train_run(settings: TrainingSettings, run: Path, *, overwrite: bool) -> None:
+    """Trains, resumes what was interrupted, and replaces a finished demo, but no other run."""
+    from training.train import train
+
+    train(settings, str(run), overwrite=overwrite or _is_of_the_demo(run, settings))
+
+
+def _is_of_the_demo(run: Path, settings: TrainingSettings) -> bool:
+    """Whether the run there was trained on the demo's text, in whatever setting."""
+    if RunFolder(run).is_blank:
+        return False
+    earlier = RunFolder(run).read_record().settings
+    return earlier.train_source == settings.train_source
+
+
+def report_scores(pairs: Sequence[Pair], translations: Sequence[str]) -> float:
+    """Prints BLEU, the exact matches and some failures.
+
+    Args:
+        pairs: Sources and references.
+        translations: One for each.
+
+    Returns:
+        The part of translations that are their reference to the letter, 0 to 1.
+    """
+    from training.evaluate import score
+
+    references = [target for _, target in pairs]
+    scores = score(list(translations), references, tokenized=False)
+    wrong = [
+        (source, reference, translation)
+        for (source, reference), translation in zip(pairs, translations, strict=True)
+        if translation != reference
+    ]
+    exact_match = 1 - len(wrong) / len(pairs)
+    print(f"BLEU {scores.bleu:.2f}  ({scores.bleu_signature})")
+    print(f"exact match {exact_match:.3f}  ({len(pairs) - len(wrong)} of {len(pairs)})")
+    for source, reference, translation in wrong[:FAILURES_SHOWN]:
+        print(f"  wrong: {source}\n         {translation}\n  not:   {reference}")
+    return exact_match
+
+
+def report_sentences(pairs: Sequence[Pair], translations: Sequence[str]) -> list[bool]:
+    """Prints sentence by sentence whether it is right; `translations` may be longer.
+
+    Returns:
+        For each pair whether its translation is right.
+    """
+    right = []
+    for (source, reference), translation in zip(pairs, translations, strict=False):
+        right.append(translation == reference)
+        print(f"  {source}\n    -> {translation}  [{'right' if right[-1] else 'wrong'}]")
+    return right
+
+
+def check_translations(exact_match: float, is_shown_right: bool) -> None:
+    """Refuses a model that has not learned the grammar.
+
+    Raises:
+        CheckFailed: If too few held-out translations are right, or the one that must be is wrong.
+    """
+    if exact_match < MIN_EXACT_MATCH:
+        raise CheckFailed(
+            f"the exact match on held-out sentences must be at least {MIN_EXACT_MATCH}. Received:"
+            f" {exact_match:.3f}. Train for more --epochs, or on more --num-pairs."
+        )
+    if not is_shown_right:
+        raise CheckFailed(
+            f"the translation of {MUST_BE_RIGHT[0]!r} must be {MUST_BE_RIGHT[1]!r}. Received:"
+            " another, printed above. Train for more --epochs, or on more --num-pairs."
+        )
+
+
+def draw_attention(translator, source: str, target: str, path: Path) -> None:
+    """Writes the picture of a sentence and its translation."""
+    from training.attention_picture import save_attention_picture
+
+    save_attention_picture(
+        translator.attention(source, target),
+        path,
+        source_name="source (French)",
+        target_name="target (English)",
+    )
+    print(f"{path}: where the decoder looked in {source!r}\n  while it wrote {target!r}")
+
+
+def export(translator, directory: str) -> str:
+    """Exports the next version and says where."""
+    from keras_transformer.export import export_saved_model
+
+    with quiet_stderr():  # at its first use SentencePiece says that it does not normalise
+        translator.tokenizer.tokenize([""])
+    version = export_saved_model(translator, directory)
+    print(f"exported: {version}")
+    return version
+
+
+def check_export(version: str, texts: Sequence[str], live: Sequence[Answer]) -> None:
+    """Compares the export's answers, from a fresh process, to the live translator's.
+
+    Raises:
+        CheckFailed: If the export does not load there, or answers otherwise.
+    """
+    compared = list(zip(texts, ask_fresh_process(version, texts), live, strict=True))
+    different = [line for line in compared if not _are_same(line[1], line[2])]
+    if different:
+        text, answer, expected = different[0]
+        raise CheckFailed(
+            f"{version}: the export must answer as the live translator. Received:"
+            f" {len(different)} of {len(texts)} answers that differ, the first {answer} for"
+            f" {text!r} where the live translator has {expected}. Do not serve this version."
+        )
+    print(f"{len(texts)} sentences: the same translations and scores as before the export.")
+
+
+def _are_same(answer: Answer, expected: Answer) -> bool:
+    return answer[0] == expected[0] and abs(answer[1] - expected[1]) <= SCORE_TOLERANCE
+
+
+def ask_fresh_process(version: str, texts: Sequence[str]) -> list[Answer]:
+    """Has `fresh_process` translate, which cannot import this project.
+
+    Where the project is at hand, an export that leans on it works, and nobody notices until it is
+    served. -I keeps the working directory and PYTHONPATH out, the process itself what is installed.
+
+    Raises:
+        CheckFailed: If the process fails.
+    """
+    script = Path(__file__).with_name("fresh_process.py")
+    finished = subprocess.run(
+        [sys.executable, "-I", str(script), version],
+        input=json.dumps(list(texts)),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    if finished.returncode != 0:
+        last_line = finished.stderr.strip().splitlines()[-1:] or ["nothing"]
+        raise CheckFailed(
+            f"{version}: the export must load where only TensorFlow and TensorFlow Text are."
+            f" Received: {last_line[0][:300]}. Run `python -I {script} {version}` to see more."
+        )
+    return [(translation, score) for translation, score in json.loads(finished.stdout)]
+
+
+def next_commands(run: Path, text: DemoText) -> str:
+    """Commands for what the demo leaves behind, each with a line that says what it does."""
+    python, folder, logs = shlex.quote(_python()), shlex.quote(str(run)), run / "logs"
+    test = {side: shlex.quote(str(text.path("test", side))) for side in LANGUAGES}
+    sentence = shlex.quote("Le vieux professeur lit trois longs romans à Paris.")
+    commands = {
+        "Translate a sentence of your own, made of words like those above": (
+            f"echo {sentence} | {python} -m training.translate {folder}"
+        ),
+        "Score the held-out sentences again, with greedy search": (
+            f"{python} -m training.evaluate {folder} --source {test['source']} --reference"
+            f" {test['target']} --beam-size 1"
+        ),
+        "See the curves of the training in a browser": (
+            f"{python} -m tensorboard.main --logdir {shlex.quote(str(logs))}"
+        ),
+        "Train on your own files, one sentence a line, line by line translations": (
+            f"{python} -m training.train --config training/configs/multi30k_tiny.yaml"
+            " --train-source FILE --train-target FILE --validation-source FILE"
+            " --validation-target FILE --output runs/mine"
+        ),
+    }
+    return "\n".join(f"{what}:\n  {command}" for what, command in commands.items())
+
+
+def _python() -> str:
+    """The interpreter, as one would type it here."""
+    relative = os.path.relpath(sys.executable)
+    return sys.executable if relative.startswith("..") else relative
+
+
+def _heading(title: str) -> None:
+    print(f"\n{title}\n{'-' * len(title)}")
+
+
+def _minutes(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s"
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
