@@ -98,11 +98,12 @@ def test_blank_texts_translate_to_the_empty_text(translator, blank):
     assert translator.n_best([blank], 2) == [[("", 0.0)]]
 
 
-def test_a_tuple_of_texts_will_do(translator):
-    assert translator(("snow",)) == translator(["snow"])
+def test_texts_may_come_from_a_tuple_or_an_iterator(parrot):
+    assert parrot(("snow", "dog")) == ["snow", "dog"]
+    assert parrot(text for text in ("snow", "dog")) == ["snow", "dog"]
 
 
-@pytest.mark.parametrize("texts", ["snow", ["snow", 3], [b"snow"], [None]])
+@pytest.mark.parametrize("texts", ["snow", ["snow", 3], [b"snow"], [None], None, 5])
 def test_anything_but_a_list_of_strings_is_refused(translator, texts):
     message = r"texts must be a list of strings\. Received: texts=.*\. Put a single text into"
     with pytest.raises(ValueError, match=message):

@@ -14,9 +14,6 @@ from keras_transformer.masks import padding_mask
 from tests.random_models import SLOW_TO_COMPILE, numbers, random_vectors
 
 BATCH, LENGTH, CLASSES = 64, 5, 2
-NO_FLOAT64_ON_JAX = pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="JAX has float64 switched off for the whole process"
-)
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -61,10 +58,8 @@ def classifier_of_two_inputs():
     return keras.Model(ids, keras.layers.Dense(CLASSES, activation="softmax")(x))
 
 
-@pytest.mark.parametrize(
-    "build",
-    [pytest.param(classifier_of_sequence, marks=SLOW_TO_COMPILE), classifier_of_two_inputs],
-)
+@SLOW_TO_COMPILE
+@pytest.mark.parametrize("build", [classifier_of_sequence, classifier_of_two_inputs])
 def test_learns_saves_and_loads(build, tmp_path):
     model = build()
     ids, labels = reviews()
@@ -77,13 +72,10 @@ def test_learns_saves_and_loads(build, tmp_path):
     np.testing.assert_allclose(numbers(copy(ids)), expected, atol=1e-6)
 
 
+@SLOW_TO_COMPILE
 @pytest.mark.parametrize(
     ("policy", "dtype"),
-    [
-        ("mixed_bfloat16", "bfloat16"),
-        pytest.param("mixed_float16", "float16", marks=SLOW_TO_COMPILE),
-        pytest.param("float64", "float64", marks=NO_FLOAT64_ON_JAX),
-    ],
+    [("mixed_bfloat16", "bfloat16"), ("mixed_float16", "float16"), ("float64", "float64")],
 )
 def test_layers_compute_in_the_dtype_of_their_policy(policy, dtype):
     x, memory = random_vectors(2, 7, 12), random_vectors(2, 5, 12)
@@ -112,7 +104,9 @@ def test_a_row_of_nothing_but_padding_stays_finite(policy):
     assert np.all(np.isfinite(numbers(keras.ops.cast(decoded, "float32"))))
 
 
-@NO_FLOAT64_ON_JAX
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX has float64 switched off for the whole process"
+)
 def test_float64_is_not_rounded_to_float32_on_the_way():
     layer = MultiHeadSelfAttention(3, dtype="float64")
     x = random_vectors(1, 5, 12).astype("float64")
