@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,7 +123,7 @@ class Translator:
             max_source_tokens=settings["max_source_tokens"],
         )
 
-    def __call__(self, texts: Sequence[str]) -> list[str]:
+    def __call__(self, texts: Iterable[str]) -> list[str]:
         """Translates each text; the blank text translates to the empty one.
 
         Args:
@@ -136,7 +136,7 @@ class Translator:
 
     def translate(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         beam_size: int | None = None,
         length_penalty: float | None = None,
@@ -147,7 +147,7 @@ class Translator:
 
     def n_best(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         n: int,
         *,
         beam_size: int | None = None,
@@ -166,7 +166,7 @@ class Translator:
             A score is the log-probability of the tokens, the end included, divided by the length
             penalty. The blank text has the one translation ("", 0.0).
         """
-        _check_texts(texts)
+        texts = _checked(texts)
         beam_size = self.beam_size if beam_size is None else beam_size
         alpha = self.length_penalty if length_penalty is None else length_penalty
         search = self._compiled_search(beam_size, alpha, n)
@@ -216,7 +216,7 @@ class Translator:
         Raises:
             InputError: If the source has more than `max_source_tokens` tokens.
         """
-        _check_texts([source, target])
+        source, target = _checked([source, target])
         source_ids = [*self.tokenizer.encode(source), self.tokenizer.end_id]
         if len(source_ids) > self.max_source_tokens:
             raise InputError(
@@ -303,12 +303,16 @@ def _padded(rows: list[list[int]]) -> np.ndarray:
     return padded
 
 
-def _check_texts(texts) -> None:
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(
-            f"texts must be a list of strings. Received: texts={texts!a:.100} of type"
-            f" {type(texts).__name__}. Put a single text into a list."
-        )
+def _checked(texts) -> list[str]:
+    """The texts as a list, since they may come from an iterator, which can be read only once."""
+    if isinstance(texts, Iterable) and not isinstance(texts, str):
+        texts = list(texts)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+    raise ValueError(
+        f"texts must be a list of strings. Received: texts={texts!a:.100} of type"
+        f" {type(texts).__name__}. Put a single text into a list."
+    )
 
 
 def _check_vocabulary(model, tokenizer) -> None:

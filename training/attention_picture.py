@@ -17,7 +17,7 @@ COLOURS = "Blues"
 SPACE = "\u2581"  # how SentencePiece spells a space
 CELL_INCHES = 0.5
 DOTS_PER_INCH = 120
-CAPTION_WIDTH = 110
+CAPTION_WIDTH = 120
 
 
 def save_attention_picture(
@@ -54,7 +54,8 @@ def attention_figure(attention: AttentionWeights, source_name: str, target_name:
     _draw_heads(small, attention.weights)
     caption = (
         "Each row is one step of the decoder: to write the token at its left, the last layer read"
-        " the source tokens whose cells are dark. A row adds up to 1."
+        " the source tokens whose cells are dark. A row adds up to 1; what stands under a white"
+        " column was not read."
     )
     figure.suptitle("\n".join(textwrap.wrap(caption, CAPTION_WIDTH)), color=INK, fontsize=11)
     return figure
