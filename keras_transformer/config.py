@@ -4,6 +4,9 @@ import dataclasses
 
 POSITION_ENCODINGS = ("sinusoidal", "learned")
 
+# Section 6.1: "We set the maximum output length during inference to input length + 50".
+EXTRA_TARGET_TOKENS = 50
+
 # Table 3: what each row changes against the base model. The paper keeps d_v at 64 in the B rows:
 # only then do its published parameter counts come out.
 TABLE_3 = {
@@ -95,13 +98,21 @@ class TransformerConfig:
             raise ValueError(
                 "model_dim must be a multiple of num_heads unless head_dim is given. Received:"
                 f" model_dim={self.model_dim}, num_heads={self.num_heads}. Choose"
-                f" model_dim={self.model_dim - self.model_dim % self.num_heads or self.num_heads}"
-                f" or {self.model_dim - self.model_dim % self.num_heads + self.num_heads}."
+                f" model_dim={multiples_near(self.model_dim, self.num_heads)}."
             )
         if self.position_encoding not in POSITION_ENCODINGS:
             raise ValueError(
                 f"position_encoding must be one of {POSITION_ENCODINGS}. Received:"
                 f" position_encoding={self.position_encoding!r}. Choose one of them."
+            )
+        longest = self.max_source_tokens + EXTRA_TARGET_TOKENS
+        if self.position_encoding == "learned" and self.max_positions < longest:
+            raise ValueError(
+                f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} where"
+                " positions are learned, since a translation may get that long. Received:"
+                f" max_positions={self.max_positions},"
+                f" max_source_tokens={self.max_source_tokens}. Choose max_positions={longest} or"
+                " another max_source_tokens."
             )
         if self.position_encoding == "sinusoidal" and self.model_dim % 2:
             raise ValueError(
@@ -144,6 +155,12 @@ class TransformerConfig:
                 f" {', '.join(TABLE_3)}."
             )
         return cls(vocabulary_size=vocabulary_size, **{**TABLE_3[row], **changes})
+
+
+def multiples_near(width: int, divisor: int) -> str:
+    """In words, the multiples of `divisor` around a width that is none: "8 or 12", or "4"."""
+    lower = width - width % divisor
+    return f"{lower} or {lower + divisor}" if lower else str(divisor)
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -11,18 +11,20 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_transformer.config import EXTRA_TARGET_TOKENS
 from keras_transformer.decoding.beam import beam_search
 from keras_transformer.decoding.greedy import greedy_search
-from keras_transformer.decoding.hypotheses import IMPOSSIBLE, Hypotheses
+from keras_transformer.decoding.hypotheses import (
+    IMPOSSIBLE,
+    Hypotheses,
+    check_length_penalty,
+)
 from keras_transformer.errors import InputError
 from keras_transformer.masks import padding_mask
 from keras_transformer.model import cross_attention_weights, decoding_steps
 from keras_transformer.tokenizer import SubwordTokenizer
 
 LOGGER = logging.getLogger("keras_transformer")
-
-# Section 6.1: "We set the maximum output length during inference to input length + 50".
-EXTRA_TARGET_TOKENS = 50
 
 # What counts as blank, here as in the exported graph: TensorFlow strips these and no others.
 _BLANK = " \t\n\v\f\r"
@@ -84,6 +86,7 @@ class Translator:
                 raise ValueError(
                     f"{name} must be at least 1. Received: {name}={value}. Choose 1 or more."
                 )
+        check_length_penalty(length_penalty)
         _check_vocabulary(model, tokenizer)
         self.model = model
         self.tokenizer = tokenizer
@@ -113,15 +116,16 @@ class Translator:
             InputError: If the folder is no finished run or a file in it cannot be read.
         """
         settings = _read_settings(Path(run) / "config.yaml")
-        return cls(
-            _read_model(Path(run) / "model.keras"),
-            SubwordTokenizer.load(Path(run) / "tokenizer.model"),
-            beam_size=settings["beam_size"] if beam_size is None else beam_size,
-            length_penalty=(
-                settings["length_penalty"] if length_penalty is None else length_penalty
-            ),
-            max_source_tokens=settings["max_source_tokens"],
-        )
+        if beam_size is not None:
+            settings["beam_size"] = beam_size
+        if length_penalty is not None:
+            settings["length_penalty"] = length_penalty
+        model = _read_model(Path(run) / "model.keras")
+        tokenizer = SubwordTokenizer.load(Path(run) / "tokenizer.model")
+        try:
+            return cls(model, tokenizer, **settings)
+        except ValueError as error:
+            raise InputError(f"{run}: {error}") from error
 
     def __call__(self, texts: Iterable[str]) -> list[str]:
         """Translates each text; the blank text translates to the empty one.
@@ -331,13 +335,23 @@ def _read_settings(path: Path) -> dict:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {
-            name: settings[name] for name in ("beam_size", "length_penalty", "max_source_tokens")
+            "beam_size": _number(settings, "beam_size", int),
+            "length_penalty": _number(settings, "length_penalty", int, float),
+            "max_source_tokens": _number(settings, "max_source_tokens", int),
         }
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: must be the settings of a run that training.train wrote. Received:"
             f" {' '.join(str(error).split())}. Check the path, or train again."
         ) from error
+
+
+def _number(settings: dict, name: str, *types: type):
+    """A setting, of one of the types."""
+    value = settings[name]
+    if type(value) not in types:
+        raise TypeError(f"{name}: {value!r}")
+    return value
 
 
 def _read_model(path: Path) -> keras.Model:

@@ -144,3 +144,19 @@ def test_odd_width_with_learned_positions_is_taken():
 def test_unknown_row_of_table_3_is_refused():
     with pytest.raises(ValueError, match=r"Received: row='F'\. Choose one of base, A_heads_1, "):
         TransformerConfig.table3("F", vocabulary_size=23)
+
+
+def test_learned_positions_have_room_for_a_translation():
+    settings = {"position_encoding": "learned", "max_source_tokens": 100}
+    message = r"max_positions must be at least max_source_tokens \+ 50 .* Choose max_positions=150"
+    with pytest.raises(ValueError, match=message):
+        TransformerConfig(vocabulary_size=23, max_positions=149, **settings)
+    assert TransformerConfig(vocabulary_size=23, max_positions=150, **settings)
+
+
+@pytest.mark.parametrize(
+    ("model_dim", "choice"), [(4, r"model_dim=8\."), (12, r"model_dim=8 or 16\.")]
+)
+def test_width_that_heads_do_not_divide_offers_the_nearest(model_dim, choice):
+    with pytest.raises(ValueError, match=rf"multiple of num_heads .* Choose {choice}"):
+        TransformerConfig(vocabulary_size=23, model_dim=model_dim, num_heads=8)

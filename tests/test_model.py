@@ -37,7 +37,7 @@ from tests.random_models import (
 KINDS = {
     "post": {},
     "pre": {"normalize_first": True},
-    "learned": {"position_encoding": "learned", "max_positions": 9},
+    "learned": {"position_encoding": "learned", "max_positions": 60, "max_source_tokens": 10},
 }
 if not ON_TENSORFLOW:
     del KINDS["learned"]  # to spare JAX the compiling

@@ -243,7 +243,20 @@ def test_a_run_is_loaded_with_another_search(run):
     assert (loaded.beam_size, loaded.length_penalty) == (2, 0.0)
 
 
-@pytest.mark.parametrize("content", [None, "[1, 2", "beam_size: 3\n", "text", b"\xff"])
+WRONG_SETTINGS = [
+    None,
+    "[1, 2",
+    "beam_size: 3\n",
+    "text",
+    b"\xff",
+    "beam_size: many\nlength_penalty: 0.8\nmax_source_tokens: 9\n",
+    "beam_size: true\nlength_penalty: 0.8\nmax_source_tokens: 9\n",
+    "beam_size: 2\nlength_penalty: [0.8]\nmax_source_tokens: 9\n",
+    "beam_size: 2\nlength_penalty: 0.8\nmax_source_tokens: 9.5\n",
+]
+
+
+@pytest.mark.parametrize("content", WRONG_SETTINGS)
 def test_settings_that_are_none_are_refused(run, content):
     path = run / "config.yaml"
     path.unlink()
@@ -251,6 +264,19 @@ def test_settings_that_are_none_are_refused(run, content):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=r"config\.yaml: must be the settings of a run .*\. Check"):
         Translator.load(run)
+
+
+def test_settings_out_of_range_name_the_run(run):
+    settings = "beam_size: 0\nlength_penalty: 0.8\nmax_source_tokens: 9\n"
+    (run / "config.yaml").write_text(settings)
+    with pytest.raises(InputError, match=rf"{run}: beam_size must be at least 1"):
+        Translator.load(run)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, float("nan"), float("inf")])
+def test_length_penalty_out_of_range_is_refused(random_model, tokenizer, alpha):
+    with pytest.raises(ValueError, match="length_penalty must be 0 or more, and finite"):
+        Translator(random_model, tokenizer, length_penalty=alpha)
 
 
 @pytest.mark.parametrize("file", ["model.keras", "tokenizer.model"])
@@ -271,6 +297,7 @@ def test_pre_norm_and_learned_positions_translate_too(tokenizer):
         normalize_first=True,
         position_encoding="learned",
         max_positions=120,
+        max_source_tokens=70,
     )
     translator = Translator(random_transformer(config), tokenizer, beam_size=1)
     assert translator(TEXTS) == [translator([text])[0] for text in TEXTS]

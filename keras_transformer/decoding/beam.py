@@ -9,6 +9,7 @@ from keras_transformer.decoding.cache import as_length
 from keras_transformer.decoding.hypotheses import (
     IMPOSSIBLE,
     Hypotheses,
+    check_length_penalty,
     length_penalty_of,
     log_normalizer,
     write_token,
@@ -219,8 +220,4 @@ def _check(beam_size, num_results, length_penalty):
             f" beam_size={beam_size}, num_results={num_results}. Choose a beam_size of at least"
             " num_results."
         )
-    if length_penalty < 0:
-        raise ValueError(
-            "length_penalty must be 0 or more. Received:"
-            f" length_penalty={length_penalty}. Choose 0 for none; the paper uses 0.6."
-        )
+    check_length_penalty(length_penalty)

@@ -8,6 +8,7 @@ from keras import ops
 from keras_transformer.decoding.cache import as_length
 from keras_transformer.decoding.hypotheses import (
     Hypotheses,
+    check_length_penalty,
     length_penalty_of,
     log_normalizer,
     write_token,
@@ -41,7 +42,11 @@ def greedy_search(step, state, *, start_id, end_id, max_length, length_penalty=0
 
     Returns:
         Hypotheses with one beam.
+
+    Raises:
+        ValueError: If `length_penalty` is out of its range.
     """
+    check_length_penalty(length_penalty)
     max_length = ops.convert_to_tensor(max_length, dtype="int32")
     batch = ops.shape(max_length)[0]
     length = as_length(ops.max(max_length, initial=1))

@@ -1,5 +1,6 @@
 """What search finds, and how it is scored."""
 
+import math
 from typing import NamedTuple
 
 from keras import ops
@@ -35,6 +36,15 @@ def length_penalty_of(num_tokens, alpha):
         Float32, the shape of `num_tokens`.
     """
     return ((5.0 + ops.cast(num_tokens, "float32")) / 6.0) ** alpha
+
+
+def check_length_penalty(alpha):
+    """Raises ValueError if `alpha` is no length penalty."""
+    if not 0 <= alpha < math.inf:
+        raise ValueError(
+            "length_penalty must be 0 or more, and finite. Received:"
+            f" length_penalty={alpha}. Choose 0 for none; the paper uses 0.6."
+        )
 
 
 def log_normalizer(logits):

@@ -14,6 +14,7 @@ Shapes, in the order in which axes always stand:
 import keras
 from keras import ops
 
+from keras_transformer.config import multiples_near
 from keras_transformer.decoding.cache import KeyValues, append, seen_so_far
 
 
@@ -143,11 +144,10 @@ class _MultiHeadAttention(keras.Layer):
     def _resolve_widths(self, model_dim):
         """Sets the widths of one head, found from the input's where they were not given."""
         if self.head_dim is None and model_dim % self.num_heads:
-            lower = model_dim - model_dim % self.num_heads
             raise ValueError(
                 "The input's last axis must be a multiple of num_heads unless head_dim is given."
                 f" Received: last axis {model_dim}, num_heads={self.num_heads}. Choose a width of"
-                f" {lower or self.num_heads} or {lower + self.num_heads}, or give head_dim."
+                f" {multiples_near(model_dim, self.num_heads)}, or give head_dim."
             )
         self.key_width = self.head_dim or model_dim // self.num_heads
         self.value_width = self.value_dim or self.key_width

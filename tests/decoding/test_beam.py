@@ -304,5 +304,6 @@ def test_more_results_than_beams_are_refused(beam_size, num_results):
 
 
 def test_negative_length_penalty_is_refused():
-    with pytest.raises(ValueError, match=r"0 or more\. Received: length_penalty=-0.5\. Choose 0"):
+    message = r"0 or more, and finite\. Received: length_penalty=-0.5\. Choose 0"
+    with pytest.raises(ValueError, match=message):
         search(toy.random_language(1, 2), 2, [2], length_penalty=-0.5)

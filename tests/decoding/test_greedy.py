@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from keras_transformer.decoding.greedy import greedy_search
 from tests.decoding import toy_languages as toy
@@ -70,3 +71,8 @@ def test_an_empty_batch_gives_an_empty_result():
     found = search(toy.random_language(1, 2)[:0], np.zeros([0], "int32"))
     assert tuple(found.token_ids.shape)[:2] == (0, 1)
     assert tuple(found.scores.shape) == (0, 1)
+
+
+def test_negative_length_penalty_is_refused():
+    with pytest.raises(ValueError, match=r"0 or more, and finite\. Received: length_penalty=-0.5"):
+        search(toy.random_language(1, 2), [2], length_penalty=-0.5)
