@@ -7,6 +7,7 @@ a function of (seed, epoch), so that a training run can be broken off and gone o
 Axis words: batch = pairs of one batch, source_length and target_length = sub-words of the longest.
 """
 
+import functools
 import gzip
 import itertools
 import logging
@@ -375,6 +376,36 @@ class PairBatches:
         for number in itertools.count(first_epoch):
             yield from self.epoch(number)
 
+    def dataset(self, first_epoch: int = 0, first_batch: int = 0) -> "tf.data.Dataset":
+        """The batches as a `tf.data.Dataset` of known cardinality, to hand to `model.fit`.
+
+        Each iteration that reaches its last batch is one epoch, and the next iteration is the next
+        epoch, in another order. An iteration that is broken off before (`fit` looks at one batch
+        before it starts) is not counted.
+
+        Args:
+            first_epoch: The number of the first epoch, from 0: where a training is taken up.
+            first_batch: How many batches of that epoch are done. If any, the dataset holds the
+                rest of that one epoch and no other.
+        """
+        import tensorflow as tf
+
+        _check_at_least(0, first_epoch=first_epoch, first_batch=first_batch)
+        if first_batch:
+            source = functools.partial(self._rest_of_epoch, first_epoch, first_batch)
+        else:
+            source = _EpochCounter(self, first_epoch)
+        ids = tf.TensorSpec((None, None), tf.int32)
+        dataset = tf.data.Dataset.from_generator(
+            source, output_signature=({"source_ids": ids, "target_ids": ids}, ids)
+        )
+        cardinality = len(self) - first_batch
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(cardinality))
+        return dataset.prefetch(2) if cardinality >= _FEWEST_BATCHES_TO_PREFETCH else dataset
+
+    def _rest_of_epoch(self, number: int, first_batch: int) -> Iterator[Batch]:
+        return map(self._batch, self.plan(number)[first_batch:])
+
     def _lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """End ids included."""
         return self._source.lengths + 1, self._target.lengths + 1
@@ -404,11 +435,7 @@ def pair_batches(
     first_epoch: int = 0,
     max_length: int = 256,
 ) -> "tf.data.Dataset":
-    """`PairBatches` of two files as a `tf.data.Dataset`, to hand to `model.fit`.
-
-    Each iteration that reaches its last batch is one epoch, and the next iteration is the next
-    epoch, in another order. An iteration that is broken off before (`fit` looks at one batch
-    before it starts) is not counted.
+    """`PairBatches` of two files as a `tf.data.Dataset`; see `PairBatches.dataset`.
 
     Args:
         source: The file of source lines, plain or .gz.
@@ -427,20 +454,11 @@ def pair_batches(
     Raises:
         InputError: A file is at fault, no pair is left, or a setting is out of range.
     """
-    import tensorflow as tf
-
-    _check_at_least(0, first_epoch=first_epoch)
     lines = read_pairs(source, target)
     batches = PairBatches(
         *lines, tokenizer, max_tokens, seed=seed, shuffle=shuffle, max_length=max_length
     )
-    ids = tf.TensorSpec((None, None), tf.int32)
-    dataset = tf.data.Dataset.from_generator(
-        _EpochCounter(batches, first_epoch),
-        output_signature=({"source_ids": ids, "target_ids": ids}, ids),
-    )
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(batches)))
-    return dataset.prefetch(2) if len(batches) >= _FEWEST_BATCHES_TO_PREFETCH else dataset
+    return batches.dataset(first_epoch)
 
 
 class _EpochCounter:

@@ -1,114 +1,163 @@
-"""One checkpoint an epoch: the weights of the last epochs, and all that resuming needs.
+"""What a training can be taken up from: weights, and all else that the next update depends on.
 
-    checkpoints/epoch_0007.weights.npz   what averaging reads: the model's weights
-    checkpoints/epoch_0007.state.npz     the rest: dropout's random states, the optimizer
+    checkpoints/epoch_0007_batch_00000.weights.npz   the model's weights
+    checkpoints/epoch_0007_batch_00000.state.npz     dropout's random states, the optimizer, the
+                                                     epoch's metrics so far, its seconds so far
 
-The state of an epoch is written last, so an epoch with a state is complete. The states of the last
-two epochs are kept, since a file can be damaged. Plain arrays; nothing is unpickled.
+The name says where it was written: after 7 complete epochs and 0 batches of the next. The state
+is written last, so a checkpoint that has one is complete. More than one is kept, since a file can
+be damaged. Plain arrays in the order of the model's variables; nothing is unpickled.
 """
 
+import dataclasses
 import logging
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from training.run_folder import RunFolder, replacing
+from training.run_folder import Position, RunFolder, replacing
 
 LOGGER = logging.getLogger("keras_transformer")
-STATES_KEPT = 2
+
+START = Position(0, 0)
 
 
 class DamagedCheckpoint(Exception):
     """A checkpoint's file is cut short, altered, or of another model."""
 
 
-def save_checkpoint(run: RunFolder, model: keras.Model, epoch: int) -> None:
-    """Writes the model and its optimizer after `epoch` complete epochs."""
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        position: The epochs and batches that are done.
+        seconds: Time spent on the epoch that `position` stands in.
+        metrics: The states of the metrics of that epoch, in the order of the model's; none at the
+            beginning of an epoch.
+    """
+
+    position: Position = START
+    seconds: float = 0.0
+    metrics: Sequence[np.ndarray] = ()
+
+
+def save_checkpoint(
+    run: RunFolder, model: keras.Model, position: Position, seconds: float = 0.0
+) -> None:
+    """Writes the model, its optimizer and, inside an epoch, its metrics."""
     run.checkpoints_path.mkdir(exist_ok=True)
-    save_arrays(run.checkpoint_path(epoch, "weights"), model.weights)
-    save_arrays(run.checkpoint_path(epoch, "state"), _state_variables(model))
+    metrics = model.metrics_variables if position.batch else []
+    save_arrays(run.checkpoint_path(position, "weights"), {"weights": model.weights})
+    save_arrays(
+        run.checkpoint_path(position, "state"),
+        {"state": _state_variables(model), "metrics": metrics},
+        seconds=np.float64(seconds),
+    )
 
 
-def restore_latest(run: RunFolder, model: keras.Model) -> int:
+def restore_latest(run: RunFolder, model: keras.Model) -> Progress:
     """Reads the latest whole checkpoint into a compiled model.
 
     Returns:
-        The number of complete epochs; 0 if there is no checkpoint, and the model is as it was.
+        Where it was written; the start if there is no checkpoint, and the model is as it was.
     """
     model.optimizer.build(model.trainable_variables)
-    for epoch in sorted(run.epochs_with("state"), reverse=True):
+    for position in sorted(run.positions_with("state"), reverse=True):
         try:
-            restore(run, model, epoch)
-            return epoch
+            return restore(run, model, position)
         except DamagedCheckpoint as error:
-            LOGGER.warning("%s; going back to an earlier epoch", error)
-    return 0
+            LOGGER.warning("%s; going back to an earlier checkpoint", error)
+    return Progress()
 
 
-def restore(run: RunFolder, model: keras.Model, epoch: int) -> None:
+def restore(run: RunFolder, model: keras.Model, position: Position) -> Progress:
     """Reads one checkpoint into a compiled model with a built optimizer, all of it or nothing.
+
+    The metrics are handed back, not set: `fit` resets them when it begins an epoch.
 
     Raises:
         DamagedCheckpoint: If it does not fit.
     """
-    weights = load_arrays(run.checkpoint_path(epoch, "weights"), model.weights)
-    state = load_arrays(run.checkpoint_path(epoch, "state"), _state_variables(model))
+    weights = load_weights(run, model, position)
+    path = run.checkpoint_path(position, "state")
+    arrays = load_arrays(path)
+    state = _group(arrays, "state")
+    _check_shapes(path, state, _state_variables(model))
+    if "seconds" not in arrays:
+        raise DamagedCheckpoint(f"{path} is of another version")
     for variable, array in zip(
         [*model.weights, *_state_variables(model)], [*weights, *state], strict=True
     ):
         variable.assign(array)
+    return Progress(position, float(arrays["seconds"]), _group(arrays, "metrics"))
 
 
-def load_weights(run: RunFolder, model: keras.Model, epochs: Iterable[int]):
-    """Yields the weights of each epoch; one that is damaged is left out with a warning."""
-    for epoch in epochs:
-        try:
-            yield load_arrays(run.checkpoint_path(epoch, "weights"), model.weights)
-        except DamagedCheckpoint as error:
-            LOGGER.warning("%s; left out", error)
+def load_weights(run: RunFolder, model: keras.Model, position: Position) -> list[np.ndarray]:
+    """The weights of one checkpoint, in the order of the model's.
+
+    Raises:
+        DamagedCheckpoint: If they cannot be read or are of another model.
+    """
+    path = run.checkpoint_path(position, "weights")
+    weights = _group(load_arrays(path), "weights")
+    _check_shapes(path, weights, model.weights)
+    return weights
 
 
-def remove_other_checkpoints(run: RunFolder, epochs: Iterable[int], latest: int) -> None:
-    """Removes what is not needed any more, and whatever is later than the latest epoch.
+def remove_other_checkpoints(run: RunFolder, latest: Position, keep: int, epochs: Iterable[int]):
+    """Removes what is not needed any more, and whatever is later than the latest.
 
     Args:
         run: The run.
-        epochs: Epochs whose weights are still wanted.
-        latest: The latest complete epoch; it and the one before stay whole.
+        latest: Where the latest checkpoint was written.
+        keep: How many of the last checkpoints stay whole.
+        epochs: Epochs whose weights at their end stay as well.
     """
-    whole = set(range(latest - STATES_KEPT + 1, latest + 1))
-    for kind, wanted in (("state", whole), ("weights", whole | set(epochs))):
-        for epoch in run.epochs_with(kind) - wanted:
-            run.checkpoint_path(epoch, kind).unlink()
+    earlier = sorted(position for position in run.positions_with("state") if position <= latest)
+    whole = set(earlier[-keep:])
+    for kind, wanted in (
+        ("state", whole),
+        ("weights", whole | {Position(epoch, 0) for epoch in epochs}),
+    ):
+        for position in run.positions_with(kind) - wanted:
+            run.checkpoint_path(position, kind).unlink()
 
 
-def save_arrays(path: Path, variables: Iterable[keras.Variable]) -> None:
-    """Writes variables in their order."""
+def save_arrays(path: Path, groups: Mapping[str, Iterable[keras.Variable]], **more) -> None:
+    """Writes groups of variables, each in its order, as GROUP.NUMBER; `more` under its names."""
     arrays = {
-        f"{index:05d}": keras.ops.convert_to_numpy(variable.value)
+        f"{group}.{index:05d}": keras.ops.convert_to_numpy(variable.value)
+        for group, variables in groups.items()
         for index, variable in enumerate(variables)
     }
     with replacing(path) as temporary:
-        np.savez(temporary, **arrays)
+        np.savez(temporary, **arrays, **more)
 
 
-def load_arrays(path: Path, variables: Iterable[keras.Variable]) -> list[np.ndarray]:
-    """Reads what `save_arrays` wrote of the same variables.
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads what `save_arrays` wrote; every array is checked against its checksum.
 
     Raises:
-        DamagedCheckpoint: If a file is missing, damaged, or its arrays have other shapes.
+        DamagedCheckpoint: If the file is missing or damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = [file[name] for name in sorted(file.files)]
+            return {name: file[name] for name in sorted(file.files)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DamagedCheckpoint(f"{path} cannot be read ({error})") from error
+
+
+def _group(arrays: Mapping[str, np.ndarray], group: str) -> list[np.ndarray]:
+    return [array for name, array in arrays.items() if name.startswith(f"{group}.")]
+
+
+def _check_shapes(path: Path, arrays, variables) -> None:
     if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
         raise DamagedCheckpoint(f"{path} is of another model")
-    return arrays
 
 
 def _state_variables(model: keras.Model) -> list[keras.Variable]:

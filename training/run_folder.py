@@ -15,10 +15,11 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 import yaml
@@ -34,8 +35,30 @@ from training.settings import (
     read_yaml_mapping,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TEMPORARY_PREFIX = ".unfinished."
+
+
+_CHECKPOINT_NAME = re.compile(r"epoch_(\d+)_batch_(\d+)\.")
+
+
+class Position(NamedTuple):
+    """How far a training has come; a later one is greater.
+
+    Attributes:
+        epoch: Complete epochs.
+        batch: Batches that are done of the epoch after these.
+    """
+
+    epoch: int
+    batch: int
+
+    def __str__(self):
+        return f"epoch_{self.epoch:04d}_batch_{self.batch:05d}"
+
+    def in_words(self) -> str:
+        batches = f" and {self.batch:,} batches of the next" if self.batch else ""
+        return f"{self.epoch} epochs{batches}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,20 +119,19 @@ class RunFolder:
         return self.model_path.exists()
 
     @property
-    def num_epochs_saved(self) -> int:
-        """The latest epoch with a complete checkpoint; 0 if there is none."""
-        return max(self.epochs_with("state"), default=0)
+    def position_saved(self) -> Position:
+        """Where the latest complete checkpoint was written; the start if there is none."""
+        return max(self.positions_with("state"), default=Position(0, 0))
 
-    def epochs_with(self, kind: str) -> set[int]:
-        """The epochs of which checkpoints/epoch_NNNN.KIND.npz is there."""
-        return {
-            int(path.name.split(".")[0].removeprefix("epoch_"))
-            for path in self.checkpoints_path.glob(f"epoch_*.{kind}.npz")
-        }
+    def positions_with(self, kind: str) -> set[Position]:
+        """The positions of which there is a checkpoint's file of a kind."""
+        names = [path.name for path in self.checkpoints_path.glob(f"*.{kind}.npz")]
+        matches = [_CHECKPOINT_NAME.match(name) for name in names]
+        return {Position(int(match[1]), int(match[2])) for match in matches if match}
 
-    def checkpoint_path(self, epoch: int, kind: str) -> Path:
-        """Where the weights, or the state, after `epoch` epochs are."""
-        return self.checkpoints_path / f"epoch_{epoch:04d}.{kind}.npz"
+    def checkpoint_path(self, position: Position, kind: str) -> Path:
+        """Where a checkpoint's "weights", or its "state", are."""
+        return self.checkpoints_path / f"{position}.{kind}.npz"
 
     @property
     def is_blank(self) -> bool:

@@ -104,6 +104,15 @@ class TrainingSettings:
         "float32", "Number format of the computation; weights stay float32."
     )
     seed: int = _setting(0, "Seed of the weights, the dropout and the order of pairs.", minimum=0)
+    checkpoint_steps: int | None = _setting(
+        1000,
+        "Batches between checkpoints within an epoch; its end has one in any case, and with null"
+        " nothing else has.",
+        minimum=1,
+    )
+    keep_checkpoints: int = _setting(
+        2, "How many of the last checkpoints are kept to resume from.", minimum=1
+    )
     average_checkpoints: int = _setting(
         5,
         "Last epochs whose weights are averaged at the end; 1 keeps the best validation epoch.",

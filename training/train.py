@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from training.command import FULL_DISK, import_tensorflow, parse, run_command
-from training.run_folder import RunFolder, RunRecord, claim, replacing
+from training.run_folder import Position, RunFolder, RunRecord, claim, replacing
 from training.settings import (
     SETTING_NAMES,
     TrainingSettings,
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from keras_transformer.data import PairBatches
     from keras_transformer.tokenizer import SubwordTokenizer
+    from training.checkpoints import Progress
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -89,21 +91,20 @@ def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> "SubwordToken
 
 def _train_model(run: RunFolder, record: RunRecord) -> None:
     from training.checkpoints import restore_latest
-    from training.epoch_end import cut_metrics, time_is_up
+    from training.progress import cut_metrics
 
     settings = record.settings
     tokenizer = _make_tokenizer(run, settings)
     model = _compiled_model(settings, tokenizer.vocabulary_size)
-    epochs_done = restore_latest(run, model)
-    batches = _batches(settings, tokenizer, "train", first_epoch=epochs_done)
-    validation = _batches(settings, tokenizer, "validation")
+    progress = restore_latest(run, model)
+    batches = _batches(settings, tokenizer)
+    validation = _validation_batches(settings, tokenizer)
     # Only now: a start that fails leaves no folder that insists on its settings.
     _write_beginning(run, record, tokenizer)
-    cut_metrics(run, epochs_done)
-    _announce(model, tokenizer, epochs_done)
-    if epochs_done < settings.epochs and not time_is_up(run.read_metrics(), settings.max_minutes):
-        with _full_disk_is_named(run):
-            _fit(run, settings, model, batches, validation, initial_epoch=epochs_done)
+    cut_metrics(run, progress.position.epoch)
+    _announce(model, tokenizer, progress.position)
+    with _full_disk_is_named(run):
+        _fit(run, settings, model, batches, validation, progress)
     _finish(run, settings, model, validation)
 
 
@@ -140,46 +141,73 @@ def _compiled_model(settings: TrainingSettings, vocabulary_size: int) -> "keras.
     return model
 
 
-def _batches(
-    settings: TrainingSettings, tokenizer: "SubwordTokenizer", split: str, first_epoch: int = 0
-) -> "tf.data.Dataset":
-    from keras_transformer.data import pair_batches
+def _batches(settings: TrainingSettings, tokenizer: "SubwordTokenizer") -> "PairBatches":
+    from keras_transformer.data import PairBatches, read_pairs
 
-    files = settings.data_files()
-    return pair_batches(
-        files[f"{split}_source"],
-        files[f"{split}_target"],
+    return PairBatches(
+        *read_pairs(settings.train_source, settings.train_target),
         tokenizer,
         max_tokens=settings.batch_tokens,
         seed=settings.seed,
-        shuffle=split == "train",
-        first_epoch=first_epoch,
+        max_length=settings.max_length,
+    )
+
+
+def _validation_batches(
+    settings: TrainingSettings, tokenizer: "SubwordTokenizer"
+) -> "tf.data.Dataset":
+    from keras_transformer.data import pair_batches
+
+    return pair_batches(
+        settings.validation_source,
+        settings.validation_target,
+        tokenizer,
+        max_tokens=settings.batch_tokens,
+        shuffle=False,
         max_length=settings.max_length,
     )
 
 
 def _fit(
-    run: RunFolder, settings: TrainingSettings, model, batches, validation, initial_epoch: int
+    run: RunFolder,
+    settings: TrainingSettings,
+    model,
+    batches: "PairBatches",
+    validation,
+    progress: "Progress",
 ) -> None:
+    """Trains from where `progress` stands: first the rest of its epoch, then whole ones."""
     import keras
 
     from keras_transformer.callbacks import TokensPerSecond
-    from training.epoch_end import EpochEnd, StopOnNonFiniteLoss
+    from training.progress import SaveProgress, StopRequest, time_is_up
 
-    model.fit(
-        batches,
-        validation_data=validation,
-        initial_epoch=initial_epoch,
-        epochs=settings.epochs,
-        callbacks=[
-            TokensPerSecond(),
-            StopOnNonFiniteLoss(),
-            keras.callbacks.TensorBoard(str(run.logs_path), write_graph=False, profile_batch=0),
-            EpochEnd(run, settings.average_checkpoints, settings.max_minutes),
-        ],
-        shuffle=False,  # the batches bring their own order, new in each epoch
-        verbose="auto" if sys.stdout.isatty() else 2,
-    )
+    stop_request = StopRequest()
+    callbacks = [
+        TokensPerSecond(),
+        keras.callbacks.TensorBoard(str(run.logs_path), write_graph=False, profile_batch=0),
+        SaveProgress(run, settings, progress, stop_request),
+    ]
+
+    def fit(dataset, first_epoch, last_epoch):
+        model.fit(
+            dataset,
+            validation_data=validation,
+            initial_epoch=first_epoch,
+            epochs=last_epoch,
+            callbacks=callbacks,
+            shuffle=False,  # the batches bring their own order, new in each epoch
+            verbose="auto" if sys.stdout.isatty() else 2,
+        )
+
+    epoch, batch = progress.position
+    with stop_request.listening():
+        if batch:
+            model.evaluate(validation.take(1), verbose=0)  # makes the metrics, which are set then
+            fit(batches.dataset(epoch, batch), epoch, epoch + 1)
+            epoch += 1
+        if epoch < settings.epochs and not time_is_up(run.read_metrics(), settings.max_minutes):
+            fit(batches.dataset(epoch), epoch, settings.epochs)
 
 
 @contextlib.contextmanager
@@ -199,12 +227,12 @@ def _full_disk_is_named(run: RunFolder) -> Iterator[None]:
 def _finish(run: RunFolder, settings: TrainingSettings, model, validation) -> None:
     """Averages or chooses the weights, measures them, and writes model.keras."""
     from keras_transformer.averaging import average_weights
-    from training.checkpoints import load_weights
-    from training.epoch_end import epochs_wanted
+    from training.progress import epochs_wanted
 
     metrics = run.read_metrics()
-    epochs = epochs_wanted(metrics, settings.average_checkpoints)
-    weights = average_weights(load_weights(run, model, epochs))
+    wanted = epochs_wanted(metrics, settings.average_checkpoints)
+    epochs = []
+    weights = average_weights(_readable_weights(run, model, wanted, epochs))
     for variable, array in zip(model.weights, weights, strict=True):
         variable.assign(array)
     measured = model.evaluate(validation, verbose=0, return_dict=True)
@@ -216,17 +244,35 @@ def _finish(run: RunFolder, settings: TrainingSettings, model, validation) -> No
     print(f"weights of {what}: validation perplexity {final['val_perplexity']:.3f}")
 
 
+def _readable_weights(run: RunFolder, model, wanted: list[int], found: list[int]):
+    """Yields the weights of the wanted epochs that are whole, and notes which; or the model's."""
+    from training.checkpoints import LOGGER, DamagedCheckpoint, load_weights
+
+    for epoch in wanted:
+        try:
+            weights = load_weights(run, model, Position(epoch, 0))
+        except DamagedCheckpoint as error:
+            LOGGER.warning("%s; left out", error)
+        else:
+            found.append(epoch)
+            yield weights
+    if not found:
+        LOGGER.warning("none of the epochs %s is left; the last one is taken", wanted)
+        found.append(run.position_saved.epoch)
+        yield model.get_weights()
+
+
 def save_model(run: RunFolder, model: "keras.Model") -> None:
     """Writes model.keras, which makes the run a finished one."""
     with replacing(run.model_path) as temporary:
         model.save(temporary)
 
 
-def _announce(model, tokenizer, epochs_done: int) -> None:
+def _announce(model, tokenizer, position: Position) -> None:
     print(f"tokenizer: {tokenizer.vocabulary_size:,} sub-words")
     print(f"model: {model.count_params():,} parameters")
-    if epochs_done:
-        print(f"resuming after epoch {epochs_done}")
+    if position > (0, 0):
+        print(f"resuming after {position.in_words()}")
 
 
 @contextlib.contextmanager
@@ -236,7 +282,7 @@ def _resumable(run: RunFolder, settings: TrainingSettings) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         print(
-            f"\nstopped: {run.num_epochs_saved} of {settings.epochs} epochs are saved in"
+            f"\nstopped: of {settings.epochs} epochs, {run.position_saved.in_words()} are saved in"
             f" {run.path}. Run the same command again to resume.",
             file=sys.stderr,
         )

@@ -41,6 +41,7 @@ def train_arguments(text_files):
         "warmup_steps": 20,
         "peak_learning_rate": 0.01,
         "average_checkpoints": 2,
+        "checkpoint_steps": 2,
         "beam_size": 3,
         "seed": 5,
     }
@@ -53,6 +54,19 @@ def finished_run(train_arguments, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "finished"
     assert run_command(train_main, [*train_arguments, "--output", str(run)]) == 0
     return run
+
+
+@pytest.fixture
+def small_model():
+    """One weight of shape (2, 3), dropout's random state, and an optimizer with momenta."""
+    import keras
+
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(3, use_bias=False), keras.layers.Dropout(0.5)]
+    )
+    model.compile(optimizer=keras.optimizers.Adam(), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
 
 
 def as_arguments(settings):

@@ -209,7 +209,7 @@ def damaged(finished_run, tmp_path, damage):
         (run / "model.keras").unlink()
     elif damage == "other version":
         text = (run / "config.yaml").read_text()
-        (run / "config.yaml").write_text(text.replace("format_version: 1", "format_version: 9"))
+        (run / "config.yaml").write_text(text.replace("format_version: 2", "format_version: 9"))
     else:
         os.truncate(run / damage, (run / damage).stat().st_size // 2)
     return str(run)

@@ -1,7 +1,5 @@
-import errno
 import gzip
 import json
-import logging
 import os
 import resource
 import signal
@@ -13,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import checkpoints, epoch_end
+from training import progress
+from training.checkpoints import load_arrays, load_weights
 from training.command import run_command
-from training.run_folder import RunFolder
+from training.run_folder import Position, RunFolder
 from training.train import _full_disk_is_named, main, save_model
 
 ROOT = Path(__file__).parents[2]
@@ -34,8 +33,8 @@ def one_line(capfd):
 
 def arrays_of(run, epoch):
     for kind in ("weights", "state"):
-        with np.load(RunFolder(run).checkpoint_path(epoch, kind), allow_pickle=False) as file:
-            yield from ((kind, name, file[name]) for name in sorted(file.files))
+        arrays = load_arrays(RunFolder(run).checkpoint_path(Position(epoch, 0), kind))
+        yield from ((kind, name, array) for name, array in arrays.items())
 
 
 def assert_same_checkpoint(run, other, epoch):
@@ -46,16 +45,16 @@ def assert_same_checkpoint(run, other, epoch):
         np.testing.assert_array_equal(array, other_array, err_msg=f"{kind} {name}")
 
 
-def stop_after(monkeypatch, epoch, error):
-    """Makes the training stop with an error as soon as an epoch is saved."""
-    save = epoch_end.save_checkpoint
+def stop_at(monkeypatch, position, error):
+    """Makes the training stop with an error as soon as a checkpoint is saved."""
+    save = progress.save_checkpoint
 
-    def save_and_stop(run, model, number):
-        save(run, model, number)
-        if number == epoch:
+    def save_and_stop(run, model, saved_position, seconds):
+        save(run, model, saved_position, seconds)
+        if saved_position == position:
             raise error
 
-    monkeypatch.setattr(epoch_end, "save_checkpoint", save_and_stop)
+    monkeypatch.setattr(progress, "save_checkpoint", save_and_stop)
 
 
 def test_a_finished_run_holds_what_the_design_lists(finished_run):
@@ -81,9 +80,7 @@ def test_the_result_is_the_average_of_the_last_epochs(finished_run):
 
     model = keras.saving.load_model(finished_run / "model.keras")
     run = RunFolder(finished_run)
-    last = [
-        checkpoints.load_arrays(run.checkpoint_path(e, "weights"), model.weights) for e in (2, 3)
-    ]
+    last = [load_weights(run, model, Position(epoch, 0)) for epoch in (2, 3)]
     for weight, second, third in zip(model.get_weights(), *last, strict=True):
         mean = (second.astype("float64") + third) / 2
         np.testing.assert_allclose(weight, mean, rtol=1e-6, atol=1e-9)
@@ -94,14 +91,21 @@ def test_a_finished_run_is_refused_in_one_line(finished_run, train_arguments, ca
     assert "the output must not hold a finished run" in one_line(capfd)
 
 
-def test_a_run_interrupted_between_epochs_ends_as_one_that_was_not(
-    finished_run, train_arguments, tmp_path, monkeypatch, capfd
+@pytest.mark.parametrize(
+    ("position", "words"),
+    [
+        (Position(1, 0), "1 epochs"),
+        (Position(1, 2), "1 epochs and 2 batches of the next"),
+    ],
+)
+def test_an_interrupted_run_ends_as_one_that_was_not(
+    finished_run, train_arguments, tmp_path, monkeypatch, capfd, position, words
 ):
     with monkeypatch.context() as patch:
-        stop_after(patch, 1, KeyboardInterrupt())
+        stop_at(patch, position, KeyboardInterrupt())
         assert train(train_arguments, tmp_path / "run") == 130
     stopped = capfd.readouterr().err
-    assert "stopped: 1 of 3 epochs are saved in" in stopped
+    assert f"stopped: of 3 epochs, {words} are saved in" in stopped
     assert "Run the same command again to resume" in stopped
     assert train(train_arguments, tmp_path / "run", "--seed", "6") == 1
     assert "seed: 5 there, 6 now" in one_line(capfd)
@@ -110,7 +114,7 @@ def test_a_run_interrupted_between_epochs_ends_as_one_that_was_not(
     with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 2, "val_perplexity": 0.0}\n')
     assert train(train_arguments, tmp_path / "run") == 0
-    assert "resuming after epoch 1" in capfd.readouterr().out
+    assert f"resuming after {words}" in capfd.readouterr().out
     assert_same_checkpoint(tmp_path / "run", finished_run, 3)
     keys = ("epoch", "final", "loss", "val_loss", "val_perplexity", "learning_rate", "steps")
     ours, theirs = (
@@ -120,117 +124,6 @@ def test_a_run_interrupted_between_epochs_ends_as_one_that_was_not(
     assert ours == theirs
 
 
-@pytest.fixture
-def small_model():
-    """One weight of shape (2, 3), dropout's random state, and an optimizer with momenta."""
-    import keras
-
-    model = keras.Sequential(
-        [keras.Input((2,)), keras.layers.Dense(3, use_bias=False), keras.layers.Dropout(0.5)]
-    )
-    model.compile(optimizer=keras.optimizers.Adam(), loss="mse")
-    model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def set_all(model, value):
-    for variable in [*model.variables, *model.optimizer.variables]:
-        variable.assign(np.full(variable.shape, value))
-
-
-def values_of(model):
-    variables = [*model.variables, *model.optimizer.variables]
-    return {float(value) for variable in variables for value in np.ravel(variable)}
-
-
-@pytest.fixture
-def two_checkpoints(small_model, tmp_path):
-    """A run whose every number was 1 after epoch 1 and 2 after epoch 2."""
-    run = RunFolder(tmp_path)
-    for epoch in (1, 2):
-        set_all(small_model, epoch)
-        checkpoints.save_checkpoint(run, small_model, epoch)
-    set_all(small_model, 0)
-    return run
-
-
-def test_the_latest_checkpoint_restores_every_variable(small_model, two_checkpoints):
-    assert checkpoints.restore_latest(two_checkpoints, small_model) == 2
-    assert values_of(small_model) == {2}
-
-
-@pytest.mark.parametrize("kind", ["weights", "state"])
-@pytest.mark.parametrize("damage", ["cut", "removed", "altered", "of another model"])
-def test_a_damaged_checkpoint_is_skipped_with_a_warning(
-    small_model, two_checkpoints, caplog, kind, damage
-):
-    path = two_checkpoints.checkpoint_path(2, kind)
-    data = path.read_bytes()
-    if damage == "cut":
-        path.write_bytes(data[:-50])
-    elif damage == "altered":
-        path.write_bytes(data.replace(np.float32(2).tobytes(), np.float32(9).tobytes()))
-    elif damage == "removed":
-        path.unlink()
-    else:
-        np.savez(path, np.zeros(5))
-    with caplog.at_level(logging.WARNING):
-        assert checkpoints.restore_latest(two_checkpoints, small_model) == 1
-    assert values_of(small_model) == {1}
-    if (kind, damage) != ("state", "removed"):  # that one was never completed
-        assert f"epoch_0002.{kind}.npz" in caplog.text
-
-
-def test_without_a_whole_checkpoint_training_starts_anew(small_model, two_checkpoints):
-    for epoch in (1, 2):
-        two_checkpoints.checkpoint_path(epoch, "weights").write_bytes(b"")
-    assert checkpoints.restore_latest(two_checkpoints, small_model) == 0
-    assert values_of(small_model) == {0}
-
-
-def test_a_checkpoint_holds_plain_arrays_only(tmp_path):
-    import keras
-
-    np.savez(tmp_path / "a.npz", array=np.array([print], dtype=object))
-    with pytest.raises(checkpoints.DamagedCheckpoint, match=r"a\.npz cannot be read"):
-        checkpoints.load_arrays(tmp_path / "a.npz", [keras.Variable(np.zeros(1))])
-
-
-def test_checkpoints_that_nothing_needs_are_removed(tmp_path):
-    run = RunFolder(tmp_path)
-    run.checkpoints_path.mkdir()
-    for epoch in range(1, 8):
-        for kind in ("weights", "state"):
-            run.checkpoint_path(epoch, kind).touch()
-    checkpoints.remove_other_checkpoints(run, [2, 5], latest=6)
-    assert run.epochs_with("weights") == {2, 5, 6}
-    assert run.epochs_with("state") == {5, 6}
-
-
-@pytest.mark.parametrize(
-    ("average_checkpoints", "epochs"), [(1, [2]), (2, [3, 4]), (4, [1, 2, 3, 4]), (9, [1, 2, 3, 4])]
-)
-def test_the_last_epochs_or_the_best_one_make_the_model(average_checkpoints, epochs):
-    perplexities = {1: 9.0, 2: 4.0, 3: 5.0, 4: 4.0}
-    metrics = [{"epoch": e, "val_perplexity": p} for e, p in perplexities.items()]
-    metrics.append({"final": True, "val_perplexity": 1.0})
-    assert epoch_end.epochs_wanted(metrics, average_checkpoints) == epochs
-
-
-@pytest.mark.parametrize(
-    ("seconds", "max_minutes", "is_up"),
-    [
-        ([], 1, False),
-        ([20, 20], 1, False),  # a third epoch ends at 60 seconds
-        ([20, 21], 1, True),  # at 62
-        ([3600], None, False),
-    ],
-)
-def test_no_epoch_is_begun_that_would_end_too_late(seconds, max_minutes, is_up):
-    metrics = [{"epoch": epoch, "seconds": s} for epoch, s in enumerate(seconds, start=1)]
-    assert epoch_end.time_is_up(metrics, max_minutes) == is_up
-
-
 def test_a_training_whose_time_is_up_ends_with_the_epochs_it_has(train_arguments, tmp_path):
     run = tmp_path / "run"
     assert train(train_arguments, run, "--max-minutes", "0.00001") == 0
@@ -238,39 +131,6 @@ def test_a_training_whose_time_is_up_ends_with_the_epochs_it_has(train_arguments
     assert [line["epoch"] for line in metrics if "epoch" in line] == [1]
     assert metrics[-1]["epochs"] == [1]
     assert RunFolder(run).is_finished
-
-
-def test_a_loss_that_is_not_finite_stops_before_the_checkpoint():
-    class Model:
-        class optimizer:
-            iterations = 7
-
-    callback = epoch_end.StopOnNonFiniteLoss()
-    callback.set_model(Model)
-    callback.on_epoch_end(0, {"loss": 2.0})
-    with pytest.raises(ValueError, match=r"loss must stay finite\. Received: loss=nan by update 7"):
-        callback.on_epoch_end(1, {"loss": float("nan")})
-
-
-def test_no_room_for_a_checkpoint_is_one_line_and_keeps_the_last(
-    small_model, two_checkpoints, monkeypatch, capfd
-):
-    savez = np.savez
-
-    def savez_until_full(path, **arrays):
-        savez(path, **arrays)
-        if "state" in str(path):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(np, "savez", savez_until_full)
-    command = lambda _: checkpoints.save_checkpoint(two_checkpoints, small_model, 3)  # noqa: E731
-    assert run_command(command) == 1
-    assert (
-        "checkpoints/epoch_0003.state.npz must fit on the disk. Received: No space left on device."
-        in one_line(capfd)
-    )
-    assert two_checkpoints.num_epochs_saved == 2
-    assert not [n for n in os.listdir(two_checkpoints.checkpoints_path) if "unfinished" in n]
 
 
 def test_no_room_for_the_model_is_one_line_and_leaves_no_half_model(small_model, tmp_path, capfd):
@@ -307,13 +167,14 @@ def test_sigterm_stops_a_training_and_says_how_to_resume(train_arguments, tmp_pa
         cwd=ROOT,
     )
     try:
-        wait_for(tmp_path / "run" / "checkpoints" / "epoch_0001.state.npz", process)
+        wait_for(tmp_path / "run" / "checkpoints" / "epoch_0001_batch_00000.state.npz", process)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 143
-    assert errors.startswith("\nstopped: ")
+    assert errors.startswith("\nstopping behind this update; once more stops at once\n")
+    assert "\nstopped: of 1000 epochs, " in errors
     assert errors.endswith("Run the same command again to resume.\n")
 
 

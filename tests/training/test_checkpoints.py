@@ -1,0 +1,124 @@
+"""Checkpoints: all or nothing, plain arrays, and a way back from a damaged one."""
+
+import errno
+import logging
+import os
+
+import numpy as np
+import pytest
+
+from training import checkpoints
+from training.checkpoints import Progress, save_checkpoint
+from training.command import run_command
+from training.run_folder import Position, RunFolder
+
+FIRST, SECOND, THIRD = Position(1, 0), Position(1, 7), Position(2, 0)
+
+
+def set_all(model, value):
+    for variable in [*model.variables, *model.optimizer.variables]:
+        variable.assign(np.full(variable.shape, value))
+
+
+def values_of(model):
+    variables = [*model.variables, *model.optimizer.variables]
+    return {float(value) for variable in variables for value in np.ravel(variable)}
+
+
+@pytest.fixture
+def two_checkpoints(small_model, tmp_path):
+    """A run whose every number was 1 after epoch 1 and 2 after 7 batches more."""
+    run = RunFolder(tmp_path)
+    for value, position in ((1, FIRST), (2, SECOND)):
+        set_all(small_model, value)
+        save_checkpoint(run, small_model, position, seconds=10.0 * value)
+    set_all(small_model, 0)
+    return run
+
+
+def test_the_latest_checkpoint_restores_every_variable(small_model, two_checkpoints):
+    progress = checkpoints.restore_latest(two_checkpoints, small_model)
+    assert (progress.position, progress.seconds) == (SECOND, 20.0)
+    assert values_of(small_model) == {2}
+
+
+def test_metrics_are_kept_within_an_epoch_and_not_at_its_end(small_model, tmp_path):
+    small_model.fit(np.ones((8, 2)), np.ones((8, 3)), verbose=0)
+    run = RunFolder(tmp_path)
+    for position in (FIRST, SECOND):
+        save_checkpoint(run, small_model, position)
+    states = [np.array(variable) for variable in small_model.metrics_variables]
+    assert any(state.any() for state in states)
+    restored = checkpoints.restore(run, small_model, SECOND).metrics
+    for state, array in zip(states, restored, strict=True):
+        np.testing.assert_array_equal(state, array)
+    assert checkpoints.restore(run, small_model, FIRST).metrics == []
+
+
+@pytest.mark.parametrize("kind", ["weights", "state"])
+@pytest.mark.parametrize("damage", ["cut", "removed", "altered", "of another model"])
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(
+    small_model, two_checkpoints, caplog, kind, damage
+):
+    path = two_checkpoints.checkpoint_path(SECOND, kind)
+    data = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(data[:-50])
+    elif damage == "altered":
+        path.write_bytes(data.replace(np.float32(2).tobytes(), np.float32(9).tobytes()))
+    elif damage == "removed":
+        path.unlink()
+    else:
+        np.savez(path, **{f"{kind}.00000": np.zeros(5)})
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.restore_latest(two_checkpoints, small_model).position == FIRST
+    assert values_of(small_model) == {1}
+    if (kind, damage) != ("state", "removed"):  # that one was never completed
+        assert f"epoch_0001_batch_00007.{kind}.npz" in caplog.text
+
+
+def test_without_a_whole_checkpoint_training_starts_anew(small_model, two_checkpoints):
+    for position in (FIRST, SECOND):
+        two_checkpoints.checkpoint_path(position, "weights").write_bytes(b"")
+    assert checkpoints.restore_latest(two_checkpoints, small_model) == Progress()
+    assert values_of(small_model) == {0}
+
+
+def test_a_checkpoint_holds_plain_arrays_only(tmp_path):
+    np.savez(tmp_path / "a.npz", array=np.array([print], dtype=object))
+    with pytest.raises(checkpoints.DamagedCheckpoint, match=r"a\.npz cannot be read"):
+        checkpoints.load_arrays(tmp_path / "a.npz")
+
+
+def test_checkpoints_that_nothing_needs_are_removed(tmp_path):
+    run = RunFolder(tmp_path)
+    run.checkpoints_path.mkdir()
+    positions = {Position(epoch, batch) for epoch in range(1, 8) for batch in (0, 500)}
+    for position in positions:
+        for kind in ("weights", "state"):
+            run.checkpoint_path(position, kind).touch()
+    checkpoints.remove_other_checkpoints(run, Position(6, 0), keep=3, epochs=[2, 5])
+    last = {Position(5, 0), Position(5, 500), Position(6, 0)}
+    assert run.positions_with("state") == last
+    assert run.positions_with("weights") == last | {Position(2, 0)}
+
+
+def test_no_room_for_a_checkpoint_is_one_line_and_keeps_the_last(
+    small_model, two_checkpoints, monkeypatch, capfd
+):
+    savez = np.savez
+
+    def savez_until_full(path, **arrays):
+        savez(path, **arrays)
+        if "state" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", savez_until_full)
+    assert run_command(lambda _: save_checkpoint(two_checkpoints, small_model, THIRD)) == 1
+    [line] = capfd.readouterr().err.splitlines()
+    assert (
+        "checkpoints/epoch_0002_batch_00000.state.npz must fit on the disk. Received: No space left"
+        " on device." in line
+    )
+    assert two_checkpoints.position_saved == SECOND
+    assert not [n for n in os.listdir(two_checkpoints.checkpoints_path) if "unfinished" in n]

@@ -1,0 +1,130 @@
+"""What stops a training, and what it has written down by then."""
+
+import os
+import signal
+
+import pytest
+
+from training import progress
+from training.checkpoints import Progress
+from training.command import InputError, Terminated
+from training.progress import SaveProgress, StopRequest
+from training.run_folder import Position, RunFolder
+from training.settings import TrainingSettings
+
+
+@pytest.mark.parametrize(
+    ("average_checkpoints", "epochs"), [(1, [2]), (2, [3, 4]), (4, [1, 2, 3, 4]), (9, [1, 2, 3, 4])]
+)
+def test_the_last_epochs_or_the_best_one_make_the_model(average_checkpoints, epochs):
+    perplexities = {1: 9.0, 2: 4.0, 3: 5.0, 4: 4.0}
+    metrics = [{"epoch": e, "val_perplexity": p} for e, p in perplexities.items()]
+    metrics.append({"final": True, "val_perplexity": 1.0})
+    assert progress.epochs_wanted(metrics, average_checkpoints) == epochs
+
+
+@pytest.mark.parametrize(
+    ("seconds", "max_minutes", "is_up"),
+    [
+        ([], 1, False),
+        ([20, 20], 1, False),  # a third epoch ends at 60 seconds
+        ([20, 21], 1, True),  # at 62
+        ([3600], None, False),
+    ],
+)
+def test_no_epoch_is_begun_that_would_end_too_late(seconds, max_minutes, is_up):
+    metrics = [{"epoch": epoch, "seconds": s} for epoch, s in enumerate(seconds, start=1)]
+    assert progress.time_is_up(metrics, max_minutes) == is_up
+
+
+@pytest.fixture
+def callback(small_model, tmp_path):
+    """In epoch 4 of 10 batches, of which 2 were done before it was taken up."""
+    settings = TrainingSettings(checkpoint_steps=4)
+    callback = SaveProgress(
+        RunFolder(tmp_path), settings, Progress(Position(3, 2), 100.0), StopRequest()
+    )
+    callback.set_model(small_model)
+    callback.set_params({"steps": 8})
+    callback.on_epoch_begin(3)
+    return callback
+
+
+def train_batches(callback, batches, loss=2.0):
+    for batch in batches:
+        callback.on_train_batch_end(batch, {"loss": loss})
+
+
+def saved(callback):
+    return sorted(callback.run.positions_with("state"))
+
+
+def test_checkpoints_are_written_at_every_so_many_batches_of_an_epoch(callback):
+    train_batches(callback, range(8))
+    assert saved(callback) == [Position(3, 4), Position(3, 8)]
+
+
+def test_the_last_batch_of_an_epoch_is_left_to_its_end(callback):
+    callback.set_params({"steps": 2})
+    train_batches(callback, range(2))
+    assert saved(callback) == []
+    callback.on_epoch_end(3, {"val_perplexity": 2.0})
+    assert saved(callback) == [Position(4, 0)]
+    [line] = callback.run.read_metrics()
+    assert line["epoch"] == 4
+    assert 100 <= line["seconds"] < 160  # those before the interruption and after it
+
+
+def test_a_request_to_stop_is_obeyed_behind_a_checkpoint(callback):
+    train_batches(callback, [0])
+    callback.stop_request.reason = Terminated
+    with pytest.raises(Terminated):
+        train_batches(callback, [1])
+    assert saved(callback) == [Position(3, 4)]
+
+
+def test_a_request_within_validation_is_obeyed_at_the_end_of_the_epoch(callback):
+    train_batches(callback, range(7))
+    callback.stop_request.reason = KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        callback.on_epoch_end(3, {"val_perplexity": 2.0})
+    assert max(saved(callback)) == Position(4, 0)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_behind_its_batch(callback, loss):
+    train_batches(callback, [0, 1])
+    assert saved(callback) == [Position(3, 4)]
+    train_batches(callback, [2], loss)
+    message = rf"must stay finite\. Received: loss={loss} in batch 5 of epoch 4, update 0"
+    with pytest.raises(InputError, match=message):
+        train_batches(callback, [3])
+    assert saved(callback) == [Position(3, 4)]
+
+
+def test_a_loss_that_is_not_finite_reaches_no_checkpoint(callback):
+    train_batches(callback, [0])
+    with pytest.raises(InputError, match="in batch 4 of epoch 4"):
+        train_batches(callback, [1], float("nan"))  # where a checkpoint is due
+    train_batches(callback, [2], float("nan"))
+    with pytest.raises(InputError, match="in batch 5 of epoch 4"):
+        callback.on_epoch_end(3, {})
+    assert saved(callback) == []
+    assert callback.run.read_metrics() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_the_first_signal_is_noted_and_the_second_obeyed(number, reason, capfd):
+    request = StopRequest()
+    earlier = signal.getsignal(number)
+    with request.listening():
+        request.obey()  # nothing to obey
+        os.kill(os.getpid(), number)
+        assert "once more stops at once" in capfd.readouterr().err
+        with pytest.raises(reason):
+            request.obey()
+        with pytest.raises(reason):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == earlier

@@ -1,0 +1,171 @@
+"""What a training writes down as it goes, and what stops it."""
+
+import contextlib
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from training.checkpoints import Progress, remove_other_checkpoints, save_checkpoint
+from training.command import InputError, Terminated
+from training.run_folder import Position, RunFolder
+from training.settings import TrainingSettings
+
+
+class StopRequest:
+    """Whether somebody has asked the training to stop: Ctrl-C, or SIGTERM."""
+
+    def __init__(self):
+        self.reason: type[KeyboardInterrupt] | None = None
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Notes the first signal, to stop behind the update that is running; obeys the second."""
+        earlier = {
+            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    def obey(self) -> None:
+        """Raises KeyboardInterrupt, or Terminated, if there was a signal."""
+        if self.reason is not None:
+            raise self.reason
+
+    def _note(self, number, _frame):
+        reason = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if self.reason is not None:
+            raise reason
+        self.reason = reason
+        os.write(2, b"\nstopping behind this update; once more stops at once\n")
+
+
+class SaveProgress(keras.callbacks.Callback):
+    """Writes checkpoints within epochs, and at their end a line of metrics and a checkpoint.
+
+    A training that is taken up again from any of them goes on as if nothing had happened: `fit`
+    is handed the batches that were left, this callback the metrics of those before.
+
+    Args:
+        run: The run folder.
+        settings: How often, how many, and how long.
+        progress: Where the training is taken up.
+        stop_request: Is obeyed as soon as a checkpoint is written.
+
+    Raises:
+        KeyboardInterrupt: On request; a checkpoint has been written then.
+        InputError: If the loss is not finite; no checkpoint is written then.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        settings: TrainingSettings,
+        progress: Progress,
+        stop_request: StopRequest,
+    ):
+        super().__init__()
+        self.run = run
+        self.settings = settings
+        self.resumed = progress
+        self.stop_request = stop_request
+
+    def on_epoch_begin(self, epoch, logs=None):
+        resumed = self.resumed if epoch == self.resumed.position.epoch else Progress()
+        self.epoch, self.first_batch = epoch, resumed.position.batch
+        self.start_seconds = time.monotonic() - resumed.seconds
+        if resumed.metrics:
+            for variable, array in zip(self.model.metrics_variables, resumed.metrics, strict=True):
+                variable.assign(array)
+        self.unchecked = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Reading a loss waits for the device, so each is read when the next batch is under way.
+        self._check_finite()
+        position = Position(self.epoch, self.first_batch + batch + 1)
+        self.unchecked = (position, (logs or {}).get("loss", 0.0))
+        if batch + 1 == self.params["steps"]:
+            return  # on_epoch_end comes next
+        steps = self.settings.checkpoint_steps
+        is_due = steps is not None and position.batch % steps == 0
+        if is_due or self.stop_request.reason is not None:
+            self._save(position, time.monotonic() - self.start_seconds)
+            self.stop_request.obey()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check_finite()
+        line = {"epoch": epoch + 1}
+        line |= {name: float(value) for name, value in (logs or {}).items()}
+        line["learning_rate"] = float(self.model.optimizer.learning_rate)
+        line["steps"] = int(self.model.optimizer.iterations)
+        line["seconds"] = round(time.monotonic() - self.start_seconds, 3)
+        metrics = [*self.run.read_metrics(), line]
+        self.run.write_metrics(metrics)
+        self._save(Position(epoch + 1, 0))
+        self.stop_request.obey()
+        if time_is_up(metrics, self.settings.max_minutes):
+            self.model.stop_training = True
+
+    def _save(self, position: Position, seconds: float = 0.0) -> None:
+        self._check_finite()
+        save_checkpoint(self.run, self.model, position, seconds)
+        wanted = epochs_wanted(self.run.read_metrics(), self.settings.average_checkpoints)
+        remove_other_checkpoints(self.run, position, self.settings.keep_checkpoints, wanted)
+
+    def _check_finite(self) -> None:
+        """The logs hold the mean over the epoch, so what was not finite once stays so."""
+        if self.unchecked is None:
+            return
+        (epoch, batch), loss = self.unchecked
+        self.unchecked = None
+        if not math.isfinite(float(loss)):
+            raise InputError(
+                f"The training loss must stay finite. Received: loss={float(loss)} in batch"
+                f" {batch} of epoch {epoch + 1}, update {int(self.model.optimizer.iterations)}."
+                " The last checkpoint is kept; train another --output with a lower"
+                " peak_learning_rate, more warmup_steps, or dtype_policy float32."
+            )
+
+
+def time_is_up(metrics: list[dict[str, Any]], max_minutes: float | None) -> bool:
+    """Whether one more epoch, as long as the last, would end after `max_minutes` of epochs.
+
+    The epochs before an interruption count, too; the time between does not.
+
+    Args:
+        metrics: A line for each epoch so far.
+        max_minutes: None is no limit.
+    """
+    seconds = [line["seconds"] for line in metrics if "epoch" in line]
+    if max_minutes is None or not seconds:
+        return False
+    return sum(seconds) + seconds[-1] > 60 * max_minutes
+
+
+def epochs_wanted(metrics: list[dict[str, Any]], average_checkpoints: int) -> list[int]:
+    """The epochs whose weights would make the model, if training ended now.
+
+    Args:
+        metrics: A line for each epoch so far.
+        average_checkpoints: How many of the last epochs; 1 is the one epoch of the lowest
+            validation perplexity, the first of equals.
+    """
+    lines = [line for line in metrics if "epoch" in line]
+    if lines and average_checkpoints == 1:
+        lines = [min(lines, key=lambda line: line["val_perplexity"])]
+    return [line["epoch"] for line in lines[-average_checkpoints:]]
+
+
+def cut_metrics(run: RunFolder, epochs_done: int) -> None:
+    """Drops lines of epochs that will be trained again."""
+    metrics = run.read_metrics()
+    kept = [line for line in metrics if line.get("epoch", epochs_done + 1) <= epochs_done]
+    if kept != metrics:
+        run.write_metrics(kept)
