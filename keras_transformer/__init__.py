@@ -33,13 +33,15 @@ from keras_transformer.model import (
     cross_attention_weights,
     decoding_steps,
 )
-from keras_transformer.schedules import InverseSquareRootSchedule, paper_adam
+from keras_transformer.optimizers import Adam, paper_adam
+from keras_transformer.schedules import InverseSquareRootSchedule
 from keras_transformer.tokenizer import SubwordTokenizer
 from keras_transformer.translator import AttentionWeights, Translator
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adam",
     "AddAndNorm",
     "AttentionWeights",
     "DecoderBlock",

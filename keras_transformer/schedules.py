@@ -37,7 +37,7 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
                 f"Received: peak_learning_rate={peak_learning_rate}. "
                 "The paper's base model peaks at 0.0007."
             )
-        _check_warmup_steps(warmup_steps)
+        check_warmup_steps(warmup_steps)
         super().__init__()
         self.peak_learning_rate = peak_learning_rate
         self.warmup_steps = warmup_steps
@@ -55,44 +55,8 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
         }
 
 
-def paper_adam(
-    model_dim: int, warmup_steps: int = 4000, scale: float = 1.0
-) -> keras.optimizers.Adam:
-    """Returns the paper's optimizer: Adam with a rate that suits the width of the model.
-
-        rate(step) = scale * model_dim**-0.5 * min(step**-0.5, step * warmup_steps**-1.5)
-
-    Source: section 5.3, equation 3; beta_1 0.9, beta_2 0.98, epsilon 1e-9.
-
-    Args:
-        model_dim: d_model, at least 1.
-        warmup_steps: updates until the peak, at least 1.
-        scale: factor on the rate; 1 is the paper.
-
-    Raises:
-        ValueError: for a model_dim or warmup_steps below 1, or a scale that is not above 0.
-
-    Example:
-        model.compile(optimizer=paper_adam(config.model_dim), loss=...)
-    """
-    if not model_dim >= 1:
-        raise ValueError(
-            "model_dim must be at least 1. "
-            f"Received: model_dim={model_dim}. Pass the width of the model, config.model_dim."
-        )
-    if not scale > 0:
-        raise ValueError(
-            f"scale must be above 0. Received: scale={scale}. 1 gives the rate of the paper."
-        )
-    _check_warmup_steps(warmup_steps)
-    schedule = InverseSquareRootSchedule(
-        peak_learning_rate=scale * model_dim**-0.5 * warmup_steps**-0.5,
-        warmup_steps=warmup_steps,
-    )
-    return keras.optimizers.Adam(schedule, beta_1=0.9, beta_2=0.98, epsilon=1e-9)
-
-
-def _check_warmup_steps(warmup_steps: int) -> None:
+def check_warmup_steps(warmup_steps: int) -> None:
+    """Raises ValueError if there is no step of warm-up."""
     if not warmup_steps >= 1:
         raise ValueError(
             "warmup_steps must be at least 1. "

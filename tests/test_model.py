@@ -16,7 +16,7 @@ from keras_transformer.model import (
     cross_attention_weights,
     decoding_steps,
 )
-from keras_transformer.schedules import paper_adam
+from keras_transformer.optimizers import paper_adam
 from tests.random_models import (
     BATCH,
     END,

@@ -117,17 +117,16 @@ def _write_beginning(run: RunFolder, record: RunRecord, tokenizer: "SubwordToken
 
 
 def _compiled_model(settings: TrainingSettings, vocabulary_size: int) -> "keras.Model":
-    import keras
-
     from keras_transformer.losses import LabelSmoothedCrossentropy
     from keras_transformer.metrics import Perplexity, TokenAccuracy
     from keras_transformer.model import build_transformer
+    from keras_transformer.optimizers import Adam
     from keras_transformer.schedules import InverseSquareRootSchedule
 
     model = build_transformer(settings.model_config(vocabulary_size))
     peak = settings.peak_learning_rate or (settings.model_dim * settings.warmup_steps) ** -0.5
     model.compile(
-        optimizer=keras.optimizers.Adam(
+        optimizer=Adam(
             InverseSquareRootSchedule(peak, settings.warmup_steps),
             beta_1=settings.adam_beta_1,
             beta_2=settings.adam_beta_2,

@@ -1,0 +1,82 @@
+"""The optimizer (5.3)."""
+
+import keras
+
+from keras_transformer.schedules import InverseSquareRootSchedule, check_warmup_steps
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class Adam(keras.optimizers.Adam):
+    """Keras' Adam, which on TensorFlow updates each variable by one operation.
+
+    Keras spells an update out in some fifteen operations, each of which passes over the variable.
+    TensorFlow has a kernel that passes once and computes the same; on JAX the compiler fuses
+    Keras' operations by itself. Slots, arguments and config are those of `keras.optimizers.Adam`.
+
+    Source: Kingma and Ba 2015, the formulation before section 2.1, as Keras has it.
+
+    Example:
+        model.compile(optimizer=Adam(1e-3, beta_2=0.98, epsilon=1e-9), loss=...)
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        if keras.backend.backend() != "tensorflow" or self.amsgrad:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        index = self._get_variable_index(variable)
+        dtype = variable.dtype
+        step = tf.cast(self.iterations + 1, dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=_handle(variable),
+            m=_handle(self._momentums[index]),
+            v=_handle(self._velocities[index]),
+            beta1_power=tf.pow(tf.cast(self.beta_1, dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, dtype), step),
+            lr=tf.cast(learning_rate, dtype),
+            beta1=tf.cast(self.beta_1, dtype),
+            beta2=tf.cast(self.beta_2, dtype),
+            epsilon=tf.cast(self.epsilon, dtype),
+            grad=tf.cast(tf.convert_to_tensor(gradient), dtype),
+        )
+
+
+def _handle(variable):
+    """What a TensorFlow operation knows a variable by; Keras' variables hold TensorFlow's."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
+
+
+def paper_adam(model_dim: int, warmup_steps: int = 4000, scale: float = 1.0) -> Adam:
+    """Returns the paper's optimizer: Adam with a rate that suits the width of the model.
+
+        rate(step) = scale * model_dim**-0.5 * min(step**-0.5, step * warmup_steps**-1.5)
+
+    Source: section 5.3, equation 3; beta_1 0.9, beta_2 0.98, epsilon 1e-9.
+
+    Args:
+        model_dim: d_model, at least 1.
+        warmup_steps: updates until the peak, at least 1.
+        scale: factor on the rate; 1 is the paper.
+
+    Raises:
+        ValueError: for a model_dim or warmup_steps below 1, or a scale that is not above 0.
+
+    Example:
+        model.compile(optimizer=paper_adam(config.model_dim), loss=...)
+    """
+    if not model_dim >= 1:
+        raise ValueError(
+            "model_dim must be at least 1. "
+            f"Received: model_dim={model_dim}. Pass the width of the model, config.model_dim."
+        )
+    if not scale > 0:
+        raise ValueError(
+            f"scale must be above 0. Received: scale={scale}. 1 gives the rate of the paper."
+        )
+    check_warmup_steps(warmup_steps)
+    schedule = InverseSquareRootSchedule(
+        peak_learning_rate=scale * model_dim**-0.5 * warmup_steps**-0.5,
+        warmup_steps=warmup_steps,
+    )
+    return Adam(schedule, beta_1=0.9, beta_2=0.98, epsilon=1e-9)

@@ -1,0 +1,141 @@
+"""Adam as one operation is Keras' Adam; paper_adam is section 5.3."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_transformer.optimizers import Adam, paper_adam
+from tests.random_models import ON_TENSORFLOW, numbers
+
+
+def equation_3(model_dim, warmup_steps, step):
+    return model_dim**-0.5 * min(step**-0.5, step * warmup_steps**-1.5)
+
+
+def rate_at(optimizer, step):
+    optimizer.iterations.assign(step)
+    return float(ops.convert_to_numpy(optimizer.learning_rate))
+
+
+@pytest.fixture
+def gradients():
+    """Of 5 updates, for variables of shapes (3, 4) and (4,)."""
+    generator = np.random.default_rng(7)
+    return [
+        [generator.normal(size=shape).astype("float32") for shape in ((3, 4), (4,))]
+        for _ in range(5)
+    ]
+
+
+def updated(optimizer, gradients):
+    """All numbers after the updates: of the variables and of the optimizer."""
+    variables = [keras.Variable(np.ones(gradient.shape, "float32")) for gradient in gradients[0]]
+    optimizer.build(variables)
+    for update in gradients:
+        optimizer.apply([ops.convert_to_tensor(gradient) for gradient in update], variables)
+    return [numbers(variable.value) for variable in [*variables, *optimizer.variables]]
+
+
+OPTIONS = [
+    {},
+    {"beta_1": 0.8, "beta_2": 0.98, "epsilon": 1e-3},
+    {"gradient_accumulation_steps": 2},
+    {"weight_decay": 0.1, "clipnorm": 0.5, "use_ema": True},
+    {"amsgrad": True},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_it_updates_as_keras_adam_does(gradients, options):
+    ours = updated(Adam(0.01, **options), gradients)
+    theirs = updated(keras.optimizers.Adam(0.01, **options), gradients)
+    for our, their in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(our, their, rtol=1e-5, atol=1e-7)
+    assert not np.allclose(ours[0], 1.0)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="one operation a variable is for TensorFlow")
+def test_a_gradient_of_few_rows_updates_as_a_whole_one():
+    import tensorflow as tf
+
+    def train(optimizer, gradient):
+        table = keras.Variable(np.ones((5, 2), "float32"))
+        optimizer.build([table])
+        optimizer.apply([gradient], [table])
+        return numbers(table.value)
+
+    # Row 1 twice, as for a token that stands twice in a batch.
+    rows = tf.IndexedSlices(tf.constant([[1.0, 2.0], [3.0, 4.0]]), tf.constant([1, 1]), [5, 2])
+    np.testing.assert_allclose(
+        train(Adam(0.1), rows),
+        train(keras.optimizers.Adam(0.1), tf.convert_to_tensor(rows)),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="one operation a variable is for TensorFlow")
+def test_it_updates_the_copies_of_several_devices():
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        variable, optimizer = keras.Variable(np.ones(3, "float32")), Adam(0.1)
+        optimizer.build([variable])
+
+    @tf.function
+    def update():
+        strategy.run(lambda: optimizer.apply([tf.constant([1.0, 2.0, 3.0])], [variable]))
+
+    update()
+    np.testing.assert_allclose(numbers(variable.value), [0.9, 0.9, 0.9], rtol=1e-5)
+
+
+def test_config_round_trip():
+    optimizer = Adam(0.02, beta_1=0.7, epsilon=1e-4)
+    copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(copy) is Adam
+    assert copy.get_config() == optimizer.get_config()
+
+
+def test_both_branches_of_equation_3_meet_at_the_peak():
+    assert np.isclose(rate_at(paper_adam(512), 4000), 512**-0.5 * 4000**-0.5)
+
+
+@pytest.mark.parametrize("step", [1, 2, 1999, 2000, 2001, 100_000, 300_000])
+def test_rate_of_each_step_is_equation_3(step):
+    optimizer = paper_adam(128, warmup_steps=2000)
+    assert np.isclose(rate_at(optimizer, step), equation_3(128, 2000, step), atol=0)
+
+
+def test_scale_multiplies_the_rate():
+    ours, papers = paper_adam(512, scale=3.0), paper_adam(512)
+    assert np.isclose(rate_at(ours, 17), 3 * rate_at(papers, 17), atol=0)
+
+
+def test_paper_adam_has_the_constants_of_section_5_3():
+    optimizer = paper_adam(512)
+    assert type(optimizer) is Adam
+    assert (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon) == (0.9, 0.98, 1e-9)
+
+
+def test_optimizer_config_round_trip_keeps_the_schedule():
+    optimizer = paper_adam(128, warmup_steps=50)
+    copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert np.isclose(rate_at(copy, 50), 128**-0.5 * 50**-0.5)
+
+
+def test_model_dim_must_be_positive():
+    with pytest.raises(ValueError, match=r"at least 1\. Received: model_dim=0\. Pass the width"):
+        paper_adam(0)
+
+
+@pytest.mark.parametrize("scale", [0.0, -2.0])
+def test_scale_must_be_above_zero(scale):
+    with pytest.raises(ValueError, match=r"above 0\. Received: scale="):
+        paper_adam(512, scale=scale)
+
+
+def test_paper_adam_needs_a_step_of_warmup():
+    with pytest.raises(ValueError, match=r"at least 1\. Received: warmup_steps=0\. The paper"):
+        paper_adam(512, warmup_steps=0)
