@@ -110,13 +110,13 @@ class SaveProgress(keras.callbacks.Callback):
         self.run.write_metrics(metrics)
         self._save(Position(epoch + 1, 0))
         self.stop_request.obey()
-        if time_is_up(metrics, self.settings.max_minutes):
+        if is_over(metrics, self.settings):
             self.model.stop_training = True
 
     def _save(self, position: Position, seconds: float = 0.0) -> None:
         self._check_finite()
         save_checkpoint(self.run, self.model, position, seconds)
-        wanted = epochs_wanted(self.run.read_metrics(), self.settings.average_checkpoints)
+        wanted = epochs_wanted(self.run.read_metrics(), self.settings)
         remove_other_checkpoints(self.run, position, self.settings.keep_checkpoints, wanted)
 
     def _check_finite(self) -> None:
@@ -149,18 +149,46 @@ def time_is_up(metrics: list[dict[str, Any]], max_minutes: float | None) -> bool
     return sum(seconds) + seconds[-1] > 60 * max_minutes
 
 
-def epochs_wanted(metrics: list[dict[str, Any]], average_checkpoints: int) -> list[int]:
-    """The epochs whose weights would make the model, if training ended now.
+def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> list[int]:
+    """The epochs whose weights would make the model, if training ended now, in their order.
 
     Args:
         metrics: A line for each epoch so far.
-        average_checkpoints: How many of the last epochs; 1 is the one epoch of the lowest
-            validation perplexity, the first of equals.
+        settings: How many epochs, and which: the last, or the best, of equals the first.
     """
     lines = [line for line in metrics if "epoch" in line]
-    if lines and average_checkpoints == 1:
-        lines = [min(lines, key=lambda line: line["val_perplexity"])]
-    return [line["epoch"] for line in lines[-average_checkpoints:]]
+    count = settings.average_checkpoints
+    if count == 1 or settings.average_epochs == "best":
+        lines = sorted(lines, key=lambda line: _badness(line, settings))[:count]
+    return sorted(line["epoch"] for line in lines[-count:])
+
+
+def is_over(metrics: list[dict[str, Any]], settings: TrainingSettings) -> bool:
+    """Whether no epoch is to follow those that the metrics tell of.
+
+    All that decides is in the metrics, so a training that is taken up again decides the same.
+    """
+    num_epochs = sum("epoch" in line for line in metrics)
+    return (
+        num_epochs >= settings.epochs
+        or time_is_up(metrics, settings.max_minutes)
+        or _is_hopeless(metrics, settings)
+    )
+
+
+def _is_hopeless(metrics: list[dict[str, Any]], settings: TrainingSettings) -> bool:
+    """Whether the best epoch lies as far back as early stopping allows."""
+    lines = [line for line in metrics if "epoch" in line]
+    if settings.early_stopping_epochs is None or not lines:
+        return False
+    best = min(lines, key=lambda line: _badness(line, settings))
+    return lines[-1]["epoch"] - best["epoch"] >= settings.early_stopping_epochs
+
+
+def _badness(line: dict[str, Any], settings: TrainingSettings) -> float:
+    """What a better epoch has less of."""
+    value = line[settings.monitor]
+    return -value if settings.monitor == "val_bleu" else value
 
 
 def cut_metrics(run: RunFolder, epochs_done: int) -> None:

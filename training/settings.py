@@ -113,10 +113,20 @@ class TrainingSettings:
     keep_checkpoints: int = _setting(
         2, "How many of the last checkpoints are kept to resume from.", minimum=1
     )
+    validation_bleu: bool = _setting(
+        False, "Translate the validation text greedily after each epoch, and log its BLEU."
+    )
+    monitor: Literal["val_perplexity", "val_bleu"] = _setting(
+        "val_perplexity", "What tells a better epoch from a worse one."
+    )
+    early_stopping_epochs: int | None = _setting(
+        None, "Stop after so many epochs in a row without a better one; null never does.", minimum=1
+    )
     average_checkpoints: int = _setting(
-        5,
-        "Last epochs whose weights are averaged at the end; 1 keeps the best validation epoch.",
-        minimum=1,
+        5, "Epochs whose weights are averaged at the end; 1 keeps the best one.", minimum=1
+    )
+    average_epochs: Literal["last", "best"] = _setting(
+        "last", "Whether the last epochs are averaged, or the best ones by `monitor`."
     )
 
     beam_size: int = _setting(4, "Beams of the search; 1 is greedy.", minimum=1)
@@ -134,6 +144,11 @@ class TrainingSettings:
                 "max_length must be at most max_positions where positions are learned. Received:"
                 f" max_length={self.max_length}, max_positions={self.max_positions}. Choose"
                 f" max_positions={self.max_length} or position_encoding=sinusoidal."
+            )
+        if self.monitor == "val_bleu" and not self.validation_bleu:
+            raise ValueError(
+                "monitor must be val_perplexity unless validation_bleu is true. Received:"
+                " monitor=val_bleu, validation_bleu=false. Choose validation_bleu=true."
             )
         self.model_config(self.vocabulary_size)
 

@@ -104,7 +104,7 @@ def _train_model(run: RunFolder, record: RunRecord) -> None:
     cut_metrics(run, progress.position.epoch)
     _announce(model, tokenizer, progress.position)
     with _full_disk_is_named(run):
-        _fit(run, settings, model, batches, validation, progress)
+        _fit(run, settings, model, tokenizer, batches, validation, progress)
     _finish(run, settings, model, validation)
 
 
@@ -171,6 +171,7 @@ def _fit(
     run: RunFolder,
     settings: TrainingSettings,
     model,
+    tokenizer: "SubwordTokenizer",
     batches: "PairBatches",
     validation,
     progress: "Progress",
@@ -179,11 +180,14 @@ def _fit(
     import keras
 
     from keras_transformer.callbacks import TokensPerSecond
-    from training.progress import SaveProgress, StopRequest, time_is_up
+    from training.progress import SaveProgress, StopRequest, is_over
+    from training.validation_bleu import ValidationBleu
 
     stop_request = StopRequest()
+    quality = [ValidationBleu(settings, tokenizer)] if settings.validation_bleu else []
     callbacks = [
         TokensPerSecond(),
+        *quality,
         keras.callbacks.TensorBoard(str(run.logs_path), write_graph=False, profile_batch=0),
         SaveProgress(run, settings, progress, stop_request),
     ]
@@ -205,7 +209,7 @@ def _fit(
             model.evaluate(validation.take(1), verbose=0)  # makes the metrics, which are set then
             fit(batches.dataset(epoch, batch), epoch, epoch + 1)
             epoch += 1
-        if epoch < settings.epochs and not time_is_up(run.read_metrics(), settings.max_minutes):
+        if not is_over(run.read_metrics(), settings):
             fit(batches.dataset(epoch), epoch, settings.epochs)
 
 
@@ -229,7 +233,7 @@ def _finish(run: RunFolder, settings: TrainingSettings, model, validation) -> No
     from training.progress import epochs_wanted
 
     metrics = run.read_metrics()
-    wanted = epochs_wanted(metrics, settings.average_checkpoints)
+    wanted = epochs_wanted(metrics, settings)
     epochs = []
     weights = average_weights(_readable_weights(run, model, wanted, epochs))
     for variable, array in zip(model.weights, weights, strict=True):

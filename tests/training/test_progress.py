@@ -12,15 +12,49 @@ from training.progress import SaveProgress, StopRequest
 from training.run_folder import Position, RunFolder
 from training.settings import TrainingSettings
 
+PERPLEXITIES = {1: 9.0, 2: 4.0, 3: 5.0, 4: 4.0}
+METRICS = [
+    {"epoch": epoch, "val_perplexity": perplexity, "val_bleu": 10.0 * epoch, "seconds": 1.0}
+    for epoch, perplexity in PERPLEXITIES.items()
+]
+
 
 @pytest.mark.parametrize(
-    ("average_checkpoints", "epochs"), [(1, [2]), (2, [3, 4]), (4, [1, 2, 3, 4]), (9, [1, 2, 3, 4])]
+    ("settings", "epochs"),
+    [
+        ({"average_checkpoints": 1}, [2]),
+        ({"average_checkpoints": 2}, [3, 4]),
+        ({"average_checkpoints": 4}, [1, 2, 3, 4]),
+        ({"average_checkpoints": 9}, [1, 2, 3, 4]),
+        ({"average_checkpoints": 2, "average_epochs": "best"}, [2, 4]),
+        ({"average_checkpoints": 3, "average_epochs": "best"}, [2, 3, 4]),
+        ({"average_checkpoints": 9, "average_epochs": "best"}, [1, 2, 3, 4]),
+        ({"average_checkpoints": 1, "monitor": "val_bleu", "validation_bleu": True}, [4]),
+    ],
 )
-def test_the_last_epochs_or_the_best_one_make_the_model(average_checkpoints, epochs):
-    perplexities = {1: 9.0, 2: 4.0, 3: 5.0, 4: 4.0}
-    metrics = [{"epoch": e, "val_perplexity": p} for e, p in perplexities.items()]
-    metrics.append({"final": True, "val_perplexity": 1.0})
-    assert progress.epochs_wanted(metrics, average_checkpoints) == epochs
+def test_the_last_epochs_or_the_best_ones_make_the_model(settings, epochs):
+    metrics = [*METRICS, {"final": True, "val_perplexity": 1.0}]
+    assert progress.epochs_wanted(metrics, TrainingSettings(**settings)) == epochs
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_epochs", "is_over"),
+    [
+        ({}, 4, False),
+        ({"epochs": 4}, 3, False),
+        ({"epochs": 4}, 4, True),
+        ({"early_stopping_epochs": 2}, 3, False),
+        ({"early_stopping_epochs": 2}, 4, True),  # epoch 4 is as good as epoch 2, not better
+        ({"early_stopping_epochs": 3}, 4, False),
+        ({"early_stopping_epochs": 1}, 0, False),
+        ({"early_stopping_epochs": 1, "monitor": "val_bleu", "validation_bleu": True}, 4, False),
+        ({"max_minutes": 0.084}, 4, False),  # a fifth second ends just in time
+        ({"max_minutes": 0.07}, 4, True),
+    ],
+)
+def test_training_is_over_when_epochs_time_or_hope_are_used_up(settings, num_epochs, is_over):
+    settings = TrainingSettings(**{"epochs": 9, **settings})
+    assert progress.is_over(METRICS[:num_epochs], settings) == is_over
 
 
 @pytest.mark.parametrize(

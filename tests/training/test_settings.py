@@ -43,9 +43,10 @@ def test_the_config_of_the_papers_model_gives_that_row_of_table_3(name):
     assert settings.model_config(37_000) == getattr(TransformerConfig, name)(37_000)
 
 
-def test_the_multi30k_config_is_the_tiny_model():
+def test_the_multi30k_config_is_the_tiny_model_in_pre_norm_with_less_dropout():
     settings = make_settings(read_settings_file(CONFIGS / "multi30k_tiny.yaml"))
-    assert settings.model_config(10_000) == TransformerConfig.tiny(10_000)
+    tiny = TransformerConfig.tiny(10_000, normalize_first=True, dropout=0.2)
+    assert settings.model_config(10_000) == tiny
 
 
 def test_values_take_the_type_of_their_setting(tmp_path):
@@ -104,6 +105,7 @@ def test_a_settings_file_that_is_not_utf_8_is_named(tmp_path):
     [
         ({"model_dim": 10, "num_heads": 3}, "model_dim must be a multiple of num_heads"),
         ({"position_encoding": "learned", "max_positions": 100}, "max_length must be at most"),
+        ({"monitor": "val_bleu"}, "monitor must be val_perplexity unless validation_bleu"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(values, message):

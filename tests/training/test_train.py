@@ -124,6 +124,15 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert ours == theirs
 
 
+def test_epochs_can_be_judged_by_bleu(train_arguments, tmp_path):
+    more = ["--validation-bleu", "true", "--monitor", "val_bleu", "--average-checkpoints", "1"]
+    assert train(train_arguments, tmp_path / "run", *more) == 0
+    *epochs, final = RunFolder(tmp_path / "run").read_metrics()
+    scores = [line["val_bleu"] for line in epochs]
+    assert all(0 <= score <= 100 for score in scores)
+    assert final["epochs"] == [1 + scores.index(max(scores))]
+
+
 def test_a_training_whose_time_is_up_ends_with_the_epochs_it_has(train_arguments, tmp_path):
     run = tmp_path / "run"
     assert train(train_arguments, run, "--max-minutes", "0.00001") == 0

@@ -1,0 +1,55 @@
+"""Benchmarks are run by hand; here, that they count right and print what they promise."""
+
+import json
+
+import pytest
+
+from keras_transformer.config import TransformerConfig
+from training.benchmark import forward_flops, main
+from training.command import run_command
+
+
+def test_operations_of_one_pass_are_those_of_every_product():
+    config = TransformerConfig(
+        vocabulary_size=100, num_layers=2, model_dim=8, feed_forward_dim=12, num_heads=2
+    )
+    projections = 4 * 8 * 8  # of one position: query, key, value and output
+    feed_forward = 2 * 8 * 12
+    encoder = 5 * (projections + feed_forward) + 2 * 5 * 5 * 8
+    self_attention = 3 * projections + 2 * 3 * 3 * 8
+    cross_attention = 3 * (projections // 2) + 5 * (projections // 2) + 2 * 3 * 5 * 8
+    decoder = self_attention + cross_attention + 3 * feed_forward
+    multiply_adds = 7 * (2 * (encoder + decoder) + 3 * 8 * 100)
+    assert forward_flops(config, batch=7, source_length=5, target_length=3) == 2 * multiply_adds
+
+
+def test_heads_of_another_width_count_with_it():
+    wide = TransformerConfig(
+        vocabulary_size=5, num_layers=1, model_dim=8, feed_forward_dim=1, num_heads=2, value_dim=9
+    )
+    plain = TransformerConfig(
+        vocabulary_size=5, num_layers=1, model_dim=8, feed_forward_dim=1, num_heads=2
+    )
+    # Three attentions over one position: values, their sum, and the way out of the heads.
+    more = 3 * 2 * (9 - 4) * (8 + 1 + 8)
+    assert forward_flops(wide, 1, 1, 1) - forward_flops(plain, 1, 1, 1) == 2 * more
+
+
+def test_training_is_measured_in_one_line_of_json(capfd):
+    small = ["--batch=2", "--source-length=3", "--target-length=4", "--vocabulary-size=50"]
+    assert run_command(main, ["train", *small, "--steps=2", "--repeats=3"]) == 0
+    [line] = capfd.readouterr().out.splitlines()
+    measured = json.loads(line)
+    assert measured["task"] == "train"
+    assert (measured["batch"], measured["source_length"], measured["target_length"]) == (2, 3, 4)
+    assert measured["step_ms_min"] <= measured["step_ms"] <= measured["step_ms_max"]
+    expected = 2 * (3 + 4) / (measured["step_ms"] / 1000)
+    assert measured["tokens_per_second"] == pytest.approx(expected, rel=0.02)
+    assert 0 < measured["share_of_peak"] < 1
+    assert measured["first_step_seconds"] > 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["trian"], ["--preset", "tiny"]])
+def test_what_is_to_be_measured_must_be_said(arguments, capfd):
+    assert run_command(main, arguments) == 2
+    assert "must say what to measure" in capfd.readouterr().err
