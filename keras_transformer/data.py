@@ -7,7 +7,6 @@ a function of (seed, epoch), so that a training run can be broken off and gone o
 Axis words: batch = pairs of one batch, source_length and target_length = sub-words of the longest.
 """
 
-import functools
 import gzip
 import itertools
 import logging
@@ -391,20 +390,20 @@ class PairBatches:
         import tensorflow as tf
 
         _check_at_least(0, first_epoch=first_epoch, first_batch=first_batch)
-        if first_batch:
-            source = functools.partial(self._rest_of_epoch, first_epoch, first_batch)
-        else:
-            source = _EpochCounter(self, first_epoch)
-        ids = tf.TensorSpec((None, None), tf.int32)
-        dataset = tf.data.Dataset.from_generator(
-            source, output_signature=({"source_ids": ids, "target_ids": ids}, ids)
-        )
-        cardinality = len(self) - first_batch
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(cardinality))
-        return dataset.prefetch(2) if cardinality >= _FEWEST_BATCHES_TO_PREFETCH else dataset
+        reader = _EpochReader(self, first_epoch)
 
-    def _rest_of_epoch(self, number: int, first_batch: int) -> Iterator[Batch]:
-        return map(self._batch, self.plan(number)[first_batch:])
+        def read(index):
+            ids = tf.numpy_function(reader.batch, [index], [tf.int32] * 3)
+            for side in ids:
+                side.set_shape((None, None))
+            source_ids, target_ids, labels = ids
+            return {"source_ids": source_ids, "target_ids": target_ids}, labels
+
+        # Not Dataset.from_generator: TensorFlow then tells malloc to hand memory back to the
+        # system all the time, and each step of the training is paid for new pages.
+        dataset = tf.data.Dataset.range(first_batch, len(self)).map(read)
+        num_batches = len(self) - first_batch
+        return dataset.prefetch(2) if num_batches >= _FEWEST_BATCHES_TO_PREFETCH else dataset
 
     def _lengths(self) -> tuple[np.ndarray, np.ndarray]:
         """End ids included."""
@@ -461,19 +460,20 @@ def pair_batches(
     return batches.dataset(first_epoch)
 
 
-class _EpochCounter:
-    """Called for an iteration, yields the batches of the first epoch that is not done."""
+class _EpochReader:
+    """Batches by their number within the epoch; after the last comes the next epoch."""
 
     def __init__(self, batches: PairBatches, first_epoch: int):
         self._batches = batches
         self._epoch = first_epoch
+        self._plan = batches.plan(first_epoch)
 
-    def __call__(self) -> Iterator[Batch]:
-        epoch = self._epoch
-        for index, batch in enumerate(self._batches.epoch(epoch), start=1):
-            if index == len(self._batches):  # now, because nothing asks for what follows the last
-                self._epoch = epoch + 1
-            yield batch
+    def batch(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        inputs, labels = self._batches._batch(self._plan[index])
+        if index == len(self._batches) - 1:
+            self._epoch += 1
+            self._plan = self._batches.plan(self._epoch)
+        return inputs["source_ids"], inputs["target_ids"], labels
 
 
 def _check_at_least(least: int, **settings: int) -> None:

@@ -120,7 +120,7 @@ class Translator:
             settings["beam_size"] = beam_size
         if length_penalty is not None:
             settings["length_penalty"] = length_penalty
-        model = _read_model(Path(run) / "model.keras")
+        model = read_model(Path(run) / "model.keras")
         tokenizer = SubwordTokenizer.load(Path(run) / "tokenizer.model")
         try:
             return cls(model, tokenizer, **settings)
@@ -354,7 +354,12 @@ def _number(settings: dict, name: str, *types: type):
     return value
 
 
-def _read_model(path: Path) -> keras.Model:
+def read_model(path: Path) -> keras.Model:
+    """The model of a finished run, not compiled.
+
+    Raises:
+        InputError: If the file is missing, damaged or no model.
+    """
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds for files that are cut or foreign

@@ -43,6 +43,10 @@ class TrainingSettings:
     validation_source: str | None = _setting(None, "Source sentences to validate on.")
     validation_target: str | None = _setting(None, "Their translations, line by line.")
 
+    initial_run: str | None = _setting(
+        None,
+        "A finished run to start from: its tokenizer and its weights, for a model of its size.",
+    )
     vocabulary_size: int = _setting(
         37_000, "Sub-words shared by both languages, the four special ids included.", minimum=5
     )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from training.command import FULL_DISK, import_tensorflow, parse, run_command
+from training.command import FULL_DISK, InputError, import_tensorflow, parse, run_command
 from training.run_folder import Position, RunFolder, RunRecord, claim, replacing
 from training.settings import (
     SETTING_NAMES,
@@ -82,6 +82,10 @@ def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> "SubwordToken
     keras.config.set_dtype_policy(settings.dtype_policy)
     if run.tokenizer_path.exists():
         return SubwordTokenizer.load(run.tokenizer_path)
+    if settings.initial_run is not None:
+        initial_run = RunFolder(settings.initial_run)
+        initial_run.check_finished()
+        return SubwordTokenizer.load(initial_run.tokenizer_path)
     return SubwordTokenizer.train(
         [settings.train_source, settings.train_target],
         vocabulary_size=settings.vocabulary_size,
@@ -90,13 +94,15 @@ def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> "SubwordToken
 
 
 def _train_model(run: RunFolder, record: RunRecord) -> None:
-    from training.checkpoints import restore_latest
+    from training.checkpoints import START, restore_latest
     from training.progress import cut_metrics
 
     settings = record.settings
     tokenizer = _make_tokenizer(run, settings)
     model = _compiled_model(settings, tokenizer.vocabulary_size)
     progress = restore_latest(run, model)
+    if settings.initial_run is not None and progress.position == START:
+        _set_initial_weights(model, RunFolder(settings.initial_run))
     batches = _batches(settings, tokenizer)
     validation = _validation_batches(settings, tokenizer)
     # Only now: a start that fails leaves no folder that insists on its settings.
@@ -106,6 +112,26 @@ def _train_model(run: RunFolder, record: RunRecord) -> None:
     with _full_disk_is_named(run):
         _fit(run, settings, model, tokenizer, batches, validation, progress)
     _finish(run, settings, model, validation)
+
+
+def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:
+    """Gives the model the weights of a finished run.
+
+    Raises:
+        InputError: If that run's model is of another size.
+    """
+    from keras_transformer.translator import read_model
+
+    initial = read_model(initial_run.model_path)
+    shapes = [weight.shape for weight in model.weights]
+    initial_shapes = [weight.shape for weight in initial.weights]
+    if shapes != initial_shapes:
+        raise InputError(
+            f"{initial_run.path}: the initial run must hold a model of the same size. Received:"
+            f" {initial.count_params():,} parameters there, {model.count_params():,} here. Give"
+            " the model's settings as in that run's config.yaml."
+        )
+    model.set_weights(initial.get_weights())
 
 
 def _write_beginning(run: RunFolder, record: RunRecord, tokenizer: "SubwordTokenizer") -> None:

@@ -124,6 +124,32 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert ours == theirs
 
 
+def test_a_finished_run_can_be_trained_on_with_other_settings(
+    finished_run, train_arguments, tmp_path, capfd
+):
+    more = ["--initial-run", str(finished_run), "--epochs=1", "--seed=9"]
+    slow = ["--peak-learning-rate=1e-9"]  # so slow that the weights stay as they come
+    assert train(train_arguments, tmp_path / "run", *more, *slow) == 0
+    *_, initial = RunFolder(finished_run).read_metrics()
+    *_, final = RunFolder(tmp_path / "run").read_metrics()
+    assert final["val_perplexity"] == pytest.approx(initial["val_perplexity"], rel=1e-4)
+    tokenizers = [
+        (run / "tokenizer.model").read_bytes() for run in (finished_run, tmp_path / "run")
+    ]
+    assert tokenizers[0] == tokenizers[1]
+
+    capfd.readouterr()
+    assert train(train_arguments, tmp_path / "other", *more, "--num-layers=2") == 1
+    assert "the initial run must hold a model of the same size" in one_line(capfd)
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_initial_run_that_is_none_is_one_line(train_arguments, tmp_path, capfd):
+    more = ["--initial-run", str(tmp_path / "absent")]
+    assert train(train_arguments, tmp_path / "run", *more) == 1
+    assert "a finished run must hold config.yaml. Received: none" in one_line(capfd)
+
+
 def test_epochs_can_be_judged_by_bleu(train_arguments, tmp_path):
     more = ["--validation-bleu", "true", "--monitor", "val_bleu", "--average-checkpoints", "1"]
     assert train(train_arguments, tmp_path / "run", *more) == 0
