@@ -7,7 +7,7 @@ turned into tensors.
 from keras_transformer.averaging import average_weights
 from keras_transformer.callbacks import TokensPerSecond
 from keras_transformer.config import TransformerConfig
-from keras_transformer.data import PairBatches, pair_batches
+from keras_transformer.data import Corpus, PairBatches, PairStream, pair_batches, sample_pairs
 from keras_transformer.decoding.beam import beam_search
 from keras_transformer.decoding.greedy import greedy_search
 from keras_transformer.decoding.hypotheses import Hypotheses
@@ -44,6 +44,7 @@ __all__ = [
     "Adam",
     "AddAndNorm",
     "AttentionWeights",
+    "Corpus",
     "DecoderBlock",
     "DecodingState",
     "EncoderBlock",
@@ -55,6 +56,7 @@ __all__ = [
     "MultiHeadCrossAttention",
     "MultiHeadSelfAttention",
     "PairBatches",
+    "PairStream",
     "Perplexity",
     "PositionalEmbedding",
     "SubwordTokenizer",
@@ -74,5 +76,6 @@ __all__ = [
     "padding_mask",
     "pair_batches",
     "paper_adam",
+    "sample_pairs",
     "scaled_dot_product_attention",
 ]

@@ -5,6 +5,7 @@ Shapes: batch = lines, length = sub-words of a line.
 
 import io
 import itertools
+import math
 import numbers
 import os
 import re
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Union
 
 import sentencepiece
 
-from keras_transformer.data import describe_os_error, read_lines
+from keras_transformer.data.lines import describe_os_error, read_lines
 from keras_transformer.errors import InputError
+from keras_transformer.sampling import subword_sampler
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -70,6 +72,7 @@ class SubwordTokenizer:
         self._processor = _processor(serialized_model)
         self._serialized_model = serialized_model
         self._graph_tokenizer = None
+        self._sampler = None
 
     @classmethod
     def train(
@@ -168,10 +171,40 @@ class SubwordTokenizer:
         try:
             return self._processor.encode(text if isinstance(text, str) else list(text))
         except (RuntimeError, TypeError) as error:
+            raise _text_error(text) from error
+
+    def sample(self, lines: Sequence[str], rate: float, *, seed: int) -> list[list[int]]:
+        """Splits each of several lines into ids in a way left to chance, for training.
+
+        A model that has seen a word split in several ways learns what its parts mean. The same
+        lines with the same seed are split in the same way, in any process; `decode` gives back the
+        same text as without chance. See `keras_transformer.sampling`.
+
+        Args:
+            lines: The lines.
+            rate: For byte-pair encoding, with which probability each possible join is left out, 0
+                to 1; 1 leaves single characters. For unigram models, the exponent of a split's
+                probability, above 0: the lower, the more the splits differ. 0.1 suits both.
+            seed: Which splits, from 0.
+
+        Returns:
+            A list with the ids of each line, without start and end ids.
+
+        Raises:
+            InputError: A setting is out of range, or a line has half of a surrogate pair.
+        """
+        if not 0 < rate < math.inf or seed < 0:
             raise InputError(
-                "text must be a string, or strings, that UTF-8 can write. "
-                f"Received: text={text!a:.200}. Pass str without half surrogate pairs."
-            ) from error
+                "rate must be greater than 0, and seed at least 0. "
+                f"Received: rate={rate}, seed={seed}. Choose for example rate=0.1, seed=0."
+            )
+        sampler = self._sampler
+        if sampler is None or sampler.rate != rate:
+            sampler = self._sampler = subword_sampler(self._processor, rate)
+        try:
+            return sampler.sample(lines, seed)
+        except UnicodeEncodeError as error:
+            raise _text_error(lines) from error
 
     def decode(self, token_ids: Sequence[int] | Sequence[Sequence[int]]) -> str | list[str]:
         """Joins ids into a line, or each of several lists of ids into lines.
@@ -352,6 +385,13 @@ def _training_error(message: str, vocabulary_size: int) -> InputError:
     return InputError(
         f"SentencePiece must be able to learn from the text. {received}, and it says: {message!r}. "
         "Check the text and the settings."
+    )
+
+
+def _text_error(text) -> InputError:
+    return InputError(
+        "text must be a string, or strings, that UTF-8 can write. "
+        f"Received: text={text!a:.200}. Pass str without half surrogate pairs."
     )
 
 

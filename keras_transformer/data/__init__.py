@@ -1,0 +1,30 @@
+"""Text pairs -> token-budget batches of few shapes, from memory or streamed.
+
+`lines` and `corpus` read text, `filters` leaves pairs out, `token_lines` holds ids, `plan` groups
+pairs into batches, `batches` and `stream` make epochs of them, `read_ahead` does so in a thread,
+and `dataset` and `from_files` make what `model.fit` takes.
+"""
+
+from keras_transformer.data.batches import PairBatches
+from keras_transformer.data.corpus import Corpus, sample_pairs
+from keras_transformer.data.from_files import pair_batches
+from keras_transformer.data.lines import describe_os_error, read_lines, read_pairs
+from keras_transformer.data.plan import PlannedBatch, length_grid, plan_batches
+from keras_transformer.data.stream import PairStream
+from keras_transformer.data.token_lines import Batch, TokenLines
+
+__all__ = [
+    "Batch",
+    "Corpus",
+    "PairBatches",
+    "PairStream",
+    "PlannedBatch",
+    "TokenLines",
+    "describe_os_error",
+    "length_grid",
+    "pair_batches",
+    "plan_batches",
+    "read_lines",
+    "read_pairs",
+    "sample_pairs",
+]

@@ -1,0 +1,148 @@
+"""All pairs of a text in memory -> the batches of its epochs, in a repeatable order.
+
+A pair of lines is encoded once and kept as ids. The order is a function of (seed, epoch), so that
+a training run can be broken off and gone on with.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_transformer.data.dataset import epochs_dataset
+from keras_transformer.data.filters import PairFilter
+from keras_transformer.data.plan import PlannedBatch, plan_batches
+from keras_transformer.data.ranges import check_batch_settings
+from keras_transformer.data.token_lines import Batch, TokenLines, TokenPairs
+from keras_transformer.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from keras_transformer.tokenizer import SubwordTokenizer
+
+
+class PairBatches:
+    """The batches of a training text as NumPy arrays: what any Keras backend trains on.
+
+    Example, on JAX without TensorFlow:
+        >>> batches = PairBatches(*read_pairs("train.en", "train.de"), tokenizer)
+        >>> model.fit(batches.stream(), steps_per_epoch=len(batches), epochs=20)
+
+    Args:
+        source: The source lines.
+        target: The target lines, equally many.
+        tokenizer: Its ids are what the batches hold.
+        max_tokens: The most source tokens and the most target tokens of a batch, padding included.
+        seed: With the number of the epoch, decides the order.
+        shuffle: False gives the same order in each epoch, from short pairs to long ones.
+        max_length: The longest line that is kept, in tokens, end id included.
+        max_length_ratio: How many times as many tokens as the shorter side the longer one may
+            have, end ids not counted; None sets no limit.
+
+    Raises:
+        InputError: No pair is left to train on, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[str],
+        target: Sequence[str],
+        tokenizer: "SubwordTokenizer",
+        max_tokens: int = 4096,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        max_length: int = 256,
+        max_length_ratio: float | None = None,
+    ):
+        check_batch_settings(
+            max_tokens=max_tokens,
+            max_length=max_length,
+            max_length_ratio=max_length_ratio,
+            seed=seed,
+        )
+        _check_as_many(source, target)
+        self._max_tokens, self._seed, self._shuffle = max_tokens, seed, shuffle
+        self._start_id, self._end_id = tokenizer.start_id, tokenizer.end_id
+        wanted = PairFilter(min(max_length, max_tokens), max_length_ratio)
+        source, target = wanted.not_blank(source, target)
+        self._pairs = TokenPairs(
+            TokenLines.encode(source, tokenizer), TokenLines.encode(target, tokenizer)
+        )
+        self._kept = wanted.kept(*self._pairs.lengths)
+        wanted.report()
+        wanted.require_some()
+        self._latest_plan = (0, self.plan(0))
+
+    def __len__(self) -> int:
+        """The number of batches, the same in each epoch."""
+        return len(self._latest_plan[1])
+
+    @property
+    def num_pairs(self) -> int:
+        """The number of pairs in each epoch: those left out are not counted."""
+        return len(self._kept)
+
+    def plan(self, epoch: int) -> list[PlannedBatch]:
+        """Which pairs make which batch in an epoch; see `plan_batches`."""
+        source_lengths, target_lengths = self._pairs.lengths
+        plan = plan_batches(
+            source_lengths[self._kept],
+            target_lengths[self._kept],
+            self._max_tokens,
+            np.random.default_rng([self._seed, epoch]) if self._shuffle else None,
+        )
+        return [batch._replace(rows=self._kept[batch.rows]) for batch in plan]
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        """One batch of an epoch, both counted from 0.
+
+        Returns:
+            `({"source_ids", "target_ids"}, labels)`, int32 (batch, source_length), (batch,
+            target_length) and (batch, target_length). The source ends with the end id, target_ids
+            begin with the start id, labels are target_ids moved by one and end with the end id.
+        """
+        number, plan = self._latest_plan
+        if epoch != number:
+            plan = self.plan(epoch)
+            self._latest_plan = (epoch, plan)
+        return self._pairs.batch(plan[index], self._start_id, self._end_id)
+
+    def epoch(self, number: int, first_batch: int = 0) -> Iterator[Batch]:
+        """Yields the batches of an epoch; see `batch`.
+
+        Args:
+            number: The epoch, from 0.
+            first_batch: How many of its batches are left out, because they are done.
+        """
+        for index in range(first_batch, len(self)):
+            yield self.batch(number, index)
+
+    def stream(self, first_epoch: int = 0) -> Iterator[Batch]:
+        """Yields the batches of all epochs without end; see `epoch`."""
+        for number in itertools.count(first_epoch):
+            yield from self.epoch(number)
+
+    def dataset(self, first_epoch: int = 0, first_batch: int = 0) -> "tf.data.Dataset":
+        """The batches as a `tf.data.Dataset` of known cardinality, to hand to `model.fit`.
+
+        Each iteration that reaches its last batch is one epoch, and the next iteration is the next
+        epoch, in another order. An iteration that is broken off before (`fit` looks at one batch
+        before it starts) is not counted.
+
+        Args:
+            first_epoch: The number of the first epoch, from 0: where a training is taken up.
+            first_batch: How many batches of that epoch are done. If any, the dataset holds the
+                rest of that one epoch and no other.
+        """
+        return epochs_dataset(self.batch, len(self), first_epoch, first_batch)
+
+
+def _check_as_many(source: Sequence[str], target: Sequence[str]) -> None:
+    if len(source) != len(target):
+        raise InputError(
+            "source and target must have the same number of lines. "
+            f"Received: {len(source)} and {len(target)} lines. Pass lines that belong together."
+        )

@@ -1,0 +1,92 @@
+"""Which pairs are left out, and a count of them for each reason."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_transformer.errors import InputError
+
+_LOGGER = logging.getLogger("keras_transformer")
+
+
+class PairFilter:
+    """Leaves out pairs that teach nothing good, and counts them.
+
+    A blank side teaches to translate something to nothing; a long line costs memory; a side many
+    times as long as the other is seldom its translation.
+
+    Args:
+        longest: The longest line that is kept, in tokens, end id included.
+        max_length_ratio: How many times as many tokens as the shorter side the longer one may
+            have, end ids not counted; None sets no limit.
+    """
+
+    def __init__(self, longest: int, max_length_ratio: float | None = None):
+        self._longest, self._max_length_ratio = longest, max_length_ratio
+        self._reasons = ["with a blank side", f"longer than {longest} tokens"]
+        if max_length_ratio is not None:
+            self._reasons.append(f"one side more than {max_length_ratio:g} times the other")
+        self._left_out = Counter()
+        self.num_kept = 0
+
+    @property
+    def num_pairs(self) -> int:
+        """How many pairs have been looked at."""
+        return self.num_kept + self._left_out.total()
+
+    def not_blank(
+        self, source: Sequence[str], target: Sequence[str]
+    ) -> tuple[list[str], list[str]]:
+        """The pairs of lines of which no side is blank, before they are split into sub-words."""
+        pairs = zip(source, target, strict=True)
+        kept = [(one, other) for one, other in pairs if one.strip() and other.strip()]
+        self._left_out[self._reasons[0]] += len(source) - len(kept)
+        return [one for one, _ in kept], [other for _, other in kept]
+
+    def kept(self, source_lengths: np.ndarray, target_lengths: np.ndarray) -> np.ndarray:
+        """The numbers of the pairs to keep.
+
+        Args:
+            source_lengths: Int (pairs,), end ids included.
+            target_lengths: Int (pairs,), end ids included.
+
+        Returns:
+            Int (kept,), ascending.
+        """
+        longer = np.maximum(source_lengths, target_lengths)
+        kept = longer <= self._longest
+        self._left_out[self._reasons[1]] += int(np.count_nonzero(~kept))
+        if self._max_length_ratio is not None:
+            shorter = np.minimum(source_lengths, target_lengths)
+            even = longer - 1 <= self._max_length_ratio * (shorter - 1)
+            self._left_out[self._reasons[2]] += int(np.count_nonzero(kept & ~even))
+            kept &= even
+        self.num_kept += int(np.count_nonzero(kept))
+        return np.flatnonzero(kept)
+
+    def report(self, where: str = "", level: int = logging.WARNING) -> None:
+        """Logs a line for each reason for which pairs were left out.
+
+        Args:
+            where: What the line begins with.
+            level: How grave it is, as `logging` counts.
+        """
+        for reason, num_pairs in self._counts():
+            _LOGGER.log(level, "%s%d pairs are left out: %s.", where, num_pairs, reason)
+
+    def require_some(self, what: str = "the text") -> None:
+        """Raises an InputError if no pair was kept."""
+        if not self.num_kept:
+            left_out = ", ".join(f"{num_pairs} {reason}" for reason, num_pairs in self._counts())
+            raise InputError(
+                f"{what} must hold at least one pair that is kept. "
+                f"Received: {self.num_pairs} pairs, all left out: {left_out}. "
+                "Raise max_length, max_tokens or max_length_ratio, or check the text."
+            )
+
+    def _counts(self) -> list[tuple[str, int]]:
+        return [
+            (reason, self._left_out[reason]) for reason in self._reasons if self._left_out[reason]
+        ]

@@ -1,0 +1,151 @@
+r"""Text files -> lines: plain or .gz, lines that end at \n or \r\n, each fault with file and line.
+
+Whole files and endless streams are read by the same generators, so that both refuse the same.
+"""
+
+import gzip
+import itertools
+import os
+import zlib
+from collections.abc import Iterator
+from typing import Union
+
+from keras_transformer.errors import InputError
+
+PathName = Union[str, "os.PathLike[str]"]
+
+
+def read_lines(path: PathName) -> list[str]:
+    r"""Reads a text file, plain or .gz; lines end at \n or \r\n and nowhere else.
+
+    Args:
+        path: The file, in UTF-8.
+
+    Returns:
+        The lines without their ends. A line may be empty.
+
+    Raises:
+        InputError: The file can't be read, is cut short, is not UTF-8, holds a NUL byte, or holds
+            nothing but blank lines.
+    """
+    return list(iterate_lines(path))
+
+
+def read_pairs(source_path: PathName, target_path: PathName) -> tuple[list[str], list[str]]:
+    """Reads two files whose lines are translations of each other.
+
+    Args:
+        source_path: The source side; see `read_lines`.
+        target_path: The target side.
+
+    Returns:
+        The source lines and the target lines, equally many.
+
+    Raises:
+        InputError: A file is at fault, or they differ in their number of lines.
+    """
+    source, target = zip(*iterate_pairs(source_path, target_path), strict=True)
+    return list(source), list(target)
+
+
+def iterate_lines(path: PathName) -> Iterator[str]:
+    """`read_lines`, one line at a time, in little memory; faults come where they are met."""
+    number, only_blank = 0, True
+    for number, data in enumerate(_iterate_bytes(path), start=1):
+        line = _decode(data, path, number)
+        only_blank = only_blank and not line.strip()
+        yield line
+    if only_blank:
+        raise InputError(
+            f"{path}: must hold at least one line of text. "
+            f"Received: {f'{number} blank lines' if number else 'an empty file'}. "
+            "Check the path."
+        )
+
+
+def iterate_pairs(source_path: PathName, target_path: PathName) -> Iterator[tuple[str, str]]:
+    """`read_pairs`, one pair at a time; a file that ends first is noticed at its end."""
+    sides = iterate_lines(source_path), iterate_lines(target_path)
+    number = 0
+    for number, (source, target) in enumerate(itertools.zip_longest(*sides)):
+        if source is None or target is None:
+            longer = number + 1 + sum(1 for _ in itertools.chain(*sides))
+            num_lines = (number, longer) if source is None else (longer, number)
+            raise InputError(
+                f"{source_path} and {target_path} must have the same number of lines. "
+                f"Received: {num_lines[0]} and {num_lines[1]} lines. "
+                "Line n of one must be the translation of line n of the other."
+            )
+        yield source, target
+
+
+def iterate_columns(path: PathName, columns: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+    """The pairs of a file with a pair in each line, its sides separated by a tab.
+
+    Args:
+        path: The file, plain or .gz.
+        columns: Which columns hold the source and the target, counted from 1, in lines that may
+            have more. None: a line has two columns and no more.
+
+    Yields:
+        The source and the target of each line.
+
+    Raises:
+        InputError: The file is at fault, see `read_lines`, or a line has too few columns or, where
+            none are chosen, too many.
+    """
+    first, second = columns or (1, 2)
+    needed = max(first, second)
+    for number, line in enumerate(iterate_lines(path), start=1):
+        parts = line.split("\t")
+        if len(parts) < needed or (columns is None and len(parts) > needed):
+            raise InputError(
+                f"{path}:{number}: a line must have {'' if columns is None else 'at least '}"
+                f"{needed} columns, separated by tabs. Received: {len(parts)}. Name a second file "
+                "for the target, choose columns, as in Corpus(FILE, columns=(1, 2)), or repair "
+                "the line."
+            )
+        yield parts[first - 1], parts[second - 1]
+
+
+def describe_os_error(error: OSError) -> str:
+    """What went wrong with a file, in words: "No such file or directory"."""
+    return error.strerror or str(error)
+
+
+def unreadable(path: PathName, error: OSError) -> InputError:
+    """The error for a file that is missing or may not be read."""
+    return InputError(
+        f"{path}: must be a file that can be read. "
+        f"Received: {describe_os_error(error)}. Check the path."
+    )
+
+
+def _iterate_bytes(path: PathName) -> Iterator[bytes]:
+    r"""The lines of a file. A binary file ends them at \n alone, never at a lone \r."""
+    try:
+        with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
+            for line in file:
+                yield line.removesuffix(b"\n").removesuffix(b"\r") if line[-1:] == b"\n" else line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path}: must be a whole gzip file. Received: {error}. Copy or pack the file again."
+        ) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _decode(line: bytes, path: PathName, number: int) -> str:
+    if b"\0" in line:
+        raise InputError(
+            f"{path}:{number}: a line must be text in UTF-8. Received: a NUL byte. "
+            "Convert the file to UTF-8 (UTF-16 has NUL bytes), or remove the byte."
+        )
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}:{number}: a line must be valid UTF-8. "
+            f"Received: byte 0x{line[error.start]:02x} at byte {error.start + 1} of the line. "
+            "Convert the file to UTF-8."
+        ) from error

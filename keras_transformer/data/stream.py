@@ -1,0 +1,376 @@
+"""Texts of any size -> batches without end, in bounded memory and a repeatable order.
+
+Pairs are read in blocks. Part of each block is held back at random and mixed into the next ones,
+so that shuffling reaches over the borders of blocks; a thread prepares the next block while the
+present one is used. The order is a function of the seed and of nothing else, so that the batches
+behind the first n can be had again, by reading again and training nothing.
+"""
+
+import contextlib
+import functools
+import itertools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from keras_transformer.data.corpus import Corpus
+from keras_transformer.data.dataset import epochs_dataset
+from keras_transformer.data.filters import PairFilter
+from keras_transformer.data.plan import PlannedBatch, StreamPlan
+from keras_transformer.data.ranges import check_at_least, check_batch_settings
+from keras_transformer.data.read_ahead import read_ahead
+from keras_transformer.data.token_lines import Batch, TokenLines, TokenPairs
+from keras_transformer.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from keras_transformer.tokenizer import SubwordTokenizer
+
+# Pairs that are read and encoded at once.
+_PAIRS_PER_CHUNK = 8192
+
+# A block is this part of the buffer; the rest of the buffer is what is held back from blocks
+# before. Smaller blocks hold back more, and copy it more often.
+_BLOCKS_PER_BUFFER = 5
+
+# Batches that can be had again without reading again: fit looks at one before it starts, and
+# tf.data asks for a few more by then.
+_BATCHES_KEPT = 16
+
+
+class PairStream:
+    """The batches of texts of any size, without end: what `pair_batches` reads where it streams.
+
+    A text that ends begins again, with its files in another order. A text alone is a pass after
+    the other: all its pairs have come before the next pass begins, except those that were too few
+    for a batch of their shape, which come in the next pass. Of several texts, pairs are drawn by
+    weight, and the passes overlap.
+
+    How far shuffling reaches: of the pairs in the buffer, a fifth is given out with each block, so
+    that a pair comes on average as many pairs later than it was read as the buffer holds back,
+    four fifths of `buffer_pairs`, sometimes at once and sometimes much later. A text whose pass
+    is not larger than a block is shuffled as a whole.
+
+    Example, on JAX without TensorFlow:
+        >>> stream = PairStream([Corpus("*.en.gz", "*.de.gz")], tokenizer)
+        >>> model.fit(stream.batches(), steps_per_epoch=1000, epochs=20)
+
+    Args:
+        corpora: The texts.
+        tokenizer: Its ids are what the batches hold.
+        max_tokens: The most source tokens and the most target tokens of a batch, padding included.
+        seed: Decides the order, and how lines are split if that is left to chance.
+        shuffle: False reads the files in order, and gives out each block as it is read, from short
+            pairs to long ones.
+        max_length: The longest line that is kept, in tokens, end id included.
+        max_length_ratio: How many times as many tokens as the shorter side the longer one may
+            have, end ids not counted; None sets no limit.
+        sampling: At which rate lines are split in another way each time they come; see
+            `SubwordTokenizer.sample`. 0 splits them always in the same way.
+        buffer_pairs: How many pairs are held at once to be shuffled, as ids: 100 MB for 500,000
+            pairs of 25 sub-words a side. At most three times as much is in use.
+
+    Raises:
+        InputError: A file is missing, or a setting is out of range. Faults within files, and a
+            text of which no pair is kept, are raised when they are met.
+    """
+
+    def __init__(
+        self,
+        corpora: Sequence[Corpus],
+        tokenizer: "SubwordTokenizer",
+        max_tokens: int = 4096,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        max_length: int = 256,
+        max_length_ratio: float | None = None,
+        sampling: float = 0.0,
+        buffer_pairs: int = 500_000,
+    ):
+        check_batch_settings(
+            max_tokens=max_tokens,
+            max_length=max_length,
+            max_length_ratio=max_length_ratio,
+            seed=seed,
+        )
+        check_at_least(1, buffer_pairs=buffer_pairs)
+        _check_sampling(sampling)
+        for corpus in corpora:
+            corpus.files()  # names a missing file now, not in the middle of a training
+        self._settings = _Settings(
+            tuple(corpora),
+            tokenizer,
+            max_tokens,
+            seed,
+            shuffle,
+            min(max_length, max_tokens),
+            max_length_ratio,
+            sampling,
+            buffer_pairs,
+        )
+        self._recent = _RecentBatches(functools.partial(_batches, self._settings))
+
+    def batches(self, skip: int = 0) -> Iterator[Batch]:
+        """Yields batches without end, the same ones each time.
+
+        Args:
+            skip: How many batches to leave out at the beginning. They are read and planned all the
+                same, which takes as long as reading always does.
+
+        Yields:
+            What `PairBatches.batch` yields; all batches of one shape have equally many rows.
+
+        Raises:
+            InputError: A file is at fault, or no pair of a text is kept.
+        """
+        return _batches(self._settings, skip)
+
+    def epoch(self, number: int, first_batch: int = 0, *, num_batches: int) -> Iterator[Batch]:
+        """Yields the batches of an epoch, which is so many batches of the stream.
+
+        Epochs asked for one after the other are read once. One that was gone by, or that lies
+        ahead, is reached by reading again or on.
+
+        Args:
+            number: The epoch, from 0.
+            first_batch: How many of its batches are left out, because they are done.
+            num_batches: The number of batches of each epoch.
+        """
+        first = number * num_batches
+        for index in range(first + first_batch, first + num_batches):
+            yield self._recent.batch(index)
+
+    def dataset(
+        self, steps_per_epoch: int, first_epoch: int = 0, first_batch: int = 0
+    ) -> "tf.data.Dataset":
+        """The batches as a `tf.data.Dataset` of known cardinality, to hand to `model.fit`.
+
+        Each iteration that reaches its last batch is one epoch, and the next iteration goes on
+        behind it. An iteration that is broken off before is not counted.
+
+        Args:
+            steps_per_epoch: How many batches an epoch has.
+            first_epoch: The number of the first epoch, from 0: where a training is taken up.
+            first_batch: How many batches of that epoch are done. If any, the dataset holds the
+                rest of that one epoch and no other; the next dataset goes on where it ends.
+        """
+        check_at_least(1, steps_per_epoch=steps_per_epoch)
+
+        def batch(epoch, index):
+            return self._recent.batch(epoch * steps_per_epoch + index)
+
+        return epochs_dataset(batch, steps_per_epoch, first_epoch, first_batch)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The settings of a stream; `longest` is in tokens, end id included."""
+
+    corpora: tuple[Corpus, ...]
+    tokenizer: "SubwordTokenizer"
+    max_tokens: int
+    seed: int
+    shuffle: bool
+    longest: int
+    max_length_ratio: float | None
+    sampling: float
+    buffer_pairs: int
+
+
+class _Block(NamedTuple):
+    """Pairs that are given out together, and their batches."""
+
+    pairs: TokenPairs
+    plan: list[PlannedBatch]
+
+
+def _batches(settings: _Settings, skip: int) -> Iterator[Batch]:
+    """See `PairStream.batches`; no method, so that no thread holds what holds the thread."""
+    start_id, end_id = settings.tokenizer.start_id, settings.tokenizer.end_id
+    with contextlib.closing(read_ahead(_Blocks(settings).blocks)) as blocks:
+        for block in blocks:
+            for planned in block.plan[skip:]:
+                yield block.pairs.batch(planned, start_id, end_id)
+            skip = max(0, skip - len(block.plan))
+            del block
+
+
+class _RecentBatches:
+    """The batches of a stream by their number, for readers that now and then go back a little."""
+
+    def __init__(self, batches: Callable[[int], Iterator[Batch]]):
+        self._batches = batches
+        self._lock = threading.Lock()
+        self._go_to(0)
+
+    def batch(self, number: int) -> Batch:
+        """The batch of this number: one of the last few, the next, or one to be read for."""
+        with self._lock:
+            if not self._next - len(self._kept) <= number <= self._next:
+                self._go_to(number)
+            if number == self._next:
+                self._kept.append(next(self._stream))
+                self._next += 1
+            return self._kept[number - self._next]
+
+    def _go_to(self, number: int) -> None:
+        self._stream = self._batches(number)
+        self._next = number
+        self._kept = deque(maxlen=_BATCHES_KEPT)
+
+
+class _Blocks:
+    """Reads blocks of pairs, mixes each with what is held back, and plans its batches."""
+
+    def __init__(self, settings: _Settings):
+        self._settings = settings
+        self._readers = [_Reader(settings, number) for number in range(len(settings.corpora))]
+        self._plan = StreamPlan(settings.max_tokens, settings.longest)
+        weights = np.array([corpus.weight for corpus in settings.corpora])
+        self._shares = weights / weights.sum()
+
+    def blocks(self, is_stopped: Callable[[], bool]) -> Iterator[_Block]:
+        """Yields blocks until told to stop; see `read_ahead`."""
+        held = TokenPairs.concatenate([])
+        for number in itertools.count():
+            chunks = []
+            for chunk in self._read(self._block_pairs(number)):
+                if is_stopped():
+                    return
+                chunks.append(chunk)
+            block, held = self._mix(held, TokenPairs.concatenate(chunks), number)
+            del chunks
+            yield block
+            del block
+
+    def _block_pairs(self, number: int) -> int:
+        """How many pairs a block reads: few at first, so that training soon begins."""
+        most = -(-self._settings.buffer_pairs // _BLOCKS_PER_BUFFER)
+        enough_for_some_batches = max(_PAIRS_PER_CHUNK, 2 * self._settings.max_tokens)
+        return min(most, enough_for_some_batches * 2 ** min(number, 20))
+
+    def _read(self, num_pairs: int) -> Iterator[TokenPairs]:
+        """Yields about so many pairs in chunks; less at the end of a pass of a text alone."""
+        for reader, wanted in zip(self._readers, self._wanted(num_pairs), strict=True):
+            while wanted > 0:
+                num_lines, chunk = reader.read(min(wanted, _PAIRS_PER_CHUNK))
+                yield chunk
+                wanted -= num_lines
+                if reader.is_at_end and len(self._readers) == 1:
+                    return
+
+    def _wanted(self, num_pairs: int) -> list[int]:
+        """How many pairs of each text to read, so that those kept come to have their shares."""
+        kept = np.array([reader.num_kept for reader in self._readers])
+        missing = np.maximum(self._shares * (kept.sum() + num_pairs) - kept, 0)
+        return np.ceil(missing * (num_pairs / missing.sum())).astype(int).tolist()
+
+    def _mix(self, held: TokenPairs, read: TokenPairs, number: int) -> tuple[_Block, TokenPairs]:
+        """Gives out part of the pairs, in batches, and holds back the others."""
+        pairs = TokenPairs.concatenate([held, read])
+        source_lengths, target_lengths = pairs.lengths
+        self._plan.see(source_lengths[held.num_pairs :], target_lengths[held.num_pairs :])
+        rng = np.random.default_rng([self._settings.seed, number])
+        drawn, others = self._draw(pairs.num_pairs, read.num_pairs, rng)
+        plan, left_over = self._plan.fill(
+            source_lengths[drawn],
+            target_lengths[drawn],
+            rng if self._settings.shuffle else None,
+        )
+        rows = [np.zeros(0, int), *(drawn[batch.rows] for batch in plan)]
+        ends = np.cumsum([len(batch) for batch in rows])
+        plan = [
+            planned._replace(rows=np.arange(first, end))
+            for planned, first, end in zip(plan, ends[:-1], ends[1:], strict=True)
+        ]
+        held = pairs.take(np.concatenate([others, drawn[left_over]]))
+        return _Block(pairs.take(np.concatenate(rows)), plan), held
+
+    def _draw(self, num_pairs: int, num_read: int, rng) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of the pairs to give out now and of those to hold back, by chance."""
+        is_end = len(self._readers) == 1 and self._readers[0].is_at_end
+        if is_end or not self._settings.shuffle:
+            return np.arange(num_pairs), np.zeros(0, int)
+        most_held = self._settings.buffer_pairs * (_BLOCKS_PER_BUFFER - 1) // _BLOCKS_PER_BUFFER
+        num_drawn = max(-(-num_read // 2), num_pairs - most_held)
+        return tuple(np.split(rng.permutation(num_pairs), [num_drawn]))
+
+
+class _Reader:
+    """Reads a text pass after pass: pairs that are kept, as ids, and a report for each pass."""
+
+    def __init__(self, settings: _Settings, number: int):
+        self._settings, self._number = settings, number
+        self._corpus = settings.corpora[number]
+        self._num_kept_before = 0
+        self._begin_pass(0)
+
+    @property
+    def num_kept(self) -> int:
+        """How many pairs have been kept in all passes."""
+        return self._num_kept_before + self._filter.num_kept
+
+    def read(self, num_pairs: int) -> tuple[int, TokenPairs]:
+        """Reads on, at most to the end of the pass; behind it, the next pass begins.
+
+        Returns:
+            The number of pairs read, and those of them that are kept.
+        """
+        if self.is_at_end:
+            self._num_kept_before += self._filter.num_kept
+            self._begin_pass(self._pass + 1)
+        lines = list(itertools.islice(self._lines, num_pairs))
+        pairs = self._encode(lines)
+        self.is_at_end = len(lines) < num_pairs
+        if self.is_at_end:
+            self._report()
+        return len(lines), pairs
+
+    def _begin_pass(self, number: int) -> None:
+        files = self._corpus.files()
+        if self._settings.shuffle:
+            order = self._rng_seed(number).generate_state(1)
+            files = [files[place] for place in np.random.default_rng(order).permutation(len(files))]
+        self._pass, self.is_at_end, self._num_chunks = number, False, 0
+        self._lines = self._corpus.pairs(files)
+        self._filter = PairFilter(self._settings.longest, self._settings.max_length_ratio)
+
+    def _encode(self, lines: list[tuple[str, str]]) -> TokenPairs:
+        wanted = self._filter
+        sides = wanted.not_blank([one for one, _ in lines], [other for _, other in lines])
+        seeds = self._rng_seed(self._pass, self._num_chunks + 1).generate_state(2)
+        self._num_chunks += 1
+        pairs = TokenPairs(*map(self._encode_side, sides, seeds.tolist()))
+        return pairs.take(wanted.kept(*pairs.lengths))
+
+    def _encode_side(self, lines: list[str], seed: int) -> TokenLines:
+        tokenizer, rate = self._settings.tokenizer, self._settings.sampling
+        if rate:
+            return TokenLines.of(tokenizer.sample(lines, rate, seed=seed))
+        return TokenLines.encode(lines, tokenizer)
+
+    def _rng_seed(self, *what: int) -> np.random.SeedSequence:
+        return np.random.SeedSequence([self._settings.seed, self._number], spawn_key=what)
+
+    def _report(self) -> None:
+        """Says what the pass has left out: as a warning once, later only for who asks."""
+        self._filter.require_some(str(self._corpus))
+        self._filter.report(
+            f"{self._corpus}, pass {self._pass + 1}, {self._filter.num_pairs} pairs: ",
+            logging.INFO if self._pass else logging.WARNING,
+        )
+
+
+def _check_sampling(sampling: float) -> None:
+    if not 0 <= sampling < np.inf:
+        raise InputError(
+            "sampling must be at least 0. "
+            f"Received: sampling={sampling}. Choose for example 0.1, or 0 for none."
+        )

@@ -1,0 +1,147 @@
+"""The ids of many lines in flat arrays, and arrays of batches made of them.
+
+Axis words: batch = pairs of one batch, source_length and target_length = sub-words of the longest.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from keras_transformer.data.plan import PlannedBatch
+
+if TYPE_CHECKING:
+    from keras_transformer.tokenizer import SubwordTokenizer
+
+Batch = tuple[dict[str, np.ndarray], np.ndarray]
+
+# Lines encoded by one call of the tokenizer: enough to be fast, few enough to stay small.
+_LINES_PER_CALL = 8192
+
+
+@dataclass(frozen=True)
+class TokenLines:
+    """The ids of many lines in one flat array, which holds millions of lines in little memory.
+
+    Attributes:
+        ids: Int32 (total,), the ids of all lines one after the other, without start and end ids.
+        offsets: Int64 (lines + 1,), where each line begins in `ids`, and the total.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def encode(cls, lines: Sequence[str], tokenizer: "SubwordTokenizer") -> "TokenLines":
+        """Encodes lines, many at a time."""
+        starts = range(0, len(lines), _LINES_PER_CALL)
+        calls = (tokenizer.encode(lines[start : start + _LINES_PER_CALL]) for start in starts)
+        return cls.concatenate([cls.of(encoded) for encoded in calls])
+
+    @classmethod
+    def of(cls, encoded: Sequence[Sequence[int]]) -> "TokenLines":
+        """Takes over the ids of lines that are encoded already."""
+        ids = np.fromiter(itertools.chain.from_iterable(encoded), "int32")
+        return cls(ids, np.cumsum([0, *map(len, encoded)], dtype="int64"))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["TokenLines"]) -> "TokenLines":
+        """The lines of all parts, one part after the other."""
+        ids = np.concatenate([np.zeros(0, "int32"), *(part.ids for part in parts)])
+        lengths = np.concatenate([np.zeros(1, "int64"), *(part.lengths for part in parts)])
+        return cls(ids, np.cumsum(lengths, dtype="int64"))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Int64 (lines,), without start and end ids."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: np.ndarray) -> "TokenLines":
+        """A copy of some lines.
+
+        Args:
+            rows: Int (lines wanted,), in the order wanted.
+        """
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([np.zeros(1, "int64"), np.cumsum(lengths)])
+        moved_by = self.offsets[rows] - offsets[:-1]
+        return TokenLines(self.ids[np.repeat(moved_by, lengths) + np.arange(offsets[-1])], offsets)
+
+    def padded(self, rows: np.ndarray, length: int) -> np.ndarray:
+        """The ids of some lines as one array, with padding behind them.
+
+        Args:
+            rows: Int (batch,), the lines wanted.
+            length: The width, at least the length of the longest.
+
+        Returns:
+            Int32 (batch, length).
+        """
+        begins = self.offsets[rows][:, np.newaxis]  # (batch, 1)
+        ends = self.offsets[rows + 1][:, np.newaxis]
+        positions = begins + np.arange(length)  # (batch, length)
+        padded = np.zeros(positions.shape, "int32")
+        inside = positions < ends
+        padded[inside] = self.ids[positions[inside]]
+        return padded
+
+    def padded_with_end(self, rows: np.ndarray, length: int, end_id: int) -> np.ndarray:
+        """`padded`, with the end id behind the last id of each line."""
+        ids = self.padded(rows, length)
+        ids[np.arange(len(rows)), self.lengths[rows]] = end_id
+        return ids
+
+
+class TokenPairs(NamedTuple):
+    """The ids of both sides of many pairs.
+
+    Attributes:
+        source: The source side.
+        target: The target side, equally many lines.
+    """
+
+    source: TokenLines
+    target: TokenLines
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["TokenPairs"]) -> "TokenPairs":
+        """The pairs of all parts, one part after the other."""
+        return cls(
+            TokenLines.concatenate([part.source for part in parts]),
+            TokenLines.concatenate([part.target for part in parts]),
+        )
+
+    @property
+    def num_pairs(self) -> int:
+        """How many pairs there are."""
+        return len(self.source.offsets) - 1
+
+    @property
+    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Int64 (pairs,) for the source and for the target, end ids included."""
+        return self.source.lengths + 1, self.target.lengths + 1
+
+    def take(self, rows: np.ndarray) -> "TokenPairs":
+        """A copy of some pairs.
+
+        Args:
+            rows: Int (pairs wanted,), in the order wanted.
+        """
+        return TokenPairs(self.source.take(rows), self.target.take(rows))
+
+    def batch(self, planned: PlannedBatch, start_id: int, end_id: int) -> Batch:
+        """The arrays of a batch.
+
+        Returns:
+            `({"source_ids", "target_ids"}, labels)`, int32 (batch, source_length), (batch,
+            target_length) and (batch, target_length). The source ends with the end id, target_ids
+            begin with the start id, labels are target_ids moved by one and end with the end id.
+        """
+        rows, source_length, target_length = planned
+        source_ids = self.source.padded_with_end(rows, source_length, end_id)
+        labels = self.target.padded_with_end(rows, target_length, end_id)
+        starts = np.full((len(rows), 1), start_id, "int32")
+        target_ids = np.hstack([starts, self.target.padded(rows, target_length - 1)])
+        return {"source_ids": source_ids, "target_ids": target_ids}, labels
