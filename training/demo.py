@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_option("output", str, "runs/demo", "The run folder; the text goes to OUTPUT-text.")
     parser.add_option("export", str, "saved_models/demo", "Where the next version is exported to.")
     parser.add_option("config", str, str(CONFIG), "YAML file with the settings of the training.")
-    parser.add_option("num_pairs", int, 40_000, "Sentence pairs to train on.")
+    parser.add_option("num_pairs", int, 24_000, "Sentence pairs to train on.")
     parser.add_option("epochs", int | None, None, "Instead of the setting in the YAML file.")
     parser.add_flag("overwrite", "Replace a run at OUTPUT even if no demo wrote it.")
     options = parse(parser, arguments)
@@ -300,7 +300,7 @@ def next_commands(run: Path, text: DemoText) -> str:
     """Commands for what the demo leaves behind, each with a line that says what it does."""
     python, folder, logs = shlex.quote(_python()), shlex.quote(str(run)), run / "logs"
     test = {side: shlex.quote(str(text.path("test", side))) for side in LANGUAGES}
-    sentence = shlex.quote("Le vieux professeur lit trois longs romans à Paris.")
+    sentence = shlex.quote("Sophie ne lit pas les vieux romans de Paul.")
     commands = {
         "Translate a sentence of your own, made of words like those above": (
             f"echo {sentence} | {python} -m training.translate {folder}"

@@ -74,7 +74,7 @@ class PairStream:
         sampling: At which rate lines are split in another way each time they come; see
             `SubwordTokenizer.sample`. 0 splits them always in the same way.
         buffer_pairs: How many pairs are held at once to be shuffled, as ids: 100 MB for 500,000
-            pairs of 25 sub-words a side. At most three times as much is in use.
+            pairs of 25 sub-words a side. While blocks are mixed about four times as much is in use.
 
     Raises:
         InputError: A file is missing, or a setting is out of range. Faults within files, and a
