@@ -28,6 +28,9 @@ SECONDS_OF_A_PRODUCT = 0.05
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command: the first argument says what to measure."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--help"]:
+        print("usage: python -m training.benchmark train [options]; `train --help` lists them")
+        raise SystemExit(0)
     if arguments[:1] != ["train"]:
         raise UsageError(
             "The first argument must say what to measure. Received:"

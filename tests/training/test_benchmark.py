@@ -49,6 +49,12 @@ def test_training_is_measured_in_one_line_of_json(capfd):
     assert measured["first_step_seconds"] > 0
 
 
+def test_help_says_what_can_be_measured(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "training.benchmark train" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["--preset", "tiny"]])
 def test_what_is_to_be_measured_must_be_said(arguments, capfd):
     assert run_command(main, arguments) == 2
