@@ -8,12 +8,7 @@ Shapes: labels Integer (batch, length), logits Float (batch, length, vocabulary)
 import keras
 from keras import ops
 
-from keras_transformer.losses import (
-    label_logits,
-    negative_log_likelihood,
-    per_token,
-    real_tokens,
-)
+from keras_transformer.losses import negative_log_likelihood, per_token, real_tokens
 
 
 class TokenMean(keras.metrics.Metric):
@@ -81,7 +76,7 @@ class Perplexity(TokenMean):
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class TokenAccuracy(TokenMean):
-    """Share of tokens whose label has the highest logit, ties included, 0 to 1.
+    """Share of tokens whose label has the highest logit, 0 to 1.
 
     Args:
         name: name of the metric, and its key in fit's logs.
@@ -92,7 +87,7 @@ class TokenAccuracy(TokenMean):
         super().__init__(name=name, dtype=dtype)
 
     def token_values(self, labels, logits):
-        # Equal to comparing argmax with the label (but for ties) without a search for the index:
-        # the loss takes the same maximum, and equal operations of one graph are computed once.
-        is_highest = label_logits(labels, logits) >= ops.max(logits, axis=-1)
-        return ops.cast(is_highest, "float32")
+        # argmax gives the same and is four times slower on TensorFlow's CPU.
+        _, best = ops.top_k(logits, k=1)  # (batch, length, 1)
+        predictions = ops.cast(ops.squeeze(best, -1), "int32")  # (batch, length)
+        return ops.cast(ops.equal(labels, predictions), "float32")
