@@ -243,9 +243,9 @@ def test_another_process_is_kept_off_too(tmp_path, record):
 
 def test_another_format_version_is_named(tmp_path, record):
     run = make_run(tmp_path / "run", record, finished=True)
-    text = run.config_path.read_text().replace("format_version: 1", "format_version: 2")
+    text = run.config_path.read_text().replace("format_version: 2", "format_version: 1")
     run.config_path.write_text(text)
-    with pytest.raises(InputError, match=r"config\.yaml: .* must be version 1\. Received: .*=2"):
+    with pytest.raises(InputError, match=r"config\.yaml: .* must be version 2\. Received: .*=1"):
         run.read_record()
 
 
