@@ -269,7 +269,7 @@ def _finish(run: RunFolder, settings: TrainingSettings, model, validation) -> No
     final |= {f"val_{name}": float(value) for name, value in measured.items()}
     run.write_metrics([*metrics, final])
     save_model(run, model)
-    what = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
+    what = f"epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}"
     print(f"weights of {what}: validation perplexity {final['val_perplexity']:.3f}")
 
 

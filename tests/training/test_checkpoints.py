@@ -11,6 +11,7 @@ from training import checkpoints
 from training.checkpoints import Progress, save_checkpoint
 from training.command import run_command
 from training.run_folder import Position, RunFolder
+from training.train import _readable_weights
 
 FIRST, SECOND, THIRD = Position(1, 0), Position(1, 7), Position(2, 0)
 
@@ -82,6 +83,23 @@ def test_without_a_whole_checkpoint_training_starts_anew(small_model, two_checkp
         two_checkpoints.checkpoint_path(position, "weights").write_bytes(b"")
     assert checkpoints.restore_latest(two_checkpoints, small_model) == Progress()
     assert values_of(small_model) == {0}
+
+
+def test_weights_that_are_damaged_are_left_out_of_the_result(small_model, two_checkpoints, caplog):
+    save_checkpoint(two_checkpoints, small_model, THIRD)
+    two_checkpoints.checkpoint_path(THIRD, "weights").write_bytes(b"")
+    found = []
+    [weights] = _readable_weights(two_checkpoints, small_model, [1, 2], found)
+    assert found == [1]
+    assert (weights[0] == 1).all()
+    assert "epoch_0002_batch_00000.weights.npz cannot be read" in caplog.text
+
+    set_all(small_model, 5)
+    found = []
+    [weights] = _readable_weights(two_checkpoints, small_model, [2], found)
+    assert found == [2]  # the latest, which the model holds
+    assert (weights[0] == 5).all()
+    assert "none of the epochs [2] is left" in caplog.text
 
 
 def test_a_checkpoint_holds_plain_arrays_only(tmp_path):
