@@ -57,8 +57,10 @@ class Position(NamedTuple):
         return f"epoch_{self.epoch:04d}_batch_{self.batch:05d}"
 
     def in_words(self) -> str:
-        batches = f" and {self.batch:,} batches of the next" if self.batch else ""
-        return f"{self.epoch} epochs{batches}"
+        epochs = f"{self.epoch} epoch{'s' * (self.epoch != 1)}"
+        if not self.batch:
+            return epochs
+        return f"{epochs} and {self.batch:,} batch{'es' * (self.batch != 1)} of the next"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,8 +34,8 @@ def epochs_dataset(
         batch: Given the number of an epoch and of a batch in it, both from 0, returns the batch.
         num_batches: How many batches each epoch has.
         first_epoch: The number of the first epoch, from 0: where a training is taken up.
-        first_batch: How many batches of that epoch are done. If any, the dataset is for one
-            iteration, the rest of that epoch.
+        first_batch: How many batches of that epoch are done. If any, the dataset holds the rest
+            of that one epoch and no other.
 
     Raises:
         InputError: There is no such epoch or batch.
@@ -48,7 +48,7 @@ def epochs_dataset(
             f"first_batch must be less than the {num_batches} batches of an epoch. "
             f"Received: first_batch={first_batch}. Begin with the next epoch."
         )
-    epochs = _Epochs(batch, num_batches, first_epoch)
+    epochs = _Epochs(batch, first_epoch, last=None if first_batch else num_batches - 1)
     # TensorFlow never forgets a Python function. Text and threads shall go with the dataset.
     reference = weakref.ref(epochs)
 
@@ -68,15 +68,18 @@ def epochs_dataset(
 
 
 class _Epochs:
-    """Batches of the first epoch of which the last batch has not been asked for."""
+    """Batches of the first epoch of which the last batch has not been asked for.
 
-    def __init__(self, batch, num_batches: int, first_epoch: int):
+    With None for the number of that last batch, it stays at the one epoch.
+    """
+
+    def __init__(self, batch, first_epoch: int, last: int | None):
         self._batch = batch
-        self._num_batches = num_batches
         self._epoch = first_epoch
+        self._last = last
 
     def batch(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         inputs, labels = self._batch(self._epoch, int(index))
-        if index == self._num_batches - 1:  # now, because nothing asks for what follows the last
+        if index == self._last:  # now, because nothing asks for what follows the last
             self._epoch += 1
         return inputs["source_ids"], inputs["target_ids"], labels

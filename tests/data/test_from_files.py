@@ -99,6 +99,20 @@ def test_a_training_taken_up_in_an_epoch_sees_what_an_uninterrupted_one_sees(
     assert seen_by_fit((rest, 1), (dataset(first_epoch=2), 1)) == whole[steps + 7 :]
 
 
+@pytest.mark.parametrize("steps_per_epoch", [None, 20])
+def test_the_rest_of_an_epoch_stays_the_rest_of_that_epoch(text_pair, steps_per_epoch):
+    rest = pair_batches(
+        *text_pair,
+        OneIdACharacter(),
+        211,
+        first_epoch=1,
+        first_batch=7,
+        steps_per_epoch=steps_per_epoch,
+    )
+    first, second = ([labels.numpy().tolist() for _, labels in rest] for _ in range(2))
+    assert first == second
+
+
 @pytest.mark.parametrize("first_batch", [20, 21])
 def test_an_epoch_without_a_rest_is_refused(text_pair, first_batch):
     with pytest.raises(InputError, match=r"first_batch must be less than the 20 batches .* Begin"):

@@ -94,8 +94,8 @@ def test_a_finished_run_is_refused_in_one_line(finished_run, train_arguments, ca
 @pytest.mark.parametrize(
     ("position", "words"),
     [
-        (Position(1, 0), "1 epochs"),
-        (Position(1, 2), "1 epochs and 2 batches of the next"),
+        (Position(1, 0), "1 epoch"),
+        (Position(1, 2), "1 epoch and 2 batches of the next"),
     ],
 )
 def test_an_interrupted_run_ends_as_one_that_was_not(
