@@ -13,11 +13,19 @@ class Adam(keras.optimizers.Adam):
     TensorFlow has a kernel that passes once and computes the same; on JAX the compiler fuses
     Keras' operations by itself. Slots, arguments and config are those of `keras.optimizers.Adam`.
 
+    With `gradient_accumulation_steps`, a schedule counts updates, as Adam does; Keras' own would
+    count the batches that are accumulated.
+
     Source: Kingma and Ba 2015, the formulation before section 2.1, as Keras has it.
 
     Example:
         model.compile(optimizer=Adam(1e-3, beta_2=0.98, epsilon=1e-9), loss=...)
     """
+
+    def _get_current_learning_rate(self):
+        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate(self.iterations)
+        return super()._get_current_learning_rate()
 
     def update_step(self, gradient, variable, learning_rate):
         if keras.backend.backend() != "tensorflow" or self.amsgrad:

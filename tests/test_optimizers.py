@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from keras_transformer.optimizers import Adam, paper_adam
+from keras_transformer.schedules import InverseSquareRootSchedule
 from tests.random_models import ON_TENSORFLOW, numbers
 
 
@@ -100,6 +101,18 @@ def test_config_round_trip():
 
 def test_both_branches_of_equation_3_meet_at_the_peak():
     assert np.isclose(rate_at(paper_adam(512), 4000), 512**-0.5 * 4000**-0.5)
+
+
+def test_the_schedule_counts_updates_not_accumulated_batches():
+    schedule = InverseSquareRootSchedule(1.0, warmup_steps=4)
+    optimizer = Adam(schedule, gradient_accumulation_steps=3)
+    variable = keras.Variable([1.0])
+    optimizer.build([variable])
+    rates = []
+    for _ in range(9):
+        optimizer.apply([keras.ops.ones((1,))])
+        rates.append(float(optimizer.learning_rate))
+    np.testing.assert_allclose(rates, [0.25, 0.25, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5, 0.75])
 
 
 @pytest.mark.parametrize("step", [1, 2, 1999, 2000, 2001, 100_000, 300_000])

@@ -97,7 +97,7 @@ def option_name(name: str) -> str:
 def in_words(type_hint) -> str:
     """What a value must be."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    words[type(None)] = "null"
+    words |= {type(None): "null", list[str]: "a list of texts", list[dict]: "a list of mappings"}
     if typing.get_origin(type_hint) is typing.Literal:
         return "one of " + ", ".join(typing.get_args(type_hint))
     return " or ".join(words[part] for part in typing.get_args(type_hint) or (type_hint,))

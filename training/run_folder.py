@@ -17,7 +17,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,6 @@ import yaml
 from training.command import InputError
 from training.settings import (
     DATA_SETTINGS,
-    FIELDS,
     SETTING_NAMES,
     TrainingSettings,
     make_settings,
@@ -69,7 +68,7 @@ class RunRecord:
 
     Attributes:
         settings: Every setting.
-        data_sha256: Hexadecimal sha256 of each data file, as stored, by setting name.
+        data_sha256: Hexadecimal sha256 of the data files, as stored, by setting name.
     """
 
     settings: TrainingSettings
@@ -78,8 +77,7 @@ class RunRecord:
     @classmethod
     def of(cls, settings: TrainingSettings) -> "RunRecord":
         """The record of a training that is about to start; reads the data files."""
-        files = settings.data_files()
-        return cls(settings, {name: file_sha256(path) for name, path in files.items()})
+        return cls(settings, _data_sha256(settings))
 
     def differences(self, earlier: "RunRecord") -> list[str]:
         """What differs from an earlier record, each as `name: OLD there, NEW now`.
@@ -92,7 +90,7 @@ class RunRecord:
             if name not in DATA_SETTINGS and old != new:
                 lines.append(f"{name}: {old} there, {new} now")
         for name in DATA_SETTINGS:
-            old, new = earlier.data_sha256.get(name, "?"), self.data_sha256[name]
+            old, new = earlier.data_sha256.get(name, "none"), self.data_sha256.get(name, "none")
             if old != new:
                 path = getattr(self.settings, name)
                 lines.append(f"{name}: sha256 {old[:12]} there, {new[:12]} now ({path})")
@@ -195,11 +193,10 @@ class RunFolder:
             )
         values = read_settings_file(self.config_path)
         sha256, _ = content.get("data_sha256", (None, 0))
-        if values.keys() != FIELDS.keys() or not isinstance(sha256, dict):
-            absent = [name for name in SETTING_NAMES if name not in values] or ["data_sha256"]
+        if not isinstance(sha256, dict):
             raise InputError(
-                f"{self.config_path}: the file must hold every setting. Received: no"
-                f" {', '.join(absent)}. It is damaged: restore it, or train anew."
+                f"{self.config_path}: the file must hold every setting, and data_sha256 behind"
+                " them. Received: no data_sha256. It is damaged: restore it, or train anew."
             )
         return RunRecord(make_settings(values), sha256)
 
@@ -394,6 +391,38 @@ def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def _data_sha256(settings: TrainingSettings) -> dict[str, str]:
+    """The fingerprint of the text that each setting names: of one file, or of several in order."""
+    source, target = settings.validation_files()
+    corpora = settings.corpora()
+    if settings.train_corpora is None:
+        sides = zip(*corpora[0].files(), strict=True)
+        train = {
+            name: _files_sha256(files)
+            for name, files in zip(("train_source", "train_target"), sides, strict=True)
+            if files[0] is not None
+        }
+    else:
+        parts = [
+            f"{corpus.weight:g} {corpus.columns} {' '.join(map(_files_sha256, corpus.files()))}"
+            for corpus in corpora
+        ]
+        train = {"train_corpora": _text_sha256("\n".join(parts))}
+    return train | {
+        "validation_source": file_sha256(source),
+        "validation_target": file_sha256(target),
+    }
+
+
+def _files_sha256(paths: Iterable[Path | None]) -> str:
+    digests = [file_sha256(path) for path in paths if path is not None]
+    return digests[0] if len(digests) == 1 else _text_sha256(" ".join(digests))
+
+
+def _text_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_sha256(path: str | Path) -> str:

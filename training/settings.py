@@ -10,13 +10,21 @@ from typing import Any, Literal
 import yaml
 
 from keras_transformer.config import TransformerConfig
+from keras_transformer.data import Corpus
 from training.command import CommandParser, InputError, in_words, option_name
 
 # What a run's config.yaml holds beside the settings. A config.yaml may be given as --config, so
 # these are known there and passed over.
 RECORD_KEYS = ("format_version", "package_version", "data_sha256")
 
-DATA_SETTINGS = ("train_source", "train_target", "validation_source", "validation_target")
+DATA_SETTINGS = (
+    "train_source",
+    "train_target",
+    "train_corpora",
+    "validation_source",
+    "validation_target",
+)
+CORPUS_KEYS = tuple(field.name for field in dataclasses.fields(Corpus))
 
 
 def _setting(default, help_text: str, *, minimum=None, above=None, below=None):
@@ -36,16 +44,34 @@ class TrainingSettings:
         ValueError: If a number is out of its range or settings contradict each other.
     """
 
-    train_source: str | None = _setting(
-        None, "Source sentences to train on, one a line; .gz files are read as they are."
+    train_source: str | list[str] | None = _setting(
+        None,
+        "Source sentences to train on, one a line: a file, a pattern such as 'part-*.en.gz', or a"
+        " list. .gz files are read as they are.",
     )
-    train_target: str | None = _setting(None, "Their translations, line by line.")
+    train_target: str | list[str] | None = _setting(
+        None,
+        "Their translations, line by line, in as many files; none where the files of train_source"
+        " are .tsv, with source and translation in each line, separated by a tab.",
+    )
+    train_corpora: list[dict] | None = _setting(
+        None,
+        "In place of these two, several texts: a list of {source: ..., target: ..., weight: ...,"
+        " columns: [1, 2]}, of which only source must be given. Unequal weights need"
+        " steps_per_epoch.",
+    )
     validation_source: str | None = _setting(None, "Source sentences to validate on.")
     validation_target: str | None = _setting(None, "Their translations, line by line.")
 
     initial_run: str | None = _setting(
         None,
         "A finished run to start from: its tokenizer and its weights, for a model of its size.",
+    )
+    tokenizer: str | None = _setting(
+        None, "A tokenizer.model to take; null trains one, or takes that of initial_run."
+    )
+    tokenizer_pairs: int = _setting(
+        500_000, "Pairs to train a tokenizer on, drawn at random from a larger text.", minimum=1
     )
     vocabulary_size: int = _setting(
         37_000, "Sub-words shared by both languages, the four special ids included.", minimum=5
@@ -85,7 +111,34 @@ class TrainingSettings:
     max_length: int = _setting(
         256, "Pairs with a longer side, in tokens with the end, are left out.", minimum=2
     )
-    epochs: int = _setting(20, "Passes over the training pairs.", minimum=1)
+    max_length_ratio: float | None = _setting(
+        None,
+        "Pairs of which one side has more than so many times as many tokens as the other are left"
+        " out; null sets no limit.",
+        above=1,
+    )
+    steps_per_epoch: int | None = _setting(
+        None,
+        "Streams the training text, however large, and calls so many batches of it an epoch; null"
+        " reads it into memory, and an epoch has each pair once.",
+        minimum=1,
+    )
+    sampling: float = _setting(
+        0.0,
+        "Splits lines in another way each time they come: of bpe, with which probability a join is"
+        " left out, of unigram, the exponent of a split's probability; 0.1 suits both. Needs"
+        " steps_per_epoch.",
+        minimum=0,
+    )
+    accumulation_steps: int = _setting(
+        1,
+        "Computes each batch in so many parts, one after the other: the same update in a fraction"
+        " of the memory.",
+        minimum=1,
+    )
+    epochs: int = _setting(
+        20, "Passes over the training pairs, or times steps_per_epoch batches.", minimum=1
+    )
     max_minutes: float | None = _setting(
         None,
         "Minutes of training, validation included: no epoch is begun that would not end in them;"
@@ -154,6 +207,17 @@ class TrainingSettings:
                 "monitor must be val_perplexity unless validation_bleu is true. Received:"
                 " monitor=val_bleu, validation_bleu=false. Choose validation_bleu=true."
             )
+        if self.sampling and self.steps_per_epoch is None:
+            raise ValueError(
+                "sampling needs steps_per_epoch, because the number of batches differs from pass"
+                f" to pass. Received: sampling={self.sampling}, steps_per_epoch=null. Choose for"
+                " example steps_per_epoch=1000."
+            )
+        if self.tokenizer is not None and self.initial_run is not None:
+            raise ValueError(
+                "tokenizer must not be given with initial_run, which brings its own. Received:"
+                f" tokenizer={self.tokenizer}, initial_run={self.initial_run}. Leave one out."
+            )
         self.model_config(self.vocabulary_size)
 
     def model_config(self, vocabulary_size: int) -> TransformerConfig:
@@ -162,20 +226,69 @@ class TrainingSettings:
         own = {name: getattr(self, name) for name in names if name != "vocabulary_size"}
         return TransformerConfig(vocabulary_size=vocabulary_size, **own)
 
-    def data_files(self) -> dict[str, str]:
-        """The four files by setting name.
+    def corpora(self) -> list[Corpus]:
+        """The training text.
 
         Raises:
-            InputError: If one is not given.
+            InputError: If it is not given, or in two ways.
         """
-        files = {name: getattr(self, name) for name in DATA_SETTINGS}
-        missing = [option_name(name) for name, path in files.items() if not path]
+        self._check_given()
+        if self.train_corpora is not None:
+            return [_corpus(values) for values in self.train_corpora]
+        return [Corpus(self.train_source, self.train_target or None)]
+
+    def validation_files(self) -> tuple[str, str]:
+        """The source file and the target file to validate on.
+
+        Raises:
+            InputError: If they, or the training text, are not given.
+        """
+        self._check_given()
+        return self.validation_source, self.validation_target
+
+    def _check_given(self) -> None:
+        """Refuses settings that lack text, or name the text to train on twice."""
+        needed = ["validation_source", "validation_target"]
+        if self.train_corpora is None:
+            own_lines = not self.train_source or not _all_tsv(self.train_source)
+            needed = ["train_source", *["train_target"] * own_lines, *needed]
+        elif self.train_source is not None or self.train_target is not None:
+            raise InputError(
+                "train_corpora must come alone. Received: train_source or train_target as well."
+                " Put all text into train_corpora."
+            )
+        missing = [option_name(name) for name in needed if not getattr(self, name)]
+        if self.train_corpora == []:
+            missing.insert(0, option_name("train_corpora"))
         if missing:
             raise InputError(
-                f"Training needs four text files. Received: no {', '.join(missing)}. Give them as"
-                " options or in the YAML file."
+                "Training needs text to train on and text to validate on. Received: no"
+                f" {', '.join(missing)}. Give them as options or in the YAML file."
             )
-        return files
+
+
+def _all_tsv(names: str | list[str]) -> bool:
+    names = [names] if isinstance(names, str) else names
+    return all(name.removesuffix(".gz").endswith(".tsv") for name in names)
+
+
+def _corpus(values: dict[str, Any]) -> Corpus:
+    """One element of train_corpora."""
+    unknown = [key for key in values if key not in CORPUS_KEYS]
+    columns, weight = values.get("columns"), values.get("weight", 1.0)
+    if (
+        unknown
+        or not values.get("source")
+        or not isinstance(weight, int | float)
+        or not isinstance(columns, list | tuple | None)
+    ):
+        raise InputError(
+            "Each of train_corpora must have a source, and may have target, weight (a number) and"
+            f" columns (two numbers). Received: {values}. Write for example"
+            " {source: part-*.tsv, weight: 2}."
+        )
+    more = {} if columns is None else {"columns": tuple(columns)}
+    return Corpus(values["source"], values.get("target"), weight, **more)
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainingSettings)}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from keras_transformer.data import PairBatches
+    from keras_transformer.data import Epochs
     from keras_transformer.tokenizer import SubwordTokenizer
     from training.checkpoints import Progress
 
@@ -63,18 +63,25 @@ def train(settings: TrainingSettings, output: str, *, overwrite: bool = False) -
 
 
 def _check_data(settings: TrainingSettings) -> None:
-    """Reads all the text once, so that a fault is named before anything is written."""
-    from keras_transformer.data import read_pairs
+    """Reads the text once, so that a fault is named before anything is written.
 
-    files = settings.data_files()
-    for split in ("train", "validation"):
-        read_pairs(files[f"{split}_source"], files[f"{split}_target"])
+    A text that is streamed may be too large for that: only its files are looked for.
+    """
+    from keras_transformer.data import read_corpora, read_pairs
+
+    read_pairs(*settings.validation_files())
+    corpora = settings.corpora()
+    if settings.steps_per_epoch is None:
+        read_corpora(corpora)
+    for corpus in corpora:
+        corpus.files()
 
 
 def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> "SubwordTokenizer":
     """The run's tokenizer, trained on both sides of the training text if it is not there yet."""
     import keras
 
+    from keras_transformer.data import sample_pairs
     from keras_transformer.tokenizer import SubwordTokenizer
 
     # Seeding destroys the tokenizer's resources inside TensorFlow, so it comes first.
@@ -82,14 +89,17 @@ def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> "SubwordToken
     keras.config.set_dtype_policy(settings.dtype_policy)
     if run.tokenizer_path.exists():
         return SubwordTokenizer.load(run.tokenizer_path)
+    if settings.tokenizer is not None:
+        return SubwordTokenizer.load(settings.tokenizer)
     if settings.initial_run is not None:
         initial_run = RunFolder(settings.initial_run)
         initial_run.check_finished()
         return SubwordTokenizer.load(initial_run.tokenizer_path)
-    return SubwordTokenizer.train(
-        [settings.train_source, settings.train_target],
-        vocabulary_size=settings.vocabulary_size,
-        model_type=settings.tokenizer_type,
+    source, target = sample_pairs(
+        settings.corpora(), num_pairs=settings.tokenizer_pairs, seed=settings.seed
+    )
+    return SubwordTokenizer.train_from_lines(
+        source + target, settings.vocabulary_size, settings.tokenizer_type
     )
 
 
@@ -103,14 +113,14 @@ def _train_model(run: RunFolder, record: RunRecord) -> None:
     progress = restore_latest(run, model)
     if settings.initial_run is not None and progress.position == START:
         _set_initial_weights(model, RunFolder(settings.initial_run))
-    batches = _batches(settings, tokenizer)
+    epochs = _epochs(settings, tokenizer)
     validation = _validation_batches(settings, tokenizer)
     # Only now: a start that fails leaves no folder that insists on its settings.
     _write_beginning(run, record, tokenizer)
     cut_metrics(run, progress.position.epoch)
     _announce(model, tokenizer, progress.position)
-    with _full_disk_is_named(run):
-        _fit(run, settings, model, tokenizer, batches, validation, progress)
+    with _faults_are_named(run, epochs):
+        _fit(run, settings, model, tokenizer, epochs, validation, progress)
     _finish(run, settings, model, validation)
 
 
@@ -150,6 +160,7 @@ def _compiled_model(settings: TrainingSettings, vocabulary_size: int) -> "keras.
     from keras_transformer.schedules import InverseSquareRootSchedule
 
     model = build_transformer(settings.model_config(vocabulary_size))
+    steps = settings.accumulation_steps
     peak = settings.peak_learning_rate or (settings.model_dim * settings.warmup_steps) ** -0.5
     model.compile(
         optimizer=Adam(
@@ -157,25 +168,32 @@ def _compiled_model(settings: TrainingSettings, vocabulary_size: int) -> "keras.
             beta_1=settings.adam_beta_1,
             beta_2=settings.adam_beta_2,
             epsilon=settings.adam_epsilon,
+            gradient_accumulation_steps=steps if steps > 1 else None,
         ),
         loss=LabelSmoothedCrossentropy(settings.label_smoothing),
-        weighted_metrics=[Perplexity(), TokenAccuracy()],
+        # Not weighted_metrics: parts of a batch come with weights, which are the loss' alone.
+        metrics=[Perplexity(), TokenAccuracy()],
         # XLA compiles each batch shape anew, which costs more than it gives on a CPU.
         jit_compile=False,
     )
     return model
 
 
-def _batches(settings: TrainingSettings, tokenizer: "SubwordTokenizer") -> "PairBatches":
-    from keras_transformer.data import PairBatches, read_pairs
+def _epochs(settings: TrainingSettings, tokenizer: "SubwordTokenizer") -> "Epochs":
+    """The training text: in memory, or streamed where `steps_per_epoch` is given."""
+    from keras_transformer.data import PairBatches, PairStream, read_corpora
 
-    return PairBatches(
-        *read_pairs(settings.train_source, settings.train_target),
-        tokenizer,
-        max_tokens=settings.batch_tokens,
-        seed=settings.seed,
-        max_length=settings.max_length,
-    )
+    shared = {
+        "max_tokens": settings.batch_tokens,
+        "seed": settings.seed,
+        "max_length": settings.max_length,
+        "max_length_ratio": settings.max_length_ratio,
+    }
+    corpora, parts = settings.corpora(), settings.accumulation_steps
+    if settings.steps_per_epoch is None:
+        return PairBatches(*read_corpora(corpora), tokenizer, **shared).epochs(parts)
+    stream = PairStream(corpora, tokenizer, sampling=settings.sampling, **shared)
+    return stream.epochs(settings.steps_per_epoch, parts)
 
 
 def _validation_batches(
@@ -184,10 +202,10 @@ def _validation_batches(
     from keras_transformer.data import pair_batches
 
     return pair_batches(
-        settings.validation_source,
-        settings.validation_target,
+        *settings.validation_files(),
         tokenizer,
-        max_tokens=settings.batch_tokens,
+        # no more at once than training has in memory
+        max_tokens=max(settings.batch_tokens // settings.accumulation_steps, settings.max_length),
         shuffle=False,
         max_length=settings.max_length,
     )
@@ -198,7 +216,7 @@ def _fit(
     settings: TrainingSettings,
     model,
     tokenizer: "SubwordTokenizer",
-    batches: "PairBatches",
+    epochs: "Epochs",
     validation,
     progress: "Progress",
 ) -> None:
@@ -233,20 +251,22 @@ def _fit(
     with stop_request.listening():
         if batch:
             model.evaluate(validation.take(1), verbose=0)  # makes the metrics, which are set then
-            fit(batches.dataset(epoch, batch), epoch, epoch + 1)
+            fit(epochs.dataset(epoch, batch), epoch, epoch + 1)
             epoch += 1
         if not is_over(run.read_metrics(), settings):
-            fit(batches.dataset(epoch), epoch, settings.epochs)
+            fit(epochs.dataset(epoch), epoch, settings.epochs)
 
 
 @contextlib.contextmanager
-def _full_disk_is_named(run: RunFolder) -> Iterator[None]:
-    """Turns TensorFlow's own error of TensorBoard's files into the usual one."""
+def _faults_are_named(run: RunFolder, epochs: "Epochs") -> Iterator[None]:
+    """Turns TensorFlow's own errors back: of the text it reads, and of TensorBoard's files."""
     import tensorflow as tf
 
     try:
         yield
     except tf.errors.OpError as error:
+        if epochs.fault is not None:
+            raise epochs.fault from error
         for number in FULL_DISK:
             if os.strerror(number) in str(error):
                 raise OSError(number, os.strerror(number), str(run.logs_path)) from error

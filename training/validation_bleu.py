@@ -22,9 +22,7 @@ class ValidationBleu(keras.callbacks.Callback):
 
     def __init__(self, settings: TrainingSettings, tokenizer: SubwordTokenizer):
         super().__init__()
-        self.sources, self.references = read_pairs(
-            settings.validation_source, settings.validation_target
-        )
+        self.sources, self.references = read_pairs(*settings.validation_files())
         self.tokenizer = tokenizer
         self.max_source_tokens = settings.max_source_tokens
 

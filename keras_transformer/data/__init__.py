@@ -2,11 +2,12 @@
 
 `lines` and `corpus` read text, `filters` leaves pairs out, `token_lines` holds ids, `plan` groups
 pairs into batches, `batches` and `stream` make epochs of them, `read_ahead` does so in a thread,
-and `dataset` and `from_files` make what `model.fit` takes.
+`shares` cuts batches into parts, and `epochs` and `from_files` make what `model.fit` takes.
 """
 
 from keras_transformer.data.batches import PairBatches
-from keras_transformer.data.corpus import Corpus, sample_pairs
+from keras_transformer.data.corpus import Corpus, read_corpora, sample_pairs
+from keras_transformer.data.epochs import Epochs
 from keras_transformer.data.from_files import pair_batches
 from keras_transformer.data.lines import describe_os_error, read_lines, read_pairs
 from keras_transformer.data.plan import PlannedBatch, length_grid, plan_batches
@@ -16,6 +17,7 @@ from keras_transformer.data.token_lines import Batch, TokenLines
 __all__ = [
     "Batch",
     "Corpus",
+    "Epochs",
     "PairBatches",
     "PairStream",
     "PlannedBatch",
@@ -24,6 +26,7 @@ __all__ = [
     "length_grid",
     "pair_batches",
     "plan_batches",
+    "read_corpora",
     "read_lines",
     "read_pairs",
     "sample_pairs",

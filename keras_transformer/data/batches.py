@@ -4,13 +4,12 @@ A pair of lines is encoded once and kept as ids. The order is a function of (see
 a training run can be broken off and gone on with.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_transformer.data.dataset import epochs_dataset
+from keras_transformer.data.epochs import Epochs
 from keras_transformer.data.filters import PairFilter
 from keras_transformer.data.plan import PlannedBatch, plan_batches
 from keras_transformer.data.ranges import check_batch_settings
@@ -18,8 +17,6 @@ from keras_transformer.data.token_lines import Batch, TokenLines, TokenPairs
 from keras_transformer.errors import InputError
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
     from keras_transformer.tokenizer import SubwordTokenizer
 
 
@@ -28,7 +25,7 @@ class PairBatches:
 
     Example, on JAX without TensorFlow:
         >>> batches = PairBatches(*read_pairs("train.en", "train.de"), tokenizer)
-        >>> model.fit(batches.stream(), steps_per_epoch=len(batches), epochs=20)
+        >>> model.fit(batches.epochs().stream(), steps_per_epoch=len(batches), epochs=20)
 
     Args:
         source: The source lines.
@@ -120,24 +117,13 @@ class PairBatches:
         for index in range(first_batch, len(self)):
             yield self.batch(number, index)
 
-    def stream(self, first_epoch: int = 0) -> Iterator[Batch]:
-        """Yields the batches of all epochs without end; see `epoch`."""
-        for number in itertools.count(first_epoch):
-            yield from self.epoch(number)
-
-    def dataset(self, first_epoch: int = 0, first_batch: int = 0) -> "tf.data.Dataset":
-        """The batches as a `tf.data.Dataset` of known cardinality, to hand to `model.fit`.
-
-        Each iteration that reaches its last batch is one epoch, and the next iteration is the next
-        epoch, in another order. An iteration that is broken off before (`fit` looks at one batch
-        before it starts) is not counted.
+    def epochs(self, accumulation_steps: int = 1) -> Epochs:
+        """All epochs, to hand to `model.fit`.
 
         Args:
-            first_epoch: The number of the first epoch, from 0: where a training is taken up.
-            first_batch: How many batches of that epoch are done. If any, the dataset holds the
-                rest of that one epoch and no other.
+            accumulation_steps: In how many parts each batch is handed out; see `Epochs`.
         """
-        return epochs_dataset(self.batch, len(self), first_epoch, first_batch)
+        return Epochs(self.batch, len(self), accumulation_steps)
 
 
 def _check_as_many(source: Sequence[str], target: Sequence[str]) -> None:

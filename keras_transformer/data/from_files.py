@@ -28,6 +28,7 @@ def pair_batches(
     max_length_ratio: float | None = None,
     sampling: float = 0.0,
     steps_per_epoch: int | None = None,
+    accumulation_steps: int = 1,
 ) -> "tf.data.Dataset":
     """Batches of text files as a `tf.data.Dataset` of known cardinality.
 
@@ -59,10 +60,14 @@ def pair_batches(
             and with them the number of batches. 0 splits lines always in the same way.
         steps_per_epoch: How many batches of a stream are called an epoch. None reads the text into
             memory.
+        accumulation_steps: In how many parts each batch is handed out, one after the other, for an
+            optimizer of as many `gradient_accumulation_steps`; their third element are weights that
+            make the sum of the parts' gradients that of the batch. Compile with `metrics`, not
+            with `weighted_metrics`, then.
 
     Returns:
         A dataset of known cardinality of `({"source_ids", "target_ids"}, labels)`; see
-        `PairBatches.batch` and, for what an iteration of it is, `PairBatches.dataset`.
+        `PairBatches.batch` and, for what an iteration of it is, `Epochs.dataset`.
 
     Raises:
         InputError: A file is at fault, no pair is left, or a setting is out of range. Faults within
@@ -77,11 +82,12 @@ def pair_batches(
     }
     if steps_per_epoch is not None:
         stream = PairStream(corpora, tokenizer, max_tokens, sampling=sampling, **settings)
-        return stream.dataset(steps_per_epoch, first_epoch, first_batch)
+        epochs = stream.epochs(steps_per_epoch, accumulation_steps)
+        return epochs.dataset(first_epoch, first_batch)
     if sampling:
         raise InputError(
             "sampling needs steps_per_epoch, because the number of batches differs from pass to "
             f"pass. Received: sampling={sampling}, steps_per_epoch=None. Set steps_per_epoch."
         )
     batches = PairBatches(*read_corpora(corpora), tokenizer, max_tokens, **settings)
-    return batches.dataset(first_epoch, first_batch)
+    return batches.epochs(accumulation_steps).dataset(first_epoch, first_batch)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from keras_transformer.data.corpus import Corpus
-from keras_transformer.data.dataset import epochs_dataset
+from keras_transformer.data.epochs import Epochs
 from keras_transformer.data.filters import PairFilter
 from keras_transformer.data.plan import PlannedBatch, StreamPlan
 from keras_transformer.data.ranges import check_at_least, check_batch_settings
@@ -28,8 +28,6 @@ from keras_transformer.data.token_lines import Batch, TokenLines, TokenPairs
 from keras_transformer.errors import InputError
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
     from keras_transformer.tokenizer import SubwordTokenizer
 
 # Pairs that are read and encoded at once.
@@ -132,41 +130,22 @@ class PairStream:
         """
         return _batches(self._settings, skip)
 
-    def epoch(self, number: int, first_batch: int = 0, *, num_batches: int) -> Iterator[Batch]:
-        """Yields the batches of an epoch, which is so many batches of the stream.
+    def epochs(self, steps_per_epoch: int, accumulation_steps: int = 1) -> Epochs:
+        """Epochs, each of so many batches of the stream, to hand to `model.fit`.
 
         Epochs asked for one after the other are read once. One that was gone by, or that lies
         ahead, is reached by reading again or on.
 
         Args:
-            number: The epoch, from 0.
-            first_batch: How many of its batches are left out, because they are done.
-            num_batches: The number of batches of each epoch.
-        """
-        first = number * num_batches
-        for index in range(first + first_batch, first + num_batches):
-            yield self._recent.batch(index)
-
-    def dataset(
-        self, steps_per_epoch: int, first_epoch: int = 0, first_batch: int = 0
-    ) -> "tf.data.Dataset":
-        """The batches as a `tf.data.Dataset` of known cardinality, to hand to `model.fit`.
-
-        Each iteration that reaches its last batch is one epoch, and the next iteration goes on
-        behind it. An iteration that is broken off before is not counted.
-
-        Args:
             steps_per_epoch: How many batches an epoch has.
-            first_epoch: The number of the first epoch, from 0: where a training is taken up.
-            first_batch: How many batches of that epoch are done. If any, the dataset holds the
-                rest of that one epoch and no other; the next dataset goes on where it ends.
+            accumulation_steps: In how many parts each batch is handed out; see `Epochs`.
         """
         check_at_least(1, steps_per_epoch=steps_per_epoch)
 
         def batch(epoch, index):
             return self._recent.batch(epoch * steps_per_epoch + index)
 
-        return epochs_dataset(batch, steps_per_epoch, first_epoch, first_batch)
+        return Epochs(batch, steps_per_epoch, accumulation_steps)
 
 
 @dataclass(frozen=True)

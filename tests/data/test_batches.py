@@ -73,7 +73,7 @@ def test_without_shuffling_every_epoch_has_the_same_order():
 def test_the_stream_goes_through_the_epochs():
     lines = random_lines(131), random_lines(131, seed=6)
     batches = PairBatches(*lines, OneIdACharacter(), 211)
-    stream = batches.stream(first_epoch=3)
+    stream = batches.epochs().stream(first_epoch=3)
     two_epochs = [next(stream) for _ in range(2 * len(batches))]
     assert ids_of(two_epochs) == ids_of(batches.epoch(3)) + ids_of(batches.epoch(4))
 

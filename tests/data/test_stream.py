@@ -307,9 +307,15 @@ def test_settings_out_of_range_are_refused(text, setting, message):
 # Epochs
 
 
+def epoch_of(stream, number, steps_per_epoch, first_batch=0):
+    """The batches of one epoch, one after the other."""
+    epochs = stream.epochs(steps_per_epoch)
+    return (epochs.batch(number, index) for index in range(first_batch, steps_per_epoch))
+
+
 def test_an_epoch_is_a_number_of_batches_of_the_stream(text):
     stream = make_stream(text)
-    epochs = [list(stream.epoch(number, num_batches=13)) for number in range(4)]
+    epochs = [list(epoch_of(stream, number, 13)) for number in range(4)]
     assert ids_of(itertools.chain(*epochs)) == ids_of(take(stream, 52))
 
 
@@ -317,7 +323,7 @@ def test_an_epoch_can_be_had_again_and_out_of_order(text):
     stream = make_stream(text)
     expected = ids_of(take(stream, 80))
     for number, first_batch in ((3, 0), (1, 7), (1, 0), (0, 19)):
-        batches = ids_of(stream.epoch(number, first_batch, num_batches=20))
+        batches = ids_of(epoch_of(stream, number, 20, first_batch))
         assert batches == expected[20 * number + first_batch : 20 * number + 20]
 
 
@@ -331,10 +337,10 @@ def test_going_back_a_little_reads_nothing_again(text, monkeypatch):
 
     monkeypatch.setattr(stream_module, "_Blocks", Recorder)
     stream = make_stream(text)
-    next(stream.epoch(0, num_batches=20))
+    stream.epochs(20).batch(0, 0)
     for epoch in (0, 1, 2):
-        list(itertools.islice(stream.epoch(epoch, num_batches=20), 3))
-        list(stream.epoch(epoch, num_batches=20))
+        list(itertools.islice(epoch_of(stream, epoch, 20), 3))
+        list(epoch_of(stream, epoch, 20))
     assert len(begun) == 1
 
 
@@ -342,7 +348,7 @@ def test_no_thread_outlives_a_stream(text, running_threads):
     stream = make_stream(text)
     batches = stream.batches()
     next(batches)
-    next(stream.epoch(0, num_batches=5))
+    stream.epochs(5).batch(0, 0)
     assert len(running_threads()) == 2
     del batches
     assert len(running_threads()) == 1

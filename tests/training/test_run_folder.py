@@ -26,7 +26,7 @@ def record(tmp_path):
 
 def make_record(folder, text="a\n", **settings):
     folder.mkdir(exist_ok=True)
-    files = {name: str(folder / name) for name in DATA_SETTINGS}
+    files = {name: str(folder / name) for name in DATA_SETTINGS if name != "train_corpora"}
     for path in files.values():
         write_text(type(folder)(path), text)
     return RunRecord.of(make_settings({**files, **settings}))

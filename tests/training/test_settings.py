@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 
 from keras_transformer.config import TransformerConfig
+from keras_transformer.data import Corpus
 from keras_transformer.errors import InputError
-from training.command import run_command
+from training.command import parse, run_command
 from training.settings import (
     FIELDS,
     TYPES,
     TrainingSettings,
     make_settings,
+    make_settings_parser,
     read_settings_file,
 )
 from training.train import main
@@ -67,7 +69,7 @@ def test_values_take_the_type_of_their_setting(tmp_path):
         ("# c\n\nepochs: 2.5\n", r"settings.yaml:3: epochs must be a whole number. Received: "
          r"epochs=2.5"),
         ("dropout: true\n", r"settings.yaml:1: dropout must be a number. Received: dropout=True"),
-        ("train_source: 7\n", r"train_source must be text or null. Received: train_source=7"),
+        ("train_source: 7\n", r"train_source must be text or a list of texts or null. Received:"),
         ("tokenizer_type: words\n", r"tokenizer_type must be one of bpe, unigram. Received: "),
         ("dropout: 1.0\n", r"settings.yaml:1: dropout must be below 1. Received: dropout=1.0"),
         ("epochs: 0\n", r"settings.yaml:1: epochs must be at least 1. Received: epochs=0"),
@@ -106,6 +108,8 @@ def test_a_settings_file_that_is_not_utf_8_is_named(tmp_path):
         ({"model_dim": 10, "num_heads": 3}, "model_dim must be a multiple of num_heads"),
         ({"position_encoding": "learned", "max_positions": 100}, "max_length must be at most"),
         ({"monitor": "val_bleu"}, "monitor must be val_perplexity unless validation_bleu"),
+        ({"sampling": 0.1}, "sampling needs steps_per_epoch, .* Received: sampling=0.1"),
+        ({"tokenizer": "a", "initial_run": "b"}, "tokenizer must not be given with initial_run"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(values, message):
@@ -116,7 +120,64 @@ def test_settings_that_contradict_each_other_are_refused(values, message):
 def test_missing_data_settings_are_named_as_options():
     settings = make_settings({"train_source": "a", "train_target": "b"})
     with pytest.raises(InputError, match="no --validation-source, --validation-target"):
-        settings.data_files()
+        settings.corpora()
+
+
+VALIDATION = {"validation_source": "v.en", "validation_target": "v.de"}
+
+
+@pytest.mark.parametrize(
+    ("values", "corpora"),
+    [
+        ({"train_source": "a.en", "train_target": "a.de"}, [Corpus("a.en", "a.de")]),
+        ({"train_source": "*.en", "train_target": "*.de"}, [Corpus("*.en", "*.de")]),
+        ({"train_source": "pairs-*.tsv.gz"}, [Corpus("pairs-*.tsv.gz")]),
+        ({"train_source": ["a.tsv", "b.tsv"]}, [Corpus(["a.tsv", "b.tsv"])]),
+        (
+            {
+                "train_corpora": [
+                    {"source": "a.en", "target": "a.de", "weight": 2},
+                    {"source": "b.tsv", "columns": [2, 3]},
+                ]
+            },
+            [Corpus("a.en", "a.de", 2), Corpus("b.tsv", columns=(2, 3))],
+        ),
+    ],
+)
+def test_text_to_train_on_is_named_in_several_ways(values, corpora):
+    assert make_settings({**values, **VALIDATION}).corpora() == corpora
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "no --train-source, --train-target. Give"),
+        ({"train_source": "pairs.txt"}, "no --train-target. Give"),
+        ({"train_source": ["a.tsv", "b.en"]}, "no --train-target. Give"),
+        ({"train_corpora": []}, "no --train-corpora. Give"),
+        (
+            {"train_corpora": [{"source": "a"}], "train_source": "b"},
+            "train_corpora must come alone",
+        ),
+        ({"train_corpora": [{"target": "a"}]}, "Each of train_corpora must have a source"),
+        ({"train_corpora": [{"source": "a", "wieght": 2}]}, "Each of train_corpora must have"),
+        ({"train_corpora": [{"source": "a", "weight": "2"}]}, r"weight \(a number\)"),
+        ({"train_corpora": [{"source": "a", "weight": 0}]}, "weight must be greater than 0"),
+        ({"train_corpora": [{"source": "a", "columns": 2}]}, r"columns \(two numbers\)"),
+        ({"train_corpora": [{"source": "a", "columns": [1]}]}, "columns must be two different"),
+    ],
+)
+def test_text_that_is_named_wrongly_is_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        make_settings({**values, **VALIDATION}).corpora()
+
+
+def test_corpora_can_be_given_in_a_file_and_on_the_command_line(tmp_path):
+    (tmp_path / "a.yaml").write_text("train_corpora:\n- source: a.tsv\n  weight: 0.5\n")
+    from_file = read_settings_file(tmp_path / "a.yaml")["train_corpora"]
+    option = '--train-corpora=[{"source": "a.tsv", "weight": 0.5}]'
+    from_option = parse(make_settings_parser(), [option]).train_corpora
+    assert from_file == from_option == [{"source": "a.tsv", "weight": 0.5}]
 
 
 @pytest.mark.parametrize(
