@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from training.command import CommandParser, UsageError, import_tensorflow, parse, run_command
+from training.command import CommandParser, UsageError, parse, run_command
 
 if TYPE_CHECKING:
     import keras
@@ -200,28 +200,23 @@ def _fit_on_random_tokens(
     import keras
     import numpy as np
 
+    from keras_transformer.data import Epochs
+
     generator = np.random.default_rng(0)
 
     def tokens(length):  # none of the special ids: nothing is padding
         return generator.integers(4, config.vocabulary_size, (batch, length), dtype="int32")
 
     inputs = {"source_ids": tokens(source_length), "target_ids": tokens(target_length)}
-    batches = _forever((inputs, tokens(target_length)))
-    if keras.backend.backend() == "tensorflow":
-        import_tensorflow()
-        import tensorflow as tf
-
-        batches = tf.data.Dataset.from_tensors(next(batches)).repeat()
+    labels = tokens(target_length)
 
     def fit(steps):
+        epochs = Epochs(lambda epoch, index: (inputs, labels), steps)
+        on_tensorflow = keras.backend.backend() == "tensorflow"
+        batches = epochs.dataset() if on_tensorflow else epochs.stream()
         model.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0, shuffle=False)
 
     return fit
-
-
-def _forever(batch):
-    while True:
-        yield batch
 
 
 def _seconds_of(call: Callable[[], object]) -> float:

@@ -114,9 +114,14 @@ class Epochs:
         # Not Dataset.from_generator: TensorFlow then has malloc hand memory back to the system all
         # the time, and the training pays for new pages in each step.
         dataset = tf.data.Dataset.range(first_batch, len(self)).map(read)
+        if len(self) - first_batch >= _FEWEST_BATCHES_TO_PREFETCH:
+            dataset = dataset.prefetch(2)
+        options = tf.data.Options()
+        # The thread that tunes datasets sleeps up to a minute, and an epoch's end waits for it.
+        options.autotune.enabled = False
+        dataset = dataset.with_options(options)
         dataset._keras_transformer_reader = reader  # each dataset made of this one refers to it
-        num_left = len(self) - first_batch
-        return dataset.prefetch(2) if num_left >= _FEWEST_BATCHES_TO_PREFETCH else dataset
+        return dataset
 
 
 class _Reader:
