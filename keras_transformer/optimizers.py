@@ -1,5 +1,7 @@
 """The optimizer (5.3)."""
 
+import contextlib
+
 import keras
 
 from keras_transformer.schedules import InverseSquareRootSchedule, check_warmup_steps
@@ -21,6 +23,12 @@ class Adam(keras.optimizers.Adam):
     Example:
         model.compile(optimizer=Adam(1e-3, beta_2=0.98, epsilon=1e-9), loss=...)
     """
+
+    def build(self, variables):
+        # fit builds the optimizer within the step that it traces, where each variable would bring
+        # a graph of its own for its initial value: seconds for a model of many layers.
+        with _outside_of_graphs():
+            super().build(variables)
 
     def _get_current_learning_rate(self):
         if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
@@ -48,6 +56,15 @@ class Adam(keras.optimizers.Adam):
             epsilon=tf.cast(self.epsilon, dtype),
             grad=tf.cast(tf.convert_to_tensor(gradient), dtype),
         )
+
+
+def _outside_of_graphs():
+    """A context in which variables are made at once; none where a strategy makes them."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return contextlib.nullcontext() if tf.distribute.has_strategy() else tf.init_scope()
 
 
 def _handle(variable):

@@ -187,9 +187,10 @@ def _compiled_model(config: "TransformerConfig", xla: bool) -> "keras.Model":
     model.compile(
         optimizer=paper_adam(config.model_dim),
         loss=LabelSmoothedCrossentropy(config.label_smoothing),
-        weighted_metrics=[Perplexity(), TokenAccuracy()],
+        metrics=[Perplexity(), TokenAccuracy()],
         jit_compile=xla or keras.backend.backend() == "jax",
     )
+    model.optimizer.build(model.trainable_variables)  # else the first step is traced twice
     return model
 
 

@@ -16,6 +16,7 @@ from keras import ops
 
 from keras_transformer.config import multiples_near
 from keras_transformer.decoding.cache import KeyValues, append, seen_so_far
+from keras_transformer.layers.dropout import Dropout
 
 
 def attention_weights(query, key, attention_mask=None):
@@ -127,7 +128,7 @@ class _MultiHeadAttention(keras.Layer):
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.weights_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.weights_dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def get_config(self):
         return {

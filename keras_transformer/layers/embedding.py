@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_transformer.config import POSITION_ENCODINGS
+from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.position import sinusoidal_encoding
 
 
@@ -70,7 +71,7 @@ class PositionalEmbedding(keras.Layer):
         self.embeddings_initializer = keras.initializers.get(
             embeddings_initializer or keras.initializers.RandomNormal(stddev=model_dim**-0.5)
         )
-        self.sum_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.sum_dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, inputs_shape):
         self.embeddings = self.add_weight(

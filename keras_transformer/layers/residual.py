@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_transformer.layers.dropout import Dropout
+
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class AddAndNorm(keras.Layer):
@@ -34,7 +36,7 @@ class AddAndNorm(keras.Layer):
         self.dropout = dropout
         self.normalize_first = normalize_first
         self.epsilon = epsilon
-        self.output_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+        self.output_dropout = Dropout(dropout, dtype=self.dtype_policy)
         self.normalization = keras.layers.LayerNormalization(
             epsilon=epsilon, dtype=self.dtype_policy
         )

@@ -18,8 +18,18 @@ ROOT = Path(__file__).parents[2]
 NUM_KILLS = 10
 SECONDS_OF_A_START = 300  # on a machine that is busy with other things
 
-# 40 batches in 4 epochs; every source of chance at work.
-SETTINGS = ["--batch-tokens=96", "--epochs=4", "--dropout=0.3", "--checkpoint-steps=1"]
+# 48 parts of 24 batches in 4 epochs; every source of chance at work, and a checkpoint after each
+# part, between the parts of an update too.
+STEPS_PER_EPOCH, PARTS = 6, 2
+SETTINGS = [
+    f"--steps-per-epoch={STEPS_PER_EPOCH}",
+    f"--accumulation-steps={PARTS}",
+    "--sampling=0.2",
+    "--batch-tokens=96",
+    "--epochs=4",
+    "--dropout=0.3",
+    "--checkpoint-steps=1",
+]
 
 
 @contextlib.contextmanager
@@ -71,7 +81,8 @@ def sha256_of(run):
 def test_ten_kills_change_nothing(train_arguments, tmp_path):
     whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
     finish(train_arguments, whole.path, hash_seed=0)
-    num_batches = whole.read_metrics()[0]["steps"]
+    assert whole.read_metrics()[3]["steps"] == 4 * STEPS_PER_EPOCH
+    num_batches = STEPS_PER_EPOCH * PARTS
     last = 4 * num_batches
     assert last > 4 * NUM_KILLS
 
