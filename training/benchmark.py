@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from training.command import CommandParser, UsageError, parse, run_command
+from training.step_profile import step_profile
 
 if TYPE_CHECKING:
     import keras
@@ -70,6 +71,7 @@ def measure_training(arguments: Sequence[str]) -> None:
         _seconds_of(lambda: fit(options.steps)) / options.steps for _ in range(options.repeats)
     ]
     step_seconds = statistics.median(steps)
+    profile = {"profile_ms": step_profile(fit, options.steps)} if options.profile else {}
     peak = matrix_product_flops_per_second(options.dtype)
     flops = 3 * forward_flops(config, batch, source_length, target_length)
     print(
@@ -96,6 +98,7 @@ def measure_training(arguments: Sequence[str]) -> None:
                 "gflops_per_second": round(flops / step_seconds / 1e9, 1),
                 "peak_gflops_per_second": round(peak / 1e9, 1),
                 "share_of_peak": round(flops / step_seconds / peak, 4),
+                **profile,
                 "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             }
         )
@@ -114,6 +117,7 @@ def _training_parser() -> CommandParser:
     parser.add_option("steps", int, 10, "Updates of a repeat.")
     parser.add_option("repeats", int, 5, "Repeats; the median counts.")
     parser.add_option("threads", int | None, None, "Threads of TensorFlow; all by default.")
+    parser.add_flag("profile", "Tell where a step's time goes; on TensorFlow.")
     parser.add_flag("xla", "Compile the step with XLA, which JAX always does.")
     return parser
 

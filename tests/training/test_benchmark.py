@@ -7,6 +7,7 @@ import pytest
 from keras_transformer.config import TransformerConfig
 from training.benchmark import forward_flops, main
 from training.command import run_command
+from training.step_profile import OUTSIDE, PARTS, REST
 
 
 def test_operations_of_one_pass_are_those_of_every_product():
@@ -37,7 +38,7 @@ def test_heads_of_another_width_count_with_it():
 
 def test_training_is_measured_in_one_line_of_json(capfd):
     small = ["--batch=2", "--source-length=3", "--target-length=4", "--vocabulary-size=50"]
-    assert run_command(main, ["train", *small, "--steps=2", "--repeats=3"]) == 0
+    assert run_command(main, ["train", *small, "--steps=2", "--repeats=3", "--profile"]) == 0
     [line] = capfd.readouterr().out.splitlines()
     measured = json.loads(line)
     assert measured["task"] == "train"
@@ -47,6 +48,10 @@ def test_training_is_measured_in_one_line_of_json(capfd):
     assert measured["tokens_per_second"] == pytest.approx(expected, rel=0.02)
     assert 0 < measured["share_of_peak"] < 1
     assert measured["first_step_seconds"] > 0
+    profile = measured["profile_ms"]
+    assert profile.keys() == {*PARTS, REST, OUTSIDE}
+    for part in ("attention", "feed-forward networks", "dropout", "optimizer", REST):
+        assert profile[part] > 0
 
 
 def test_help_says_what_can_be_measured(capsys):
