@@ -19,7 +19,8 @@ class TokensPerSecond(keras.callbacks.Callback):
 
     The number is added to the logs of batches and epochs, where callbacks behind this one find
     it: History, the progress bar, CSVLogger. Put it first in the list. The count is read from
-    the device at most twice a second, because reading waits for the device.
+    the device at most twice a second, because reading waits for the device. Where several workers
+    train (`tf.distribute`), each reads its own part and takes those of the others for as large.
 
     Raises:
         ValueError: at the end of fit's first batch (when Keras builds the metrics) if the model
@@ -78,7 +79,13 @@ class TokensPerSecond(keras.callbacks.Callback):
             self._tokens_per_second = tokens / seconds
 
     def _num_tokens(self) -> float:
-        return float(keras.ops.convert_to_numpy(_perplexity_of(self.model).num_tokens))
+        count = _perplexity_of(self.model).num_tokens
+        copies = getattr(count.value, "values", None)
+        if copies is None:
+            return float(keras.ops.convert_to_numpy(count))
+        # Of a count that is spread over workers, all would have to ask for the sum at once.
+        own = sum(float(copy) for copy in copies)
+        return own * self.model.distribute_strategy.num_replicas_in_sync / len(copies)
 
     def _add_to(self, logs: dict | None):
         if logs is not None:

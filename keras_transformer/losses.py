@@ -90,10 +90,10 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
     def num_tokens(self, labels):
         """Returns what the sum of the losses is divided by, Float (), at least 1.
 
-        A replica of several, or one of several accumulated batches, would need the number of
-        tokens of all of them here.
+        On each of several replicas it is the number of tokens of all of them. Optimizers sum the
+        gradients of replicas, so that together they make the update of the whole batch.
         """
-        return ops.maximum(ops.sum(real_tokens(labels)), 1.0)
+        return ops.maximum(sum_over_replicas(ops.sum(real_tokens(labels))), 1.0)
 
     def get_config(self) -> dict:
         return {
@@ -184,6 +184,21 @@ def add_at_labels(values, labels, addends):
 def real_tokens(labels):
     """1 for each token that is not padding, else 0: Float (batch, length)."""
     return ops.cast(padding_mask(labels), "float32")
+
+
+def sum_over_replicas(number):
+    """The sum of a number, Float (), over all replicas of TensorFlow's `tf.distribute`.
+
+    The number itself where there is one replica, and on JAX, where a batch is one array however
+    many devices hold it.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return number
+    import tensorflow as tf
+
+    replica = tf.distribute.get_replica_context() if tf.distribute.has_strategy() else None
+    # None, too, where Keras finds out shapes, outside of all replicas.
+    return number if replica is None else replica.all_reduce(tf.distribute.ReduceOp.SUM, number)
 
 
 def per_token(sample_weight):

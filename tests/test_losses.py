@@ -4,6 +4,7 @@ import pytest
 from keras import ops
 
 from keras_transformer.losses import LabelSmoothedCrossentropy
+from tests.random_models import SLOW_TO_COMPILE, random_ids, random_transformer, small_config
 
 LN2 = np.log(2)
 # p = 1/2, 1/4, 1/8, 1/8: minus the logarithms are 1, 2, 3 and 3 times ln 2.
@@ -178,3 +179,29 @@ def test_label_smoothing_outside_its_range_is_refused(label_smoothing):
 def test_unknown_reduction_is_refused():
     with pytest.raises(ValueError, match=r"'mean_over_tokens' or None\. Received: reduction='sum'"):
         LabelSmoothedCrossentropy(reduction="sum")
+
+
+@pytest.fixture
+def dtype_policy(request):
+    earlier = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy(earlier)
+
+
+@SLOW_TO_COMPILE
+@pytest.mark.parametrize("normalize_first", [False, True])
+@pytest.mark.parametrize("dtype_policy", ["float32", "mixed_float16"], indirect=True)
+def test_blank_rows_change_neither_loss_nor_update(normalize_first, dtype_policy):
+    """A blank row attends to nothing at all, and that must not become a NaN."""
+    source_ids, target_ids, labels = random_ids(2, 5), random_ids(2, 7), random_ids(2, 7, seed=8)
+
+    def loss_and_weights(num_blank):
+        model = random_transformer(small_config(normalize_first=normalize_first, dropout=0.0))
+        model.compile(keras.optimizers.SGD(0.1), LabelSmoothedCrossentropy())
+        sides = [np.pad(ids, ((0, num_blank), (0, 0))) for ids in (source_ids, target_ids, labels)]
+        inputs = {"source_ids": sides[0], "target_ids": sides[1]}
+        return [model.train_on_batch(inputs, sides[2]), *model.get_weights()]
+
+    for ours, theirs in zip(loss_and_weights(3), loss_and_weights(0), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)

@@ -12,12 +12,14 @@ be damaged. Plain arrays in the order of the model's variables; nothing is unpic
 import dataclasses
 import logging
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from training.command import InputError
 from training.run_folder import Position, RunFolder, replacing
 
 LOGGER = logging.getLogger("keras_transformer")
@@ -48,30 +50,56 @@ class Progress:
 def save_checkpoint(
     run: RunFolder, model: keras.Model, position: Position, seconds: float = 0.0
 ) -> None:
-    """Writes the model, its optimizer and, inside an epoch, its metrics."""
+    """Writes the model, its optimizer and, inside an epoch, its metrics.
+
+    Several workers call it together, since each has metrics of its own share of the batches; the
+    one whose run is not read-only writes.
+    """
+    metrics = values_of(model.metrics_variables if position.batch else [])
+    if run.read_only:
+        return
     run.checkpoints_path.mkdir(exist_ok=True)
-    metrics = model.metrics_variables if position.batch else []
-    save_arrays(run.checkpoint_path(position, "weights"), {"weights": model.weights})
+    save_arrays(run.checkpoint_path(position, "weights"), {"weights": values_of(model.weights)})
     save_arrays(
         run.checkpoint_path(position, "state"),
-        {"state": _state_variables(model), "metrics": metrics},
+        {"state": values_of(_state_variables(model)), "metrics": metrics},
         seconds=np.float64(seconds),
+        backend=np.array(keras.backend.backend()),
     )
 
 
-def restore_latest(run: RunFolder, model: keras.Model) -> Progress:
+def restore_latest(
+    run: RunFolder, model: keras.Model, from_chief: Callable[[Any], Any] = lambda value: value
+) -> Progress:
     """Reads the latest whole checkpoint into a compiled model.
+
+    Args:
+        run: The run.
+        model: The model.
+        from_chief: Given the position of the checkpoint, returns that of the worker that writes
+            the run: see `training.devices.Devices`. A run that is read-only follows it.
 
     Returns:
         Where it was written; the start if there is no checkpoint, and the model is as it was.
+
+    Raises:
+        InputError: If a worker cannot read the checkpoint that the chief has read.
     """
     model.optimizer.build(model.trainable_variables)
-    for position in sorted(run.positions_with("state"), reverse=True):
+    checkpoint = None if run.read_only else _read_latest(run, model)
+    position = from_chief(checkpoint and checkpoint.progress.position)
+    if position is None:
+        return Progress()
+    if checkpoint is None:
         try:
-            return restore(run, model, position)
+            checkpoint = _read(run, model, Position(*position))
         except DamagedCheckpoint as error:
-            LOGGER.warning("%s; going back to an earlier checkpoint", error)
-    return Progress()
+            raise InputError(
+                f"{run.path}: all workers must be able to read the run folder. Received: {error}."
+                " Put it where all machines see the same files."
+            ) from error
+    checkpoint.set(model)
+    return checkpoint.progress
 
 
 def restore(run: RunFolder, model: keras.Model, position: Position) -> Progress:
@@ -82,6 +110,43 @@ def restore(run: RunFolder, model: keras.Model, position: Position) -> Progress:
     Raises:
         DamagedCheckpoint: If it does not fit.
     """
+    checkpoint = _read(run, model, position)
+    checkpoint.set(model)
+    return checkpoint.progress
+
+
+@dataclasses.dataclass(frozen=True)
+class _Checkpoint:
+    """What a checkpoint holds: the values of the weights and of the state, and how far it came."""
+
+    values: Sequence[np.ndarray]
+    progress: Progress
+    backend: str
+
+    def set(self, model: keras.Model) -> None:
+        backend = keras.backend.backend()
+        if self.backend != backend and random_states(model):
+            LOGGER.warning(
+                "the checkpoint was written on %s: weights and optimizer carry over, but %s draws"
+                " other random numbers for dropout",
+                self.backend,
+                backend,
+            )
+        variables = [*model.weights, *_state_variables(model)]
+        for variable, value in zip(variables, self.values, strict=True):
+            variable.assign(value)
+
+
+def _read_latest(run: RunFolder, model: keras.Model) -> _Checkpoint | None:
+    for position in sorted(run.positions_with("state"), reverse=True):
+        try:
+            return _read(run, model, position)
+        except DamagedCheckpoint as error:
+            LOGGER.warning("%s; going back to an earlier checkpoint", error)
+    return None
+
+
+def _read(run: RunFolder, model: keras.Model, position: Position) -> _Checkpoint:
     weights = load_weights(run, model, position)
     path = run.checkpoint_path(position, "state")
     arrays = load_arrays(path)
@@ -89,11 +154,9 @@ def restore(run: RunFolder, model: keras.Model, position: Position) -> Progress:
     _check_shapes(path, state, _state_variables(model))
     if "seconds" not in arrays:
         raise DamagedCheckpoint(f"{path} is of another version")
-    for variable, array in zip(
-        [*model.weights, *_state_variables(model)], [*weights, *state], strict=True
-    ):
-        variable.assign(array)
-    return Progress(position, float(arrays["seconds"]), _group(arrays, "metrics"))
+    progress = Progress(position, float(arrays["seconds"]), _group(arrays, "metrics"))
+    # Checkpoints that do not name their backend are older than the choice of one.
+    return _Checkpoint([*weights, *state], progress, str(arrays.get("backend", "tensorflow")))
 
 
 def load_weights(run: RunFolder, model: keras.Model, position: Position) -> list[np.ndarray]:
@@ -117,6 +180,8 @@ def remove_other_checkpoints(run: RunFolder, latest: Position, keep: int, epochs
         keep: How many of the last checkpoints stay whole.
         epochs: Epochs whose weights at their end stay as well.
     """
+    if run.read_only:
+        return
     earlier = sorted(position for position in run.positions_with("state") if position <= latest)
     whole = set(earlier[-keep:])
     for kind, wanted in (
@@ -127,12 +192,12 @@ def remove_other_checkpoints(run: RunFolder, latest: Position, keep: int, epochs
             run.checkpoint_path(position, kind).unlink()
 
 
-def save_arrays(path: Path, groups: Mapping[str, Iterable[keras.Variable]], **more) -> None:
-    """Writes groups of variables, each in its order, as GROUP.NUMBER; `more` under its names."""
+def save_arrays(path: Path, groups: Mapping[str, Iterable[np.ndarray]], **more) -> None:
+    """Writes groups of arrays, each in its order, as GROUP.NUMBER; `more` under its names."""
     arrays = {
-        f"{group}.{index:05d}": keras.ops.convert_to_numpy(variable.value)
-        for group, variables in groups.items()
-        for index, variable in enumerate(variables)
+        f"{group}.{index:05d}": array
+        for group, members in groups.items()
+        for index, array in enumerate(members)
     }
     with replacing(path) as temporary:
         np.savez(temporary, **arrays, **more)
@@ -162,6 +227,20 @@ def _check_shapes(path: Path, arrays, variables) -> None:
 
 def _state_variables(model: keras.Model) -> list[keras.Variable]:
     """What is neither weight nor metric: the states of the random generators, the optimizer."""
+    return [*random_states(model), *model.optimizer.variables]
+
+
+def random_states(model: keras.Model) -> list[keras.Variable]:
+    """The states of dropout's generators, each a seed and a count of what was drawn."""
     weights = {id(variable) for variable in model.weights}
-    others = [variable for variable in model.variables if id(variable) not in weights]
-    return [*others, *model.optimizer.variables]
+    return [variable for variable in model.variables if id(variable) not in weights]
+
+
+def values_of(variables: Iterable[keras.Variable]) -> list[np.ndarray]:
+    """What variables hold, wherever they live."""
+    return [keras.ops.convert_to_numpy(_tensor(variable.value)) for variable in variables]
+
+
+def _tensor(value):
+    """TensorFlow's variables read; one that is spread over replicas is not taken for an array."""
+    return value.read_value() if hasattr(value, "read_value") else value

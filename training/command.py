@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
+from training.backend import choose_backend
+
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
@@ -37,6 +39,7 @@ def quiet_stderr() -> Iterator[None]:
         os.close(stderr)
 
 
+choose_backend(sys.argv[1:])  # before Keras is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 with quiet_stderr():  # the package imports Keras, and Keras TensorFlow
     from keras_transformer.errors import InputError

@@ -6,12 +6,18 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 
-from training.checkpoints import Progress, remove_other_checkpoints, save_checkpoint
+from training.checkpoints import (
+    Progress,
+    remove_other_checkpoints,
+    save_checkpoint,
+    values_of,
+)
 from training.command import InputError, Terminated
+from training.devices import Devices
 from training.run_folder import Position, RunFolder
 from training.settings import TrainingSettings
 
@@ -58,6 +64,7 @@ class SaveProgress(keras.callbacks.Callback):
         settings: How often, how many, and how long.
         progress: Where the training is taken up.
         stop_request: Is obeyed as soon as a checkpoint is written.
+        devices: Where the training runs: of several workers, a request to one stops all.
 
     Raises:
         KeyboardInterrupt: On request; a checkpoint has been written then.
@@ -70,8 +77,10 @@ class SaveProgress(keras.callbacks.Callback):
         settings: TrainingSettings,
         progress: Progress,
         stop_request: StopRequest,
+        devices: Devices | None = None,
     ):
         super().__init__()
+        self.devices = devices or Devices()
         self.run = run
         self.settings = settings
         self.resumed = progress
@@ -95,23 +104,30 @@ class SaveProgress(keras.callbacks.Callback):
             return  # on_epoch_end comes next
         steps = self.settings.checkpoint_steps
         is_due = steps is not None and position.batch % steps == 0
-        if is_due or self.stop_request.reason is not None:
+        is_stop = self.devices.someone_wants(self.stop_request.reason is not None)
+        if is_due or is_stop:
             self._save(position, time.monotonic() - self.start_seconds)
-            self.stop_request.obey()
+        if is_stop:
+            self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
         self._check_finite()
         line = {"epoch": epoch + 1}
         line |= {name: float(value) for name, value in (logs or {}).items()}
         line["learning_rate"] = float(self.model.optimizer.learning_rate)
-        line["steps"] = int(self.model.optimizer.iterations)
+        line["steps"] = self._num_updates()
         line["seconds"] = round(time.monotonic() - self.start_seconds, 3)
         metrics = [*self.run.read_metrics(), line]
         self.run.write_metrics(metrics)
         self._save(Position(epoch + 1, 0))
-        self.stop_request.obey()
-        if is_over(metrics, self.settings):
+        if self.devices.someone_wants(self.stop_request.reason is not None):
+            self._stop()
+        if self.devices.from_chief(is_over(metrics, self.settings)):
             self.model.stop_training = True
+
+    def _stop(self) -> NoReturn:
+        self.stop_request.obey()
+        raise Terminated  # the signal came to another worker
 
     def _save(self, position: Position, seconds: float = 0.0) -> None:
         self._check_finite()
@@ -128,10 +144,13 @@ class SaveProgress(keras.callbacks.Callback):
         if not math.isfinite(float(loss)):
             raise InputError(
                 f"The training loss must stay finite. Received: loss={float(loss)} in batch"
-                f" {batch} of epoch {epoch + 1}, update {int(self.model.optimizer.iterations)}."
+                f" {batch} of epoch {epoch + 1}, update {self._num_updates()}."
                 " The last checkpoint is kept; train another --output with a lower"
                 " peak_learning_rate, more warmup_steps, or dtype_policy float32."
             )
+
+    def _num_updates(self) -> int:
+        return int(*values_of([self.model.optimizer.iterations]))
 
 
 def time_is_up(metrics: list[dict[str, Any]], max_minutes: float | None) -> bool:

@@ -102,10 +102,13 @@ class RunFolder:
 
     Args:
         path: The folder; it need not exist.
+        read_only: Whether another process writes the run and this one only reads it: whatever
+            would write does nothing then.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, read_only: bool = False):
         self.path = Path(path)
+        self.read_only = read_only
         self.config_path = self.path / "config.yaml"
         self.tokenizer_path = self.path / "tokenizer.model"
         self.model_path = self.path / "model.keras"
@@ -164,6 +167,8 @@ class RunFolder:
             return False
 
     def write_record(self, record: RunRecord) -> None:
+        if self.read_only:
+            return
         content = {
             "format_version": FORMAT_VERSION,
             "package_version": package_version(),
@@ -225,6 +230,8 @@ class RunFolder:
         return lines
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
+        if self.read_only:
+            return
         write_text(self.metrics_path, "".join(json.dumps(line) + "\n" for line in lines))
 
 

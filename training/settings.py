@@ -160,6 +160,11 @@ class TrainingSettings:
     dtype_policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = _setting(
         "float32", "Number format of the computation; weights stay float32."
     )
+    xla: bool | None = _setting(
+        None,
+        "Compile the update with XLA, anew for each shape of a batch; null does so on a GPU, where"
+        " it pays, and with JAX.",
+    )
     seed: int = _setting(0, "Seed of the weights, the dropout and the order of pairs.", minimum=0)
     checkpoint_steps: int | None = _setting(
         1000,

@@ -1,12 +1,24 @@
 """Trains a Transformer on two text files: `python -m training.train --help`."""
 
 import contextlib
+import dataclasses
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from training.command import FULL_DISK, InputError, import_tensorflow, parse, run_command
+from training.backend import BACKENDS, OPTION
+from training.command import (
+    FULL_DISK,
+    CommandParser,
+    InputError,
+    UsageError,
+    import_tensorflow,
+    parse,
+    run_command,
+)
+from training.devices import Devices, Feed, Strategy, open_devices
 from training.run_folder import Position, RunFolder, RunRecord, claim, replacing
 from training.settings import (
     SETTING_NAMES,
@@ -15,12 +27,12 @@ from training.settings import (
     make_settings_parser,
     read_settings_file,
 )
+from training.text import check_text, shared_tokenizer, training_epochs, validation_epochs
 
 # Keras and TensorFlow take seconds to import. They are imported where they are used, so that help
 # and errors about the input come at once.
 if TYPE_CHECKING:
     import keras
-    import tensorflow as tf
 
     from keras_transformer.data import Epochs
     from keras_transformer.tokenizer import SubwordTokenizer
@@ -34,94 +46,140 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_option("output", str, None, "The run folder to write.", required=True)
     parser.add_flag("overwrite", "Replace a run that is there, once this one is done.")
+    _add_device_options(parser)
     config = parse(parser, arguments).config
     if config is not None:
         parser.set_defaults(read_settings_file(config))
     options = parse(parser, arguments)
     settings = make_settings({name: options[name] for name in SETTING_NAMES})
-    train(settings, options.output, overwrite=options.overwrite)
+    _check_backend(options.backend)
+    train(settings, options.output, overwrite=options.overwrite, strategy=options.strategy)
 
 
-def train(settings: TrainingSettings, output: str, *, overwrite: bool = False) -> None:
+def _add_device_options(parser: CommandParser) -> None:
+    """Where to train, which is no setting: a run may be resumed elsewhere."""
+    parser.add_option(
+        "strategy",
+        Strategy,
+        "one_device",
+        "Where to train: on one device; mirrored, on all GPUs of this machine; or multi_worker, on"
+        " those of all machines that run this command, which the environment must name: TF_CONFIG,"
+        " or with --backend jax KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID."
+        " All see the same --output and text. See docs/distributed.md.",
+    )
+    parser.add_option(
+        OPTION.lstrip("-"),
+        Literal[BACKENDS] | None,
+        None,
+        "What computes; if not given, what KERAS_BACKEND says, else tensorflow.",
+    )
+
+
+def _check_backend(wanted: str | None) -> None:
+    import keras
+
+    backend = keras.backend.backend()
+    if wanted is not None and wanted != backend:
+        raise UsageError(
+            f"--backend must be given before Keras is imported. Received: --backend {wanted}, but"
+            f" {backend} is loaded. Run `python -m training.train`, or set KERAS_BACKEND."
+        )
+    if backend not in BACKENDS:
+        raise InputError(
+            f"KERAS_BACKEND must be {' or '.join(BACKENDS)}. Received: {backend}. Give --backend."
+        )
+
+
+def train(
+    settings: TrainingSettings,
+    output: str,
+    *,
+    overwrite: bool = False,
+    strategy: Strategy = "one_device",
+) -> None:
     """Trains, or resumes, up to a finished run folder.
 
     Args:
         settings: What to train.
         output: The run folder.
         overwrite: Whether another run that is there may be replaced.
+        strategy: The devices to train on.
 
     Raises:
-        InputError: If the data or the folder do not allow it.
+        InputError: If the data, the folder or the devices do not allow it, or a worker was lost.
     """
-    _check_data(settings)
+    check_text(settings)
     record = RunRecord.of(settings)
-    with claim(output, record, overwrite=overwrite) as run, _resumable(run, settings):
-        if not run.is_finished:
-            import_tensorflow()
-            _train_model(run, record)
-    print(f"finished: {output}")
+    with open_devices(strategy) as devices:
+        devices.check(settings)
+        with _joined(devices, output, record, overwrite) as run, _resumable(run, settings):
+            if not devices.from_chief(run.is_finished):
+                _train_model(run, record, devices)
+        if devices.is_chief:
+            print(f"finished: {output}")
 
 
-def _check_data(settings: TrainingSettings) -> None:
-    """Reads the text once, so that a fault is named before anything is written.
+@contextlib.contextmanager
+def _joined(
+    devices: Devices, output: str, record: RunRecord, overwrite: bool
+) -> Iterator[RunFolder]:
+    """The run folder: the chief holds it, other workers read it.
 
-    A text that is streamed may be too large for that: only its files are looked for.
+    Raises:
+        InputError: As `claim` does, in all workers; or if a worker was given other settings.
     """
-    from keras_transformer.data import read_corpora, read_pairs
+    with contextlib.ExitStack() as stack:
+        run = complaint = None
+        if devices.is_chief:
+            try:
+                run = stack.enter_context(claim(output, record, overwrite=overwrite))
+            except InputError as error:
+                complaint = str(error)
+        told = [run and str(run.path), complaint, dataclasses.asdict(record)]
+        path, complaint, chiefs = devices.from_chief(told)
+        if complaint:
+            raise InputError(complaint)
+        earlier = RunRecord(make_settings(chiefs["settings"]), chiefs["data_sha256"])
+        if record.differences(earlier):
+            raise InputError(
+                "All workers must be given the same settings and data. Received:"
+                f" {'; '.join(record.differences(earlier))}, as the first worker has it and as this"
+                " one has it. Give them all the same."
+            )
+        yield run or RunFolder(path, read_only=True)
+        devices.from_chief(None)  # nobody leaves before the chief has written the last file
 
-    read_pairs(*settings.validation_files())
-    corpora = settings.corpora()
-    if settings.steps_per_epoch is None:
-        read_corpora(corpora)
-    for corpus in corpora:
-        corpus.files()
 
-
-def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> "SubwordTokenizer":
-    """The run's tokenizer, trained on both sides of the training text if it is not there yet."""
+def _train_model(run: RunFolder, record: RunRecord, devices: Devices) -> None:
     import keras
 
-    from keras_transformer.data import sample_pairs
-    from keras_transformer.tokenizer import SubwordTokenizer
-
-    # Seeding destroys the tokenizer's resources inside TensorFlow, so it comes first.
-    keras.utils.set_random_seed(settings.seed)
-    keras.config.set_dtype_policy(settings.dtype_policy)
-    if run.tokenizer_path.exists():
-        return SubwordTokenizer.load(run.tokenizer_path)
-    if settings.tokenizer is not None:
-        return SubwordTokenizer.load(settings.tokenizer)
-    if settings.initial_run is not None:
-        initial_run = RunFolder(settings.initial_run)
-        initial_run.check_finished()
-        return SubwordTokenizer.load(initial_run.tokenizer_path)
-    source, target = sample_pairs(
-        settings.corpora(), num_pairs=settings.tokenizer_pairs, seed=settings.seed
-    )
-    return SubwordTokenizer.train_from_lines(
-        source + target, settings.vocabulary_size, settings.tokenizer_type
-    )
-
-
-def _train_model(run: RunFolder, record: RunRecord) -> None:
     from training.checkpoints import START, restore_latest
     from training.progress import cut_metrics
 
     settings = record.settings
-    tokenizer = _make_tokenizer(run, settings)
-    model = _compiled_model(settings, tokenizer.vocabulary_size)
-    progress = restore_latest(run, model)
+    if _has_tensorflow():
+        import_tensorflow()
+    # Seeding destroys the tokenizer's resources inside TensorFlow, so it comes first.
+    keras.utils.set_random_seed(settings.seed)
+    keras.config.set_dtype_policy(settings.dtype_policy)
+    tokenizer = shared_tokenizer(run, settings, devices)
+    with devices.scope():
+        model = _compiled_model(settings, tokenizer.vocabulary_size, devices)
+        devices.equip(model)
+        progress = restore_latest(run, model, devices.from_chief)
     if settings.initial_run is not None and progress.position == START:
         _set_initial_weights(model, RunFolder(settings.initial_run))
-    epochs = _epochs(settings, tokenizer)
-    validation = _validation_batches(settings, tokenizer)
+    devices.started(model)
+    epochs = training_epochs(settings, tokenizer)
+    validation = devices.validation_feed(validation_epochs(settings, tokenizer))
     # Only now: a start that fails leaves no folder that insists on its settings.
     _write_beginning(run, record, tokenizer)
     cut_metrics(run, progress.position.epoch)
-    _announce(model, tokenizer, progress.position)
+    if devices.is_chief:
+        _announce(model, tokenizer, progress.position)
     with _faults_are_named(run, epochs):
-        _fit(run, settings, model, tokenizer, epochs, validation, progress)
-    _finish(run, settings, model, validation)
+        _fit(run, settings, model, tokenizer, epochs, validation, progress, devices)
+    _finish(run, settings, model, validation, devices)
 
 
 def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:
@@ -145,14 +203,16 @@ def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:
 
 
 def _write_beginning(run: RunFolder, record: RunRecord, tokenizer: "SubwordTokenizer") -> None:
-    if run.tokenizer_path.exists():
+    if run.read_only or run.tokenizer_path.exists():
         return
     run.write_record(record)
     with replacing(run.tokenizer_path) as temporary:
         tokenizer.save(temporary)
 
 
-def _compiled_model(settings: TrainingSettings, vocabulary_size: int) -> "keras.Model":
+def _compiled_model(
+    settings: TrainingSettings, vocabulary_size: int, devices: Devices
+) -> "keras.Model":
     from keras_transformer.losses import LabelSmoothedCrossentropy
     from keras_transformer.metrics import Perplexity, TokenAccuracy
     from keras_transformer.model import build_transformer
@@ -173,42 +233,9 @@ def _compiled_model(settings: TrainingSettings, vocabulary_size: int) -> "keras.
         loss=LabelSmoothedCrossentropy(settings.label_smoothing),
         # Not weighted_metrics: parts of a batch come with weights, which are the loss' alone.
         metrics=[Perplexity(), TokenAccuracy()],
-        # XLA compiles each batch shape anew, which costs more than it gives on a CPU.
-        jit_compile=False,
+        jit_compile=devices.compiles(settings),
     )
     return model
-
-
-def _epochs(settings: TrainingSettings, tokenizer: "SubwordTokenizer") -> "Epochs":
-    """The training text: in memory, or streamed where `steps_per_epoch` is given."""
-    from keras_transformer.data import PairBatches, PairStream, read_corpora
-
-    shared = {
-        "max_tokens": settings.batch_tokens,
-        "seed": settings.seed,
-        "max_length": settings.max_length,
-        "max_length_ratio": settings.max_length_ratio,
-    }
-    corpora, parts = settings.corpora(), settings.accumulation_steps
-    if settings.steps_per_epoch is None:
-        return PairBatches(*read_corpora(corpora), tokenizer, **shared).epochs(parts)
-    stream = PairStream(corpora, tokenizer, sampling=settings.sampling, **shared)
-    return stream.epochs(settings.steps_per_epoch, parts)
-
-
-def _validation_batches(
-    settings: TrainingSettings, tokenizer: "SubwordTokenizer"
-) -> "tf.data.Dataset":
-    from keras_transformer.data import pair_batches
-
-    return pair_batches(
-        *settings.validation_files(),
-        tokenizer,
-        # no more at once than training has in memory
-        max_tokens=max(settings.batch_tokens // settings.accumulation_steps, settings.max_length),
-        shuffle=False,
-        max_length=settings.max_length,
-    )
 
 
 def _fit(
@@ -217,8 +244,9 @@ def _fit(
     model,
     tokenizer: "SubwordTokenizer",
     epochs: "Epochs",
-    validation,
+    validation: Feed,
     progress: "Progress",
+    devices: Devices,
 ) -> None:
     """Trains from where `progress` stands: first the rest of its epoch, then whole ones."""
     import keras
@@ -228,38 +256,53 @@ def _fit(
     from training.validation_bleu import ValidationBleu
 
     stop_request = StopRequest()
-    quality = [ValidationBleu(settings, tokenizer)] if settings.validation_bleu else []
+    chiefs = []
+    if devices.is_chief and settings.validation_bleu:
+        chiefs.append(ValidationBleu(settings, tokenizer))
+    if devices.is_chief and _has_tensorflow():
+        logs = str(run.logs_path)
+        chiefs.append(keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0))
     callbacks = [
         TokensPerSecond(),
-        *quality,
-        keras.callbacks.TensorBoard(str(run.logs_path), write_graph=False, profile_batch=0),
-        SaveProgress(run, settings, progress, stop_request),
+        *chiefs,
+        SaveProgress(run, settings, progress, stop_request, devices),
     ]
 
-    def fit(dataset, first_epoch, last_epoch):
+    def fit(feed, first_epoch, last_epoch):
         model.fit(
-            dataset,
-            validation_data=validation,
+            feed.data,
+            steps_per_epoch=feed.steps,
+            validation_data=validation.data,
+            validation_steps=validation.steps,
             initial_epoch=first_epoch,
             epochs=last_epoch,
             callbacks=callbacks,
             shuffle=False,  # the batches bring their own order, new in each epoch
-            verbose="auto" if sys.stdout.isatty() else 2,
+            verbose=("auto" if sys.stdout.isatty() else 2) if devices.is_chief else 0,
         )
 
     epoch, batch = progress.position
     with stop_request.listening():
         if batch:
-            model.evaluate(validation.take(1), verbose=0)  # makes the metrics, which are set then
-            fit(epochs.dataset(epoch, batch), epoch, epoch + 1)
+            # Makes the metrics, which are set then.
+            model.evaluate(validation.data, steps=1, verbose=0)
+            fit(devices.training_feed(epochs, epoch, batch), epoch, epoch + 1)
             epoch += 1
-        if not is_over(run.read_metrics(), settings):
-            fit(epochs.dataset(epoch), epoch, settings.epochs)
+        if not devices.from_chief(is_over(run.read_metrics(), settings)):
+            fit(devices.training_feed(epochs, epoch), epoch, settings.epochs)
+
+
+def _has_tensorflow() -> bool:
+    """Whether it is installed, which TensorBoard's callback needs on other backends, too."""
+    return importlib.util.find_spec("tensorflow") is not None
 
 
 @contextlib.contextmanager
 def _faults_are_named(run: RunFolder, epochs: "Epochs") -> Iterator[None]:
     """Turns TensorFlow's own errors back: of the text it reads, and of TensorBoard's files."""
+    if not _has_tensorflow():
+        yield
+        return
     import tensorflow as tf
 
     try:
@@ -273,7 +316,9 @@ def _faults_are_named(run: RunFolder, epochs: "Epochs") -> Iterator[None]:
         raise
 
 
-def _finish(run: RunFolder, settings: TrainingSettings, model, validation) -> None:
+def _finish(
+    run: RunFolder, settings: TrainingSettings, model, validation: Feed, devices: Devices
+) -> None:
     """Averages or chooses the weights, measures them, and writes model.keras."""
     from keras_transformer.averaging import average_weights
     from training.progress import epochs_wanted
@@ -284,11 +329,14 @@ def _finish(run: RunFolder, settings: TrainingSettings, model, validation) -> No
     weights = average_weights(_readable_weights(run, model, wanted, epochs))
     for variable, array in zip(model.weights, weights, strict=True):
         variable.assign(array)
-    measured = model.evaluate(validation, verbose=0, return_dict=True)
+    measured = model.evaluate(validation.data, steps=validation.steps, verbose=0, return_dict=True)
+    if not devices.is_chief:
+        return
     final = {"final": True, "epochs": epochs}
     final |= {f"val_{name}": float(value) for name, value in measured.items()}
     run.write_metrics([*metrics, final])
-    save_model(run, model)
+    with devices.apart():
+        save_model(run, model)
     what = f"epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}"
     print(f"weights of {what}: validation perplexity {final['val_perplexity']:.3f}")
 

@@ -47,6 +47,11 @@ class Epochs:
         """How many batches `fit` meets in an epoch."""
         return self._num_batches * self._num_parts
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether batches come with weights."""
+        return self._num_parts > 1
+
     def batch(self, epoch: int, index: int) -> tuple:
         """A batch of an epoch, both counted from 0.
 
@@ -60,7 +65,7 @@ class Epochs:
         except Exception as error:
             self.fault = error
             raise
-        return batch if self._num_parts == 1 else weighted_share_of(batch, part, self._num_parts)
+        return weighted_share_of(batch, part, self._num_parts) if self.has_weights else batch
 
     def stream(self, first_epoch: int = 0, first_batch: int = 0) -> Iterator[tuple]:
         """Yields the batches of all epochs without end, as arrays: for any Keras backend.
@@ -100,7 +105,7 @@ class Epochs:
         reader = _Reader(self, first_epoch, goes_on=not first_batch)
         # TensorFlow never forgets a Python function. Text and threads shall go with the dataset.
         reference = weakref.ref(reader)
-        types = [tf.int32] * 3 + [tf.float32] * (self._num_parts > 1)
+        types = [tf.int32] * 3 + [tf.float32] * self.has_weights
 
         def read(index):
             arrays = tf.numpy_function(lambda i: reference().arrays(i), [index], types)
@@ -116,12 +121,21 @@ class Epochs:
         dataset = tf.data.Dataset.range(first_batch, len(self)).map(read)
         if len(self) - first_batch >= _FEWEST_BATCHES_TO_PREFETCH:
             dataset = dataset.prefetch(2)
-        options = tf.data.Options()
-        # The thread that tunes datasets sleeps up to a minute, and an epoch's end waits for it.
-        options.autotune.enabled = False
-        dataset = dataset.with_options(options)
+        dataset = without_tuning(dataset)
         dataset._keras_transformer_reader = reader  # each dataset made of this one refers to it
         return dataset
+
+
+def without_tuning(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
+    """The dataset without the thread by which tf.data tunes it while it runs.
+
+    That thread sleeps for up to a minute, and what ends an iterator, as each epoch does, waits.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 class _Reader:

@@ -142,7 +142,7 @@ def test_text_and_threads_go_with_the_dataset(text_pair, steps_per_epoch, runnin
     iterator = iter(dataset.skip(1))
     next(iterator)
     assert len(running_threads()) == (steps_per_epoch is not None)
-    source = weakref.ref(dataset._input_dataset._keras_transformer_reader)
+    source = weakref.ref(dataset._keras_transformer_reader)
     del dataset
     gc.collect()
     assert source() is not None

@@ -6,6 +6,64 @@ from hypothesis import strategies as st
 from keras_transformer.data.shares import share_of, weighted_share_of
 
 
+def numbered_batch(num_rows, source_length=5, target_length=7):
+    """Every id is another one, and none is padding."""
+    sides = [
+        first + np.arange(num_rows * length, dtype="int32").reshape(num_rows, length)
+        for first, length in ((1, source_length), (10_000, target_length), (20_000, target_length))
+    ]
+    return {"source_ids": sides[0], "target_ids": sides[1]}, sides[2]
+
+
+def sides_of(batch):
+    inputs, labels = batch
+    return inputs["source_ids"], inputs["target_ids"], labels
+
+
+@given(num_rows=st.integers(1, 23), count=st.integers(1, 9))
+def test_shares_are_equal_and_together_the_batch_and_then_blank_rows(num_rows, count):
+    batch = numbered_batch(num_rows)
+    shares = [share_of(batch, index, count) for index in range(count)]
+    for whole, *parts in zip(sides_of(batch), *map(sides_of, shares), strict=True):
+        assert {part.shape for part in parts} == {(-(-num_rows // count), whole.shape[1])}
+        assert {part.dtype for part in parts} == {np.dtype("int32")}
+        together = np.concatenate(parts)
+        np.testing.assert_array_equal(together[:num_rows], whole)
+        assert not together[num_rows:].any()
+
+
+@given(num_rows=st.integers(1, 23), count=st.integers(1, 9))
+def test_there_are_fewer_blank_rows_than_shares(num_rows, count):
+    batch = numbered_batch(num_rows)
+    num_blank = sum(
+        int((share_of(batch, index, count)[1] == 0).all(axis=1).sum()) for index in range(count)
+    )
+    assert num_blank < count
+    assert (num_rows + num_blank) % count == 0
+
+
+def test_the_batch_itself_is_left_as_it_is():
+    batch = numbered_batch(3)
+    share, _ = share_of(batch, 0, 1)
+    share["source_ids"][:] = 0
+    assert batch[0]["source_ids"].all()
+
+
+@pytest.mark.parametrize(("index", "count"), [(-1, 2), (2, 2), (0, 0)])
+def test_there_must_be_such_a_share(index, count):
+    with pytest.raises(ValueError, match=r"less than count\. Received: index=.* counted from 0"):
+        share_of(numbered_batch(3), index, count)
+
+
+def test_weights_are_shared_too():
+    inputs, labels = numbered_batch(3)
+    *_, weights = share_of((inputs, labels, np.float32([0.5, 0.5, 0.5])), 1, 2)
+    np.testing.assert_array_equal(weights, np.float32([0.5, 0]))
+
+
+# Parts of a batch that is accumulated
+
+
 @st.composite
 def batches(draw):
     """Batches of 1 to 9 pairs with 1 to 5 labels each."""
@@ -18,22 +76,6 @@ def batches(draw):
         row[:length] = rng.integers(1, 50, length)
     source_ids = rng.integers(1, 50, (num_rows, 3), dtype="int32")
     return {"source_ids": source_ids, "target_ids": np.roll(labels, 1, axis=1)}, labels
-
-
-@given(batches(), st.integers(1, 12))
-def test_all_shares_together_are_the_batch_and_blank_pairs(batch, count):
-    shares = [share_of(batch, index, count) for index in range(count)]
-    assert len({labels.shape for _, labels in shares}) == 1
-    num_rows = len(batch[1])
-    for name in ("source_ids", "target_ids"):
-        together = np.concatenate([inputs[name] for inputs, _ in shares])
-        assert together.dtype == np.int32
-        np.testing.assert_array_equal(together[:num_rows], batch[0][name])
-        assert not together[num_rows:].any()
-    together = np.concatenate([labels for _, labels in shares])
-    assert len(together) < num_rows + count
-    np.testing.assert_array_equal(together[:num_rows], batch[1])
-    assert not together[num_rows:].any()
 
 
 @given(batches(), st.integers(1, 12))

@@ -7,9 +7,11 @@ import pytest
 
 from training.checkpoints import load_arrays
 from training.command import parse, run_command
+from training.devices import Devices
 from training.run_folder import Position, RunFolder, RunRecord
 from training.settings import SETTING_NAMES, make_settings, make_settings_parser
-from training.train import _make_tokenizer, main
+from training.text import shared_tokenizer
+from training.train import main
 
 TRAIN_OPTIONS = ("--train-source", "--train-target")
 
@@ -82,7 +84,7 @@ def test_a_tokenizer_can_be_given_or_trained_on_part_of_the_text(
 ):
     def tokenizer(*options):
         settings = settings_of([*arguments, source(shards), *options])
-        return _make_tokenizer(RunFolder(tmp_path), settings)
+        return shared_tokenizer(RunFolder(tmp_path), settings, Devices())
 
     whole = RunFolder(finished_run).tokenizer_path.read_bytes()
     part = tokenizer("--tokenizer-pairs=20")

@@ -1,0 +1,266 @@
+"""Training on several devices with TensorFlow's `tf.distribute`."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_transformer.data import Epochs
+from keras_transformer.data.epochs import without_tuning
+from keras_transformer.data.shares import share_of
+from training.checkpoints import random_states
+from training.command import InputError
+from training.devices import Feed, Strategy, Workers, lost_worker
+from training.real_rows import weigh_real_rows
+from training.settings import TrainingSettings
+
+# How the loss of a worker shows in the others: in the sum that all take part in.
+_LOSSES = (
+    tf.errors.UnavailableError,
+    tf.errors.InternalError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+)
+
+# A worker that has not been heard of for so long is lost.
+_SECONDS_OF_SILENCE = 30
+
+# Between the seeds of replicas, so that each draws its own dropout.
+_SEED_STEP = 1_000_003
+
+
+class Replicas(Workers):
+    """A copy of the model on each device.
+
+    Args:
+        strategy: Keeps the copies equal.
+        worker: The number of this process among the workers, from 0.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, worker: int = 0):
+        super().__init__()
+        self.strategy = strategy
+        self.is_chief = worker == 0
+        self.num_shares = strategy.num_replicas_in_sync
+        num_own = len(strategy.extended.worker_devices)
+        self.num_workers = self.num_shares // num_own
+        self.shares = range(worker * num_own, (worker + 1) * num_own)
+        self._sum = tf.function(self._sum_over_replicas, autograph=False, reduce_retracing=True)
+
+    @classmethod
+    def of(cls, strategy: Strategy) -> "Replicas":
+        """The replicas of "mirrored" or "multi_worker".
+
+        Raises:
+            InputError: If TF_CONFIG does not name the workers.
+        """
+        if strategy == "mirrored":
+            return cls(tf.distribute.MirroredStrategy(_devices_of_this_machine()))
+        worker, num_workers = _number_of_this_worker()
+        _bear_with_slow_workers(num_workers)
+        try:
+            return cls(tf.distribute.MultiWorkerMirroredStrategy(), worker)
+        except tf.errors.OpError as error:
+            raise InputError(
+                "The worker must be able to listen at its address in TF_CONFIG. Received:"
+                f" {str(error).splitlines()[0][:200]}. Correct the address, or free the port."
+            ) from error
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        return self.strategy.scope()
+
+    def equip(self, model: keras.Model) -> None:
+        """Hands the model a step over all replicas.
+
+        Keras' own fails with several workers (keras-team/keras#20585): it averages a structure
+        that holds dictionaries to find out shapes, and averages numbers over an axis that they do
+        not have. Only attributes of this object are set, so that what `save` writes is a model
+        that knows nothing of it.
+        """
+        weigh_real_rows(model)
+        # The shape does not matter: what is built is metrics and loss.
+        ids = np.zeros((1, 2), "int32")
+        model._symbolic_build(data_batch=({"source_ids": ids, "target_ids": ids}, ids))
+        steps = {
+            "_maybe_symbolic_build": lambda iterator=None, data_batch=None: None,
+            "train_function": self._over_replicas(model.train_step),
+            "make_train_function": lambda force=False: None,
+            "test_function": self._over_replicas(model.test_step),
+            "make_test_function": lambda force=False: None,
+        }
+        for name, step in steps.items():
+            object.__setattr__(model, name, step)
+
+    def compiles(self, settings: TrainingSettings) -> bool:
+        return False
+
+    def check(self, settings: TrainingSettings) -> None:
+        if settings.xla:
+            raise InputError(
+                "xla must not be true on several devices with TensorFlow. Received: xla=true. Leave"
+                " it out, or choose --backend jax."
+            )
+
+    def started(self, model: keras.Model) -> None:
+        """Gives each replica random states of its own, made of those that checkpoints hold."""
+        for variable in random_states(model):
+            copies = _copies(variable)
+            seed, counter = copies[0].numpy()
+            for share, copy in zip(self.shares, copies, strict=True):
+                copy.assign(np.array([seed + share * _SEED_STEP, counter]))
+
+    def training_feed(self, epochs: Epochs, epoch: int = 0, batch: int = 0) -> Feed:
+        first = epoch * len(epochs) + batch
+
+        def batch_of_step(step):
+            return epochs.batch(*divmod(first + step, len(epochs)))
+
+        return Feed(self._distributed(batch_of_step, epochs.has_weights), len(epochs) - batch)
+
+    def validation_feed(self, epochs: Epochs) -> Feed:
+        def batch_of_step(step):
+            return epochs.batch(0, step % len(epochs))
+
+        return Feed(self._distributed(batch_of_step, epochs.has_weights), len(epochs))
+
+    def from_chief(self, value: Any) -> Any:
+        return value if self.num_workers == 1 else super().from_chief(value)
+
+    def someone_wants(self, wanted: bool) -> bool:
+        return wanted if self.num_workers == 1 else super().someone_wants(wanted)
+
+    def sum_over_workers(self, numbers: np.ndarray) -> Any:
+        def value(context):
+            is_first_of_worker = context.replica_id_in_sync_group == self.shares[0]
+            return tf.constant(numbers if is_first_of_worker else np.zeros_like(numbers))
+
+        values = self.strategy.experimental_distribute_values_from_function(value)
+        return self._sum(values)
+
+    @contextlib.contextmanager
+    def losses_named(self) -> Iterator[None]:
+        try:
+            yield
+        except _LOSSES as error:
+            if self.num_workers == 1:
+                raise
+            raise lost_worker(error) from error
+
+    def _sum_over_replicas(self, values):
+        def summed(numbers):
+            replica = tf.distribute.get_replica_context()
+            # identity: what is summed must be known to lie on the replica's device.
+            return replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(numbers))
+
+        return self._one_of(self.strategy.run(summed, args=(values,)))
+
+    def _over_replicas(self, step: Callable) -> Callable:
+        """Keras' step as a function of an iterator, with logs that are equal in all workers."""
+
+        def step_of_replica(data):
+            logs = step(data)
+            replica = tf.distribute.get_replica_context()
+            means = replica.all_reduce(tf.distribute.ReduceOp.MEAN, tf.stack([*logs.values()]))
+            return dict(zip(logs, tf.unstack(means, num=len(logs)), strict=True))
+
+        def step_of_all(iterator):
+            logs = self.strategy.run(step_of_replica, args=(iterator.get_next(),))
+            return {name: self._one_of(values) for name, values in logs.items()}
+
+        return tf.function(step_of_all, autograph=False)
+
+    def _one_of(self, values):
+        """What is equal on all replicas, from one of them."""
+        return self.strategy.experimental_local_results(values)[0]
+
+    def _distributed(
+        self, batch_of_step: Callable[[int], tuple], has_weights: bool
+    ) -> "tf.distribute.DistributedDataset":
+        """The own shares of step after step, without end, for each replica one in turn."""
+        types = [tf.int32] * 3 + [tf.float32] * has_weights
+
+        def own_shares(step):
+            batch = batch_of_step(int(step))
+            shares = [share_of(batch, share, self.num_shares) for share in self.shares]
+            sides = [(x["source_ids"], x["target_ids"], *others) for x, *others in shares]
+            return tuple(map(np.stack, zip(*sides, strict=True)))  # (shares, rows, length)
+
+        def read(step):
+            arrays = tf.numpy_function(own_shares, [step], types)
+            source_ids, target_ids, labels, *weights = arrays
+            for ids in (source_ids, target_ids, labels):
+                ids.set_shape((None, None, None))
+            for weight in weights:
+                weight.set_shape((None, None))
+            return {"source_ids": source_ids, "target_ids": target_ids}, labels, *weights
+
+        # Without end, since at an end that might come all workers would ask each other before
+        # each step whether it has come.
+        steps = tf.data.Dataset.counter()
+        return self.strategy.distribute_datasets_from_function(
+            lambda _: without_tuning(steps.map(read).prefetch(2).unbatch())
+        )
+
+
+def _copies(variable: keras.Variable) -> list[tf.Variable]:
+    """A variable's copies on the devices of this process."""
+    return list(getattr(variable.value, "values", [variable.value]))
+
+
+def _devices_of_this_machine() -> list[str]:
+    """Its GPUs, or the logical devices that its CPU was divided into."""
+    for kind in ("GPU", "CPU"):
+        devices = tf.config.list_logical_devices(kind)
+        if devices:
+            return [f"{kind}:{number}" for number in range(len(devices))]
+    return []
+
+
+def _bear_with_slow_workers(num_workers: int) -> None:
+    """Sets how long a worker may be silent before it is taken for lost.
+
+    TensorFlow's own 10 seconds are too few for a machine that is short of processor time.
+    """
+    from tensorflow.python.eager import context  # there is no public way
+
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader="/job:worker/replica:0/task:0",
+        heartbeat_timeout_in_ms=_SECONDS_OF_SILENCE * 1000,
+    )
+    jobs = context.context().coordination_service.coordinated_job_list
+    jobs.add(name="worker", num_tasks=num_workers)
+
+
+def _number_of_this_worker() -> tuple[int, int]:
+    """From TF_CONFIG: which worker this is, and of how many.
+
+    Raises:
+        InputError: If it does not.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        config = json.loads(text)
+        workers, task = config["cluster"]["worker"], config["task"]
+        is_right = (
+            list(config["cluster"]) == ["worker"]
+            and task["type"] == "worker"
+            and 0 <= int(task["index"]) < len(workers)
+        )
+        if is_right:
+            return int(task["index"]), len(workers)
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise InputError(
+        "TF_CONFIG must name all workers and which of them this process is, for example"
+        ' {"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker",'
+        f' "index": 0}}}}. Received: TF_CONFIG={text or "nothing"}. Set it in the environment, on'
+        " each machine with an index of its own."
+    )

@@ -1,0 +1,81 @@
+"""What a training reads: its tokenizer, and the text as numbered batches."""
+
+from keras_transformer.data import (
+    Epochs,
+    PairBatches,
+    PairStream,
+    read_corpora,
+    read_pairs,
+    sample_pairs,
+)
+from keras_transformer.tokenizer import SubwordTokenizer
+from training.devices import Devices
+from training.run_folder import RunFolder
+from training.settings import TrainingSettings
+
+
+def check_text(settings: TrainingSettings) -> None:
+    """Reads the text once, so that a fault is named before anything is written.
+
+    A text that is streamed may be too large for that: only its files are looked for.
+    """
+    read_pairs(*settings.validation_files())
+    corpora = settings.corpora()
+    if settings.steps_per_epoch is None:
+        read_corpora(corpora)
+    for corpus in corpora:
+        corpus.files()
+
+
+def shared_tokenizer(
+    run: RunFolder, settings: TrainingSettings, devices: Devices
+) -> SubwordTokenizer:
+    """The chief's tokenizer, in all workers."""
+    tokenizer = _make_tokenizer(run, settings) if devices.is_chief else None
+    model = devices.from_chief(tokenizer and tokenizer.serialized_model.decode("latin-1"))
+    return tokenizer or SubwordTokenizer(model.encode("latin-1"))
+
+
+def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> SubwordTokenizer:
+    """The run's tokenizer, trained on both sides of the training text if it is not there yet."""
+    if run.tokenizer_path.exists():
+        return SubwordTokenizer.load(run.tokenizer_path)
+    if settings.tokenizer is not None:
+        return SubwordTokenizer.load(settings.tokenizer)
+    if settings.initial_run is not None:
+        initial_run = RunFolder(settings.initial_run)
+        initial_run.check_finished()
+        return SubwordTokenizer.load(initial_run.tokenizer_path)
+    source, target = sample_pairs(
+        settings.corpora(), num_pairs=settings.tokenizer_pairs, seed=settings.seed
+    )
+    return SubwordTokenizer.train_from_lines(
+        source + target, settings.vocabulary_size, settings.tokenizer_type
+    )
+
+
+def training_epochs(settings: TrainingSettings, tokenizer: SubwordTokenizer) -> Epochs:
+    """The training text: in memory, or streamed where `steps_per_epoch` is given."""
+    shared = {
+        "max_tokens": settings.batch_tokens,
+        "seed": settings.seed,
+        "max_length": settings.max_length,
+        "max_length_ratio": settings.max_length_ratio,
+    }
+    corpora, parts = settings.corpora(), settings.accumulation_steps
+    if settings.steps_per_epoch is None:
+        return PairBatches(*read_corpora(corpora), tokenizer, **shared).epochs(parts)
+    stream = PairStream(corpora, tokenizer, sampling=settings.sampling, **shared)
+    return stream.epochs(settings.steps_per_epoch, parts)
+
+
+def validation_epochs(settings: TrainingSettings, tokenizer: SubwordTokenizer) -> Epochs:
+    """The validation text, in the same order each time."""
+    return PairBatches(
+        *read_pairs(*settings.validation_files()),
+        tokenizer,
+        # no more at once than training has in memory
+        max_tokens=max(settings.batch_tokens // settings.accumulation_steps, settings.max_length),
+        shuffle=False,
+        max_length=settings.max_length,
+    ).epochs()
