@@ -39,6 +39,49 @@ class Adam(keras.optimizers.Adam):
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
             super().update_step(gradient, variable, learning_rate)
             return
+        if self._accumulates_on_replicas():
+            self._accumulate(gradient, variable, learning_rate)
+        else:
+            self._apply_fused(gradient, variable, learning_rate)
+
+    def _accumulates_on_replicas(self):
+        """Whether several replicas of `tf.distribute` accumulate gradients."""
+        if keras.backend.backend() != "tensorflow" or not self.gradient_accumulation_steps:
+            return False
+        return self._distribution_strategy.num_replicas_in_sync > 1
+
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        if not self._accumulates_on_replicas():
+            super()._backend_apply_gradients(grads, trainable_variables)
+            return
+        if self.clipnorm or self.clipvalue or self.global_clipnorm or self.weight_decay:
+            raise ValueError(
+                "clipnorm, clipvalue, global_clipnorm and weight_decay must be None where several "
+                "replicas accumulate gradients. Received: one that is not. Leave it out, or set "
+                "gradient_accumulation_steps=None."
+            )
+        # Keras puts a condition around the whole update. The replicas' sum would be inside, where
+        # TensorFlow allows none. So they sum each batch, and each variable has its own condition.
+        self._backend_update_step(grads, trainable_variables, self.learning_rate)
+
+    def _accumulate(self, gradient, variable, learning_rate):
+        """Adds a gradient to those that wait, and updates the variable if it is the last."""
+        import tensorflow as tf
+
+        steps = self.gradient_accumulation_steps
+        waiting = self._accumulated_gradients[self._get_variable_index(variable)].value
+        total = waiting + tf.convert_to_tensor(gradient)
+
+        def update():
+            self._apply_fused(total / steps, variable, learning_rate)
+            return waiting.assign(tf.zeros_like(total), read_value=False)
+
+        def wait():
+            return waiting.assign(total, read_value=False)
+
+        tf.cond((self._iterations.value + 1) % steps == 0, update, wait)
+
+    def _apply_fused(self, gradient, variable, learning_rate):
         import tensorflow as tf
 
         index = self._get_variable_index(variable)

@@ -1,5 +1,7 @@
 """Adam as one operation is Keras' Adam; paper_adam is section 5.3."""
 
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -90,6 +92,16 @@ def test_it_updates_the_copies_of_several_devices():
 
     update()
     np.testing.assert_allclose(numbers(variable.value), [0.9, 0.9, 0.9], rtol=1e-5)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="tf.distribute is TensorFlow's")
+def test_clipping_is_refused_where_replicas_accumulate():
+    optimizer = Adam(0.1, gradient_accumulation_steps=2, global_clipnorm=1.0)
+    optimizer._distribution_strategy = mock.Mock(num_replicas_in_sync=2)
+    variable = keras.Variable([1.0])
+    optimizer.build([variable])
+    with pytest.raises(ValueError, match="global_clipnorm and weight_decay must be None where"):
+        optimizer.apply([ops.ones((1,))])
 
 
 def test_config_round_trip():

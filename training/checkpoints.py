@@ -237,10 +237,11 @@ def random_states(model: keras.Model) -> list[keras.Variable]:
 
 
 def values_of(variables: Iterable[keras.Variable]) -> list[np.ndarray]:
-    """What variables hold, wherever they live."""
-    return [keras.ops.convert_to_numpy(_tensor(variable.value)) for variable in variables]
+    """What variables, or tensors, hold, wherever they live."""
+    return [keras.ops.convert_to_numpy(_tensor(variable)) for variable in variables]
 
 
-def _tensor(value):
+def _tensor(variable):
     """TensorFlow's variables read; one that is spread over replicas is not taken for an array."""
+    value = getattr(variable, "value", variable)
     return value.read_value() if hasattr(value, "read_value") else value

@@ -1,7 +1,9 @@
 """Training with JAX, on several devices with `keras.distribution`."""
 
+import atexit
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 
 import jax
@@ -119,6 +121,8 @@ class JaxDevices(Workers):
         except jax.errors.JaxRuntimeError as error:
             if self.num_workers == 1:
                 raise
+            # First of all, before JAX waits until all workers, the lost one too, have come so far.
+            atexit.register(_leave_at_once)
             raise lost_worker(error) from error
 
     def _own_rows(self, batch_of_step: Callable[[int], tuple]) -> Callable[[int], tuple]:
@@ -164,3 +168,9 @@ def _check_environment() -> None:
             f" and which of them this process is, from 0. Received: no {', '.join(missing)}. Set"
             " them in the environment, on each machine with a number of its own."
         )
+
+
+def _leave_at_once() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
