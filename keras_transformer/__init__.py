@@ -4,8 +4,8 @@ Importing it needs Keras alone; TensorFlow and TensorFlow Text are imported when
 turned into tensors.
 """
 
-from keras_transformer.averaging import average_weights
-from keras_transformer.callbacks import TokensPerSecond
+from keras_transformer.averaging import average_weights, averaged_variables
+from keras_transformer.callbacks import AveragedWeights, GradientNorm, TokensPerSecond
 from keras_transformer.config import TransformerConfig
 from keras_transformer.data import Corpus, PairBatches, PairStream, pair_batches, sample_pairs
 from keras_transformer.decoding.beam import beam_search
@@ -44,11 +44,13 @@ __all__ = [
     "Adam",
     "AddAndNorm",
     "AttentionWeights",
+    "AveragedWeights",
     "Corpus",
     "DecoderBlock",
     "DecodingState",
     "EncoderBlock",
     "FeedForward",
+    "GradientNorm",
     "Hypotheses",
     "InputError",
     "InverseSquareRootSchedule",
@@ -66,6 +68,7 @@ __all__ = [
     "TransformerConfig",
     "Translator",
     "average_weights",
+    "averaged_variables",
     "beam_search",
     "build_transformer",
     "causal_mask",

@@ -1,4 +1,4 @@
-"""Averaging the weights of several checkpoints (6.1)."""
+"""Averaging the weights: of several checkpoints (6.1), or as training goes."""
 
 from collections.abc import Iterable
 
@@ -53,6 +53,48 @@ def average_weights(checkpoints: Iterable[list[np.ndarray]]) -> list[np.ndarray]
         np.asarray(total / num_checkpoints, dtype=array.dtype) if _is_float(array) else array
         for total, array in zip(sums, last, strict=True)
     ]
+
+
+def averaged_variables(model: keras.Model) -> list[keras.Variable]:
+    """The variables that hold the moving averages of a model's weights.
+
+    Args:
+        model: Compiled with `Adam(ema_decay=...)`.
+
+    Returns:
+        One for each of `model.weights`, in their order: its average, or the weight itself where it
+        is not trained, or nothing has been trained yet.
+
+    Raises:
+        ValueError: If the model's optimizer keeps no averages.
+
+    Example:
+        averages = [keras.ops.convert_to_numpy(v) for v in averaged_variables(model)]
+        model.set_weights(averages)  # at the end of a training
+    """
+    if not keeps_averages(model):
+        raise ValueError(
+            "Averaged weights need a model whose optimizer keeps averages. Received: optimizer="
+            f"{type(model.optimizer).__name__}. Compile with Adam(ema_decay=0.999)."
+        )
+    optimizer = _innermost_optimizer(model)
+    if not optimizer.built or not int(keras.ops.cast(optimizer.iterations, "int32")):
+        return list(model.weights)
+    average_of = {
+        id(variable): average
+        for variable, average in zip(model.trainable_variables, optimizer.averages, strict=True)
+    }
+    return [average_of.get(id(weight), weight) for weight in model.weights]
+
+
+def keeps_averages(model: keras.Model) -> bool:
+    """Whether the model is compiled with an optimizer that averages its weights."""
+    return getattr(_innermost_optimizer(model), "ema_decay", None) is not None
+
+
+def _innermost_optimizer(model: keras.Model):
+    # Keras wraps the optimizer where the dtype policy is mixed_float16.
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
 def _is_float(array: np.ndarray) -> bool:

@@ -3,7 +3,9 @@
 import time
 
 import keras
+import numpy as np
 
+from keras_transformer.averaging import averaged_variables
 from keras_transformer.metrics import Perplexity
 
 LOG_KEY = "tokens_per_second"
@@ -90,6 +92,77 @@ class TokensPerSecond(keras.callbacks.Callback):
     def _add_to(self, logs: dict | None):
         if logs is not None:
             logs[LOG_KEY] = self._tokens_per_second
+
+
+class GradientNorm(keras.callbacks.Callback):
+    """Shows the norm of the last update's gradient at each epoch's end, as `gradient_norm`.
+
+    The number is added to the epoch's logs, for callbacks behind this one, if the model is compiled
+    with `Adam(track_gradient_norm=True)` and on TensorFlow; else nothing is.
+
+    Example:
+        model.compile(optimizer=Adam(1e-3, track_gradient_norm=True), ...)
+        model.fit(..., callbacks=[GradientNorm()])
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        norm = getattr(optimizer, "gradient_norm", None)
+        if norm is not None and logs is not None:
+            logs["gradient_norm"] = float(norm.numpy())
+
+
+class AveragedWeights(keras.callbacks.Callback):
+    """Validates the moving averages of the weights, while training goes on from the weights.
+
+    The model has the averages from the beginning of an epoch's validation to its end: callbacks in
+    front of this one see them in `on_epoch_end`, those behind see the weights again. An epoch
+    without validation never has them.
+
+    A fit that is cut off in its validation leaves the averages in the model; `close` puts the
+    weights back, and so does the next fit with the same callback.
+
+    Raises:
+        ValueError: At the beginning of a validation, if the model's optimizer keeps no averages.
+
+    Example:
+        model.compile(optimizer=Adam(1e-3, ema_decay=0.999), ...)
+        with contextlib.closing(AveragedWeights()) as averaged_weights:
+            model.fit(..., callbacks=[averaged_weights])
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._weights = None  # while the model has the averages
+
+    def on_train_begin(self, logs=None):
+        self.close()
+
+    def on_test_begin(self, logs=None):
+        model = self.model
+        averages = _copies(averaged_variables(model))
+        if self._weights is None:
+            self._weights = _copies(model.weights)
+        _assign(model.weights, averages)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.close()
+
+    def close(self) -> None:
+        """Gives the model its weights back, if it has the averages."""
+        if self._weights is not None:
+            _assign(self.model.weights, self._weights)
+            self._weights = None
+
+
+def _copies(variables: list[keras.Variable]) -> list[np.ndarray]:
+    """Arrays that share no memory with the variables, which JAX would take away with them."""
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _assign(variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
 
 
 def _perplexity_of(model: keras.Model) -> Perplexity:

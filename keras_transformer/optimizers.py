@@ -1,8 +1,10 @@
 """The optimizer (5.3)."""
 
 import contextlib
+import math
 
 import keras
+from keras import ops
 
 from keras_transformer.schedules import InverseSquareRootSchedule, check_warmup_steps
 
@@ -18,31 +20,84 @@ class Adam(keras.optimizers.Adam):
     With `gradient_accumulation_steps`, a schedule counts updates, as Adam does; Keras' own would
     count the batches that are accumulated.
 
-    Source: Kingma and Ba 2015, the formulation before section 2.1, as Keras has it.
+    With `ema_decay`, `averages` holds a moving average of each variable, in the order of the
+    variables that the optimizer was built with; training itself never reads it. After t updates
+
+        average = sum over k from 1 to t of d**(t - k) * variable_k / sum over k of d**(t - k)
+
+    so that the values before the first update weigh nothing. Unlike Keras' `use_ema`, which may
+    not be what is wanted with `gradient_accumulation_steps` or with several calls of fit, it moves
+    once an update, and the end of fit does not write it over the weights: `averaging` and
+    `callbacks.AveragedWeights` say how it is used. Every variable must have a gradient.
+
+    With `track_gradient_norm`, the variable `gradient_norm` holds the Euclidean norm of the last
+    update's gradient, over all variables together and before it is clipped (with several devices,
+    of the sum of what each has clipped; if these accumulate, of the last batch alone). It is not
+    among `variables`, so that what is saved stays the same. On other backends than TensorFlow it
+    is None.
+
+    Source: Kingma and Ba 2015, the formulation before section 2.1, as Keras has it; the average
+    is that of section 7.2, with its bias corrected.
+
+    Args:
+        ema_decay: d of the average, above 0 and below 1; None keeps none.
+        track_gradient_norm: Whether to note the norm of each update's gradient.
+
+    Other arguments are those of `keras.optimizers.Adam`.
+
+    Raises:
+        ValueError: If ema_decay is out of its range.
 
     Example:
         model.compile(optimizer=Adam(1e-3, beta_2=0.98, epsilon=1e-9), loss=...)
     """
 
+    def __init__(self, *args, ema_decay=None, track_gradient_norm=False, **kwargs):
+        if ema_decay is not None and not 0 < ema_decay < 1:
+            raise ValueError(
+                "ema_decay must be above 0 and below 1. "
+                f"Received: ema_decay={ema_decay}. Choose for example 0.999, or None."
+            )
+        super().__init__(*args, **kwargs)
+        self.ema_decay = ema_decay
+        self.track_gradient_norm = track_gradient_norm
+        self.averages = []
+        self.gradient_norm = None
+
     def build(self, variables):
+        if self.built:
+            return
         # fit builds the optimizer within the step that it traces, where each variable would bring
         # a graph of its own for its initial value: seconds for a model of many layers.
         with _outside_of_graphs():
             super().build(variables)
+            if self.ema_decay is not None:
+                self.averages = self.add_optimizer_variables(variables, "average")
+            if self.track_gradient_norm and keras.backend.backend() == "tensorflow":
+                self.gradient_norm = _number_of_each_device()
 
     def _get_current_learning_rate(self):
         if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             return self._learning_rate(self.iterations)
         return super()._get_current_learning_rate()
 
+    def get_config(self):
+        own = {"ema_decay": self.ema_decay, "track_gradient_norm": self.track_gradient_norm}
+        return {**super().get_config(), **own}
+
     def update_step(self, gradient, variable, learning_rate):
-        if keras.backend.backend() != "tensorflow" or self.amsgrad:
-            super().update_step(gradient, variable, learning_rate)
-            return
         if self._accumulates_on_replicas():
             self._accumulate(gradient, variable, learning_rate)
         else:
-            self._apply_fused(gradient, variable, learning_rate)
+            self._update(gradient, variable, learning_rate)
+
+    def _update(self, gradient, variable, learning_rate):
+        if keras.backend.backend() != "tensorflow" or self.amsgrad:
+            super().update_step(gradient, variable, learning_rate)
+        else:
+            self._update_by_one_operation(gradient, variable, learning_rate)
+        if self.ema_decay is not None:
+            self._update_average(variable)
 
     def _accumulates_on_replicas(self):
         """Whether several replicas of `tf.distribute` accumulate gradients."""
@@ -73,7 +128,7 @@ class Adam(keras.optimizers.Adam):
         total = waiting + tf.convert_to_tensor(gradient)
 
         def update():
-            self._apply_fused(total / steps, variable, learning_rate)
+            self._update(total / steps, variable, learning_rate)
             return waiting.assign(tf.zeros_like(total), read_value=False)
 
         def wait():
@@ -81,7 +136,7 @@ class Adam(keras.optimizers.Adam):
 
         tf.cond((self._iterations.value + 1) % steps == 0, update, wait)
 
-    def _apply_fused(self, gradient, variable, learning_rate):
+    def _update_by_one_operation(self, gradient, variable, learning_rate):
         import tensorflow as tf
 
         index = self._get_variable_index(variable)
@@ -100,6 +155,42 @@ class Adam(keras.optimizers.Adam):
             grad=tf.cast(tf.convert_to_tensor(gradient), dtype),
         )
 
+    def _update_average(self, variable):
+        average = self.averages[self._get_variable_index(variable)]
+        # The newest value's share, (1 - d) / (1 - d**t), without the loss of digits in 1 - d**t.
+        log_decay = math.log(self.ema_decay)
+        update = ops.cast(self.iterations + 1, variable.dtype)
+        share = math.expm1(log_decay) / ops.expm1(log_decay * update)
+        self.assign_add(average, ops.multiply(share, ops.subtract(variable, average)))
+
+    # The next two are what Keras calls with the gradients of an update; the second is called on
+    # TensorFlow alone. On several devices the first has the gradient of one device's part.
+
+    def _clip_gradients(self, gradients):
+        if self.gradient_norm is not None and self._num_devices() == 1:
+            import tensorflow as tf
+
+            # Dense already here, else a sparse one would be made dense twice.
+            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+            self._note_norm(gradients)
+        return super()._clip_gradients(gradients)
+
+    def _all_reduce_sum_gradients(self, gradients_and_variables):
+        pairs = super()._all_reduce_sum_gradients(gradients_and_variables)
+        if self.gradient_norm is not None and self._num_devices() > 1:
+            self._note_norm([gradient for gradient, _ in pairs if gradient is not None])
+        return pairs
+
+    def _num_devices(self) -> int:
+        return self._distribution_strategy.num_replicas_in_sync
+
+    def _note_norm(self, gradients):
+        import tensorflow as tf
+
+        squares = [tf.nn.l2_loss(tf.convert_to_tensor(gradient)) for gradient in gradients]
+        squares = [tf.cast(square, "float32") for square in squares]
+        self.gradient_norm.assign(tf.sqrt(2 * tf.add_n(squares)))
+
 
 def _outside_of_graphs():
     """A context in which variables are made at once; none where a strategy makes them."""
@@ -108,6 +199,19 @@ def _outside_of_graphs():
     import tensorflow as tf
 
     return contextlib.nullcontext() if tf.distribute.has_strategy() else tf.init_scope()
+
+
+def _number_of_each_device():
+    """A TensorFlow variable that each device writes for itself; the first one's is read."""
+    import tensorflow as tf
+
+    return tf.Variable(
+        0.0,
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        name="gradient_norm",
+    )
 
 
 def _handle(variable):

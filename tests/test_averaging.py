@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transformer.averaging import average_weights
+from keras_transformer.averaging import average_weights, averaged_variables
+from keras_transformer.optimizers import Adam
 
 
 def test_mean_of_each_array():
@@ -112,3 +113,39 @@ def test_different_shapes_or_dtypes_are_refused(other):
         ValueError, match=r"shapes and dtypes\. Received: array 1 is float64 \(2, 3"
     ):
         average_weights([first, [np.zeros(1), other]])
+
+
+def averaging_model(optimizer):
+    """Trained and untrained weights in turn: gamma, beta; mean, variance; kernel, bias."""
+    layers = [keras.layers.BatchNormalization(), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    model.compile(optimizer=optimizer, loss="mse")
+    return model
+
+
+def test_each_trained_weight_has_its_own_average_and_others_are_themselves():
+    model = averaging_model(Adam(0.1, ema_decay=0.5))
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), batch_size=4, epochs=3, verbose=0)
+    averages = averaged_variables(model)
+    assert len(averages) == len(model.weights) == 6
+    for weight, average in zip(model.weights, averages, strict=True):
+        assert average.shape == weight.shape
+        if weight.trainable:
+            assert average.path.endswith(f"/{weight.path.replace('/', '_')}_average")
+        else:
+            assert average is weight
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+def test_before_the_first_update_the_weights_are_their_averages(is_built):
+    model = averaging_model(Adam(0.1, ema_decay=0.5))
+    if is_built:
+        model.optimizer.build(model.trainable_variables)
+    averages = averaged_variables(model)
+    assert all(a is b for a, b in zip(averages, model.weights, strict=True))
+
+
+@pytest.mark.parametrize("optimizer", [Adam(0.1), keras.optimizers.SGD()])
+def test_averages_need_an_optimizer_that_keeps_them(optimizer):
+    with pytest.raises(ValueError, match=r"keeps averages\. Received: optimizer=.*ema_decay=0.999"):
+        averaged_variables(averaging_model(optimizer))

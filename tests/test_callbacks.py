@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import types
 
@@ -5,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transformer.callbacks import TokensPerSecond
+from keras_transformer.callbacks import AveragedWeights, GradientNorm, TokensPerSecond
 from keras_transformer.metrics import Perplexity, TokenAccuracy
+from keras_transformer.optimizers import Adam
+from tests.random_models import ON_TENSORFLOW
 
 
 class Clock:
@@ -179,3 +182,92 @@ def test_a_model_without_perplexity_is_refused(metrics):
     model = small_model(weighted_metrics=metrics)
     with pytest.raises(ValueError, match=r"Perplexity.*Received: metrics=\[.*\]\. Compile with"):
         model.fit(LABELS, LABELS, verbose=0, callbacks=[TokensPerSecond()])
+
+
+INPUTS, OUTPUTS = np.eye(3, 4, dtype="float32"), np.arange(6, dtype="float32").reshape(3, 2)
+
+
+def line_model(optimizer):
+    """One matrix (4, 2), whose loss has a closed form."""
+    keras.utils.set_random_seed(5)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, use_bias=False)])
+    model.compile(optimizer, loss="mse")
+    return model
+
+
+def loss_of(weights):
+    return np.mean((INPUTS @ weights - OUTPUTS) ** 2)
+
+
+class Weights(keras.callbacks.Callback):
+    """Notes the weights at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.arrays = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.arrays += self.model.get_weights()
+
+
+def fit(model, callbacks, epochs=3):
+    """Three epochs of one update each."""
+    data = {"x": INPUTS, "y": OUTPUTS, "validation_data": (INPUTS, OUTPUTS), "batch_size": 3}
+    return model.fit(**data, epochs=epochs, verbose=0, callbacks=callbacks).history
+
+
+def test_the_averages_are_validated_and_the_weights_are_trained():
+    decay = 0.75
+    own, averaged, behind = Weights(), Weights(), Weights()
+    fit(line_model(Adam(0.1)), [own])
+    model = line_model(Adam(0.1, ema_decay=decay))
+    history = fit(model, [averaged, AveragedWeights(), behind])
+    for epoch in range(3):
+        # Training is the same as without averages, and those behind the callback see it.
+        np.testing.assert_array_equal(behind.arrays[epoch], own.arrays[epoch])
+        weights = decay ** np.arange(epoch, -1, -1)
+        average = np.average(own.arrays[: epoch + 1], axis=0, weights=weights)
+        np.testing.assert_allclose(averaged.arrays[epoch], average, rtol=1e-5)
+        np.testing.assert_allclose(history["val_loss"][epoch], loss_of(average), rtol=1e-5)
+    np.testing.assert_array_equal(model.get_weights()[0], own.arrays[2])  # at the end of fit, too
+    assert not np.isclose(history["val_loss"][2], loss_of(own.arrays[2]), rtol=1e-3)
+
+
+@pytest.mark.parametrize("by_whom", ["close", "the next fit"])
+def test_weights_are_put_back_after_a_validation_that_was_cut_off(by_whom):
+    own = Weights()
+    fit(line_model(Adam(0.1)), [own])
+
+    class CutOff(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model, callback = line_model(Adam(0.1, ema_decay=0.75)), AveragedWeights()
+    fit(model, [callback], epochs=2)
+    with contextlib.closing(callback) if by_whom == "close" else contextlib.nullcontext():
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, [callback, CutOff()], epochs=1)
+        assert not np.allclose(model.get_weights()[0], own.arrays[2])
+    if by_whom == "the next fit":
+        model.fit(INPUTS, OUTPUTS, epochs=0, callbacks=[callback])
+    np.testing.assert_array_equal(model.get_weights()[0], own.arrays[2])
+
+
+def test_averaged_weights_need_an_optimizer_that_keeps_them():
+    with pytest.raises(ValueError, match=r"keeps averages\. Received: optimizer=Adam\. Compile"):
+        fit(line_model(Adam(0.1)), [AveragedWeights()])
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="the norm is kept on TensorFlow")
+def test_the_norm_of_the_gradient_is_in_the_epochs_logs():
+    seen = Weights()
+    history = fit(line_model(Adam(0.1, track_gradient_norm=True)), [GradientNorm(), seen])
+    # The gradient of mean((XW - Y)**2), at the weights before the last update.
+    before = seen.arrays[1]
+    gradient = INPUTS.T @ (INPUTS @ before - OUTPUTS) * 2 / OUTPUTS.size
+    np.testing.assert_allclose(history["gradient_norm"][2], np.linalg.norm(gradient), rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [Adam(0.1), keras.optimizers.SGD()], ids=["Adam", "SGD"])
+def test_a_norm_that_is_not_kept_is_not_in_the_logs(optimizer):
+    assert "gradient_norm" not in fit(line_model(optimizer), [GradientNorm()])

@@ -101,8 +101,123 @@ def test_clipping_is_refused_where_replicas_accumulate(monkeypatch):
         optimizer.apply([ops.ones((1,))])
 
 
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True}], ids=str)
+@pytest.mark.parametrize("parts", [None, 2, 3])
+def test_an_update_weighs_less_in_the_average_with_each_that_follows(parts, options):
+    decay, num_updates = 0.8, 5
+    generator = np.random.default_rng(7)
+    optimizer = Adam(0.1, ema_decay=decay, gradient_accumulation_steps=parts, **options)
+    variables = [keras.Variable(np.full(shape, 9.0, "float32")) for shape in ((3, 4), (4,))]
+    optimizer.build(variables)
+    history = []
+    for update in range(1, num_updates + 1):
+        for _ in range(parts or 1):
+            gradients = [generator.normal(size=variable.shape) for variable in variables]
+            optimizer.apply([ops.convert_to_tensor(g, "float32") for g in gradients], variables)
+        history.append([numbers(variable.value).astype("float64") for variable in variables])
+        weights = decay ** np.arange(update - 1, -1, -1)
+        for values, average in zip(zip(*history, strict=True), optimizer.averages, strict=True):
+            expected = np.average(values, axis=0, weights=weights)
+            np.testing.assert_allclose(numbers(average.value), expected, rtol=1e-6)
+
+
+def test_the_average_stays_as_it_is_between_the_parts_of_an_update(gradients):
+    optimizer = Adam(0.1, ema_decay=0.5, gradient_accumulation_steps=3)
+    averages = []
+    variables = [keras.Variable(np.ones(gradient.shape, "float32")) for gradient in gradients[0]]
+    optimizer.build(variables)
+    for part in gradients:
+        optimizer.apply([ops.convert_to_tensor(gradient) for gradient in part], variables)
+        averages.append(numbers(optimizer.averages[1].value))
+    assert (averages[0] == 0).all() and (averages[1] == 0).all()
+    np.testing.assert_allclose(averages[2], numbers(variables[1].value), rtol=1e-6)
+    np.testing.assert_array_equal(averages[3], averages[2])
+    np.testing.assert_array_equal(averages[4], averages[2])
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_average_changes_nothing_else(gradients, options):
+    without = updated(Adam(0.01, **options), gradients)
+    averaged = updated(Adam(0.01, ema_decay=0.9, track_gradient_norm=True, **options), gradients)
+    assert len(averaged) == len(without) + 2  # the averages, behind all others
+    for ours, theirs in zip(averaged, without, strict=False):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_average_of_many_updates_has_the_decay_itself():
+    # In float32, 1 - 0.9999 has lost four of its seven digits.
+    optimizer = Adam(1e-12, ema_decay=0.9999)
+    variable = keras.Variable(np.ones(1, "float32"))
+    optimizer.build([variable])
+    optimizer.iterations.assign(10_000_000)
+    optimizer.apply([ops.zeros((1,))], [variable])
+    np.testing.assert_allclose(numbers(optimizer.averages[0].value), [1e-4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, -0.1, float("nan")])
+def test_a_decay_must_lie_between_zero_and_one(decay):
+    with pytest.raises(ValueError, match="above 0 and below 1. Received: ema_decay=.*0.999"):
+        Adam(0.1, ema_decay=decay)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="the norm is kept on TensorFlow")
+@pytest.mark.parametrize(
+    "options", [{}, {"clipnorm": 0.1}, {"global_clipnorm": 0.1}, {"clipvalue": 0.1}], ids=str
+)
+@pytest.mark.parametrize("is_graph", [False, True])
+def test_the_norm_is_that_of_all_gradients_before_they_are_clipped(options, is_graph):
+    import tensorflow as tf
+
+    optimizer = Adam(0.1, track_gradient_norm=True, **options)
+    variables = [keras.Variable(np.ones(shape, "float32")) for shape in ((1, 2), (3,))]
+    optimizer.build(variables)
+
+    def update(first, second):
+        optimizer.apply([first, second], variables)
+
+    if is_graph:
+        update = tf.function(update)
+    for scale in (1.0, -2.0):
+        update(scale * tf.constant([[3.0, 4.0]]), scale * tf.constant([0.0, 12.0, 0.0]))
+        np.testing.assert_allclose(optimizer.gradient_norm.numpy(), 13 * abs(scale), rtol=1e-6)
+    assert len(optimizer.variables) == len(Adam(0.1).variables) + 4  # two momenta each
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="the norm is kept on TensorFlow")
+def test_the_norm_is_that_of_the_mean_of_an_updates_parts():
+    import tensorflow as tf
+
+    optimizer = Adam(0.1, track_gradient_norm=True, gradient_accumulation_steps=2)
+    variable = keras.Variable(np.ones(2, "float32"))
+    optimizer.build([variable])
+    norms = []
+    for gradient in ([1.0, 9.0], [5.0, -1.0], [7.0, 7.0]):
+        optimizer.apply([tf.constant(gradient)], [variable])
+        norms.append(float(optimizer.gradient_norm.numpy()))
+    np.testing.assert_allclose(norms, [0.0, 5.0, 5.0], rtol=1e-6)  # of (3, 4)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="the norm is kept on TensorFlow")
+def test_the_norm_adds_up_the_rows_of_a_sparse_gradient():
+    import tensorflow as tf
+
+    optimizer = Adam(0.1, track_gradient_norm=True)
+    table = keras.Variable(np.ones((5, 2), "float32"))
+    optimizer.build([table])
+    rows = tf.IndexedSlices(tf.constant([[1.0, 1.0], [2.0, 3.0]]), tf.constant([1, 1]), [5, 2])
+    optimizer.apply([rows], [table])
+    np.testing.assert_allclose(optimizer.gradient_norm.numpy(), 5.0, rtol=1e-6)  # of (3, 4)
+
+
+def test_without_being_asked_for_no_norm_and_no_averages_are_kept():
+    optimizer = Adam(0.1)
+    optimizer.build([keras.Variable([1.0])])
+    assert optimizer.gradient_norm is None
+    assert optimizer.averages == []
+
+
 def test_config_round_trip():
-    optimizer = Adam(0.02, beta_1=0.7, epsilon=1e-4)
+    optimizer = Adam(0.02, beta_1=0.7, epsilon=1e-4, ema_decay=0.9, track_gradient_norm=True)
     copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(copy) is Adam
     assert copy.get_config() == optimizer.get_config()

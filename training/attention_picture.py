@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
@@ -18,6 +19,7 @@ SPACE = "\u2581"  # how SentencePiece spells a space
 CELL_INCHES = 0.5
 DOTS_PER_INCH = 120
 CAPTION_WIDTH = 120
+CHARACTERS_PER_INCH = 11  # of the caption
 
 
 def save_attention_picture(
@@ -40,6 +42,19 @@ def save_attention_picture(
         figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
 
 
+def attention_pixels(attention: AttentionWeights, dots_per_inch: int) -> np.ndarray:
+    """`attention_figure` as the numbers of its pixels.
+
+    Returns:
+        Uint8 (height, width, 4): red, green, blue and opacity.
+    """
+    figure = attention_figure(attention, "source", "translation")
+    figure.set_dpi(dots_per_inch)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())
+
+
 def attention_figure(attention: AttentionWeights, source_name: str, target_name: str) -> Figure:
     """A heat map of the mean over the heads, and beside it a small one of each head."""
     num_heads, target_length, source_length = attention.weights.shape
@@ -57,7 +72,8 @@ def attention_figure(attention: AttentionWeights, source_name: str, target_name:
         " the source tokens whose cells are dark. A row adds up to 1; what stands under a white"
         " column was not read."
     )
-    figure.suptitle("\n".join(textwrap.wrap(caption, CAPTION_WIDTH)), color=INK, fontsize=11)
+    caption_width = min(CAPTION_WIDTH, int(CHARACTERS_PER_INCH * figure.get_figwidth()))
+    figure.suptitle("\n".join(textwrap.wrap(caption, caption_width)), color=INK, fontsize=11)
     return figure
 
 
@@ -86,11 +102,12 @@ def _name_axes(axes: Axes, attention: AttentionWeights, source_name: str, target
 def _draw_heads(figure, weights: np.ndarray) -> None:
     """Small heat maps in about a square, the tokens in the same order as in the large one."""
     columns = math.ceil(math.sqrt(len(weights)))
-    panels = figure.subplots(math.ceil(len(weights) / columns), columns, squeeze=False).flat
+    rows = math.ceil(len(weights) / columns)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for number, (panel, head) in enumerate(zip(panels, weights, strict=False), start=1):
         _heat_map(panel, head, f"head {number}")
         panel.set(xticks=[], yticks=[])
-    for panel in list(panels)[len(weights) :]:
+    for panel in panels[len(weights) :]:
         panel.remove()
 
 

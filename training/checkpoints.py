@@ -3,6 +3,8 @@
     checkpoints/epoch_0007_batch_00000.weights.npz   the model's weights
     checkpoints/epoch_0007_batch_00000.state.npz     dropout's random states, the optimizer, the
                                                      epoch's metrics so far, its seconds so far
+    checkpoints/epoch_0007_batch_00000.average.npz   at an epoch's end, with ema_decay: the averages
+                                                     of the weights, in the order of the weights
 
 The name says where it was written: after 7 complete epochs and 0 batches of the next. The state
 is written last, so a checkpoint that has one is complete. More than one is kept, since a file can
@@ -19,6 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transformer.averaging import averaged_variables, keeps_averages
 from training.command import InputError
 from training.run_folder import Position, RunFolder, replacing
 
@@ -59,6 +62,9 @@ def save_checkpoint(
     if run.read_only:
         return
     run.checkpoints_path.mkdir(exist_ok=True)
+    if keeps_averages(model) and not position.batch:
+        averages = {"weights": values_of(averaged_variables(model))}
+        save_arrays(run.checkpoint_path(position, "average"), averages)
     save_arrays(run.checkpoint_path(position, "weights"), {"weights": values_of(model.weights)})
     save_arrays(
         run.checkpoint_path(position, "state"),
@@ -159,13 +165,15 @@ def _read(run: RunFolder, model: keras.Model, position: Position) -> _Checkpoint
     return _Checkpoint([*weights, *state], progress, str(arrays.get("backend", "tensorflow")))
 
 
-def load_weights(run: RunFolder, model: keras.Model, position: Position) -> list[np.ndarray]:
-    """The weights of one checkpoint, in the order of the model's.
+def load_weights(
+    run: RunFolder, model: keras.Model, position: Position, kind: str = "weights"
+) -> list[np.ndarray]:
+    """The "weights" of one checkpoint, or their "average", in the order of the model's.
 
     Raises:
         DamagedCheckpoint: If they cannot be read or are of another model.
     """
-    path = run.checkpoint_path(position, "weights")
+    path = run.checkpoint_path(position, kind)
     weights = _group(load_arrays(path), "weights")
     _check_shapes(path, weights, model.weights)
     return weights
@@ -178,15 +186,17 @@ def remove_other_checkpoints(run: RunFolder, latest: Position, keep: int, epochs
         run: The run.
         latest: Where the latest checkpoint was written.
         keep: How many of the last checkpoints stay whole.
-        epochs: Epochs whose weights at their end stay as well.
+        epochs: Epochs whose weights at their end stay as well; their averages, where there are any.
     """
     if run.read_only:
         return
     earlier = sorted(position for position in run.positions_with("state") if position <= latest)
     whole = set(earlier[-keep:])
+    ends = {Position(epoch, 0) for epoch in epochs}
     for kind, wanted in (
         ("state", whole),
-        ("weights", whole | {Position(epoch, 0) for epoch in epochs}),
+        ("weights", whole | (ends - run.positions_with("average"))),
+        ("average", ends),
     ):
         for position in run.positions_with(kind) - wanted:
             run.checkpoint_path(position, kind).unlink()

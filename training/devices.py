@@ -43,9 +43,11 @@ class Devices:
 
     Attributes:
         is_chief: Whether this process prints and writes.
+        chief_can_search: Whether it can translate with the model, while other workers wait.
     """
 
     is_chief = True
+    chief_can_search = True
 
     def scope(self) -> contextlib.AbstractContextManager:
         """In which the model and its optimizer are made."""

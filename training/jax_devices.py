@@ -36,6 +36,7 @@ class JaxDevices(Workers):
         self.is_chief = jax.process_index() == 0
         self.num_workers = jax.process_count()
         self.num_shares = len(devices)
+        self.chief_can_search = self.num_shares == 1
         self.shares = [
             share
             for share, device in enumerate(devices)
@@ -75,7 +76,7 @@ class JaxDevices(Workers):
             keras.distribution.set_distribution(distribution)
 
     def check(self, settings: TrainingSettings) -> None:
-        if settings.validation_bleu and self.num_shares > 1:
+        if settings.validation_bleu and not self.chief_can_search:
             raise InputError(
                 "validation_bleu must be false on several devices with JAX, where one worker cannot"
                 " search alone. Received: validation_bleu=true. Judge epochs by val_perplexity, or"

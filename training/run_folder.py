@@ -133,7 +133,7 @@ class RunFolder:
         return {Position(int(match[1]), int(match[2])) for match in matches if match}
 
     def checkpoint_path(self, position: Position, kind: str) -> Path:
-        """Where a checkpoint's "weights", or its "state", are."""
+        """Where a checkpoint's "weights", its "state", or the "average" of the weights are."""
         return self.checkpoints_path / f"{position}.{kind}.npz"
 
     @property

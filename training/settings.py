@@ -27,9 +27,9 @@ DATA_SETTINGS = (
 CORPUS_KEYS = tuple(field.name for field in dataclasses.fields(Corpus))
 
 
-def _setting(default, help_text: str, *, minimum=None, above=None, below=None):
-    """A field with its help text and the range that its value must stay in."""
-    limits = {"minimum": minimum, "above": above, "below": below}
+def _setting(default, help_text: str, *, minimum=None, above=None, below=None, example=None):
+    """A field with its help text, the range of its value, and a value if the default is none."""
+    limits = {"minimum": minimum, "above": above, "below": below, "example": example}
     return dataclasses.field(default=default, metadata={"help": help_text, **limits})
 
 
@@ -116,6 +116,7 @@ class TrainingSettings:
         "Pairs of which one side has more than so many times as many tokens as the other are left"
         " out; null sets no limit.",
         above=1,
+        example=1.5,
     )
     steps_per_epoch: int | None = _setting(
         None,
@@ -154,6 +155,14 @@ class TrainingSettings:
     adam_beta_1: float = _setting(0.9, "Adam's decay of the mean.", minimum=0, below=1)
     adam_beta_2: float = _setting(0.98, "Adam's decay of the square.", minimum=0, below=1)
     adam_epsilon: float = _setting(1e-9, "Adam's epsilon.", above=0)
+    ema_decay: float | None = _setting(
+        None,
+        "Decay of an exponential moving average of the weights, such as 0.999, which is then what"
+        " is validated and kept (best with average_checkpoints 1); null keeps none.",
+        above=0,
+        below=1,
+        example=0.999,
+    )
     label_smoothing: float = _setting(
         0.1, "epsilon_ls: probability spread over the whole vocabulary, 0 to 1.", minimum=0, below=1
     )
@@ -417,8 +426,10 @@ def _range_complaint(name: str, value) -> str | None:
 
 
 def _example(name: str):
-    default = FIELDS[name].default
-    return 1 if default is None else default
+    default, example = FIELDS[name].default, FIELDS[name].metadata["example"]
+    if default is not None:
+        return default
+    return 1 if example is None else example
 
 
 def _did_you_mean(name: str) -> str:

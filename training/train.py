@@ -229,6 +229,8 @@ def _compiled_model(
             beta_2=settings.adam_beta_2,
             epsilon=settings.adam_epsilon,
             gradient_accumulation_steps=steps if steps > 1 else None,
+            ema_decay=settings.ema_decay,
+            track_gradient_norm=True,
         ),
         loss=LabelSmoothedCrossentropy(settings.label_smoothing),
         # Not weighted_metrics: parts of a batch come with weights, which are the loss' alone.
@@ -249,40 +251,29 @@ def _fit(
     devices: Devices,
 ) -> None:
     """Trains from where `progress` stands: first the rest of its epoch, then whole ones."""
-    import keras
-
-    from keras_transformer.callbacks import TokensPerSecond
     from training.progress import SaveProgress, StopRequest, is_over
-    from training.validation_bleu import ValidationBleu
 
     stop_request = StopRequest()
-    chiefs = []
-    if devices.is_chief and settings.validation_bleu:
-        chiefs.append(ValidationBleu(settings, tokenizer))
-    if devices.is_chief and _has_tensorflow():
-        logs = str(run.logs_path)
-        chiefs.append(keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0))
-    callbacks = [
-        TokensPerSecond(),
-        *chiefs,
-        SaveProgress(run, settings, progress, stop_request, devices),
-    ]
+    save_progress = SaveProgress(run, settings, progress, stop_request, devices)
+    with (
+        stop_request.listening(),
+        _observers(run, settings, model, tokenizer, devices) as observers,
+    ):
 
-    def fit(feed, first_epoch, last_epoch):
-        model.fit(
-            feed.data,
-            steps_per_epoch=feed.steps,
-            validation_data=validation.data,
-            validation_steps=validation.steps,
-            initial_epoch=first_epoch,
-            epochs=last_epoch,
-            callbacks=callbacks,
-            shuffle=False,  # the batches bring their own order, new in each epoch
-            verbose=("auto" if sys.stdout.isatty() else 2) if devices.is_chief else 0,
-        )
+        def fit(feed, first_epoch, last_epoch):
+            model.fit(
+                feed.data,
+                steps_per_epoch=feed.steps,
+                validation_data=validation.data,
+                validation_steps=validation.steps,
+                initial_epoch=first_epoch,
+                epochs=last_epoch,
+                callbacks=[*observers, save_progress],
+                shuffle=False,  # the batches bring their own order, new in each epoch
+                verbose=("auto" if sys.stdout.isatty() else 2) if devices.is_chief else 0,
+            )
 
-    epoch, batch = progress.position
-    with stop_request.listening():
+        epoch, batch = progress.position
         if batch:
             # Makes the metrics, which are set then.
             model.evaluate(validation.data, steps=1, verbose=0)
@@ -290,6 +281,43 @@ def _fit(
             epoch += 1
         if not devices.from_chief(is_over(run.read_metrics(), settings)):
             fit(devices.training_feed(epochs, epoch), epoch, settings.epochs)
+
+
+@contextlib.contextmanager
+def _observers(
+    run: RunFolder,
+    settings: TrainingSettings,
+    model,
+    tokenizer: "SubwordTokenizer",
+    devices: Devices,
+) -> Iterator[list["keras.callbacks.Callback"]]:
+    """The callbacks that measure a training and show it, in their order; closed in the end."""
+    import keras
+
+    from keras_transformer.callbacks import AveragedWeights, GradientNorm, TokensPerSecond
+    from keras_transformer.data import read_pairs
+    from keras_transformer.translator import Translator
+    from training.samples import SampleTranslations
+    from training.validation_bleu import ValidationBleu
+
+    observers = [TokensPerSecond(), GradientNorm()]
+    shows = devices.is_chief and _has_tensorflow()
+    with contextlib.ExitStack() as stack:
+        if shows and devices.chief_can_search:
+            text = read_pairs(*settings.validation_files())
+            translator = Translator(
+                model, tokenizer, beam_size=1, max_source_tokens=settings.max_source_tokens
+            )
+            samples = SampleTranslations(translator, *text, run.logs_path / "samples")
+            stack.enter_context(contextlib.closing(samples))
+            observers += [*[ValidationBleu(translator, *text)] * settings.validation_bleu, samples]
+        if settings.ema_decay is not None:
+            observers.append(stack.enter_context(contextlib.closing(AveragedWeights())))
+        # Those behind see the weights that training goes on from.
+        if shows:
+            logs = str(run.logs_path)
+            observers.append(keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0))
+        yield observers
 
 
 def _has_tensorflow() -> bool:
@@ -342,12 +370,20 @@ def _finish(
 
 
 def _readable_weights(run: RunFolder, model, wanted: list[int], found: list[int]):
-    """Yields the weights of the wanted epochs that are whole, and notes which; or the model's."""
+    """Yields the weights of the wanted epochs that are whole, and notes which; or the model's.
+
+    Where the optimizer keeps averages of the weights, these are meant.
+    """
+    import keras
+
+    from keras_transformer.averaging import averaged_variables, keeps_averages
     from training.checkpoints import LOGGER, DamagedCheckpoint, load_weights
 
+    is_averaged = keeps_averages(model)
     for epoch in wanted:
         try:
-            weights = load_weights(run, model, Position(epoch, 0))
+            kind = "average" if is_averaged else "weights"
+            weights = load_weights(run, model, Position(epoch, 0), kind)
         except DamagedCheckpoint as error:
             LOGGER.warning("%s; left out", error)
         else:
@@ -356,7 +392,8 @@ def _readable_weights(run: RunFolder, model, wanted: list[int], found: list[int]
     if not found:
         LOGGER.warning("none of the epochs %s is left; the last one is taken", wanted)
         found.append(run.position_saved.epoch)
-        yield model.get_weights()
+        variables = averaged_variables(model) if is_averaged else model.weights
+        yield [keras.ops.convert_to_numpy(variable) for variable in variables]
 
 
 def save_model(run: RunFolder, model: "keras.Model") -> None:

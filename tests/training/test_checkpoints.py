@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from keras_transformer.optimizers import Adam
 from training import checkpoints
 from training.checkpoints import Progress, save_checkpoint
 from training.command import run_command
@@ -100,6 +101,81 @@ def test_weights_that_are_damaged_are_left_out_of_the_result(small_model, two_ch
     assert found == [2]  # the latest, which the model holds
     assert (weights[0] == 5).all()
     assert "none of the epochs [2] is left" in caplog.text
+
+
+@pytest.fixture
+def averaging_model(small_model):
+    """The small model, one update old, with an optimizer that averages its weights."""
+    small_model.compile(optimizer=Adam(ema_decay=0.5), loss="mse")
+    small_model.fit(np.ones((8, 2)), np.ones((8, 3)), batch_size=8, verbose=0)
+    return small_model
+
+
+def kinds_of(run, position):
+    kinds = ("weights", "state", "average")
+    return {kind for kind in kinds if run.checkpoint_path(position, kind).exists()}
+
+
+def test_averages_are_a_file_of_their_own_at_the_end_of_an_epoch(averaging_model, tmp_path):
+    run = RunFolder(tmp_path)
+    [average] = averaging_model.optimizer.averages
+    average.assign(np.full((2, 3), 7.0))
+    for position in (FIRST, SECOND):
+        save_checkpoint(run, averaging_model, position)
+    assert kinds_of(run, FIRST) == {"weights", "state", "average"}
+    assert kinds_of(run, SECOND) == {"weights", "state"}
+    [averages] = checkpoints.load_weights(run, averaging_model, FIRST, "average")
+    [weights] = checkpoints.load_weights(run, averaging_model, FIRST)
+    assert (averages == 7).all()
+    assert not (weights == 7).any()
+
+    average.assign(np.zeros((2, 3)))
+    checkpoints.restore(run, averaging_model, SECOND)  # the state holds them, too
+    assert (np.array(average) == 7).all()
+
+
+def test_without_averages_a_checkpoint_is_as_it_was(small_model, tmp_path):
+    run = RunFolder(tmp_path)
+    sizes = {}
+    for name, more in (("none", {}), ("norm", {"track_gradient_norm": True})):
+        small_model.compile(optimizer=Adam(**more), loss="mse")
+        small_model.optimizer.build(small_model.trainable_variables)
+        save_checkpoint(run, small_model, FIRST)
+        assert kinds_of(run, FIRST) == {"weights", "state"}
+        sizes[name] = list(checkpoints.load_arrays(run.checkpoint_path(FIRST, "state")))
+    # dropout's state, iterations, rate, two momenta
+    assert sizes["none"] == sizes["norm"] == [*(f"state.{i:05d}" for i in range(5)), "seconds"]
+
+
+def test_the_averages_make_the_model_where_there_are_any(averaging_model, tmp_path, caplog):
+    run = RunFolder(tmp_path)
+    [average] = averaging_model.optimizer.averages
+    for value, position in ((3.0, FIRST), (4.0, THIRD)):
+        average.assign(np.full((2, 3), value))
+        save_checkpoint(run, averaging_model, position)
+    found = []
+    weights = [weights[0] for weights in _readable_weights(run, averaging_model, [1, 2], found)]
+    assert [float(array.mean()) for array in weights] == [3.0, 4.0]
+    assert found == [1, 2]
+
+    for position in (FIRST, THIRD):  # the weights are whole, but are not what was validated
+        run.checkpoint_path(position, "average").write_bytes(b"")
+    average.assign(np.full((2, 3), 5.0))
+    [[array]] = _readable_weights(run, averaging_model, [1, 2], found)
+    assert (array == 5).all()
+    assert "epoch_0001_batch_00000.average.npz cannot be read" in caplog.text
+
+
+def test_of_a_wanted_epoch_the_averages_are_kept_and_nothing_else(tmp_path):
+    run = RunFolder(tmp_path)
+    run.checkpoints_path.mkdir()
+    for epoch in range(1, 6):
+        for kind in ("weights", "state", "average"):
+            run.checkpoint_path(Position(epoch, 0), kind).touch()
+    checkpoints.remove_other_checkpoints(run, Position(4, 0), keep=1, epochs=[2])
+    assert kinds_of(run, Position(2, 0)) == {"average"}
+    assert kinds_of(run, Position(4, 0)) == {"weights", "state"}
+    assert not any(kinds_of(run, Position(epoch, 0)) for epoch in (1, 3, 5))
 
 
 def test_a_checkpoint_holds_plain_arrays_only(tmp_path):

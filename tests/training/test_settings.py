@@ -75,6 +75,8 @@ def test_values_take_the_type_of_their_setting(tmp_path):
         ("epochs: 0\n", r"settings.yaml:1: epochs must be at least 1. Received: epochs=0"),
         ("peak_learning_rate: 0\n", r"peak_learning_rate must be above 0"),
         ("length_penalty: .inf\n", r"length_penalty must be finite"),
+        ("ema_decay: 1\n", r"ema_decay must be below 1. Received: ema_decay=1.0. .* 0.999"),
+        ("max_length_ratio: 1\n", r"max_length_ratio must be above 1. Received: .* example 1.5"),
         ("length_penalty: .nan\n", r"length_penalty must be at least 0"),
         ("epochs: 1\nepochs: 2\n", r"settings.yaml:2: a setting must be given once. Received: "
          r"epochs again, first in line 1"),

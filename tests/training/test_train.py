@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from training import progress
 from training.checkpoints import load_arrays, load_weights
 from training.command import run_command
 from training.run_folder import Position, RunFolder
-from training.train import _full_disk_is_named, main, save_model
+from training.train import _faults_are_named, main, save_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,6 +125,59 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert ours == theirs
 
 
+AVERAGED = ["--ema-decay=0.8", "--average-checkpoints=1", "--accumulation-steps=2"]
+
+
+@pytest.fixture(scope="module")
+def averaged_run(train_arguments, tmp_path_factory):
+    """A finished run that keeps a moving average of its weights; never changed."""
+    run = tmp_path_factory.mktemp("runs") / "averaged"
+    assert train(train_arguments, run, "--dropout=0.3", *AVERAGED) == 0
+    return run
+
+
+def test_the_moving_average_is_what_is_validated_and_kept(averaged_run):
+    import keras
+
+    import keras_transformer.model  # noqa: F401  registers the class
+
+    run = RunFolder(averaged_run)
+    *epochs, final = run.read_metrics()
+    [best] = final["epochs"]
+    perplexities = [line["val_perplexity"] for line in epochs]
+    assert best == 1 + perplexities.index(min(perplexities))
+    assert final["val_perplexity"] == pytest.approx(min(perplexities), rel=1e-5)
+
+    model = keras.saving.load_model(averaged_run / "model.keras")
+    averages = load_weights(run, model, Position(best, 0), "average")
+    for weight, average in zip(model.get_weights(), averages, strict=True):
+        np.testing.assert_allclose(weight, average, rtol=1e-6)
+    assert run.positions_with("average") == {Position(best, 0)}
+    weights = load_weights(run, model, Position(3, 0))
+    assert not np.allclose(weights[0], averages[0], rtol=1e-3)  # training had its own
+
+
+def test_a_moving_average_is_resumed_exactly(averaged_run, train_arguments, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    more = ["--dropout=0.3", *AVERAGED, "--checkpoint-steps=3"]
+    # Between the two parts of an update, and at the end of an epoch.
+    for position in (Position(1, 3), Position(2, 0)):
+        with monkeypatch.context() as patch:
+            stop_at(patch, position, KeyboardInterrupt())
+            assert train(train_arguments, run, *more) == 130
+    assert train(train_arguments, run, *more) == 0
+    assert_same_checkpoint(run, averaged_run, 3)
+    ours, theirs = (
+        [
+            {key: value for key, value in line.items() if "second" not in key}
+            for line in RunFolder(folder).read_metrics()
+        ]
+        for folder in (run, averaged_run)
+    )
+    assert ours == theirs
+    assert all(line["gradient_norm"] > 0 for line in ours[:3])
+
+
 def test_a_finished_run_can_be_trained_on_with_other_settings(
     finished_run, train_arguments, tmp_path, capfd
 ):
@@ -185,7 +239,7 @@ def test_no_room_for_tensorboard_is_one_line(tmp_path, capfd):
     import tensorflow as tf
 
     def command(_):
-        with _full_disk_is_named(RunFolder(tmp_path)):
+        with _faults_are_named(RunFolder(tmp_path), types.SimpleNamespace(fault=None)):
             raise tf.errors.ResourceExhaustedError(None, None, "x.v2; No space left on device")
 
     assert run_command(command) == 1
