@@ -342,3 +342,9 @@ def test_the_backend_is_known_before_keras_is(monkeypatch, arguments, backend):
     monkeypatch.setenv("KERAS_BACKEND", "before")
     choose_backend(arguments)
     assert os.environ["KERAS_BACKEND"] == backend
+
+
+def test_a_backend_that_is_not_installed_is_one_line(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="error: --backend jax needs the package jax. Received"):
+        choose_backend(["--backend=jax"])
