@@ -203,12 +203,13 @@ def assert_same_training(output, other):
 
 
 def assert_same_metrics(output, other, without=()):
+    """Of each epoch; the gradient's norm is compared where both have it, which JAX has not."""
     for ours, theirs in zip(
         RunFolder(output).read_metrics(), RunFolder(other).read_metrics(), strict=True
     ):
-        assert ours.keys() == theirs.keys()
-        for name in ours:
-            if "second" not in name and name not in without:
+        assert ours.keys() | {"gradient_norm"} == theirs.keys() | {"gradient_norm"}
+        for name in ours.keys() & theirs.keys() - set(without):
+            if "second" not in name:
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
 
 
@@ -232,8 +233,8 @@ def test_devices_of_one_machine_train_as_one(arguments, of_one_device, tmp_path)
 def test_devices_accumulate_the_parts_of_a_batch_together(arguments, of_one_device, tmp_path):
     more = ["--dropout=0", "--accumulation-steps=2", "--checkpoint-steps=1000"]
     finish(on_cpus(2, arguments, tmp_path / "run", *more))
-    # The loss of an epoch counts the blank rows of parts; the metrics count tokens.
-    assert_same_metrics(tmp_path / "run", of_one_device, without={"loss"})
+    # The loss of an epoch counts the blank rows of parts, the norm is of the last part alone.
+    assert_same_metrics(tmp_path / "run", of_one_device, without={"loss", "gradient_norm"})
 
 
 @pytest.mark.slow
