@@ -15,7 +15,8 @@ class Adam(keras.optimizers.Adam):
 
     Keras spells an update out in some fifteen operations, each of which passes over the variable.
     TensorFlow has a kernel that passes once and computes the same; on JAX the compiler fuses
-    Keras' operations by itself. Slots, arguments and config are those of `keras.optimizers.Adam`.
+    Keras' operations by itself. Slots, arguments and config are those of `keras.optimizers.Adam`,
+    and what follows.
 
     With `gradient_accumulation_steps`, a schedule counts updates, as Adam does; Keras' own would
     count the batches that are accumulated.

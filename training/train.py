@@ -1,4 +1,4 @@
-"""Trains a Transformer on two text files: `python -m training.train --help`."""
+"""Trains a Transformer on pairs of sentences: `python -m training.train --help`."""
 
 import contextlib
 import dataclasses
@@ -29,8 +29,8 @@ from training.settings import (
 )
 from training.text import check_text, shared_tokenizer, training_epochs, validation_epochs
 
-# Keras and TensorFlow take seconds to import. They are imported where they are used, so that help
-# and errors about the input come at once.
+# What computes is imported where it is used: behind `import_tensorflow`, which keeps TensorFlow
+# quiet, and only once the input has been found in order.
 if TYPE_CHECKING:
     import keras
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = make_settings_parser(
-        "train", "Trains a Transformer on two text files; run it again to resume."
+        "train", "Trains a Transformer on pairs of sentences; run it again to resume."
     )
     parser.add_option("output", str, None, "The run folder to write.", required=True)
     parser.add_flag("overwrite", "Replace a run that is there, once this one is done.")
