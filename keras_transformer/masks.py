@@ -45,7 +45,7 @@ def attend_to(key_padding_mask):
     Returns:
         Boolean (batch, 1, key_length), or None.
     """
-    return None if key_padding_mask is None else key_padding_mask[:, None, :]
+    return None if key_padding_mask is None else ops.expand_dims(key_padding_mask, 1)
 
 
 def attend_to_earlier(key_padding_mask, length):
@@ -61,4 +61,4 @@ def attend_to_earlier(key_padding_mask, length):
     causal = causal_mask(length)
     if key_padding_mask is None:
         return causal
-    return ops.logical_and(causal, key_padding_mask[:, None, :])
+    return ops.logical_and(causal, ops.expand_dims(key_padding_mask, 1))

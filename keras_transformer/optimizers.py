@@ -86,6 +86,14 @@ class Adam(keras.optimizers.Adam):
         own = {"ema_decay": self.ema_decay, "track_gradient_norm": self.track_gradient_norm}
         return {**super().get_config(), **own}
 
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        if self._updates_by_one_operation():
+            # What all variables share is computed once: for each it would be twenty operations
+            # more, and for a model of many layers a second or two until the first step.
+            dtypes = {keras.backend.standardize_dtype(v.dtype) for v in trainable_variables}
+            learning_rate = {dtype: self._shared(dtype, learning_rate) for dtype in dtypes}
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
     def update_step(self, gradient, variable, learning_rate):
         if self._accumulates_on_replicas():
             self._accumulate(gradient, variable, learning_rate)
@@ -93,12 +101,16 @@ class Adam(keras.optimizers.Adam):
             self._update(gradient, variable, learning_rate)
 
     def _update(self, gradient, variable, learning_rate):
-        if keras.backend.backend() != "tensorflow" or self.amsgrad:
-            super().update_step(gradient, variable, learning_rate)
+        if self._updates_by_one_operation():
+            dtype = keras.backend.standardize_dtype(variable.dtype)
+            self._update_by_one_operation(gradient, variable, learning_rate[dtype])
         else:
-            self._update_by_one_operation(gradient, variable, learning_rate)
+            super().update_step(gradient, variable, learning_rate)
         if self.ema_decay is not None:
             self._update_average(variable)
+
+    def _updates_by_one_operation(self) -> bool:
+        return keras.backend.backend() == "tensorflow" and not self.amsgrad
 
     def _accumulates_on_replicas(self):
         """Whether several replicas of `tf.distribute` accumulate gradients."""
@@ -137,23 +149,31 @@ class Adam(keras.optimizers.Adam):
 
         tf.cond((self._iterations.value + 1) % steps == 0, update, wait)
 
-    def _update_by_one_operation(self, gradient, variable, learning_rate):
+    def _shared(self, dtype, learning_rate) -> dict:
+        """What TensorFlow's operation asks for beside a variable, its slots and its gradient."""
+        import tensorflow as tf
+
+        beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
+        step = tf.cast(self.iterations + 1, dtype)
+        return {
+            "beta1_power": tf.pow(beta_1, step),
+            "beta2_power": tf.pow(beta_2, step),
+            "lr": tf.cast(learning_rate, dtype),
+            "beta1": beta_1,
+            "beta2": beta_2,
+            "epsilon": tf.cast(self.epsilon, dtype),
+        }
+
+    def _update_by_one_operation(self, gradient, variable, shared):
         import tensorflow as tf
 
         index = self._get_variable_index(variable)
-        dtype = variable.dtype
-        step = tf.cast(self.iterations + 1, dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),
             m=_handle(self._momentums[index]),
             v=_handle(self._velocities[index]),
-            beta1_power=tf.pow(tf.cast(self.beta_1, dtype), step),
-            beta2_power=tf.pow(tf.cast(self.beta_2, dtype), step),
-            lr=tf.cast(learning_rate, dtype),
-            beta1=tf.cast(self.beta_1, dtype),
-            beta2=tf.cast(self.beta_2, dtype),
-            epsilon=tf.cast(self.epsilon, dtype),
-            grad=tf.cast(tf.convert_to_tensor(gradient), dtype),
+            grad=tf.cast(tf.convert_to_tensor(gradient), variable.dtype),
+            **shared,
         )
 
     def _update_average(self, variable):
@@ -177,8 +197,10 @@ class Adam(keras.optimizers.Adam):
         return super()._clip_gradients(gradients)
 
     def _all_reduce_sum_gradients(self, gradients_and_variables):
+        if self._num_devices() == 1:
+            return gradients_and_variables
         pairs = super()._all_reduce_sum_gradients(gradients_and_variables)
-        if self.gradient_norm is not None and self._num_devices() > 1:
+        if self.gradient_norm is not None:
             self._note_norm([gradient for gradient, _ in pairs if gradient is not None])
         return pairs
 

@@ -57,6 +57,36 @@ def test_it_updates_as_keras_adam_does(gradients, options):
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="one operation a variable is for TensorFlow")
+def test_another_variable_adds_four_operations_to_the_graph():
+    """The update itself, and how the graph gets at the variable and its two slots."""
+    import tensorflow as tf
+
+    def num_operations(num_variables):
+        variables = [keras.Variable(np.ones(3, "float32")) for _ in range(num_variables)]
+        optimizer = Adam(InverseSquareRootSchedule(0.1, 10))
+        optimizer.build(variables)
+        update = tf.function(lambda *gradients: optimizer.apply(gradients, variables))
+        gradients = [tf.ones(3)] * num_variables
+        graph = update.get_concrete_function(*gradients).graph
+        return len(graph.get_operations()) - num_variables  # the gradients are arguments
+
+    assert num_operations(7) - num_operations(2) == 5 * 4
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="one operation a variable is for TensorFlow")
+def test_variables_of_several_dtypes_are_updated_in_their_own():
+    def train(optimizer):
+        variables = [keras.Variable(np.ones(3), dtype=dtype) for dtype in ("float32", "float64")]
+        optimizer.build(variables)
+        optimizer.apply([ops.cast([1.0, 2.0, 3.0], v.dtype) for v in variables], variables)
+        return [numbers(variable.value) for variable in variables]
+
+    for ours, theirs in zip(train(Adam(0.1)), train(keras.optimizers.Adam(0.1)), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="one operation a variable is for TensorFlow")
 def test_a_gradient_of_few_rows_updates_as_a_whole_one():
     import tensorflow as tf
 

@@ -1,12 +1,13 @@
-"""Which Keras backend a command runs on; imported before anything that imports Keras.
+"""Which Keras backend a command runs on, if any; imported before anything that imports Keras.
 
 Keras reads the environment when it is imported and cannot change its backend afterwards. Parsing
 all options needs the settings, and these need the package, which imports Keras. So this one option
-is looked for first.
+is looked for first, and so is --help, which needs no backend at all.
 """
 
 import importlib.util
 import os
+import sys
 from collections.abc import Sequence
 
 BACKENDS = ("tensorflow", "jax")
@@ -32,3 +33,14 @@ def choose_backend(arguments: Sequence[str]) -> None:
                     f" installed. Install it, or leave out {OPTION}."
                 )
             os.environ["KERAS_BACKEND"] = value
+
+
+def spare_keras_for_help(arguments: Sequence[str]) -> None:
+    """Where a command line asks for help, keeps the library's root from being run.
+
+    The root imports all of the library, thereby Keras and TensorFlow: four seconds. The options
+    need only modules that do without, and those can be imported as ever.
+    """
+    if {"-h", "--help"} & {*arguments} and "keras_transformer" not in sys.modules:
+        spec = importlib.util.find_spec("keras_transformer")
+        sys.modules[spec.name] = importlib.util.module_from_spec(spec)

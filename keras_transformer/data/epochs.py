@@ -29,6 +29,8 @@ class Epochs:
         accumulation_steps: Each batch is handed out in so many parts, one after the other, with
             weights that make the mean of their losses that of the batch; for an optimizer of
             `gradient_accumulation_steps`. What is said of batches below is said of these parts.
+            They are equally long, the last filled up with blank rows where need be. fit's `loss`,
+            which weighs a batch by its rows, counts these; metrics of tokens do not.
 
     Attributes:
         fault: What reading a batch has raised last, or None. TensorFlow hands on its words alone.

@@ -63,7 +63,7 @@ def pair_batches(
         accumulation_steps: In how many parts each batch is handed out, one after the other, for an
             optimizer of as many `gradient_accumulation_steps`; their third element are weights that
             make the sum of the parts' gradients that of the batch. Compile with `metrics`, not
-            with `weighted_metrics`, then.
+            with `weighted_metrics`, then. On what fit's `loss` is a mean of, see `Epochs`.
 
     Returns:
         A dataset of known cardinality of `({"source_ids", "target_ids"}, labels)`; see

@@ -1,6 +1,7 @@
 """The position-wise feed-forward network (section 3.3)."""
 
 import keras
+from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -52,7 +53,12 @@ class FeedForward(keras.Layer):
         self.outer.build((*inputs_shape[:-1], self.feed_forward_dim))
 
     def call(self, inputs):
-        return self.outer(self.inner(inputs))
+        if len(inputs.shape) == 2:  # rows of a matrix already
+            return self.outer(self.inner(inputs))
+        shape = ops.shape(inputs)
+        # The product of a matrix is one TensorFlow operation, that of anything wider some twenty.
+        rows = ops.reshape(inputs, (-1, shape[-1]))  # (batch * length, model_dim)
+        return ops.reshape(self.outer(self.inner(rows)), shape)  # (batch, length, model_dim)
 
     def _linear(self, name, width, activation=None):
         return keras.layers.Dense(

@@ -3,6 +3,7 @@
 import keras
 
 from keras_transformer.layers.dropout import Dropout
+from keras_transformer.layers.normalization import LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -37,9 +38,7 @@ class AddAndNorm(keras.Layer):
         self.normalize_first = normalize_first
         self.epsilon = epsilon
         self.output_dropout = Dropout(dropout, dtype=self.dtype_policy)
-        self.normalization = keras.layers.LayerNormalization(
-            epsilon=epsilon, dtype=self.dtype_policy
-        )
+        self.normalization = LayerNormalization(epsilon=epsilon, dtype=self.dtype_policy)
 
     def build(self, inputs_shape, sublayer_output_shape):
         self.normalization.build(inputs_shape)

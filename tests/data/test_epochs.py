@@ -1,11 +1,14 @@
 import itertools
 
+import keras
 import numpy as np
 import pytest
 
 from keras_transformer.data import Epochs, PairBatches, pair_batches
 from keras_transformer.data.shares import weighted_share_of
 from keras_transformer.errors import InputError
+from keras_transformer.losses import LabelSmoothedCrossentropy
+from keras_transformer.metrics import Perplexity
 from tests.data.made_text import OneIdACharacter, random_lines
 
 
@@ -77,3 +80,32 @@ def test_a_fault_of_a_batch_is_kept():
 def test_no_batches_and_no_parts_are_refused(setting):
     with pytest.raises(InputError, match=f"{setting} must be at least 1"):
         Epochs(**{"batch": numbered, "num_batches": 3, setting: 0})
+
+
+def test_of_accumulated_batches_the_loss_is_weighed_by_rows_rounded_up_and_perplexity_by_tokens():
+    vocabulary = 7
+    logits = np.random.default_rng(7).normal(size=(vocabulary, vocabulary)).astype("float32")
+    generator = np.random.default_rng(8)
+    labels = [generator.integers(1, vocabulary, (rows, 3), dtype="int32") for rows in (5, 2)]
+    labels[0][0, 1:] = 0
+
+    def batch(_epoch, index):
+        ids = labels[index]
+        return {"source_ids": ids, "target_ids": ids}, ids
+
+    names = ("source_ids", "target_ids")
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    table = keras.layers.Embedding(vocabulary, vocabulary)
+    model = keras.Model(inputs, table(inputs["target_ids"]))
+    table.set_weights([logits])
+    optimizer = keras.optimizers.SGD(0.0, gradient_accumulation_steps=3)
+    model.compile(optimizer, LabelSmoothedCrossentropy(0.0), metrics=[Perplexity()])
+    epochs = Epochs(batch, 2, accumulation_steps=3)
+    logs = model.fit(epochs.dataset(), verbose=0, shuffle=False).history
+
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    losses = [-log_probabilities[ids[ids != 0], ids[ids != 0]] for ids in labels]
+    means = [loss.mean() for loss in losses]
+    assert logs["loss"][0] == pytest.approx((6 * means[0] + 3 * means[1]) / 9, rel=1e-5)
+    perplexity = np.exp(np.concatenate(losses).mean())
+    assert logs["perplexity"][0] == pytest.approx(perplexity, rel=1e-5)

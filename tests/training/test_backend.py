@@ -1,0 +1,31 @@
+"""What is decided before Keras is imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = ["train", "evaluate", "translate", "export", "benchmark", "demo"]
+
+RUN_AND_SAY_WHAT_IT_IMPORTED = """
+import atexit, runpy, sys
+heavy = {"keras", "tensorflow", "jax", "matplotlib", "sacrebleu"}
+atexit.register(lambda: print("imported:", heavy & set(sys.modules)))
+sys.argv = sys.argv[1:]
+runpy.run_module("training." + sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_comes_without_what_takes_seconds_to_import(command):
+    arguments = [sys.executable, "-c", RUN_AND_SAY_WHAT_IT_IMPORTED, command, "--help"]
+    process = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert f"training.{command}" in process.stdout
+    assert process.stdout.endswith("imported: set()\n")
+
+
+def test_where_no_help_is_asked_for_the_whole_library_is_there():
+    """A model's file can be read only where all its layers have been imported."""
+    code = "import sys; sys.argv = ['x', 'run']; import training.command; import keras_transformer"
+    subprocess.run([sys.executable, "-c", f"{code} as kt; kt.Translator"], check=True, timeout=120)

@@ -1,0 +1,41 @@
+"""The model of some settings with its loss, metrics and optimizer: what is trained and measured."""
+
+import keras
+
+from keras_transformer.losses import LabelSmoothedCrossentropy
+from keras_transformer.metrics import Perplexity, TokenAccuracy
+from keras_transformer.model import build_transformer
+from keras_transformer.optimizers import Adam
+from keras_transformer.schedules import InverseSquareRootSchedule
+from training.settings import TrainingSettings
+
+
+def compiled_model(
+    settings: TrainingSettings, vocabulary_size: int, jit_compile: bool
+) -> keras.Model:
+    """A new model that `fit` trains as the settings say.
+
+    Args:
+        settings: The settings.
+        vocabulary_size: Sub-words of the tokenizer, which may have fewer than the settings allow.
+        jit_compile: Whether XLA compiles the update.
+    """
+    model = build_transformer(settings.model_config(vocabulary_size))
+    steps = settings.accumulation_steps
+    peak = settings.peak_learning_rate or (settings.model_dim * settings.warmup_steps) ** -0.5
+    model.compile(
+        optimizer=Adam(
+            InverseSquareRootSchedule(peak, settings.warmup_steps),
+            beta_1=settings.adam_beta_1,
+            beta_2=settings.adam_beta_2,
+            epsilon=settings.adam_epsilon,
+            gradient_accumulation_steps=steps if steps > 1 else None,
+            ema_decay=settings.ema_decay,
+            track_gradient_norm=True,
+        ),
+        loss=LabelSmoothedCrossentropy(settings.label_smoothing),
+        # Not weighted_metrics: parts of a batch come with weights, which are the loss' alone.
+        metrics=[Perplexity(), TokenAccuracy()],
+        jit_compile=jit_compile,
+    )
+    return model
