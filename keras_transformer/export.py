@@ -61,21 +61,22 @@ def export_saved_model(translator: Translator, directory: str | os.PathLike) -> 
 def _served_module(translator: Translator):
     """What is saved (weights and tokenizer) and its signatures, which reach the model by closure.
 
-    The module holds the weights' TensorFlow variables and not the Keras model. Keras wraps each
-    variable, and saving both gives a second handle that only Python's loader can fill.
+    The module holds the TensorFlow variables that the signatures use and not the Keras model. Keras
+    wraps each variable, and saving both gives a second handle that only Python's loader can fill.
     """
     import tensorflow as tf
 
-    module = tf.Module()
-    module.weights = [weight.value for weight in translator.model.weights]
-    module.tokenizer = translator.tokenizer.graph_tokenizer
     text = tf.TensorSpec([None], tf.string, name="text")
     signatures = {
         name: tf.function(
             _text_to_text(translator, beam_size), input_signature=[text], autograph=False
-        )
+        ).get_concrete_function()
         for name, beam_size in (("serving_default", translator.beam_size), ("greedy", 1))
     }
+    module = tf.Module()
+    used = {id(v): v for function in signatures.values() for v in function.graph.variables}
+    module.weights = list(used.values())
+    module.tokenizer = translator.tokenizer.graph_tokenizer
     return module, signatures
 
 

@@ -7,11 +7,12 @@ import keras
 from keras import ops
 
 from keras_transformer.config import TransformerConfig
-from keras_transformer.decoding.cache import KeyValues
+from keras_transformer.decoding.cache import KeyValues, empty_cache, next_position
 from keras_transformer.decoding.state import DecodingState
 from keras_transformer.layers.decoder import DecoderBlock
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.layers.encoder import EncoderBlock
+from keras_transformer.layers.normalization import LayerNormalization
 from keras_transformer.masks import padding_mask
 
 
@@ -111,7 +112,7 @@ def _blocks(block_class, config):
 
 
 def _normalization(stack):
-    return keras.layers.LayerNormalization(epsilon=1e-6, name=f"{stack}_normalization")
+    return LayerNormalization(epsilon=1e-6, name=f"{stack}_normalization")
 
 
 class Encoded(NamedTuple):
@@ -174,28 +175,37 @@ def _(model):
         return Encoded(_encoder_output(model, source_ids), padding_mask(source_ids))
 
     def initial_state(encoded, num_beams=1, *, max_length):
-        batch = ops.shape(encoded.memory)[0]
         blocks = model.decoder_blocks
+        attentions = [block.self_attention for block in blocks]
         return DecodingState(
             position=ops.convert_to_tensor(0, dtype="int32"),
-            per_beam=tuple(block.initial_cache(batch, num_beams, max_length) for block in blocks),
             per_sentence=Memory(
                 tuple(block.cross_attention.project_memory(encoded.memory) for block in blocks),
                 encoded.padding_mask,
             ),
+            cache=empty_cache(
+                ops.shape(encoded.memory)[0],
+                num_beams,
+                [(layer.num_heads, layer.key_width, layer.value_width) for layer in attentions],
+                max_length,
+                attentions[0].compute_dtype,
+            ),
         )
 
     def step(token_ids, state):
-        x = model.embedding.step(token_ids, state.position)  # (batch, beams, model_dim)
         memory = state.per_sentence
-        caches = []
-        for block, cache, layer in zip(
-            model.decoder_blocks, state.per_beam, memory.layers, strict=True
+        cache, place = next_position(state.cache)
+        rows = model.embedding.step(token_ids, state.position)  # (batch * beams, model_dim)
+        layers = []
+        for block, layer, source in zip(
+            model.decoder_blocks, cache.layers, memory.layers, strict=True
         ):
-            x, cache = block.step(x, cache, state.position, layer, memory.padding_mask)
-            caches.append(cache)
-        logits = model.embedding(_normalized(model, "decoder", x), reverse=True)
-        return logits, state._replace(position=state.position + 1, per_beam=tuple(caches))
+            rows, layer = block.step(rows, layer, place, cache.visible, source, memory.padding_mask)
+            layers.append(layer)
+        logits = model.embedding(_normalized(model, "decoder", rows), reverse=True)
+        logits = ops.reshape(logits, (-1, token_ids.shape[1], logits.shape[-1]))
+        cache = cache._replace(layers=tuple(layers))
+        return logits, state._replace(position=state.position + 1, cache=cache)
 
     return encode, initial_state, step
 

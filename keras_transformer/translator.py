@@ -1,6 +1,6 @@
 """Text to text: a model, its tokenizer and a search."""
 
-import functools
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -19,12 +19,21 @@ from keras_transformer.decoding.hypotheses import (
     Hypotheses,
     check_length_penalty,
 )
+from keras_transformer.decoding.sampling import noise_of, sample
+from keras_transformer.decoding.scoring import score
 from keras_transformer.errors import InputError
 from keras_transformer.masks import padding_mask
 from keras_transformer.model import cross_attention_weights, decoding_steps
+from keras_transformer.precision import inference_model
 from keras_transformer.tokenizer import SubwordTokenizer
 
 LOGGER = logging.getLogger("keras_transformer")
+
+# The ids of SubwordTokenizer that stand for no text: padding, unknown (its bytes spell anything)
+# and start.
+NO_TEXT_IDS = (0, 1, 2)
+
+_IDS = (None, None), "int32"  # (batch, length)
 
 # What counts as blank, here as in the exported graph: TensorFlow strips these and no others.
 _BLANK = " \t\n\v\f\r"
@@ -53,13 +62,20 @@ class Translator:
         tokenizer: The tokenizer that it was trained with.
         beam_size: Beams of the search; 1 is greedy search.
         length_penalty: Alpha of section 6.1.
+        length_normalization: How the length counts: "gnmt", the paper's, or "length", with which an
+            alpha of 1 compares the mean log-probability of a token.
         max_source_tokens: Longest source that is read, in tokens, the end included. What is longer
             is cut there, and a warning counts how many were.
+        max_target_tokens: Longest translation, in tokens, the end included; the source's tokens and
+            50 (section 6.1) if None.
+        min_target_tokens: Shortest translation, in tokens, the end included.
         batch_tokens: Source tokens that are translated at once, padding included.
+        precision: "float32", "bfloat16" or "int8", see `inference_model`: the translator then has a
+            copy of the model as it is now. None for the model itself, whose training it follows.
 
     Raises:
-        ValueError: If a number is out of its range, or the model's vocabulary is not the
-            tokenizer's.
+        ValueError: If a number is out of its range, the precision unknown, or the model's
+            vocabulary not the tokenizer's.
 
     Example:
         >>> translator = Translator.load("runs/en-de")
@@ -74,28 +90,40 @@ class Translator:
         *,
         beam_size: int = 4,
         length_penalty: float = 0.6,
+        length_normalization: str = "gnmt",
         max_source_tokens: int = 256,
+        max_target_tokens: int | None = None,
+        min_target_tokens: int = 1,
         batch_tokens: int = 2048,
+        precision: str | None = None,
     ):
         for name, value in (
             ("beam_size", beam_size),
             ("max_source_tokens", max_source_tokens),
+            ("max_target_tokens", max_target_tokens),
+            ("min_target_tokens", min_target_tokens),
             ("batch_tokens", batch_tokens),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(
                     f"{name} must be at least 1. Received: {name}={value}. Choose 1 or more."
                 )
-        check_length_penalty(length_penalty)
+        check_length_penalty(length_penalty, length_normalization)
         _check_vocabulary(model, tokenizer)
+        if precision is not None:
+            model = inference_model(model, precision)
         self.model = model
         self.tokenizer = tokenizer
         self.beam_size = beam_size
         self.length_penalty = length_penalty
+        self.length_normalization = length_normalization
         self.max_source_tokens = max_source_tokens
+        self.max_target_tokens = max_target_tokens
+        self.min_target_tokens = min_target_tokens
         self.batch_tokens = batch_tokens
+        self.precision = precision
         self.steps = decoding_steps(model)
-        self._compiled = {}
+        self._functions = {}
 
     @classmethod
     def load(
@@ -104,6 +132,8 @@ class Translator:
         *,
         beam_size: int | None = None,
         length_penalty: float | None = None,
+        length_normalization: str | None = None,
+        precision: str = "float32",
     ) -> "Translator":
         """The translator of a finished run folder.
 
@@ -111,19 +141,23 @@ class Translator:
             run: The folder that `python -m training.train` wrote.
             beam_size: Instead of the run's own setting.
             length_penalty: Instead of the run's own setting.
+            length_normalization: Instead of the run's own setting.
+            precision: "float32", "bfloat16" or "int8", whatever the run was trained with.
 
         Raises:
             InputError: If the folder is no finished run or a file in it cannot be read.
         """
         settings = _read_settings(Path(run) / "config.yaml")
-        if beam_size is not None:
-            settings["beam_size"] = beam_size
-        if length_penalty is not None:
-            settings["length_penalty"] = length_penalty
+        instead = {
+            "beam_size": beam_size,
+            "length_penalty": length_penalty,
+            "length_normalization": length_normalization,
+        }
+        settings |= {name: value for name, value in instead.items() if value is not None}
         model = read_model(Path(run) / "model.keras")
         tokenizer = SubwordTokenizer.load(Path(run) / "tokenizer.model")
         try:
-            return cls(model, tokenizer, **settings)
+            return cls(model, tokenizer, precision=precision, **settings)
         except ValueError as error:
             raise InputError(f"{run}: {error}") from error
 
@@ -144,10 +178,27 @@ class Translator:
         *,
         beam_size: int | None = None,
         length_penalty: float | None = None,
+        prefixes: Iterable[str] | None = None,
     ) -> list[str]:
         """As calling the translator, with another search for this once if one is given."""
-        results = self.n_best(texts, 1, beam_size=beam_size, length_penalty=length_penalty)
+        results = self.n_best(
+            texts, 1, beam_size=beam_size, length_penalty=length_penalty, prefixes=prefixes
+        )
         return [best[0][0] for best in results]
+
+    def stream(self, texts: Iterable[str], texts_at_once: int = 1000) -> Iterator[str]:
+        """Translates any number of texts in bounded memory.
+
+        Args:
+            texts: Read as the translations are asked for.
+            texts_at_once: How many are held, and sorted by length, at a time.
+
+        Yields:
+            A translation for each text, in the same order.
+        """
+        texts = iter(texts)
+        while some := list(itertools.islice(texts, texts_at_once)):
+            yield from self.translate(some)
 
     def n_best(
         self,
@@ -156,6 +207,7 @@ class Translator:
         *,
         beam_size: int | None = None,
         length_penalty: float | None = None,
+        prefixes: Iterable[str] | None = None,
     ) -> list[list[tuple[str, float]]]:
         """The `n` best translations of each text with their scores, best first.
 
@@ -164,26 +216,117 @@ class Translator:
             n: Translations for each, at most `beam_size`.
             beam_size: Instead of the translator's own.
             length_penalty: Instead of the translator's own.
+            prefixes: What each translation must begin with, "" where it may begin with anything;
+                None for all. Whole words, as sub-words begin anew after it.
 
         Returns:
             For each text up to `n` pairs of translation and score; the search may end with fewer.
             A score is the log-probability of the tokens, the end included, divided by the length
             penalty. The blank text has the one translation ("", 0.0).
         """
-        texts = _checked(texts)
         beam_size = self.beam_size if beam_size is None else beam_size
         alpha = self.length_penalty if length_penalty is None else length_penalty
-        search = self._compiled_search(beam_size, alpha, n)
-        results = [[("", 0.0)] for _ in texts]
-        rows = [row for row, text in enumerate(texts) if not is_blank(text)]
-        source = self._encode([texts[row] for row in rows])
-        for batch in _batches_by_length([len(ids) for ids in source], self.batch_tokens):
-            found = search(_padded([source[i] for i in batch]))
-            for i, best in zip(batch, self._texts_and_scores(found, n), strict=True):
-                results[rows[i]] = best
+
+        def search(source_ids, prefix):
+            return self.search(source_ids, beam_size, alpha, n, prefix)
+
+        search = self._compiled(("search", beam_size, alpha, n), search, _IDS, _IDS)
+        return self._translations(texts, prefixes, lambda rows, *arrays: search(*arrays), n)
+
+    def sample(
+        self,
+        texts: Iterable[str],
+        n: int = 1,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        first_place: int = 0,
+        prefixes: Iterable[str] | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """`n` translations of each text that are drawn by chance.
+
+        Args:
+            texts: Any number of texts.
+            n: Translations for each, 1 or more; they may be equal.
+            temperature: More than 0; the lower, the more often the most probable token is drawn.
+            top_k: Only so many of the most probable tokens are drawn; None for all.
+            top_p: Only the fewest tokens are drawn that have this probability together; None for
+                all.
+            seed: The same seed draws the same for the same text in the same place.
+            first_place: The place of the first text, where these are a part of a longer text.
+            prefixes: As in `n_best`.
+
+        Returns:
+            For each text `n` pairs of translation and score, which is that of `n_best`.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1. Received: n={n}. Choose 1 or more.")
+
+        def draw(source_ids, prefix, noise):
+            return self._draw(source_ids, prefix, noise, temperature, top_k, top_p)
+
+        noise = (None, n, None), "float32"
+        draw = self._compiled(("sample", n, temperature, top_k, top_p), draw, _IDS, _IDS, noise)
+
+        def draw_rows(rows, source_ids, prefix):
+            longest = self._longest(source_ids.shape[1], prefix.shape[1])
+            return draw(
+                source_ids, prefix, noise_of(seed, [first_place + row for row in rows], n, longest)
+            )
+
+        return self._translations(texts, prefixes, draw_rows, n)
+
+    def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[tuple[float, int]]:
+        """How probable given translations are.
+
+        Args:
+            sources: Any number of texts.
+            targets: A translation of each.
+
+        Returns:
+            For each pair the log-probability of the target, the end included, and its number of
+            tokens, the end included.
+
+        Raises:
+            InputError: If a source has more than `max_source_tokens` tokens.
+        """
+        sources, targets = _checked(sources), _checked(targets)
+        if len(sources) != len(targets):
+            raise ValueError(
+                "Each source needs a target. Received:"
+                f" {len(sources)} sources, {len(targets)} targets. Give as many."
+            )
+        source = [self._whole_source(text) for text in sources]
+        target = [[*ids, self.tokenizer.end_id] for ids in self.tokenizer.encode(targets)]
+        compiled = self._compiled(
+            "score",
+            lambda source_ids, target_ids: score(
+                self.model, source_ids, target_ids, start_id=self.tokenizer.start_id
+            ),
+            _IDS,
+            _IDS,
+        )
+        results = [(0.0, 0)] * len(sources)
+        lengths = [max(map(len, pair)) for pair in zip(source, target, strict=True)]
+        for batch in _batches_by_length(lengths, self.batch_tokens):
+            found = compiled(
+                _padded([source[i] for i in batch]), _padded([target[i] for i in batch])
+            )
+            log_probability, num_tokens = (ops.convert_to_numpy(x) for x in found)
+            for row, i in enumerate(batch):
+                results[i] = float(log_probability[row]), int(num_tokens[row])
         return results
 
-    def search(self, source_ids, beam_size: int, length_penalty: float, num_results: int = 1):
+    def search(
+        self,
+        source_ids,
+        beam_size: int,
+        length_penalty: float,
+        num_results: int = 1,
+        prefix=None,
+    ):
         """The search on token ids, in or outside of a graph.
 
         Args:
@@ -191,24 +334,73 @@ class Translator:
             beam_size: 1 is greedy search.
             length_penalty: Alpha.
             num_results: Results that are asked for.
+            prefix: Integer (batch, prefix_length), how each translation must begin, then padding;
+                None for nothing.
 
         Returns:
-            Hypotheses; their length is at most the source's plus 50 (section 6.1).
+            Hypotheses.
         """
+        step, state, options = self._start(source_ids, prefix, beam_size)
+        options["length_penalty"] = length_penalty
+        if beam_size == 1 and num_results == 1:
+            return greedy_search(step, state, **options)
+        return beam_search(step, state, beam_size=beam_size, num_results=num_results, **options)
+
+    def _draw(self, source_ids, prefix, noise, temperature, top_k, top_p):
+        step, state, options = self._start(source_ids, prefix, noise.shape[1])
+        options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        return sample(step, state, noise=noise, length_penalty=self.length_penalty, **options)
+
+    def _start(self, source_ids, prefix, beams):
+        """What every search gets: the step, the first state, the options that all have."""
         encode, initial_state, step = self.steps
-        num_tokens = ops.sum(ops.cast(padding_mask(source_ids), "int32"), axis=1)  # end included
-        max_length = num_tokens - 1 + EXTRA_TARGET_TOKENS
-        longest = ops.shape(source_ids)[1] - 1 + EXTRA_TARGET_TOKENS
+        prefix_length = 0 if prefix is None else ops.shape(prefix)[1]
+        longest = self._longest(ops.shape(source_ids)[1], prefix_length)
+        if self.max_target_tokens is None:
+            num_tokens = ops.sum(ops.cast(padding_mask(source_ids), "int32"), axis=1)
+            max_length = num_tokens - 1 + EXTRA_TARGET_TOKENS  # without the end of the source
+        else:
+            max_length = ops.full_like(source_ids[:, 0], self.max_target_tokens)
         options = {
             "start_id": self.tokenizer.start_id,
             "end_id": self.tokenizer.end_id,
             "max_length": max_length,
-            "length_penalty": length_penalty,
+            "longest": longest,
+            "min_length": self.min_target_tokens,
+            "prefix": prefix,
+            "barred_ids": NO_TEXT_IDS,
+            "length_normalization": self.length_normalization,
         }
-        state = initial_state(encode(source_ids), beam_size, max_length=longest)
-        if beam_size == 1 and num_results == 1:
-            return greedy_search(step, state, **options)
-        return beam_search(step, state, beam_size=beam_size, num_results=num_results, **options)
+        return step, initial_state(encode(source_ids), beams, max_length=longest), options
+
+    def _longest(self, source_length, prefix_length):
+        """The most tokens that a translation of a batch may have, the end included."""
+        longest = self.max_target_tokens or source_length - 1 + EXTRA_TARGET_TOKENS
+        if isinstance(longest, int) and isinstance(prefix_length, int):
+            return max(longest, prefix_length + 1)
+        return ops.maximum(longest, prefix_length + 1)
+
+    def _translations(self, texts, prefixes, search, n) -> list[list[tuple[str, float]]]:
+        """What a search finds for each text, whatever their order and number."""
+        texts = _checked(texts)
+        prefixes = [""] * len(texts) if prefixes is None else _checked(prefixes)
+        if len(prefixes) != len(texts):
+            raise ValueError(
+                "prefixes must be as many as the texts. Received:"
+                f" {len(prefixes)} prefixes, {len(texts)} texts. Give '' where there is none."
+            )
+        results = [[("", 0.0)] for _ in texts]
+        rows = [row for row, text in enumerate(texts) if not is_blank(text)]
+        source = self._encode([texts[row] for row in rows])
+        prefix = self.tokenizer.encode([prefixes[row] for row in rows])
+        for batch in _batches_by_length([len(ids) for ids in source], self.batch_tokens):
+            of_batch = [rows[i] for i in batch]
+            found = search(
+                of_batch, _padded([source[i] for i in batch]), _padded([prefix[i] for i in batch])
+            )
+            for row, best in zip(of_batch, self._texts_and_scores(found, n), strict=True):
+                results[row] = best
+        return results
 
     def attention(self, source: str, target: str) -> AttentionWeights:
         """Which parts of a source the model looks at while it writes a target.
@@ -221,13 +413,7 @@ class Translator:
             InputError: If the source has more than `max_source_tokens` tokens.
         """
         source, target = _checked([source, target])
-        source_ids = [*self.tokenizer.encode(source), self.tokenizer.end_id]
-        if len(source_ids) > self.max_source_tokens:
-            raise InputError(
-                f"A source whose attention is asked for must have at most {self.max_source_tokens}"
-                f" tokens, the end included. Received: {len(source_ids)}. Shorten it, or raise"
-                " max_source_tokens."
-            )
+        source_ids = self._whole_source(source)
         target_ids = [*self.tokenizer.encode(target), self.tokenizer.end_id]
         weights = cross_attention_weights(
             self.model,
@@ -254,23 +440,35 @@ class Translator:
             )
         return [[*ids[:room], self.tokenizer.end_id] for ids in encoded]
 
-    def _compiled_search(self, beam_size, length_penalty, num_results):
-        """The search as one TensorFlow function; as it is on other backends."""
-        key = (beam_size, length_penalty, num_results)
-        if key not in self._compiled:
-            search = functools.partial(
-                self.search,
-                beam_size=beam_size,
-                length_penalty=length_penalty,
-                num_results=num_results,
+    def _whole_source(self, text: str) -> list[int]:
+        """Its ids with the end id."""
+        ids = [*self.tokenizer.encode(text), self.tokenizer.end_id]
+        if len(ids) > self.max_source_tokens:
+            raise InputError(
+                "A source whose score or attention is asked for must have at most"
+                f" {self.max_source_tokens} tokens, the end included. Received: {len(ids)}. Shorten"
+                " it, or raise max_source_tokens."
             )
+        return ids
+
+    def _compiled(self, key, function, *arguments):
+        """A function of a batch's arrays, compiled.
+
+        Args:
+            key: What the function depends on beside its arguments.
+            function: From tensors to a tuple of tensors.
+            arguments: The shape and dtype of each.
+        """
+        if key not in self._functions:
             if keras.backend.backend() == "tensorflow":
                 import tensorflow as tf
 
-                ids = tf.TensorSpec([None, None], tf.int32, name="source_ids")
-                search = tf.function(search, input_signature=[ids], autograph=False)
-            self._compiled[key] = search
-        return self._compiled[key]
+                specs = [tf.TensorSpec(shape, dtype) for shape, dtype in arguments]
+                function = tf.function(function, input_signature=specs, autograph=False)
+            elif keras.backend.backend() == "jax":
+                function = _jitted(function, self.model)
+            self._functions[key] = function
+        return self._functions[key]
 
     def _texts_and_scores(self, found: Hypotheses, n) -> Iterator[list[tuple[str, float]]]:
         token_ids = ops.convert_to_numpy(found.token_ids)[:, :n]
@@ -298,6 +496,32 @@ def _batches_by_length(lengths: list[int], batch_tokens: int) -> Iterator[list[i
         batch.append(row)
     if batch:
         yield batch
+
+
+def _jitted(function, model):
+    """The function compiled by JAX, for few shapes and with the weights that the model has then."""
+    import jax
+
+    variables = getattr(model, "variables", [])
+
+    @jax.jit
+    def stateless(values, *arrays):
+        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+            return function(*arrays)
+
+    def call(*arrays):
+        found = stateless([v.value for v in variables], *map(_in_one_of_few_shapes, arrays))
+        return keras.tree.map_structure(lambda x: x[: len(arrays[0])], found)
+
+    return call
+
+
+def _in_one_of_few_shapes(array: np.ndarray) -> np.ndarray:
+    """With rows repeated up to a power of two, and zeros behind, up to a multiple of 16."""
+    rows = 1 << (len(array) - 1).bit_length()
+    behind = [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % 16)]
+    array = np.pad(array, behind)
+    return np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])
 
 
 def _padded(rows: list[list[int]]) -> np.ndarray:
@@ -335,9 +559,12 @@ def _read_settings(path: Path) -> dict:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {
-            "beam_size": _number(settings, "beam_size", int),
-            "length_penalty": _number(settings, "length_penalty", int, float),
-            "max_source_tokens": _number(settings, "max_source_tokens", int),
+            "beam_size": _typed(settings, "beam_size", int),
+            "length_penalty": _typed(settings, "length_penalty", int, float),
+            "length_normalization": _typed(
+                {"length_normalization": "gnmt", **settings}, "length_normalization", str
+            ),  # runs of earlier versions do not say
+            "max_source_tokens": _typed(settings, "max_source_tokens", int),
         }
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise InputError(
@@ -346,7 +573,7 @@ def _read_settings(path: Path) -> dict:
         ) from error
 
 
-def _number(settings: dict, name: str, *types: type):
+def _typed(settings: dict, name: str, *types: type):
     """A setting, of one of the types."""
     value = settings[name]
     if type(value) not in types:

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from training.command import CommandParser, InputError, parse, run_command
 from training.run_folder import write_text
-from training.translate import add_search_options, load_translator, translate_lines
+from training.translate import (
+    add_search_options,
+    load_translator,
+    search_settings,
+    translate_lines,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from keras_transformer.data import read_pairs
 
     sources, references = read_pairs(options.source, options.reference)
-    translator = load_translator(options.run, options.beam_size, options.length_penalty)
+    translator = load_translator(options.run, **search_settings(options))
     start_seconds = time.monotonic()
     hypotheses = list(translate_lines(translator.translate, sources))
     seconds = time.monotonic() - start_seconds

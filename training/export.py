@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from training.command import CommandParser, parse, run_command
-from training.translate import add_search_options, load_translator
+from training.translate import add_search_options, load_translator, search_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_positional("directory", "saved_models/NAME; the version becomes a folder in it.")
     add_search_options(parser)
     options = parse(parser, arguments)
-    translator = load_translator(options.run, options.beam_size, options.length_penalty)
+    translator = load_translator(options.run, **search_settings(options))
     from keras_transformer.export import export_saved_model
 
     print(f"exported: {export_saved_model(translator, options.directory)}")

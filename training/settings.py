@@ -134,7 +134,8 @@ class TrainingSettings:
     accumulation_steps: int = _setting(
         1,
         "Computes each batch in so many parts, one after the other: the same update in a fraction"
-        " of the memory.",
+        " of the memory. The loss shown weighs a batch by its rows, rounded up to a multiple of"
+        " these; perplexity and accuracy weigh each token alike.",
         minimum=1,
     )
     epochs: int = _setting(
@@ -203,6 +204,9 @@ class TrainingSettings:
     beam_size: int = _setting(4, "Beams of the search; 1 is greedy.", minimum=1)
     length_penalty: float = _setting(
         0.6, "alpha: the higher, the longer the translations.", minimum=0
+    )
+    length_normalization: Literal["gnmt", "length"] = _setting(
+        "gnmt", "What alpha is the power of: the paper's (5 + length) / 6, or the length."
     )
 
     def __post_init__(self):

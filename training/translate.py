@@ -4,12 +4,12 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from training.command import CommandParser, InputError, import_tensorflow, parse, run_command
 from training.run_folder import RunFolder
 
-LINES_AT_ONCE = 500
+LINES_AT_ONCE = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,19 +22,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_positional("run", "The folder of a finished run.")
     add_search_options(parser)
     parser.add_option("n_best", int, 1, "Translations for each line, the best first.")
+    parser.add_option("samples", int | None, None, "Draw so many translations by chance instead.")
+    parser.add_option("temperature", float, 1.0, "Of samples: the lower, the more probable.")
+    parser.add_option("top_k", int | None, None, "Sample among so many tokens.")
+    parser.add_option("top_p", float | None, None, "Sample among tokens of this probability.")
+    parser.add_option("seed", int, 0, "Of samples; the same seed draws the same.")
     parser.add_flag("scores", "Write the score and a tab in front of each translation.")
     options = parse(parser, arguments)
-    translator = load_translator(options.run, options.beam_size, options.length_penalty)
-    check_n_best(options.n_best, translator.beam_size)
-    translate = translator.translate
-    if options.n_best > 1 or options.scores:
-        translate = in_columns(translator, options.n_best, with_scores=options.scores)
+    if options.samples is not None:
+        check_sampling_options(options)
+    translator = load_translator(options.run, **search_settings(options))
     at_once = 1 if sys.stdin.isatty() else LINES_AT_ONCE
-    for line in translate_lines(translate, read_text_lines(sys.stdin.buffer), at_once):
+    lines = translate_lines(
+        _translation_of(options, translator), read_text_lines(sys.stdin.buffer), at_once
+    )
+    for line in lines:
         sys.stdout.buffer.write(line.encode("utf-8") + b"\n")
         if at_once == 1:
             sys.stdout.buffer.flush()
     sys.stdout.buffer.flush()
+
+
+def _translation_of(options, translator) -> Callable[[list[str]], list[str]]:
+    """What makes lines of texts, as the options ask for."""
+    if options.samples is not None:
+        num_lines = 0
+
+        def sample(texts):
+            nonlocal num_lines
+            first_place, num_lines = num_lines, num_lines + len(texts)
+            return translator.sample(
+                texts,
+                options.samples,
+                temperature=options.temperature,
+                top_k=options.top_k,
+                top_p=options.top_p,
+                seed=options.seed,
+                first_place=first_place,
+            )
+
+        return in_columns(sample, with_scores=options.scores)
+    check_n_best(options.n_best, translator.beam_size)
+    if options.n_best == 1 and not options.scores:
+        return translator.translate
+    return in_columns(
+        lambda texts: translator.n_best(texts, options.n_best), with_scores=options.scores
+    )
 
 
 def add_search_options(parser: CommandParser) -> None:
@@ -43,9 +76,34 @@ def add_search_options(parser: CommandParser) -> None:
     parser.add_option(
         "length_penalty", float | None, None, "alpha; the run's setting if not given."
     )
+    parser.add_option(
+        "length_normalization",
+        Literal["gnmt", "length"] | None,
+        None,
+        "What alpha is the power of; the run's setting if not given.",
+    )
+    parser.add_option(
+        "precision",
+        Literal["float32", "bfloat16", "int8"],
+        "float32",
+        "Of the weights and products: int8 is fastest on x86 processors since 2019, bfloat16 on"
+        " those that have AMX.",
+    )
 
 
-def load_translator(path: str, beam_size: int | None = None, length_penalty: float | None = None):
+def search_settings(options) -> dict:
+    """What `add_search_options` was given."""
+    names = ("beam_size", "length_penalty", "length_normalization", "precision")
+    return {name: getattr(options, name) for name in names}
+
+
+def load_translator(
+    path: str,
+    beam_size: int | None = None,
+    length_penalty: float | None = None,
+    length_normalization: str | None = None,
+    precision: str = "float32",
+):
     """The translator of a finished run, with another search if that is asked for.
 
     Raises:
@@ -62,7 +120,29 @@ def load_translator(path: str, beam_size: int | None = None, length_penalty: flo
     import_tensorflow()
     from keras_transformer.translator import Translator
 
-    return Translator.load(path, **search)
+    return Translator.load(
+        path, length_normalization=length_normalization, precision=precision, **search
+    )
+
+
+def check_sampling_options(options) -> None:
+    """Refuses numbers that nothing can be drawn with.
+
+    Raises:
+        InputError: If one is out of its range.
+    """
+    if options.samples < 1:
+        raise InputError(
+            f"--samples must be at least 1. Received: {options.samples}. Choose for example 5."
+        )
+    if options.seed < 0:
+        raise InputError(f"--seed must be at least 0. Received: {options.seed}. Choose 0.")
+    from keras_transformer.decoding.sampling import check_sampling
+
+    try:
+        check_sampling(options.temperature, options.top_k, options.top_p)
+    except ValueError as error:
+        raise InputError(f"--{error}") from error
 
 
 def check_search(beam_size: int, length_penalty: float) -> None:
@@ -95,8 +175,10 @@ def check_n_best(n_best: int, beam_size: int) -> None:
         )
 
 
-def in_columns(translator, n_best: int, *, with_scores: bool) -> Callable[[list[str]], list[str]]:
-    """A function from texts to lines with their best translations, separated by tabs.
+def in_columns(
+    hypotheses_of: Callable[[list[str]], list[list[tuple[str, float]]]], *, with_scores: bool
+) -> Callable[[list[str]], list[str]]:
+    """A function from texts to lines with their translations, separated by tabs.
 
     A tab inside a translation becomes a space.
     """
@@ -107,10 +189,7 @@ def in_columns(translator, n_best: int, *, with_scores: bool) -> Callable[[list[
                 yield f"{score:.6f}"
             yield text.replace("\t", " ")
 
-    def translate(texts: list[str]) -> list[str]:
-        return ["\t".join(columns(best)) for best in translator.n_best(texts, n_best)]
-
-    return translate
+    return lambda texts: ["\t".join(columns(found)) for found in hypotheses_of(texts)]
 
 
 def translate_lines(

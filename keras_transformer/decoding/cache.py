@@ -1,10 +1,17 @@
-"""What decoding keeps of the positions it has been through.
+"""What decoding keeps of the positions it has been through: a tree.
 
-This is the one place where backends differ. TensorFlow's loops take tensors that grow, so there a
-cache is exactly as long as what it holds and costs no more. JAX compiles for fixed shapes: there a
-cache is allocated at its full length, filled by position, and the part not yet filled is masked.
+Each position of each hypothesis takes one slot of the cache, for good: when hypotheses branch or
+die, no key and no value moves. Only a table changes, which says for each hypothesis in which slots
+its ancestors stand, and attention looks nowhere else. All hypotheses of a sentence ask one cache,
+so a beginning that they share is kept once and read once.
+
+This is also the one place where backends differ. JAX compiles for fixed shapes: there a cache has
+all its slots from the start. On TensorFlow it grows, a position at a time or, inside of a search's
+loop, by `with_room`, which drops the slots that no hypothesis descends from any more.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
@@ -15,75 +22,200 @@ class KeyValues(NamedTuple):
     """Keys and values of one attention layer, heads split.
 
     Attributes:
-        key: Float (batch, beams, heads, length, head_dim); without beams for the encoder's output.
-        value: Float (batch, beams, heads, length, value_dim); likewise.
+        key: Float (batch, heads, slots, head_dim); source positions stand for slots in
+            cross-attention.
+        value: Float (batch, heads, slots, value_dim).
     """
 
     key: object
     value: object
 
 
-def _shapes_are_dynamic() -> bool:
+class Cache(NamedTuple):
+    """The self-attention keys and values of all positions so far.
+
+    Attributes:
+        layers: For each decoder block, KeyValues.
+        visible: Boolean (batch, beams, slots), True where a hypothesis or an ancestor of it stands.
+        num_filled: Integer scalar, the slots in use, a multiple of the beams.
+    """
+
+    layers: tuple[KeyValues, ...]
+    visible: object
+    num_filled: object
+
+
+def shapes_are_dynamic() -> bool:
+    """Whether tensors may grow from step to step."""
     return keras.backend.backend() == "tensorflow"
 
 
 def as_length(length):
     """A length to allocate by: a scalar tensor on TensorFlow, a Python int elsewhere."""
-    return length if _shapes_are_dynamic() else int(length)
+    return length if shapes_are_dynamic() else int(length)
 
 
-def empty_cache(batch, beams, heads, key_width, value_width, max_length, dtype) -> KeyValues:
-    """A cache of no positions, with room for `max_length`.
+def empty_cache(batch, beams, widths, max_length, dtype) -> Cache:
+    """A cache of no positions.
 
     Args:
-        batch, beams, heads, key_width, value_width: The sizes of the axes.
+        batch: Sentences.
+        beams: Hypotheses of each.
+        widths: For each decoder block (heads, head_dim, value_dim), as many heads in each.
         max_length: Positions it will have to hold at most; TensorFlow allocates none of them.
-        dtype: Name of the dtype.
-
-    Returns:
-        KeyValues of Float (batch, beams, heads, length, width), length 0 or `max_length`.
+        dtype: Name of the dtype of keys and values.
     """
-    length = _unknown_zero() if _shapes_are_dynamic() else int(max_length)
-    return KeyValues(
-        ops.zeros((batch, beams, heads, length, key_width), dtype),
-        ops.zeros((batch, beams, heads, length, value_width), dtype),
+    slots = _slots_that_may_grow(beams) if shapes_are_dynamic() else beams * int(max_length)
+
+    def zeros(heads, width):
+        return ops.zeros((batch, heads, slots, width), dtype)
+
+    return Cache(
+        layers=tuple(
+            KeyValues(zeros(heads, head_dim), zeros(heads, value_dim))
+            for heads, head_dim, value_dim in widths
+        ),
+        visible=ops.zeros((batch, beams, slots), "bool"),
+        num_filled=ops.convert_to_tensor(0, dtype="int32"),
     )
 
 
-def append(cache: KeyValues, new: KeyValues, position) -> KeyValues:
-    """The cache with one more position.
+class Place(NamedTuple):
+    """Where the newest position of each hypothesis stands, the same in each layer.
+
+    Attributes:
+        rows: Integer (batch * heads,), in a cache seen as a matrix of which one row holds the slots
+            that all beams fill together.
+        num_slots: Integer scalar, of the cache that is written to.
+    """
+
+    rows: object
+    num_slots: object
+
+
+def next_position(cache: Cache) -> tuple[Cache, Place]:
+    """Gives each hypothesis a slot for its newest position, which it sees at once.
+
+    Returns:
+        (the cache, of which `write` must now fill each layer, the place to write to).
+    """
+    beams = cache.visible.shape[1]
+    visible, first_slot = cache.visible, cache.num_filled
+    if _grows():
+        first_slot = ops.shape(visible)[2]
+        visible = ops.pad(visible, ((0, 0), (0, 0), (0, beams)))
+    batch, _, num_slots = ops.shape(visible)
+    slot = ops.arange(num_slots, dtype="int32") - first_slot
+    own = ops.equal(slot, ops.arange(beams, dtype="int32")[:, None])  # (beams, slots)
+    heads = cache.layers[0].key.shape[1]
+    rows = ops.arange(batch * heads, dtype="int32") * (num_slots // beams) + first_slot // beams
+    cache = cache._replace(visible=visible | own, num_filled=first_slot + beams)
+    return cache, Place(rows, num_slots)
+
+
+def write(layer: KeyValues, new: KeyValues, place: Place) -> KeyValues:
+    """Fills the slots that `next_position` gave.
 
     Args:
-        cache: KeyValues of Float (batch, beams, heads, length, width).
-        new: KeyValues of Float (batch, beams, heads, 1, width).
-        position: Integer scalar, how many positions the cache holds.
-
-    Returns:
-        KeyValues: one position longer on TensorFlow, filled at `position` elsewhere.
+        layer: KeyValues of Float (batch, heads, slots, width).
+        new: KeyValues of Float (batch, heads, beams, width).
+        place: Where.
     """
-    if _shapes_are_dynamic():
-        return KeyValues(*(ops.concatenate(pair, axis=3) for pair in zip(cache, new, strict=True)))
-    here = ops.equal(ops.arange(cache.key.shape[3]), position)[:, None]  # (length, 1)
-    return KeyValues(*(ops.where(here, n, old) for old, n in zip(cache, new, strict=True)))
+    return KeyValues(*(_write(old, n, place) for old, n in zip(layer, new, strict=True)))
 
 
-def seen_so_far(cache: KeyValues, position):
-    """The attention mask over a cache that `append` has filled up to and with `position`.
+def _write(old, new, place):
+    if _grows():
+        return ops.concatenate([old, new], axis=2)
+    _, heads, beams, width = new.shape
+    matrix = ops.reshape(old, (-1, beams * width))
+    new = ops.reshape(new, (-1, beams * width))
+    return ops.reshape(_replace_rows(matrix, place.rows, new), (-1, heads, place.num_slots, width))
 
-    Returns:
-        Boolean (length,), or None on TensorFlow, where a cache holds nothing else.
+
+def _replace_rows(matrix, rows, new):
+    if not shapes_are_dynamic():
+        return ops.scatter_update(matrix, rows[:, None], new)
+    import tensorflow as tf
+
+    # TensorFlow's scatter ops copy the matrix. This one writes into it, so it may have no other
+    # reader: the loop of a search, which uses each state once, vouches for that.
+    return tf.raw_ops.InplaceUpdate(x=matrix, i=rows, v=new)
+
+
+def reorder_cache(cache: Cache, beam_indices) -> Cache:
+    """The cache in which beam i goes on where beam `beam_indices[:, i]` stood.
+
+    Args:
+        beam_indices: Integer (batch, beams).
     """
-    if _shapes_are_dynamic():
-        return None
-    return ops.less_equal(ops.arange(cache.key.shape[3]), position)
+    visible = ops.take_along_axis(cache.visible, beam_indices[:, :, None], axis=1)
+    return cache._replace(visible=visible)
 
 
-def _unknown_zero():
-    """Zero, but not known to be zero while a graph is traced.
+def with_room(cache: Cache, sentences, num_positions: int) -> Cache:
+    """A copy for some of the sentences that holds what is still seen, and has room for more.
+
+    Only on TensorFlow.
+
+    Args:
+        cache: Of a search that goes on.
+        sentences: Integer (new_batch,), the sentences that are kept.
+        num_positions: How many positions there shall be room for.
+    """
+    beams = cache.visible.shape[1]
+    visible = ops.take(cache.visible, sentences, axis=0)
+    slots = ops.shape(visible)[2]
+    seen = ops.cast(ops.any(visible, axis=1), "int32")  # (batch, slots)
+    most_seen = ops.max(ops.sum(seen, axis=1), initial=0)
+    num_kept = (most_seen + beams - 1) // beams * beams  # at most num_filled, which is a multiple
+    # The seen slots in their order, then unseen ones, which nobody looks at.
+    _, kept = ops.top_k(seen * (slots - ops.arange(slots, dtype="int32")), num_kept)
+    kept = ops.cast(kept, "int32")
+    room = ((0, 0), (0, num_positions * beams))
+    visible = ops.take_along_axis(visible, kept[:, None, :], axis=2)
+    kept = ops.pad(kept, room)  # the room is filled with anything: it is not seen
+
+    def copy(x):
+        batch, heads, slots, width = ops.shape(x)
+        first = (sentences[:, None] * heads + ops.arange(heads, dtype="int32")) * slots
+        index = first[:, :, None] + kept[:, None, :]  # (new_batch, heads, slots)
+        return ops.take(ops.reshape(x, (batch * heads * slots, width)), index, axis=0)
+
+    return Cache(
+        layers=tuple(KeyValues(copy(layer.key), copy(layer.value)) for layer in cache.layers),
+        visible=ops.pad(visible, ((0, 0), *room)),
+        num_filled=num_kept,
+    )
+
+
+_search_owns_states = False
+
+
+@contextlib.contextmanager
+def states_used_once() -> Iterator[None]:
+    """While a loop of a TensorFlow graph is traced that makes room and uses each state once."""
+    global _search_owns_states
+    before, _search_owns_states = _search_owns_states, True
+    try:
+        yield
+    finally:
+        _search_owns_states = before
+
+
+def _grows() -> bool:
+    """Whether a new position needs new slots: on TensorFlow, unless a search has made room."""
+    return shapes_are_dynamic() and not _search_owns_states
+
+
+def _slots_that_may_grow(beams):
+    """No slots; in a graph those of one position that stays unseen, for `with_room` to copy.
 
     A loop in a graph must not change its tensors' static shapes. An axis whose length is unknown
-    may grow; one that is known to be 0 may not.
+    while the graph is traced may grow; one that is known may not.
     """
     import tensorflow as tf
 
-    return 0 if tf.executing_eagerly() else tf.compat.v1.placeholder_with_default(0, shape=[])
+    if tf.executing_eagerly():
+        return 0
+    return tf.compat.v1.placeholder_with_default(beams, shape=[])

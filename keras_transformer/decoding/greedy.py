@@ -2,31 +2,46 @@
 
 from typing import NamedTuple
 
-import keras
 from keras import ops
 
+from keras_transformer.decoding import loop
 from keras_transformer.decoding.cache import as_length
+from keras_transformer.decoding.choice import best_tokens
+from keras_transformer.decoding.constraints import Constraints, constraints
 from keras_transformer.decoding.hypotheses import (
     Hypotheses,
     check_length_penalty,
     length_penalty_of,
-    log_normalizer,
     write_token,
 )
 from keras_transformer.masks import PADDING_ID
 
 
-class _Progress(NamedTuple):
+class _Search(NamedTuple):
     position: object  # Integer scalar
     token_ids: object  # Integer (batch, length), padding behind what is decoded
     last_ids: object  # Integer (batch, 1)
     log_probability: object  # Float32 (batch,)
     num_tokens: object  # Integer (batch,), the end included
     done: object  # Boolean (batch,)
+    held_to: Constraints
     state: object  # DecodingState of one beam
 
 
-def greedy_search(step, state, *, start_id, end_id, max_length, length_penalty=0.6):
+def greedy_search(
+    step,
+    state,
+    *,
+    start_id,
+    end_id,
+    max_length,
+    longest=None,
+    length_penalty=0.6,
+    length_normalization="gnmt",
+    min_length=0,
+    prefix=None,
+    barred_ids=(),
+):
     """Takes the most probable token again and again until the end comes.
 
     A sentence that reaches its `max_length` is ended there, so that every result ends with the
@@ -35,61 +50,59 @@ def greedy_search(step, state, *, start_id, end_id, max_length, length_penalty=0
     Args:
         step: (token_ids Integer (batch, 1), state) -> (logits Float (batch, 1, vocabulary), state).
         state: DecodingState that the first step gets.
-        start_id: The token that stands before the first.
-        end_id: The token that ends a sentence.
-        max_length: Integer (batch,), tokens each sentence may have, the end included, 1 or more.
-        length_penalty: Alpha, as in `beam_search`; it changes the scores, not the choice.
+        start_id, end_id, max_length, longest, min_length, prefix, barred_ids: As in `beam_search`.
+        length_penalty, length_normalization: As in `beam_search`; they change the scores, not the
+            choice.
 
     Returns:
         Hypotheses with one beam.
 
     Raises:
-        ValueError: If `length_penalty` is out of its range.
+        ValueError: If `length_penalty` or `length_normalization` is out of its range.
     """
-    check_length_penalty(length_penalty)
-    max_length = ops.convert_to_tensor(max_length, dtype="int32")
-    batch = ops.shape(max_length)[0]
-    length = as_length(ops.max(max_length, initial=1))
+    check_length_penalty(length_penalty, length_normalization)
 
-    def unfinished(progress):
-        return ops.logical_not(ops.all(progress.done))
+    def advance(search):
+        logits, state = step(search.last_ids, search.state)
+        gained, token = best_tokens(
+            logits, 1, search.held_to, search.position, end_id, barred_ids
+        )  # each (batch, 1, candidates)
+        best = ops.argmax(gained, axis=-1)[:, :, None]
+        token = ops.take_along_axis(token, best, axis=-1)[:, 0]  # (batch, 1)
+        return _with_token(search, token[:, 0], ops.max(gained, axis=(1, 2)), end_id, state)
 
-    def advance(progress):
-        logits, state = step(progress.last_ids, progress.state)
-        logits = ops.cast(logits[:, 0], "float32")  # (batch, vocabulary)
-        at_limit = progress.position + 1 >= max_length
-        best = ops.cast(ops.argmax(logits, axis=-1), "int32")
-        token = ops.where(at_limit, end_id, best)  # (batch,)
-        chosen = ops.squeeze(ops.take_along_axis(logits, token[:, None], axis=1), 1)
-        gained = chosen - log_normalizer(logits)[:, 0]
-        token = ops.where(progress.done, PADDING_ID, token)
-        return _Progress(
-            progress.position + 1,
-            write_token(progress.token_ids, token, progress.position),
-            token[:, None],
-            progress.log_probability + ops.where(progress.done, 0.0, gained),
-            progress.num_tokens + ops.cast(ops.logical_not(progress.done), "int32"),
-            ops.logical_or(progress.done, ops.equal(token, end_id)),
-            state,
-        )
+    held_to = constraints(max_length, min_length, prefix)
+    start = _start(state, start_id, held_to, longest)
+    end = loop.run(advance, start, lambda s: (s.token_ids, s.log_probability, s.num_tokens))
+    token_ids, log_probability, num_tokens = end
+    scores = log_probability / length_penalty_of(num_tokens, length_penalty, length_normalization)
+    return Hypotheses(token_ids[:, None], scores[:, None])
 
-    start = _Progress(
-        ops.convert_to_tensor(0, dtype="int32"),
-        ops.full((batch, length), PADDING_ID, dtype="int32"),
-        ops.full((batch, 1), start_id, dtype="int32"),
-        ops.zeros((batch,), dtype="float32"),
-        ops.zeros((batch,), dtype="int32"),
-        ops.zeros((batch,), dtype="bool"),
-        state,
+
+def _start(state, start_id, held_to, longest):
+    batch = ops.shape(held_to.max_length)[0]
+    length = as_length(ops.max(held_to.max_length, initial=1) if longest is None else longest)
+    return _Search(
+        position=ops.convert_to_tensor(0, dtype="int32"),
+        token_ids=ops.full((batch, length), PADDING_ID, dtype="int32"),
+        last_ids=ops.full((batch, 1), start_id, dtype="int32"),
+        log_probability=ops.zeros((batch,), dtype="float32"),
+        num_tokens=ops.zeros((batch,), dtype="int32"),
+        done=ops.zeros((batch,), dtype="bool"),
+        held_to=held_to,
+        state=state,
     )
-    end = _Progress(*_loop(unfinished, advance, start))
-    scores = end.log_probability / length_penalty_of(end.num_tokens, length_penalty)
-    return Hypotheses(end.token_ids[:, None], scores[:, None])
 
 
-def _loop(unfinished, advance, start):
-    return keras.ops.while_loop(
-        lambda *progress: unfinished(_Progress(*progress)),
-        lambda *progress: tuple(advance(_Progress(*progress))),
-        tuple(start),
+def _with_token(search, token, gained, end_id, state):
+    """The search one position later; what is done stays as it is."""
+    token = ops.where(search.done, PADDING_ID, token)
+    return search._replace(
+        position=search.position + 1,
+        token_ids=write_token(search.token_ids, token, search.position),
+        last_ids=token[:, None],
+        log_probability=search.log_probability + ops.where(search.done, 0.0, gained),
+        num_tokens=search.num_tokens + ops.cast(ops.logical_not(search.done), "int32"),
+        done=ops.logical_or(search.done, ops.equal(token, end_id)),
+        state=state,
     )

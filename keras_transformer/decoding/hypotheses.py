@@ -8,6 +8,8 @@ from keras import ops
 # Below the log-probability of anything that can happen; finite, so that sums stay comparable.
 IMPOSSIBLE = -1e9
 
+LENGTH_NORMALIZATIONS = ("gnmt", "length")
+
 
 class Hypotheses(NamedTuple):
     """The results of a search, best first.
@@ -23,33 +25,37 @@ class Hypotheses(NamedTuple):
     scores: object
 
 
-def length_penalty_of(num_tokens, alpha):
-    """lp(Y) = ((5 + |Y|) / 6) ** alpha, what a log-probability is divided by.
+def length_penalty_of(num_tokens, alpha, length_normalization="gnmt"):
+    """lp(Y), what a log-probability is divided by.
 
-    Source: section 6.1, which takes it from Wu et al. 2016, equation 14.
+    "gnmt": ((5 + |Y|) / 6) ** alpha. Source: section 6.1, which takes it from Wu et al. 2016,
+        equation 14.
+    "length": |Y| ** alpha, which with alpha = 1 gives the mean log-probability of a token.
 
     Args:
         num_tokens: Integer tensor, the end included.
         alpha: 0 for none; the paper uses 0.6.
+        length_normalization: "gnmt" or "length".
 
     Returns:
         Float32, the shape of `num_tokens`.
     """
-    return ((5.0 + ops.cast(num_tokens, "float32")) / 6.0) ** alpha
+    num_tokens = ops.cast(num_tokens, "float32")
+    return ((5.0 + num_tokens) / 6.0 if length_normalization == "gnmt" else num_tokens) ** alpha
 
 
-def check_length_penalty(alpha):
-    """Raises ValueError if `alpha` is no length penalty."""
+def check_length_penalty(alpha, length_normalization="gnmt"):
+    """Raises ValueError if there is no such length penalty."""
     if not 0 <= alpha < math.inf:
         raise ValueError(
             "length_penalty must be 0 or more, and finite. Received:"
             f" length_penalty={alpha}. Choose 0 for none; the paper uses 0.6."
         )
-
-
-def log_normalizer(logits):
-    """log sum exp(logits), what makes log-probabilities out of logits: Float32 (..., 1)."""
-    return ops.logsumexp(ops.cast(logits, "float32"), axis=-1, keepdims=True)
+    if length_normalization not in LENGTH_NORMALIZATIONS:
+        raise ValueError(
+            f"length_normalization must be one of {LENGTH_NORMALIZATIONS}. Received:"
+            f" length_normalization={length_normalization!r}. Choose 'gnmt', the paper's."
+        )
 
 
 def write_token(token_ids, token, position):

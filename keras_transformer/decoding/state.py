@@ -5,6 +5,8 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from keras_transformer.decoding.cache import Cache, reorder_cache, with_room
+
 
 class DecodingState(NamedTuple):
     """What a step function needs to go on.
@@ -12,13 +14,15 @@ class DecodingState(NamedTuple):
     Attributes:
         position: Integer scalar, how many positions have been decoded.
         per_beam: Any nest of (batch, beams, ...) tensors; search reorders them with the beams.
-        per_sentence: Any nest of tensors that are the same for all beams of a sentence, or that
-            the model reorders itself; search hands them on as they are.
+        per_sentence: Any nest of (batch, ...) tensors that are the same for all beams of a
+            sentence.
+        cache: Keys and values of the earlier positions, in a model that attends to them; else ().
     """
 
     position: object
-    per_beam: object
+    per_beam: object = ()
     per_sentence: object = ()
+    cache: Cache | tuple[()] = ()
 
 
 def reorder_beams(state: DecodingState, beam_indices) -> DecodingState:
@@ -26,11 +30,34 @@ def reorder_beams(state: DecodingState, beam_indices) -> DecodingState:
 
     Args:
         state: Its `per_beam` holds tensors (batch, beams, ...).
-        beam_indices: Integer (batch, new_beams).
+        beam_indices: Integer (batch, beams).
     """
     return state._replace(
-        per_beam=keras.tree.map_structure(lambda x: gather_beams(x, beam_indices), state.per_beam)
+        per_beam=keras.tree.map_structure(lambda x: gather_beams(x, beam_indices), state.per_beam),
+        cache=reorder_cache(state.cache, beam_indices) if state.cache else (),
     )
+
+
+def keep_sentences(state: DecodingState, sentences, num_positions: int) -> DecodingState:
+    """The state of some of the sentences, with room for more positions in the cache.
+
+    Only on TensorFlow.
+
+    Args:
+        state: Of the whole batch.
+        sentences: Integer (new_batch,).
+        num_positions: How many positions there shall be room for.
+    """
+    return state._replace(
+        per_beam=take_sentences(state.per_beam, sentences),
+        per_sentence=take_sentences(state.per_sentence, sentences),
+        cache=with_room(state.cache, sentences, num_positions) if state.cache else (),
+    )
+
+
+def take_sentences(nest, sentences):
+    """Picks sentences: a nest of (batch, ...) tensors to one of (new_batch, ...) tensors."""
+    return keras.tree.map_structure(lambda x: ops.take(x, sentences, axis=0), nest)
 
 
 def gather_beams(x, beam_indices):

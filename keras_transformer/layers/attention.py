@@ -11,11 +11,13 @@ Shapes, in the order in which axes always stand:
     value_dim       d_v, width of one head's values
 """
 
+import itertools
+
 import keras
 from keras import ops
 
 from keras_transformer.config import multiples_near
-from keras_transformer.decoding.cache import KeyValues, append, seen_so_far
+from keras_transformer.decoding.cache import KeyValues, write
 from keras_transformer.layers.dropout import Dropout
 
 
@@ -179,25 +181,43 @@ class _MultiHeadAttention(keras.Layer):
         projection.build((None, None, self.num_heads * self.value_width))
         return projection
 
-    def _split_heads(self, x):
-        """Float (batch, length, heads * width) to (batch, heads, length, width)."""
-        batch, length, width = ops.shape(x)
-        x = ops.reshape(x, (batch, length, self.num_heads, width // self.num_heads))
-        return ops.transpose(x, (0, 2, 1, 3))
+    # Between inputs and heads, positions stand as the rows of a matrix: the product of a matrix is
+    # one TensorFlow operation, that of anything wider some twenty, which take their time to trace.
 
-    def _merge_heads(self, x):
-        """Float (batch, heads, length, value_dim) to (batch, length, heads * value_dim)."""
-        batch, _, length, width = ops.shape(x)
-        x = ops.transpose(x, (0, 2, 1, 3))
-        return ops.reshape(x, (batch, length, self.num_heads * width))
+    def _to_heads(self, rows, length, *head_widths):
+        """Float (batch * length, all widths) to one or several (batch, heads, length, width)."""
+        if len(set(head_widths)) == 1:
+            parts = ops.split(rows, len(head_widths), axis=-1)  # by far the simpler operation
+        else:
+            ends = [self.num_heads * end for end in itertools.accumulate(head_widths)]
+            parts = ops.split(rows, ends[:-1], axis=-1)
+        return [
+            self._split_heads(part, length, width)
+            for part, width in zip(parts, head_widths, strict=True)
+        ]
+
+    def _split_heads(self, rows, length, width):
+        if isinstance(length, int) and length == 1:
+            return ops.reshape(rows, (-1, self.num_heads, 1, width))
+        rows = ops.reshape(rows, (-1, length, self.num_heads, width))
+        return ops.transpose(rows, (0, 2, 1, 3))
 
     def _attend(self, query, key, value, attention_mask, training):
-        """softmax(Q K^T / sqrt(d_k)) V for each head, the heads side by side, projected."""
+        """softmax(Q K^T / sqrt(d_k)) V for each head, the heads side by side, projected.
+
+        Returns:
+            Float (batch * query_length, output_dim).
+        """
         if attention_mask is not None:
-            attention_mask = attention_mask[:, None, :, :]  # one mask for all heads
+            attention_mask = ops.expand_dims(attention_mask, 1)  # one mask for all heads
         weights = attention_weights(query, key, attention_mask)
         weights = self.weights_dropout(weights, training=training)
-        return self.output_projection(self._merge_heads(ops.matmul(weights, value)))
+        attended = ops.matmul(weights, value)  # (batch, heads, query_length, value_dim)
+        if attended.shape[2] != 1:
+            attended = ops.transpose(attended, (0, 2, 1, 3))
+        return self.output_projection(
+            ops.reshape(attended, (-1, self.num_heads * self.value_width))
+        )
 
     def compute_output_shape(self, inputs_shape):
         return tuple(inputs_shape)
@@ -247,45 +267,39 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         self.output_projection = self._output_projection(model_dim)
 
     def call(self, inputs, attention_mask=None, training=None):
-        query, key, value = self._project(inputs)
-        return self._attend(query, key, value, attention_mask, training)
+        batch, length, model_dim = ops.shape(inputs)
+        query, key, value = self._project(ops.reshape(inputs, (-1, model_dim)), length)
+        rows = self._attend(query, key, value, attention_mask, training)
+        return ops.reshape(rows, (batch, length, model_dim))
 
     def attention_weights(self, inputs, attention_mask=None):
         """The weights that `call` sums the values with: Float (batch, heads, length, length)."""
-        query, key, _ = self._project(inputs)
+        _, length, model_dim = ops.shape(inputs)
+        query, key, _ = self._project(ops.reshape(inputs, (-1, model_dim)), length)
         mask = None if attention_mask is None else attention_mask[:, None, :, :]
         return attention_weights(query, key, mask)
 
-    def step(self, inputs, cache, position):
-        """The same for one new position, which sees itself and all that the cache holds.
+    def step(self, rows, cache, place, visible):
+        """The same for one new position of each hypothesis.
 
         Args:
-            inputs: Float (batch, beams, model_dim), the new position of every hypothesis.
-            cache: KeyValues of Float (batch, beams, heads, length, width), what came before.
-            position: Integer scalar, how many positions came before.
+            rows: Float (batch * beams, model_dim), the new position of every hypothesis.
+            cache: KeyValues of Float (batch, heads, slots, width), what came before.
+            place: Where the new position is written, from `next_position`.
+            visible: Boolean (batch, beams, slots), the slots that each hypothesis descends from,
+                its new one too.
 
         Returns:
-            (Float (batch, beams, model_dim), the cache with the new position in it).
+            (Float (batch * beams, model_dim), the cache with the new position in it).
         """
-        batch, beams, model_dim = ops.shape(inputs)
-        rows = ops.reshape(inputs, (batch * beams, 1, model_dim))
-        new = [
-            ops.reshape(part, (batch, beams, self.num_heads, 1, part.shape[-1]))
-            for part in self._project(rows)
-        ]  # each (batch, beams, heads, 1, width)
-        query, key, value = new
-        cache = append(cache, KeyValues(key, value), position)
-        attended = scaled_dot_product_attention(
-            query, cache.key, cache.value, seen_so_far(cache, position)
-        )  # (batch, beams, heads, 1, value_dim)
-        attended = ops.reshape(attended, (batch, beams, self.num_heads * self.value_width))
-        return self.output_projection(attended), cache
+        query, key, value = self._project(rows, visible.shape[1])
+        cache = write(cache, KeyValues(key, value), place)
+        return self._attend(query, *cache, visible, training=False), cache
 
-    def _project(self, inputs):
+    def _project(self, rows, length):
         """Query, key and value: Float (batch, heads, length, width) each."""
-        keys = self.num_heads * self.key_width
-        fused = self.query_key_value(inputs)
-        return [self._split_heads(part) for part in ops.split(fused, (keys, 2 * keys), axis=-1)]
+        widths = (self.key_width, self.key_width, self.value_width)
+        return self._to_heads(self.query_key_value(rows), length, *widths)
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -327,9 +341,11 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         self.output_projection = self._output_projection(model_dim)
 
     def call(self, query, memory, attention_mask=None, training=None):
+        batch, length, model_dim = ops.shape(query)
         key, value = self.project_memory(memory)
-        query = self._split_heads(self.query_projection(query))
-        return self._attend(query, key, value, attention_mask, training)
+        [query] = self._project(ops.reshape(query, (-1, model_dim)), length)
+        rows = self._attend(query, key, value, attention_mask, training)
+        return ops.reshape(rows, (batch, length, model_dim))
 
     def attention_weights(self, query, memory, attention_mask=None):
         """The weights that `call` sums the values with.
@@ -337,7 +353,8 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         Returns:
             Float (batch, heads, query_length, key_length).
         """
-        query = self._split_heads(self.query_projection(query))
+        _, length, model_dim = ops.shape(query)
+        [query] = self._project(ops.reshape(query, (-1, model_dim)), length)
         mask = None if attention_mask is None else attention_mask[:, None, :, :]
         return attention_weights(query, self.project_memory(memory).key, mask)
 
@@ -346,26 +363,31 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
 
         They are the same for every hypothesis and every step, so decoding asks for them once.
         """
-        keys = self.num_heads * self.key_width
-        key, value = ops.split(self.key_value(memory), (keys,), axis=-1)
-        return KeyValues(self._split_heads(key), self._split_heads(value))
+        _, length, memory_dim = ops.shape(memory)
+        rows = self.key_value(ops.reshape(memory, (-1, memory_dim)))
+        return KeyValues(*self._to_heads(rows, length, self.key_width, self.value_width))
 
-    def step(self, query, memory, attention_mask=None):
+    def step(self, rows, beams, memory, attention_mask):
         """The same for one new position of each hypothesis.
 
         The hypotheses of a sentence stand where `call` has positions: all of them ask the same
         keys, which are therefore never copied for each beam.
 
         Args:
-            query: Float (batch, beams, model_dim).
+            rows: Float (batch * beams, model_dim).
+            beams: Hypotheses of each sentence.
             memory: KeyValues from `project_memory`.
-            attention_mask: Boolean (batch, 1, key_length) or None.
+            attention_mask: Boolean (batch, 1, key_length).
 
         Returns:
-            Float (batch, beams, model_dim).
+            Float (batch * beams, model_dim).
         """
-        query = self._split_heads(self.query_projection(query))
-        return self._attend(query, memory.key, memory.value, attention_mask, training=False)
+        [query] = self._project(rows, beams)
+        return self._attend(query, *memory, attention_mask, training=False)
+
+    def _project(self, rows, length):
+        """The query alone: Float (batch, heads, length, head_dim)."""
+        return self._to_heads(self.query_projection(rows), length, self.key_width)
 
     def compute_output_shape(self, query_shape, memory_shape):
         return tuple(query_shape)

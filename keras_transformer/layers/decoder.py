@@ -3,7 +3,6 @@
 import keras
 from keras import ops
 
-from keras_transformer.decoding.cache import empty_cache
 from keras_transformer.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
 from keras_transformer.layers.feed_forward import FeedForward
 from keras_transformer.layers.residual import AddAndNorm
@@ -107,39 +106,30 @@ class DecoderBlock(keras.Layer):
             self.cross_attention_residual.sublayer_input(x), memory, attend_to(memory_padding_mask)
         )
 
-    def initial_cache(self, batch, beams, max_length):
-        """The cache that the first `step` gets: KeyValues of no positions."""
-        attention = self.self_attention
-        return empty_cache(
-            batch,
-            beams,
-            attention.num_heads,
-            attention.key_width,
-            attention.value_width,
-            max_length,
-            self.compute_dtype,
-        )
-
-    def step(self, inputs, cache, position, memory, memory_padding_mask=None):
+    def step(self, rows, cache, place, visible, memory, memory_padding_mask):
         """The same as `call` for one new position of each hypothesis, without dropout.
 
         Args:
-            inputs: Float (batch, beams, model_dim).
-            cache: KeyValues, the earlier positions; `initial_cache` at position 0.
-            position: Integer scalar, how many positions came before.
+            rows: Float (batch * beams, model_dim).
+            cache: KeyValues of Float (batch, heads, slots, width), the earlier positions.
+            place: Where the new position is written, from `next_position`.
+            visible: Boolean (batch, beams, slots), the slots that each hypothesis descends from,
+                its new one too.
             memory: KeyValues from `cross_attention.project_memory`.
-            memory_padding_mask: Boolean (batch, source_length), or None.
+            memory_padding_mask: Boolean (batch, source_length).
 
         Returns:
-            (Float (batch, beams, model_dim), the cache with the new position in it).
+            (Float (batch * beams, model_dim), the cache with the new position in it).
         """
         residual = self.self_attention_residual
-        attended, cache = self.self_attention.step(residual.sublayer_input(inputs), cache, position)
-        x = residual(inputs, attended, training=False)
+        attended, cache = self.self_attention.step(
+            residual.sublayer_input(rows), cache, place, visible
+        )
+        x = residual(rows, attended, training=False)
 
         residual = self.cross_attention_residual
         attended = self.cross_attention.step(
-            residual.sublayer_input(x), memory, attend_to(memory_padding_mask)
+            residual.sublayer_input(x), visible.shape[1], memory, attend_to(memory_padding_mask)
         )
         x = residual(x, attended, training=False)
         return self._after_feed_forward(x, training=False), cache

@@ -72,6 +72,7 @@ class PositionalEmbedding(keras.Layer):
             embeddings_initializer or keras.initializers.RandomNormal(stddev=model_dim**-0.5)
         )
         self.sum_dropout = Dropout(dropout, dtype=self.dtype_policy)
+        self.output_product = None  # what stands for x E^T in a model that only translates
 
     def build(self, inputs_shape):
         self.embeddings = self.add_weight(
@@ -103,9 +104,9 @@ class PositionalEmbedding(keras.Layer):
             position: Integer scalar, counted from 0.
 
         Returns:
-            Float (batch, beams, model_dim).
+            Float (batch * beams, model_dim).
         """
-        embedded = self._scaled(token_ids)
+        embedded = self._scaled(ops.reshape(token_ids, (-1,)))
         if self.position_encoding is None:
             return embedded
         return embedded + self._positions(position, 1)
@@ -134,6 +135,8 @@ class PositionalEmbedding(keras.Layer):
             )
 
     def _logits(self, x):
+        if self.output_product is not None:
+            return ops.cast(self.output_product(x), "float32")
         kernel = ops.cast(self.embeddings, self.compute_dtype)
         logits = ops.matmul(ops.cast(x, self.compute_dtype), ops.transpose(kernel))
         return ops.cast(logits, "float32")

@@ -171,6 +171,12 @@ def test_fewer_results_than_beams_leave_the_others_impossible():
     assert np.all(numbers(found.token_ids)[0, 4:] == 0)
 
 
+def test_results_have_room_for_as_many_tokens_as_asked_for():
+    found = search(toy.random_language(1, 2), 2, [2], longest=5)
+    assert tuple(found.token_ids.shape) == (1, 2, 5)
+    assert np.all(numbers(found.token_ids)[0, :, 2:] == 0)
+
+
 @TENSORFLOW_ONLY
 def test_an_empty_batch_gives_an_empty_result():
     found = search(toy.random_language(1, 2)[:0], 3, np.zeros([0], "int32"))

@@ -67,6 +67,12 @@ def test_every_step_gets_the_token_before():
     np.testing.assert_array_equal(numbers(found.token_ids)[0, 0], [8, 5, 9, 10, END, 0, 0])
 
 
+def test_results_have_room_for_as_many_tokens_as_asked_for():
+    found = search(toy.random_language(1, 2), [2], longest=5)
+    assert tuple(found.token_ids.shape) == (1, 1, 5)
+    assert np.all(numbers(found.token_ids)[0, :, 2:] == 0)
+
+
 def test_an_empty_batch_gives_an_empty_result():
     found = search(toy.random_language(1, 2)[:0], np.zeros([0], "int32"))
     assert tuple(found.token_ids.shape)[:2] == (0, 1)

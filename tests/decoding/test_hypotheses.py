@@ -1,6 +1,11 @@
 import numpy as np
+import pytest
 
-from keras_transformer.decoding.hypotheses import length_penalty_of, log_normalizer, write_token
+from keras_transformer.decoding.hypotheses import (
+    check_length_penalty,
+    length_penalty_of,
+    write_token,
+)
 from tests.random_models import numbers
 
 
@@ -10,9 +15,24 @@ def test_length_penalty_of_one_token_is_1_and_of_seven_is_2_to_the_alpha():
     np.testing.assert_array_equal(numbers(length_penalty_of(np.array([1, 7]), 0.0)), [1, 1])
 
 
-def test_log_normalizer_of_equal_logits_is_the_logarithm_of_their_number():
-    normalizer = numbers(log_normalizer(np.full((2, 3, 23), 1000.0, "float32")))
-    np.testing.assert_allclose(normalizer, np.full((2, 3, 1), 1000 + np.log(23)), rtol=1e-6)
+def test_normalized_by_length_the_penalty_is_a_power_of_the_length():
+    penalties = numbers(length_penalty_of(np.array([1, 7]), 1.0, "length"))
+    np.testing.assert_allclose(penalties, [1, 7], rtol=1e-6)
+    penalties = numbers(length_penalty_of(np.array([4, 9]), 0.5, "length"))
+    np.testing.assert_allclose(penalties, [2, 3], rtol=1e-6)
+
+
+def test_unknown_normalization_is_refused():
+    message = r"one of \('gnmt', 'length'\)\. Received: length_normalization='mean'\. Choose 'gnmt'"
+    with pytest.raises(ValueError, match=message):
+        check_length_penalty(0.6, "mean")
+
+
+@pytest.mark.parametrize("alpha", [-0.5, float("inf"), float("nan")])
+def test_a_length_penalty_that_is_none_is_refused(alpha):
+    message = rf"0 or more, and finite\. Received: length_penalty={alpha}\. Choose 0"
+    with pytest.raises(ValueError, match=message):
+        check_length_penalty(alpha)
 
 
 def test_a_token_is_written_at_its_position_and_nowhere_else():

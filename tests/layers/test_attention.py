@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transformer.decoding.cache import empty_cache
+from keras_transformer.decoding.cache import empty_cache, next_position, reorder_cache
 from keras_transformer.layers.attention import (
     MultiHeadCrossAttention,
     MultiHeadSelfAttention,
@@ -234,23 +234,40 @@ def test_cross_attention_weights_are_zero_at_masked_keys():
 # One position after the other
 
 
-def test_steps_of_self_attention_equal_the_causal_call():
-    beams = 3
+@pytest.mark.parametrize("beams", [1, 3])
+def test_steps_of_self_attention_equal_the_causal_call(beams):
     layer = self_attention()
-    x = random_vectors(BATCH, beams, QUERY_LENGTH, MODEL_DIM)
-    rows = x.reshape(BATCH * beams, QUERY_LENGTH, MODEL_DIM)
-    expected = numbers(layer(rows, causal_mask(QUERY_LENGTH))).reshape(x.shape)
-    cache = empty_cache(BATCH, beams, 3, 4, 5, QUERY_LENGTH, "float32")
+    x = random_vectors(BATCH * beams, QUERY_LENGTH, MODEL_DIM)
+    expected = numbers(layer(x, causal_mask(QUERY_LENGTH)))
+    cache = empty_cache(BATCH, beams, [(3, 4, 5)], QUERY_LENGTH, "float32")
     for position in range(QUERY_LENGTH):
-        output, cache = layer.step(x[:, :, position], cache, position)
-        np.testing.assert_allclose(numbers(output), expected[:, :, position], atol=1e-5)
+        cache, place = next_position(cache)
+        output, held = layer.step(x[:, position], cache.layers[0], place, cache.visible)
+        cache = cache._replace(layers=(held,))
+        np.testing.assert_allclose(numbers(output), expected[:, position], atol=1e-5)
 
 
-def test_step_of_cross_attention_equals_the_call():
-    layer = cross_attention()
+def test_a_step_of_self_attention_sees_only_what_is_visible():
+    layer = self_attention()
+    x = random_vectors(BATCH, 2, 3, MODEL_DIM)  # two positions of three hypotheses
+    cache, place = next_position(empty_cache(BATCH, 3, [(3, 4, 5)], 2, "float32"))
+    _, held = layer.step(x[:, 0].reshape(-1, MODEL_DIM), cache.layers[0], place, cache.visible)
+    cache = reorder_cache(cache._replace(layers=(held,)), np.array([[1, 1, 0]] * BATCH, "int32"))
+    cache, place = next_position(cache)
+    output, _ = layer.step(x[:, 1].reshape(-1, MODEL_DIM), held, place, cache.visible)
+    parents = x[:, 0, [1, 1, 0]]
+    rows = np.stack([parents, x[:, 1]], axis=2).reshape(BATCH * 3, 2, MODEL_DIM)
+    expected = numbers(layer(rows))[:, 1]
+    np.testing.assert_allclose(numbers(output), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("beams", [1, QUERY_LENGTH])
+def test_step_of_cross_attention_equals_the_call(beams):
+    layer, query = cross_attention(), inputs()[:, :beams]
     seen = mask()[:, :1]  # the same keys for each hypothesis
-    expected = numbers(layer(inputs(), memory(), seen))
-    output = layer.step(inputs(), layer.project_memory(memory()), seen)
+    expected = numbers(layer(query, memory(), seen)).reshape(BATCH * beams, MODEL_DIM)
+    rows = query.reshape(BATCH * beams, MODEL_DIM)
+    output = layer.step(rows, beams, layer.project_memory(memory()), seen)
     np.testing.assert_allclose(numbers(output), expected, atol=1e-6)
 
 

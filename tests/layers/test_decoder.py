@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from keras_transformer.decoding.cache import empty_cache, next_position
 from keras_transformer.layers.decoder import DecoderBlock
 from tests.random_models import numbers, random_vectors, randomize, with_the_same_dropout
 
@@ -73,23 +74,27 @@ def test_padding_of_the_target_changes_nothing():
 
 
 @ORDERS
-def test_steps_equal_the_call(normalize_first):
-    beams = 3
+@pytest.mark.parametrize("beams", [1, 3])
+def test_steps_equal_the_call(beams, normalize_first):
     block = decoder_block(normalize_first=normalize_first)
-    x = random_vectors(BATCH, beams, TARGET_LENGTH, MODEL_DIM)
+    x = random_vectors(BATCH * beams, TARGET_LENGTH, MODEL_DIM)
     real = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
     expected = numbers(
         block(
-            x.reshape(BATCH * beams, TARGET_LENGTH, MODEL_DIM),
+            x,
             np.repeat(memory(), beams, axis=0),
             memory_padding_mask=np.repeat(real, beams, axis=0),
         )
-    ).reshape(x.shape)
-    cache = block.initial_cache(BATCH, beams, TARGET_LENGTH)
+    )
+    cache = empty_cache(BATCH, beams, [(3, 4, 5)], TARGET_LENGTH, "float32")
     projected = block.cross_attention.project_memory(memory())
     for position in range(TARGET_LENGTH):
-        output, cache = block.step(x[:, :, position], cache, position, projected, real)
-        np.testing.assert_allclose(numbers(output), expected[:, :, position], atol=1e-5)
+        cache, place = next_position(cache)
+        output, held = block.step(
+            x[:, position], cache.layers[0], place, cache.visible, projected, real
+        )
+        cache = cache._replace(layers=(held,))
+        np.testing.assert_allclose(numbers(output), expected[:, position], atol=1e-5)
 
 
 def test_attention_weights_leave_out_padding():

@@ -51,7 +51,8 @@ def test_step_equals_the_call_at_each_position(position_encoding):
     for position in range(5):
         beams = np.stack([ids[:, position]] * 3, axis=1)
         output = numbers(layer.step(beams, position))
-        np.testing.assert_allclose(output, np.stack([expected[:, position]] * 3, axis=1), rtol=1e-6)
+        rows = np.repeat(expected[:, position], 3, axis=0)  # the beams of a sentence side by side
+        np.testing.assert_allclose(output, rows, rtol=1e-6)
 
 
 def test_in_reverse_logits_are_products_with_the_rows():

@@ -1,0 +1,117 @@
+"""Which tokens a hypothesis may go on with, and how probable they are."""
+
+import math
+
+from keras import ops
+
+from keras_transformer.decoding.constraints import Constraints, end_is_too_early, forced_token
+from keras_transformer.decoding.hypotheses import IMPOSSIBLE
+from keras_transformer.masks import PADDING_ID
+
+
+def best_tokens(logits, num_tokens, held_to: Constraints, position, end_id, barred_ids):
+    """The most probable tokens that may stand next.
+
+    The order of tokens is the same before and after the softmax, so they are picked first, and
+    only they get probabilities. Tokens that are barred are dropped after that: there are few, and
+    the logits of all others need not be touched.
+
+    Args:
+        logits: Float (batch, beams, vocabulary).
+        num_tokens: How many are asked for.
+        held_to: What each sentence is held to.
+        position: Integer scalar.
+        end_id: The token that ends a sentence.
+        barred_ids: Tokens that may never stand, but where they are forced.
+
+    Returns:
+        (log-probability Float32 (batch, beams, candidates), token Integer (batch, beams,
+        candidates)): all of the `num_tokens` best, in no order, and some others; `IMPOSSIBLE`
+        where a token may not stand. Where one is forced, it alone may.
+    """
+    logits = ops.cast(logits, "float32")
+    logit, token = top_logits(logits, num_tokens + len(barred_ids) + 1)
+    normalizer = log_normalizer(logits, logit[..., :1])
+
+    may_stand = ops.logical_not(
+        ops.logical_and(
+            ops.equal(token, end_id), end_is_too_early(held_to, position)[:, None, None]
+        )
+    )
+    for barred in barred_ids:
+        may_stand = ops.logical_and(may_stand, ops.not_equal(token, barred))
+    log_probability = ops.where(may_stand, logit - normalizer, IMPOSSIBLE)
+
+    forced = forced_token(held_to, position, end_id)[:, None, None]  # (batch, 1, 1)
+    is_forced = ops.not_equal(forced, PADDING_ID)
+    first = ops.equal(ops.arange(token.shape[-1]), 0)
+    forced = ops.broadcast_to(forced, ops.shape(normalizer))  # (batch, beams, 1)
+    forced_logit = ops.take_along_axis(logits, forced, axis=2)
+    only_forced = ops.where(first, forced_logit - normalizer, IMPOSSIBLE)
+    return (
+        ops.where(is_forced, only_forced, log_probability),
+        ops.where(is_forced, forced, token),
+    )
+
+
+def log_normalizer(logits, maximum):
+    """log sum exp(logits), what makes log-probabilities out of logits.
+
+    Args:
+        logits: Float32 (..., vocabulary).
+        maximum: Float32 (..., 1), the largest of them.
+
+    Returns:
+        Float32 (..., 1).
+    """
+    return maximum + ops.log(ops.sum(ops.exp(logits - maximum), axis=-1, keepdims=True))
+
+
+def top_logits(logits, num_tokens):
+    """The largest logits and their tokens, the largest first, of equal ones the lowest token.
+
+    Looking for the largest of a block is much cheaper than sorting. No more than `num_tokens`
+    blocks can hold the `num_tokens` largest logits: those with the largest maxima. They alone are
+    sorted.
+
+    Args:
+        logits: Float32 (batch, beams, vocabulary).
+        num_tokens: How many; all if there are fewer.
+
+    Returns:
+        (Float32 (batch, beams, num_tokens), Integer (batch, beams, num_tokens)).
+    """
+    batch, beams, vocabulary = ops.shape(logits)
+    num_tokens = min(num_tokens, vocabulary)
+    length = _block_length(vocabulary)
+    num_blocks = -(-vocabulary // length)
+    if num_blocks <= 2 * num_tokens:
+        return _top_k(logits, num_tokens)
+    missing = num_blocks * length - vocabulary
+    if missing:
+        logits = ops.pad(logits, ((0, 0), (0, 0), (0, missing)), constant_values=-math.inf)
+    blocks = ops.reshape(logits, (batch, beams, num_blocks, length))
+    _, block = _top_k(ops.max(blocks, axis=-1), num_tokens)  # (batch, beams, num_tokens)
+    block = ops.sort(block, axis=-1)  # in the order of tokens, which decides between equal logits
+    first_block = ops.arange(batch * beams, dtype="int32") * num_blocks
+    rows = ops.reshape(first_block, (batch, beams, 1)) + block
+    candidates = ops.take(
+        ops.reshape(blocks, (batch * beams * num_blocks, length)), rows, axis=0
+    )  # (batch, beams, num_tokens, length)
+    candidates = ops.reshape(candidates, (batch, beams, num_tokens * length))
+    logit, index = _top_k(candidates, num_tokens)
+    block = ops.take_along_axis(block, index // length, axis=2)
+    return logit, block * length + index % length
+
+
+def _block_length(vocabulary):
+    """About the square root of the vocabulary, and a divisor of it if there is one near."""
+    ideal = math.isqrt(vocabulary)
+    near = range(max(1, ideal // 2), 2 * ideal + 1)
+    divisors = [length for length in near if vocabulary % length == 0]
+    return min(divisors or [ideal], key=lambda length: abs(length - ideal))
+
+
+def _top_k(x, k):
+    values, indices = ops.top_k(x, k)
+    return values, ops.cast(indices, "int32")

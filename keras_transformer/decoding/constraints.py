@@ -1,0 +1,56 @@
+"""What a search must write, and may not."""
+
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_transformer.masks import PADDING_ID
+
+
+class Constraints(NamedTuple):
+    """What each sentence of a search is held to; `constraints` makes it.
+
+    Attributes:
+        max_length: Integer (batch,), tokens it may have, the end included: there it is ended.
+        min_length: Integer (batch,), tokens it must have, the end included.
+        prefix: Integer (batch, prefix_length + 1), the tokens it must begin with, then padding.
+    """
+
+    max_length: object
+    min_length: object
+    prefix: object
+
+
+def constraints(max_length, min_length=0, prefix=None) -> Constraints:
+    """What a search is held to.
+
+    Args:
+        max_length: Integer (batch,), 1 or more. Where a prefix would leave no room for the end,
+            there is room for it all the same.
+        min_length: Integer, or Integer (batch,); `max_length` wins.
+        prefix: Integer (batch, prefix_length), padding behind each row's tokens; None for none.
+    """
+    max_length = ops.convert_to_tensor(max_length, dtype="int32")
+    min_length = ops.convert_to_tensor(min_length, dtype="int32")
+    if prefix is None:
+        prefix = ops.zeros_like(max_length)[:, None]
+    else:
+        prefix = ops.pad(ops.convert_to_tensor(prefix, dtype="int32"), ((0, 0), (0, 1)))
+    prefix_length = ops.sum(ops.cast(ops.not_equal(prefix, PADDING_ID), "int32"), axis=1)
+    return Constraints(
+        ops.maximum(max_length, prefix_length + 1),
+        ops.broadcast_to(min_length, ops.shape(max_length)),
+        prefix,
+    )
+
+
+def forced_token(held_to: Constraints, position, end_id):
+    """The only token that may stand at a position: Integer (batch,), padding where any may."""
+    last = ops.shape(held_to.prefix)[1] - 1
+    forced = ops.take(held_to.prefix, ops.minimum(position, last), axis=1)
+    return ops.where(position + 1 >= held_to.max_length, end_id, forced)
+
+
+def end_is_too_early(held_to: Constraints, position):
+    """Whether a sentence may not end at a position yet: Boolean (batch,)."""
+    return position + 1 < held_to.min_length
