@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from training.backend import choose_backend
+from training.backend import choose_backend, spare_keras_for_help
 
 
 @contextlib.contextmanager
@@ -40,6 +40,7 @@ def quiet_stderr() -> Iterator[None]:
 
 
 choose_backend(sys.argv[1:])  # before Keras is imported
+spare_keras_for_help(sys.argv[1:])
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 with quiet_stderr():  # the package imports Keras, and Keras TensorFlow
     from keras_transformer.errors import InputError
@@ -81,10 +82,10 @@ class CommandParser(ArgumentParser):
             option_name(name), type=type_hint, default=default, help=help_text, **more
         )
 
-    def add_positional(self, name: str, help_text: str) -> None:
+    def add_positional(self, name: str, help_text: str, **more) -> None:
         """Adds a value that must be given, known by its place."""
         self.type_hints[name] = str
-        self.add_argument(name, type=str, help=help_text)
+        self.add_argument(name, type=str, help=help_text, **more)
 
     def add_flag(self, name: str, help_text: str) -> None:
         """Adds the option --some-name, which takes no value and is false if not given."""
@@ -103,7 +104,9 @@ def in_words(type_hint) -> str:
     words |= {type(None): "null", list[str]: "a list of texts", list[dict]: "a list of mappings"}
     if typing.get_origin(type_hint) is typing.Literal:
         return "one of " + ", ".join(typing.get_args(type_hint))
-    return " or ".join(words[part] for part in typing.get_args(type_hint) or (type_hint,))
+    if type_hint in words:
+        return words[type_hint]
+    return " or ".join(in_words(part) for part in typing.get_args(type_hint))
 
 
 def parse(parser: CommandParser, arguments: Sequence[str] | None) -> Namespace:
@@ -179,7 +182,7 @@ def _file_complaint(error: OSError) -> str:
 
 def _usage_complaint(message: str, parser: CommandParser) -> str:
     """One line about a wrong option, in the command line's own spelling."""
-    key = re.match(r'Parser key "(\w+)":', message)
+    key = re.match(r'Parser key "(\w+)"(?: element \d+)?:', message)
     if key and key[1] in parser.type_hints:
         received = re.search(r"(?:Got|Given) value: (.*)", message)
         return (

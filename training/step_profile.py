@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by part of the model, from TensorFlow's profiler."""
+"""Where the time of a training step or of a search goes, by part, from TensorFlow's profiler."""
 
 import tempfile
 import time
@@ -17,6 +17,20 @@ PARTS = {
     "embeddings and logits": ("embedding",),
 }
 REST = "loss, metrics and sums"
+
+# The same of a search. Its steps compute attention and int8 products outside of a layer's name,
+# and the network's second product is fused with the residual sum behind it.
+DECODING_PARTS = {
+    "sub-words": ("SentenceTokenizer",),
+    "encoder": ("/encoder_", "/key_value_"),
+    "embeddings and logits": ("embedding",),
+    "feed-forward networks": ("feed_forward", "/add:_"),
+    "layer normalization": ("layer_normalization",),
+    "attention's linear maps": ("/query_", "/output_", "QuantizedMatMul"),
+    "attention over the caches": ("BatchMatMul", "Softmax", "Transpose", "Inplace"),
+}
+DECODING_REST = "search, order of the caches, small operations"
+
 OUTSIDE = "outside of TensorFlow's graph"
 
 
@@ -40,13 +54,29 @@ def step_profile(fit: Callable[[int], None], steps: int) -> dict[str, float]:
         fit(steps)
         step_ms = 1000 * (time.perf_counter() - start_seconds) / steps
         tf.profiler.experimental.stop()
-        (path,) = Path(folder).glob("plugins/profile/*/*.xplane.pb")
-        picoseconds = _picoseconds_by_part(path.read_bytes())
-    parts = {part: round(time / 1e9 / steps, 2) for part, time in picoseconds.most_common()}
-    return {**parts, OUTSIDE: round(max(step_ms - sum(parts.values()), 0.0), 2)}
+        return milliseconds_by_part(folder, PARTS, REST, step_ms, steps)
 
 
-def _picoseconds_by_part(serialized: bytes) -> Counter:
+def milliseconds_by_part(
+    folder: str, parts: dict[str, tuple[str, ...]], rest: str, step_ms: float, steps: int = 1
+) -> dict[str, float]:
+    """What the profiler wrote into a folder, as `step_profile` returns it.
+
+    Args:
+        folder: Of one profile.
+        parts: A part, and what the path or the kind of an operation holds that belongs to it; the
+            first that fits counts.
+        rest: The name of the part that all other operations belong to.
+        step_ms: What the clock measured for a step.
+        steps: How many the profile holds.
+    """
+    (path,) = Path(folder).glob("plugins/profile/*/*.xplane.pb")
+    picoseconds = _picoseconds_by_part(path.read_bytes(), parts, rest)
+    milliseconds = {part: round(time / 1e9 / steps, 2) for part, time in picoseconds.most_common()}
+    return {**milliseconds, OUTSIDE: round(max(step_ms - sum(milliseconds.values()), 0.0), 2)}
+
+
+def _picoseconds_by_part(serialized: bytes, parts, rest) -> Counter:
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     space = xplane_pb2.XSpace()
@@ -60,12 +90,12 @@ def _picoseconds_by_part(serialized: bytes) -> Counter:
                 path, _, kind = name.rpartition(":")
                 is_operation = path and not path.endswith(":") and kind.isidentifier()
                 if is_operation and "PartitionedCall" not in kind:
-                    counter[_part_of(path)] += event.duration_ps
+                    counter[_part_of(name, parts, rest)] += event.duration_ps
     return counter
 
 
-def _part_of(path: str) -> str:
-    for part, marks in PARTS.items():
-        if any(mark in path for mark in marks):
+def _part_of(name: str, parts, rest) -> str:
+    for part, marks in parts.items():
+        if any(mark in name for mark in marks):
             return part
-    return REST
+    return rest

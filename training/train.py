@@ -154,6 +154,7 @@ def _train_model(run: RunFolder, record: RunRecord, devices: Devices) -> None:
     import keras
 
     from training.checkpoints import START, restore_latest
+    from training.compiled_model import compiled_model
     from training.progress import cut_metrics
 
     settings = record.settings
@@ -164,7 +165,7 @@ def _train_model(run: RunFolder, record: RunRecord, devices: Devices) -> None:
     keras.config.set_dtype_policy(settings.dtype_policy)
     tokenizer = shared_tokenizer(run, settings, devices)
     with devices.scope():
-        model = _compiled_model(settings, tokenizer.vocabulary_size, devices)
+        model = compiled_model(settings, tokenizer.vocabulary_size, devices.compiles(settings))
         devices.equip(model)
         progress = restore_latest(run, model, devices.from_chief)
     if settings.initial_run is not None and progress.position == START:
@@ -208,36 +209,6 @@ def _write_beginning(run: RunFolder, record: RunRecord, tokenizer: "SubwordToken
     run.write_record(record)
     with replacing(run.tokenizer_path) as temporary:
         tokenizer.save(temporary)
-
-
-def _compiled_model(
-    settings: TrainingSettings, vocabulary_size: int, devices: Devices
-) -> "keras.Model":
-    from keras_transformer.losses import LabelSmoothedCrossentropy
-    from keras_transformer.metrics import Perplexity, TokenAccuracy
-    from keras_transformer.model import build_transformer
-    from keras_transformer.optimizers import Adam
-    from keras_transformer.schedules import InverseSquareRootSchedule
-
-    model = build_transformer(settings.model_config(vocabulary_size))
-    steps = settings.accumulation_steps
-    peak = settings.peak_learning_rate or (settings.model_dim * settings.warmup_steps) ** -0.5
-    model.compile(
-        optimizer=Adam(
-            InverseSquareRootSchedule(peak, settings.warmup_steps),
-            beta_1=settings.adam_beta_1,
-            beta_2=settings.adam_beta_2,
-            epsilon=settings.adam_epsilon,
-            gradient_accumulation_steps=steps if steps > 1 else None,
-            ema_decay=settings.ema_decay,
-            track_gradient_norm=True,
-        ),
-        loss=LabelSmoothedCrossentropy(settings.label_smoothing),
-        # Not weighted_metrics: parts of a batch come with weights, which are the loss' alone.
-        metrics=[Perplexity(), TokenAccuracy()],
-        jit_compile=devices.compiles(settings),
-    )
-    return model
 
 
 def _fit(

@@ -5,9 +5,13 @@ import json
 import pytest
 
 from keras_transformer.config import TransformerConfig
-from training.benchmark import forward_flops, main
+from training.benchmark import TASKS, main
 from training.command import run_command
+from training.compiled_model import compiled_model
+from training.flops import forward_flops
+from training.settings import TrainingSettings
 from training.step_profile import OUTSIDE, PARTS, REST
+from training.training_speed import model_to_train
 
 
 def test_operations_of_one_pass_are_those_of_every_product():
@@ -54,10 +58,27 @@ def test_training_is_measured_in_one_line_of_json(capfd):
         assert profile[part] > 0
 
 
+def test_what_is_measured_is_compiled_as_what_is_trained():
+    config = TransformerConfig.tiny(50, dropout=0.3, label_smoothing=0.2)
+    measured = model_to_train(config, xla=False)
+    settings = TrainingSettings(
+        **{name: getattr(config, name) for name in ("num_layers", "model_dim", "num_heads")},
+        feed_forward_dim=config.feed_forward_dim,
+        dropout=0.3,
+        label_smoothing=0.2,
+    )
+    trained = compiled_model(settings, 50, jit_compile=False)
+    assert measured.count_params() == trained.count_params()
+    for part in ("optimizer", "loss"):
+        one, other = [getattr(model, part).get_config() for model in (measured, trained)]
+        assert {**one, "name": None} == {**other, "name": None}  # optimizers are numbered
+
+
 def test_help_says_what_can_be_measured(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
-    assert "training.benchmark train" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[3] for line in lines] == list(TASKS)
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["--preset", "tiny"]])

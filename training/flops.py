@@ -1,0 +1,59 @@
+"""How many floating-point operations the model's matrix products take: 2 for each multiply-add."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_transformer.config import TransformerConfig
+
+
+def forward_flops(
+    config: "TransformerConfig", batch: int, source_length: int, target_length: int
+) -> int:
+    """Those of one pass over whole sentences.
+
+    Training takes three times as many: each product has two in the backward pass.
+    """
+    heads_dim = _keys_and_values_dim(config)
+
+    def attention(query_length, key_length):
+        queries_and_output = query_length * config.model_dim * heads_dim
+        keys_and_values = key_length * config.model_dim * heads_dim
+        scores_and_sums = query_length * key_length * heads_dim
+        return queries_and_output + keys_and_values + scores_and_sums
+
+    def feed_forward(length):
+        return 2 * length * config.model_dim * config.feed_forward_dim
+
+    encoder = attention(source_length, source_length) + feed_forward(source_length)
+    decoder = (
+        attention(target_length, target_length)
+        + attention(target_length, source_length)
+        + feed_forward(target_length)
+    )
+    logits = target_length * config.model_dim * config.vocabulary_size
+    return 2 * batch * (config.num_layers * (encoder + decoder) + logits)
+
+
+def decoding_flops(
+    config: "TransformerConfig", batch: int, beam_size: int, source_length: int, length: int
+) -> int:
+    """Those of a search with caches whose translations all have `length` tokens.
+
+    Once a sentence: the encoder, and the keys and values that the decoder makes of its output. Once
+    a beam and position: all else, over the positions so far.
+    """
+    heads_dim = _keys_and_values_dim(config)
+    once = forward_flops(config, batch, source_length, target_length=0)
+    positions_seen = length * (length + 1) // 2
+    self_attention = (2 * length * config.model_dim + positions_seen) * heads_dim
+    cross_attention = length * (config.model_dim + source_length) * heads_dim
+    feed_forward = 2 * length * config.model_dim * config.feed_forward_dim
+    logits = length * config.model_dim * config.vocabulary_size
+    decoder = config.num_layers * (self_attention + cross_attention + feed_forward) + logits
+    return once + 2 * batch * beam_size * decoder
+
+
+def _keys_and_values_dim(config: "TransformerConfig") -> int:
+    """Width of the keys and of the values of all heads, added up."""
+    head_dim = config.head_dim or config.model_dim // config.num_heads
+    return config.num_heads * (head_dim + (config.value_dim or head_dim))
