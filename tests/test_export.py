@@ -9,7 +9,7 @@ import pytest
 from keras_transformer.errors import InputError
 from keras_transformer.export import export_saved_model, source_ids_in_graph
 from keras_transformer.translator import Translator
-from tests.random_models import TEXTS
+from tests.random_models import TEXTS, random_transformer, small_config
 
 BLANKS = ["", " ", "\t \n"]
 HARD_TEXTS = ["two  spaces ", "tab\tand café", "눈 속의 개", "🚲", "</s> <s>", "snow " * 30]
@@ -90,6 +90,26 @@ def test_exported_translations_and_scores_are_those_of_the_live_translator(
         expected_texts, expected_scores = live_results(translator, batch, BEAM_SIZES[signature])
         assert texts == expected_texts
         np.testing.assert_allclose(scores, expected_scores, rtol=1e-4)
+
+
+def test_an_export_in_8_bits_is_the_live_translator_in_8_bits(tokenizer, tmp_path):
+    import tensorflow as tf
+
+    # Wide enough for maps of 8 bits: smaller ones stay as they are.
+    config = small_config(
+        vocabulary_size=tokenizer.vocabulary_size, num_layers=1, model_dim=64, feed_forward_dim=1024
+    )
+    model = random_transformer(config)
+    translator = Translator(model, tokenizer, beam_size=2, precision="int8")
+    loaded = tf.saved_model.load(export_saved_model(translator, tmp_path))
+    found = loaded.signatures["serving_default"](text=tf.constant(TEXTS))
+    expected_texts, expected_scores = live_results(translator, TEXTS, 2)
+    assert [text.decode() for text in found["translation"].numpy()] == expected_texts
+    np.testing.assert_allclose(found["score"], expected_scores, rtol=1e-4)
+    kernels = [k for k in (w.shape for w in model.weights) if np.prod(k) >= 2**16]
+    served = [tuple(weight.shape) for weight in loaded.weights]
+    assert kernels
+    assert not set(kernels) & set(served)  # what is there in 8 bits is not there in 32 as well
 
 
 def test_source_ids_in_the_graph_are_those_of_the_live_translator(translator):

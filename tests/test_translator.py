@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_transformer.decoding.scoring import score
 from keras_transformer.decoding.state import DecodingState
 from keras_transformer.errors import InputError
 from keras_transformer.model import decoding_steps
@@ -165,6 +166,118 @@ def test_more_results_than_beams_are_refused(translator):
         translator.n_best(["snow"], 4)
 
 
+# A beginning that is given
+
+
+def test_a_translation_begins_with_its_prefix(translator, tokenizer):
+    prefixes = ["the house", "", "a dog sees two men in the snow"]
+    for beam_size in (1, 3):
+        found = translator.translate(
+            ["a man", "snow", "dogs"], beam_size=beam_size, prefixes=prefixes
+        )
+        for translation, prefix in zip(found, prefixes, strict=True):
+            assert translation.startswith(prefix)
+        assert found[1] == translator.translate(["snow"], beam_size=beam_size)[0]
+
+
+def test_each_text_needs_its_prefix(translator):
+    with pytest.raises(ValueError, match=r"Received: 1 prefixes, 2 texts\. Give '' where"):
+        translator.translate(["a man", "snow"], prefixes=["the"])
+
+
+# Scores of given translations
+
+
+def test_a_score_is_the_sum_over_the_tokens_and_the_end(random_model, translator, tokenizer):
+    sources, targets = ["a man", "two dogs run through the snow"], ["the snow", "a house"]
+    for source, target, found in zip(
+        sources, targets, translator.score(sources, targets), strict=True
+    ):
+        source_ids = np.array([[*tokenizer.encode(source), 3]])
+        target_ids = np.array([*tokenizer.encode(target), 3])
+        begun = np.array([[2, *target_ids[:-1]]])
+        [logits] = numbers(random_model({"source_ids": source_ids, "target_ids": begun}))
+        of_tokens = logits[np.arange(len(target_ids)), target_ids]
+        expected = np.sum(of_tokens - np.log(np.exp(logits).sum(axis=-1)))
+        assert found == (pytest.approx(expected, rel=1e-4), len(target_ids))
+
+
+def test_scores_need_pairs_that_are_read_in_full(random_model, tokenizer, translator):
+    assert translator.score([], []) == []
+    with pytest.raises(ValueError, match=r"Received: 2 sources, 1 targets\. Give as many"):
+        translator.score(["a", "b"], ["c"])
+    short = Translator(random_model, tokenizer, max_source_tokens=6)
+    with pytest.raises(InputError, match=r"at most 6 tokens.* Received: \d+\. Shorten it, or"):
+        short.score([TEXTS[1]], ["snow"])
+
+
+# Samples
+
+
+def test_samples_repeat_themselves_wherever_their_text_stands(translator):
+    samples = translator.sample(TEXTS, 2, seed=3)
+    assert samples == translator.sample(TEXTS, 2, seed=3)
+    assert samples != translator.sample(TEXTS, 2, seed=4)
+    later = translator.sample(TEXTS[2:], 2, seed=3, first_place=2)
+    assert [[text for text, _ in pairs] for pairs in later] == [
+        [text for text, _ in pairs] for pairs in samples[2:]
+    ]
+    assert samples[TEXTS.index("")] == [("", 0.0)]
+
+
+def test_near_temperature_0_a_sample_is_the_greedy_translation(translator):
+    samples = translator.sample(TEXTS, 1, temperature=1e-4, seed=1)
+    assert [pairs[0][0] for pairs in samples] == translator.translate(TEXTS, beam_size=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "n must be at least 1. Received: n=0"),
+        ({"temperature": 0.0}, "temperature must be more than 0"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"top_p": 1.5}, "top_p must be more than 0 and at most 1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(translator, options, message):
+    with pytest.raises(ValueError, match=message):
+        translator.sample(["snow"], **options)
+
+
+# Any number of texts
+
+
+def test_a_stream_holds_few_texts_at_a_time(parrot):
+    read = []
+
+    def texts():
+        for number in range(10):
+            read.append(number)
+            yield f"dog {number}"
+
+    translations = parrot.stream(texts(), texts_at_once=3)
+    assert next(translations) == "dog 0"
+    assert len(read) == 3
+    assert list(translations) == [f"dog {number}" for number in range(1, 10)]
+
+
+# Precision
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_a_translator_of_a_precision_translates_with_a_copy(random_model, tokenizer, precision):
+    translator = Translator(random_model, tokenizer, beam_size=3, precision=precision)
+    assert translator.model is not random_model
+    assert len(translator.n_best(TEXTS, 3)) == len(TEXTS)
+    if precision == "float32":
+        assert translator(TEXTS) == Translator(random_model, tokenizer, beam_size=3)(TEXTS)
+
+
+def test_an_unknown_precision_is_refused(random_model, tokenizer):
+    with pytest.raises(ValueError, match=r"precision must be one of .* Received: precision='int4'"):
+        Translator(random_model, tokenizer, precision="int4")
+
+
 # Attention
 
 
@@ -200,7 +313,34 @@ def test_attention_refuses_what_it_cannot_read_in_full(random_model, tokenizer):
 # Options
 
 
-@pytest.mark.parametrize("name", ["beam_size", "max_source_tokens", "batch_tokens"])
+def test_translations_are_as_long_as_they_must_and_may_be(tokenizer, random_model):
+    source = np.array([[9, 8, 7, 3], [5, 3, 0, 0]], "int32")
+    exact = Translator(random_model, tokenizer, min_target_tokens=6, max_target_tokens=6)
+    for beam_size in (1, 3):
+        found = numbers(exact.search(source, beam_size, 0.6).token_ids)
+        assert found.shape[2] == 6
+        assert np.all(found[:, 0, :5] > 3)
+        assert np.all(found[:, 0, 5] == 3)
+
+
+def test_a_length_normalization_is_used(random_model, tokenizer):
+    means = Translator(
+        random_model, tokenizer, length_penalty=1.0, length_normalization="length", beam_size=3
+    )
+    source = np.array([[9, 8, 7, 3]], "int32")
+    found = means.search(source, 3, 1.0)
+    target = numbers(found.token_ids)[:, 0]
+    log_probability, num_tokens = score(random_model, source, target, start_id=2)
+    mean = numbers(log_probability)[0] / numbers(num_tokens)[0]
+    assert numbers(found.scores)[0, 0] == pytest.approx(mean, rel=1e-4)
+    with pytest.raises(ValueError, match=r"Received: length_normalization='mean'\. Choose 'gnmt'"):
+        Translator(random_model, tokenizer, length_normalization="mean")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["beam_size", "max_source_tokens", "max_target_tokens", "min_target_tokens", "batch_tokens"],
+)
 def test_sizes_start_at_one(random_model, tokenizer, name):
     with pytest.raises(ValueError, match=rf"{name} must be at least 1\. Received: {name}=0\."):
         Translator(random_model, tokenizer, **{name: 0})

@@ -6,7 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, Literal
 
-from training.command import CommandParser, InputError, import_tensorflow, parse, run_command
+from training.command import (
+    CommandParser,
+    InputError,
+    import_tensorflow,
+    option_name,
+    parse,
+    run_command,
+)
 from training.run_folder import RunFolder
 
 LINES_AT_ONCE = 1000
@@ -142,7 +149,8 @@ def check_sampling_options(options) -> None:
     try:
         check_sampling(options.temperature, options.top_k, options.top_p)
     except ValueError as error:
-        raise InputError(f"--{error}") from error
+        name, rest = str(error).split(" ", 1)
+        raise InputError(f"{option_name(name)} {rest}") from error
 
 
 def check_search(beam_size: int, length_penalty: float) -> None:

@@ -72,9 +72,9 @@ def padded(rows, extra_padding=0):
     return np.array([[*row] + [PADDING] * (length - len(row)) for row in rows], "int32")
 
 
-def batches(vocabulary=23, min_size=1, longest=6):
+def batches(vocabulary=23, min_size=1, shortest=1, longest=6):
     source = st.lists(st.integers(4, vocabulary - 1), max_size=4).map(lambda ids: [*ids, END])
-    sentence = st.tuples(source, st.integers(1, longest))
+    sentence = st.tuples(source, st.integers(shortest, longest))
     sentences = st.lists(sentence, min_size=min_size, max_size=3)
     return sentences.map(lambda rows: Batch(*(list(x) for x in zip(*rows, strict=True))))
 
@@ -164,7 +164,7 @@ def test_steps_equal_the_full_pass_whatever_branches_dies_and_leaves(data, kind,
 
 
 @examples(6)
-@given(KINDS, batches(min_size=2), st.integers(1, 4), ALPHAS, st.integers(0, 4))
+@given(KINDS, batches(min_size=2, shortest=3), st.integers(1, 4), ALPHAS, st.integers(0, 4))
 def test_beam_search_finds_for_each_sentence_what_it_finds_alone(
     kind, batch, beams, alpha, min_length
 ):
@@ -177,7 +177,7 @@ def test_beam_search_finds_for_each_sentence_what_it_finds_alone(
 
 
 @examples(4)
-@given(KINDS, batches(min_size=2))
+@given(KINDS, batches(min_size=2, shortest=4))
 def test_greedy_search_and_samples_do_not_depend_on_batch_mates(kind, batch):
     model, length = model_of(kind), max(batch.lengths)
     noise = noise_of(7, range(len(batch.sources)), 2, length)

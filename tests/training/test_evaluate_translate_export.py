@@ -26,11 +26,17 @@ class Shouting:
     def n_best(self, texts, n):
         return [[(text.upper() + "!" * rank, -0.5 * rank) for rank in range(n)] for text in texts]
 
+    def sample(self, texts, n, *, first_place, **options):
+        return [
+            [(f"{text.upper()}{place}{options}", -1.0)] * n
+            for place, text in enumerate(texts, start=first_place)
+        ]
+
 
 @pytest.fixture
 def shouting(monkeypatch):
     for module in (training.translate, training.evaluate):
-        monkeypatch.setattr(module, "load_translator", lambda *_: Shouting())
+        monkeypatch.setattr(module, "load_translator", lambda *_, **__: Shouting())
 
 
 @pytest.fixture
@@ -75,6 +81,34 @@ def test_more_translations_stand_in_the_line_of_their_source(shouting, translate
 def test_a_score_stands_before_its_translation(shouting, translate):
     code, out, _ = translate(b"a\n", "run", "--n-best=2", "--scores")
     assert (code, out) == (0, b"-0.000000\tA\t-0.500000\tA!\n")
+
+
+def test_samples_are_drawn_by_the_lines_place_in_the_whole_text(shouting, translate, monkeypatch):
+    monkeypatch.setattr(training.translate, "LINES_AT_ONCE", 2)
+    code, out, _ = translate(
+        b"a\nb\nc\n", "run", "--samples=2", "--top-k=5", "--seed=3", "--temperature=0.5"
+    )
+    options = "{'temperature': 0.5, 'top_k': 5, 'top_p': None, 'seed': 3}"
+    lines = [f"{text}{place}{options}" for place, text in enumerate("ABC")]
+    assert code == 0
+    assert out.decode().splitlines() == [f"{line}\t{line}" for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--samples=0", "--samples must be at least 1. Received: 0"),
+        ("--seed=-1", "--seed must be at least 0. Received: -1"),
+        ("--temperature=0", "--temperature must be more than 0, and finite. Received"),
+        ("--top-k=0", "--top-k must be at least 1. Received"),
+        ("--top-p=2", "--top-p must be more than 0 and at most 1. Received"),
+    ],
+)
+def test_samples_that_cannot_be_drawn_are_one_line(shouting, translate, option, message):
+    code, out, err = translate(b"a\n", "run", "--samples=1", option)
+    assert (code, out) == (1, b"")
+    assert err.startswith(f"error: {message}")
+    assert len(err.splitlines()) == 1
 
 
 def test_a_tab_in_a_translation_does_not_make_a_column(shouting, translate):
@@ -248,13 +282,19 @@ def translator(finished_run):
 @pytest.fixture
 def loaded(monkeypatch, translator):
     for module in (training.translate, training.evaluate, training.export):
-        monkeypatch.setattr(module, "load_translator", lambda *_: translator)
+        monkeypatch.setattr(module, "load_translator", lambda *_, **__: translator)
 
 
 def test_the_runs_own_search_is_used_unless_another_is_given(finished_run, translator):
     assert (translator.beam_size, translator.length_penalty) == (3, 0.6)
     other = load_translator(str(finished_run), beam_size=2, length_penalty=0.0)
     assert (other.beam_size, other.length_penalty) == (2, 0.0)
+
+
+def test_a_run_translates_in_another_precision_and_normalization(finished_run):
+    other = load_translator(str(finished_run), precision="int8", length_normalization="length")
+    assert (other.precision, other.length_normalization) == ("int8", "length")
+    assert len(other(["one two", "three"])) == 2
 
 
 def test_a_trained_run_translates_line_by_line(loaded, translate):
