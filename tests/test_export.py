@@ -92,6 +92,7 @@ def test_exported_translations_and_scores_are_those_of_the_live_translator(
         np.testing.assert_allclose(scores, expected_scores, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_export_in_8_bits_is_the_live_translator_in_8_bits(tokenizer, tmp_path):
     import tensorflow as tf
 

@@ -208,7 +208,7 @@ def options_of(command_line):
 def options_by_command():
     """The options that the README gives to each command, in its blocks and its table."""
     shell = "\n".join(blocks(ENGLISH, "sh")).replace("\\\n", " ")
-    uses = re.findall(r"python -m training\.(\w+)([^\n|]*)", shell)
+    uses = re.findall(r"python -m training\.(benchmark \w+|\w+)([^\n|]*)", shell)
     for command, what in table_headed("command", "what it does"):
         uses.append((spans(command)[0].removeprefix("training."), " ".join(spans(what))))
     found = {}

@@ -325,6 +325,7 @@ def in_graph(method, kind, precision, beams):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "kind", "precision", "beams"),
     [

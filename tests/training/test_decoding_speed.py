@@ -95,6 +95,7 @@ def test_greedy_search_is_measured_with_the_first_export(beam_sizes, exports):
     assert exports_for(beam_sizes) == exports
 
 
+@pytest.mark.slow
 def test_decoding_is_measured_in_a_line_of_json_for_each_search(capfd):
     small = ["--num-layers=1", "--vocabulary-size=300", "--source-length=4", "--length=3"]
     several = ["--batch=2", "--beam-size", "1", "2", "--repeats=3", "--profile"]
