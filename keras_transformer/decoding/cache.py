@@ -5,7 +5,7 @@ die, no key and no value moves. Only a table changes, which says for each hypoth
 its ancestors stand, and attention looks nowhere else. All hypotheses of a sentence ask one cache,
 so a beginning that they share is kept once and read once.
 
-This is also the one place where backends differ. JAX compiles for fixed shapes: there a cache has
+Here and in `loop.py` backends differ. JAX compiles for fixed shapes: there a cache has
 all its slots from the start. On TensorFlow it grows, a position at a time or, inside of a search's
 loop, by `with_room`, which drops the slots that no hypothesis descends from any more.
 """
