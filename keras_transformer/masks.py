@@ -4,9 +4,12 @@ Masks are Boolean and True means "may be attended to", everywhere. An attention 
 (batch, query_length, key_length) or one that broadcasts to it.
 """
 
-from keras import ops
+from keras import backend, ops
 
 PADDING_ID = 0
+
+# What a score gets where it may not count: after the softmax nothing is left of it.
+_FAR_BELOW = -1e9
 
 
 def padding_mask(token_ids):
@@ -34,6 +37,32 @@ def causal_mask(length):
     """
     positions = ops.arange(length)
     return ops.greater_equal(positions[:, None], positions[None, :])[None]
+
+
+def hide(scores, attention_mask):
+    """Scores of which those that may not count are so low that a softmax makes zeros of them.
+
+    Args:
+        scores: Float32 or wider (..., query_length, key_length).
+        attention_mask: Boolean, or what `to_add` made of it, broadcastable to the scores.
+    """
+    if backend.standardize_dtype(attention_mask.dtype) == "bool":
+        return ops.where(attention_mask, scores, _FAR_BELOW)
+    return scores + attention_mask
+
+
+def to_add(attention_mask):
+    """A mask in the form that is added to scores: made once, it serves many layers.
+
+    On TensorFlow the sum becomes a part of the product that yields the scores.
+
+    Args:
+        attention_mask: Boolean.
+
+    Returns:
+        Float32 of the same shape.
+    """
+    return ops.where(attention_mask, 0.0, _FAR_BELOW)
 
 
 def attend_to(key_padding_mask):

@@ -13,7 +13,7 @@ from keras_transformer.layers.decoder import DecoderBlock
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.layers.encoder import EncoderBlock
 from keras_transformer.layers.normalization import LayerNormalization
-from keras_transformer.masks import padding_mask
+from keras_transformer.masks import attend_to, padding_mask, to_add
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -132,11 +132,11 @@ class Memory(NamedTuple):
 
     Attributes:
         layers: For each decoder block, KeyValues of Float (batch, heads, source_length, width).
-        padding_mask: Boolean (batch, source_length).
+        mask: Float32 (batch, 1, source_length), from `masks.to_add`.
     """
 
     layers: tuple[KeyValues, ...]
-    padding_mask: object
+    mask: object
 
 
 @functools.singledispatch
@@ -181,7 +181,7 @@ def _(model):
             position=ops.convert_to_tensor(0, dtype="int32"),
             per_sentence=Memory(
                 tuple(block.cross_attention.project_memory(encoded.memory) for block in blocks),
-                encoded.padding_mask,
+                to_add(attend_to(encoded.padding_mask)),
             ),
             cache=empty_cache(
                 ops.shape(encoded.memory)[0],
@@ -196,11 +196,12 @@ def _(model):
         memory = state.per_sentence
         cache, place = next_position(state.cache)
         rows = model.embedding.step(token_ids, state.position)  # (batch * beams, model_dim)
+        mask = to_add(cache.visible)
         layers = []
         for block, layer, source in zip(
             model.decoder_blocks, cache.layers, memory.layers, strict=True
         ):
-            rows, layer = block.step(rows, layer, place, cache.visible, source, memory.padding_mask)
+            rows, layer = block.step(rows, layer, place, mask, source, memory.mask)
             layers.append(layer)
         logits = model.embedding(_normalized(model, "decoder", rows), reverse=True)
         logits = ops.reshape(logits, (-1, token_ids.shape[1], logits.shape[-1]))

@@ -1,6 +1,15 @@
 import numpy as np
+import pytest
+from keras import ops
 
-from keras_transformer.masks import attend_to, attend_to_earlier, causal_mask, padding_mask
+from keras_transformer.masks import (
+    attend_to,
+    attend_to_earlier,
+    causal_mask,
+    hide,
+    padding_mask,
+    to_add,
+)
 from tests.random_models import numbers
 
 IDS = np.array([[5, 7, 3, 0, 0], [4, 9, 8, 6, 3]], "int32")
@@ -36,3 +45,13 @@ def test_without_padding_only_order_counts():
 def test_masks_are_boolean():
     for mask in (padding_mask(IDS), causal_mask(3), attend_to_earlier(REAL, 5)):
         assert numbers(mask).dtype == bool
+
+
+@pytest.mark.parametrize("form", [ops.convert_to_tensor, to_add], ids=["Boolean", "added"])
+def test_what_is_hidden_leaves_a_softmax_of_the_rest(form):
+    scores = np.random.default_rng(0).normal(size=(2, 4, 5)).astype("float32")
+    hidden = hide(ops.convert_to_tensor(scores), form(REAL[:, None, :]))
+    weights = np.exp(scores) * REAL[:, None, :]
+    expected = weights / weights.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(numbers(ops.softmax(hidden)), expected, rtol=1e-5)
+    assert np.all(numbers(ops.softmax(hidden))[0, :, 3:] == 0)

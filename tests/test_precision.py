@@ -3,9 +3,10 @@ import platform
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_transformer.model import Transformer, decoding_steps
-from keras_transformer.precision import Int8Product, inference_model
+from keras_transformer.precision import Int8Product, PanelProduct, inference_model
 from tests.random_models import (
     END,
     ON_TENSORFLOW,
@@ -80,6 +81,33 @@ def test_unknown_precision_is_refused():
     message = r"one of \('float32', 'bfloat16', 'int8'\)\. Received: precision='int4'\. Choose"
     with pytest.raises(ValueError, match=message):
         inference_model(with_policy("float32"), "int4")
+
+
+@pytest.mark.parametrize("outputs", [64, 128, 100, 3], ids=lambda n: f"{n} outputs")
+@pytest.mark.parametrize("shape", [(ROWS, INPUTS), (1, INPUTS), (0, INPUTS), (2, ROWS, INPUTS)])
+def test_a_product_in_panels_is_the_product(shape, outputs):
+    generator = np.random.default_rng(3)
+    kernel = generator.normal(size=(INPUTS, outputs)).astype("float32")
+    bias = generator.normal(size=outputs).astype("float32")
+    x = generator.normal(size=shape).astype("float32")
+    product = PanelProduct(ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias))
+    assert product.kernel.shape == (-(-outputs // 64), INPUTS, 64)
+    np.testing.assert_allclose(numbers(product(x)), x @ kernel + bias, atol=1e-5)
+    product = PanelProduct(ops.convert_to_tensor(kernel), None, keras.activations.relu)
+    np.testing.assert_allclose(numbers(product(x)), np.maximum(x @ kernel, 0), atol=1e-5)
+
+
+@TENSORFLOW_ONLY
+def test_float32_takes_panels_for_large_kernels_and_keeps_the_logits():
+    changes = {"num_layers": 1, "model_dim": 64, "feed_forward_dim": 4096, "vocabulary_size": 5000}
+    model = random_transformer(small_config(**changes))
+    copy = inference_model(model, "float32")
+    for block in (*copy.encoder_blocks, *copy.decoder_blocks):
+        assert isinstance(block.feed_forward.inner, PanelProduct)
+        assert isinstance(block.feed_forward.outer, PanelProduct)
+        assert isinstance(block.self_attention.query_key_value, keras.layers.Dense)
+    assert isinstance(copy.embedding.output_product, PanelProduct)
+    np.testing.assert_allclose(numbers(copy(ids())), numbers(model(ids())), atol=1e-4)
 
 
 # bfloat16
@@ -206,6 +234,7 @@ def test_large_maps_are_rounded_and_small_ones_are_not():
     # 64 * 1024 = 2 ** 16 weights in the feed-forward network, 64 * 192 in attention.
     model = random_transformer(
         small_config(
+            vocabulary_size=1024,
             num_layers=1,
             model_dim=64,
             feed_forward_dim=1024,

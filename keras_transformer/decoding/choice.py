@@ -57,6 +57,9 @@ def best_tokens(logits, num_tokens, held_to: Constraints, position, end_id, barr
 def log_normalizer(logits, maximum):
     """log sum exp(logits), what makes log-probabilities out of logits.
 
+    Every v has log p[v] = logits[v] - log_normalizer. Solved for the most probable one, which is
+    far from 0: a softmax is one fast operation, the exponentials and their sum are several.
+
     Args:
         logits: Float32 (..., vocabulary).
         maximum: Float32 (..., 1), the largest of them.
@@ -64,7 +67,7 @@ def log_normalizer(logits, maximum):
     Returns:
         Float32 (..., 1).
     """
-    return maximum + ops.log(ops.sum(ops.exp(logits - maximum), axis=-1, keepdims=True))
+    return maximum - ops.log(ops.max(ops.softmax(logits), axis=-1, keepdims=True))
 
 
 def top_logits(logits, num_tokens):

@@ -19,6 +19,7 @@ from keras import ops
 from keras_transformer.config import multiples_near
 from keras_transformer.decoding.cache import KeyValues, write
 from keras_transformer.layers.dropout import Dropout
+from keras_transformer.masks import hide
 
 
 def attention_weights(query, key, attention_mask=None):
@@ -32,7 +33,7 @@ def attention_weights(query, key, attention_mask=None):
         query: Float (..., query_length, head_dim).
         key: Float (..., key_length, head_dim).
         attention_mask: Boolean, broadcastable to (..., query_length, key_length), True where a
-            query may see a key; None if it may see all.
+            query may see a key, or what `masks.to_add` makes of it; None if it may see all.
 
     Returns:
         Float (..., query_length, key_length); each row sums to 1.
@@ -44,7 +45,7 @@ def attention_weights(query, key, attention_mask=None):
     dtype = scores.dtype
     scores = ops.cast(scores, keras.backend.result_type(dtype, "float32"))
     if attention_mask is not None:
-        scores = ops.where(attention_mask, scores, -1e9)
+        scores = hide(scores, attention_mask)
     return ops.cast(ops.softmax(scores), dtype)
 
 
@@ -279,22 +280,22 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         mask = None if attention_mask is None else attention_mask[:, None, :, :]
         return attention_weights(query, key, mask)
 
-    def step(self, rows, cache, place, visible):
+    def step(self, rows, cache, place, attention_mask):
         """The same for one new position of each hypothesis.
 
         Args:
             rows: Float (batch * beams, model_dim), the new position of every hypothesis.
             cache: KeyValues of Float (batch, heads, slots, width), what came before.
             place: Where the new position is written, from `next_position`.
-            visible: Boolean (batch, beams, slots), the slots that each hypothesis descends from,
-                its new one too.
+            attention_mask: (batch, beams, slots), which lets each hypothesis see the slots that it
+                descends from, its new one too.
 
         Returns:
             (Float (batch * beams, model_dim), the cache with the new position in it).
         """
-        query, key, value = self._project(rows, visible.shape[1])
+        query, key, value = self._project(rows, attention_mask.shape[1])
         cache = write(cache, KeyValues(key, value), place)
-        return self._attend(query, *cache, visible, training=False), cache
+        return self._attend(query, *cache, attention_mask, training=False), cache
 
     def _project(self, rows, length):
         """Query, key and value: Float (batch, heads, length, width) each."""
@@ -377,7 +378,7 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
             rows: Float (batch * beams, model_dim).
             beams: Hypotheses of each sentence.
             memory: KeyValues from `project_memory`.
-            attention_mask: Boolean (batch, 1, key_length).
+            attention_mask: (batch, 1, key_length).
 
         Returns:
             Float (batch * beams, model_dim).

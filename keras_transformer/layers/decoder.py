@@ -106,30 +106,30 @@ class DecoderBlock(keras.Layer):
             self.cross_attention_residual.sublayer_input(x), memory, attend_to(memory_padding_mask)
         )
 
-    def step(self, rows, cache, place, visible, memory, memory_padding_mask):
+    def step(self, rows, cache, place, attention_mask, memory, memory_mask):
         """The same as `call` for one new position of each hypothesis, without dropout.
 
         Args:
             rows: Float (batch * beams, model_dim).
             cache: KeyValues of Float (batch, heads, slots, width), the earlier positions.
             place: Where the new position is written, from `next_position`.
-            visible: Boolean (batch, beams, slots), the slots that each hypothesis descends from,
-                its new one too.
+            attention_mask: (batch, beams, slots), which lets each hypothesis see the slots that it
+                descends from, its new one too.
             memory: KeyValues from `cross_attention.project_memory`.
-            memory_padding_mask: Boolean (batch, source_length).
+            memory_mask: (batch, 1, source_length), which lets all see the source's tokens.
 
         Returns:
             (Float (batch * beams, model_dim), the cache with the new position in it).
         """
         residual = self.self_attention_residual
         attended, cache = self.self_attention.step(
-            residual.sublayer_input(rows), cache, place, visible
+            residual.sublayer_input(rows), cache, place, attention_mask
         )
         x = residual(rows, attended, training=False)
 
         residual = self.cross_attention_residual
         attended = self.cross_attention.step(
-            residual.sublayer_input(x), visible.shape[1], memory, attend_to(memory_padding_mask)
+            residual.sublayer_input(x), attention_mask.shape[1], memory, memory_mask
         )
         x = residual(x, attended, training=False)
         return self._after_feed_forward(x, training=False), cache

@@ -91,7 +91,7 @@ def test_steps_equal_the_call(beams, normalize_first):
     for position in range(TARGET_LENGTH):
         cache, place = next_position(cache)
         output, held = block.step(
-            x[:, position], cache.layers[0], place, cache.visible, projected, real
+            x[:, position], cache.layers[0], place, cache.visible, projected, real[:, None]
         )
         cache = cache._replace(layers=(held,))
         np.testing.assert_allclose(numbers(output), expected[:, position], atol=1e-5)
