@@ -3,11 +3,13 @@
 #
 #   make test PYTHON=python3.12       the Python that a new environment is made with
 #   make test ARGS="-k beam -x"       more arguments for pytest, or for the demo
+#   make test WORKERS=4               processes that test at once; each takes about 3 GB
 #   make test VENV=/elsewhere/venv    another virtual environment
 
 VENV ?= .venv
 PYTHON ?=
 ARGS ?=
+WORKERS ?= 2
 
 STAMP := $(VENV)/.complete
 UNFINISHED := $(VENV)/.unfinished
@@ -31,7 +33,7 @@ demo: $(STAMP)  ## train a small Transformer, translate with it, export it
 	$(RUN) -m training.demo $(ARGS)
 
 test: $(STAMP)  ## run the tests, the slow ones left out
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # pytest exits with 5 when it collected no test. That is no failure as long as there is no slow test,
 # and is one when ARGS asked for a test that does not exist.

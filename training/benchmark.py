@@ -9,6 +9,7 @@ from training.command import UsageError, run_command
 TASKS = {
     "train": "how fast a model is trained on random tokens",
     "decode": "how fast an export translates",
+    "serve": "how many requests a server answers",
     "compare": "a table of decoding speeds beside those of others",
     "curve": "a picture of the time that a token takes, by length",
 }
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from training.training_speed import measure_training as command
     elif arguments[:1] == ["decode"]:
         from training.decoding_speed import measure_decoding as command
+    elif arguments[:1] == ["serve"]:
+        from training.serving_load import measure_serving as command
     elif arguments[:1] == ["compare"]:
         from training.speed_table import print_table as command
     elif arguments[:1] == ["curve"]:

@@ -1,0 +1,32 @@
+"""One server for all tests that only ask it."""
+
+import pytest
+
+pytest.importorskip("starlette", reason="the extra `serve` is not installed")
+pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+
+from tests.training.serving.shouting import export_shouting, start_server
+
+
+@pytest.fixture(scope="session")
+def model_address(tmp_path_factory):
+    """Where a server answers that has the versions 1 and 2, of which 2 says "2:" first."""
+    folder = tmp_path_factory.mktemp("saved_models") / "shout"
+    folder.mkdir()
+    export_shouting(folder, 1)
+    export_shouting(folder, 2, prefix="2:")
+    (folder / "notes").mkdir()
+    server, address = start_server(
+        folder,
+        "--versions=all",
+        "--labels=stable=1,canary=2,gone=7",
+        "--max-request-bytes=20000",
+        "--max-text-bytes=5000",
+        "--max-batch=100",
+        "--body-timeout-seconds=2",
+        "--allowed-hosts=shout.example.org",
+        "--cors-origins=https://page.example.org",
+    )
+    yield address
+    server.terminate()
+    assert server.wait(30) == 0
