@@ -38,7 +38,7 @@ test: $(STAMP)  ## run the tests, the slow ones left out
 # pytest exits with 5 when it collected no test. That is no failure as long as there is no slow test,
 # and is one when ARGS asked for a test that does not exist.
 test-slow: $(STAMP)  ## run the slow tests only
-	$(RUN) -m pytest -m slow --timeout=1800 $(ARGS) || { status=$$?; \
+	$(RUN) -m pytest -m slow --timeout=1800 -n $(WORKERS) --dist loadfile $(ARGS) || { status=$$?; \
 	  $(if $(strip $(ARGS)),,[ $$status -eq 5 ] && echo "make test-slow: there is no slow test; nothing was run." ||) \
 	  exit $$status; }
 

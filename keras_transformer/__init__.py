@@ -37,6 +37,7 @@ from keras_transformer.optimizers import Adam, paper_adam
 from keras_transformer.schedules import InverseSquareRootSchedule
 from keras_transformer.tokenizer import SubwordTokenizer
 from keras_transformer.translator import AttentionWeights, Translator
+from keras_transformer.verification import verify_saved_model
 
 __version__ = "0.1.0"
 
@@ -81,4 +82,5 @@ __all__ = [
     "paper_adam",
     "sample_pairs",
     "scaled_dot_product_attention",
+    "verify_saved_model",
 ]

@@ -5,114 +5,115 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_transformer.errors import InputError
+from keras_transformer.model_card import write_model_card
+from keras_transformer.signatures import served_functions
 from keras_transformer.translator import Translator
+from keras_transformer.verification import verify_saved_model
+from keras_transformer.warmup import write_warmup_requests
 
 _RECORD = "versions.json"
 _UNFINISHED = ".unfinished"
 
 
-def export_saved_model(translator: Translator, directory: str | os.PathLike) -> str:
+def export_saved_model(
+    translator: Translator,
+    directory: str | os.PathLike,
+    *,
+    verify_texts: Sequence[str] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> str:
     """Writes the next version of a SavedModel: text in, translations out, nothing else needed.
 
     The tokenizer, the search and the weights are in the graph, made of TensorFlow's own ops and of
     the SentencePiece ops that TensorFlow Serving links. The version appears whole or not at all,
     and its number follows the highest that was ever written there, even if it has been deleted.
 
-    Signatures, from `text`, String (batch,), UTF-8, to `translation`, String (batch,), and `score`,
-    Float (batch,):
-        serving_default: beam search with the translator's beam size and length penalty.
-        greedy: greedy search.
+    Beside the graph stand `README.md` and `model.json`, which say what it is, and requests with
+    which TensorFlow Serving warms a version up.
+
+    Signatures: serving_default, greedy and n_best translate, score and attention tell of a pair;
+    see `served_functions`.
 
     Args:
-        translator: What is exported, with its beam size, length penalty and max_source_tokens.
+        translator: What is exported, with its search, max_source_tokens and batch_tokens. In 8
+            bits its weights are constants of the graph: they are in the file once, and in memory
+            once for each signature that is used.
         directory: saved_models/NAME; the version becomes a folder in it.
+        verify_texts: Texts by which the version is compared to the translator before it appears,
+            see `verify_saved_model`; None for no comparison.
+        about: What else README.md and model.json shall say, as JSON: `description`, a text such as
+            "English to German"; `training`, with `num_pairs`; `evaluation`, as training.evaluate
+            writes it.
 
     Returns:
         The path of the version.
 
     Raises:
-        InputError: If the directory cannot be one of versions, or another export writes there now.
+        InputError: If the directory cannot be one of versions, another export writes there now, or
+            the version does not answer as the translator.
 
     Example:
         >>> export_saved_model(translator, "saved_models/en-de")
         'saved_models/en-de/1'
     """
-    import tensorflow as tf
-
     directory = Path(directory)
     with _only_writer(directory):
         version = _highest_version(directory) + 1
         unfinished = directory / _UNFINISHED
         shutil.rmtree(unfinished, ignore_errors=True)  # of an export that was killed
         try:
-            module, signatures = _served_module(translator)
-            tf.saved_model.save(module, str(unfinished), signatures=signatures)
+            _write(translator, unfinished, directory.resolve().name, version, about or {})
+            if verify_texts is not None:
+                verify_saved_model(unfinished, translator, verify_texts)
+            _flush(unfinished)
             _record_version(directory, version)
             unfinished.rename(directory / str(version))
+            _flush_folder(directory)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return str(directory / str(version))
 
 
-def _served_module(translator: Translator):
-    """What is saved (weights and tokenizer) and its signatures, which reach the model by closure.
+def _write(translator, folder: Path, name: str, version: int, about: Mapping[str, Any]) -> None:
+    """The whole content of a version.
 
-    The module holds the TensorFlow variables that the signatures use and not the Keras model. Keras
-    wraps each variable, and saving both gives a second handle that only Python's loader can fill.
+    The module that is saved holds the tokenizer and the TensorFlow variables that the signatures
+    use, and not the Keras model, which they reach by closure. Keras wraps each variable, and saving
+    both gives a second handle that only Python's loader can fill.
     """
     import tensorflow as tf
 
-    text = tf.TensorSpec([None], tf.string, name="text")
-    signatures = {
-        name: tf.function(
-            _text_to_text(translator, beam_size), input_signature=[text], autograph=False
-        ).get_concrete_function()
-        for name, beam_size in (("serving_default", translator.beam_size), ("greedy", 1))
-    }
+    signatures = served_functions(translator)
     module = tf.Module()
     used = {id(v): v for function in signatures.values() for v in function.graph.variables}
     module.weights = list(used.values())
     module.tokenizer = translator.tokenizer.graph_tokenizer
-    return module, signatures
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    write_warmup_requests(folder, name, list(signatures), translator)
+    write_model_card(folder, name, version, translator, signatures, about)
 
 
-def _text_to_text(translator: Translator, beam_size: int):
-    def serve(text):
-        import tensorflow as tf
-
-        found = translator.search(
-            source_ids_in_graph(translator, text), beam_size, translator.length_penalty
-        )
-        translation = translator.tokenizer.detokenize(found.token_ids[:, 0])
-        blank = tf.equal(tf.strings.strip(text), "")
-        return {
-            "translation": tf.where(blank, "", translation),
-            "score": tf.where(blank, 0.0, found.scores[:, 0]),
-        }
-
-    return serve
+def _flush(folder: Path) -> None:
+    """Has everything in a folder reach the disk, before its name says that it is whole."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with open(Path(path) / name, "rb") as file:
+                os.fsync(file.fileno())
+        _flush_folder(Path(path))
 
 
-def source_ids_in_graph(translator: Translator, text):
-    """Text to the ids that the encoder reads, by TensorFlow ops alone.
-
-    Args:
-        translator: Its tokenizer and its `max_source_tokens` count.
-        text: String (batch,).
-
-    Returns:
-        Int32 (batch, source_length), each row cut, with the end id, then padding.
-    """
-    import tensorflow as tf
-
-    tokenizer = translator.tokenizer
-    token_ids = tokenizer.tokenize(text)[:, : translator.max_source_tokens - 1]
-    end = tf.fill([tf.shape(text)[0], 1], tokenizer.end_id)
-    return tf.concat([token_ids, end], axis=1).to_tensor(tokenizer.padding_id)
+def _flush_folder(folder: Path) -> None:
+    """Has the names in a folder reach the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -156,4 +157,6 @@ def _highest_version(directory: Path) -> int:
 def _record_version(directory: Path, version: int) -> None:
     unfinished = directory / (_RECORD + _UNFINISHED)
     unfinished.write_text(json.dumps({"highest_version": version}) + "\n")
+    with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
     unfinished.replace(directory / _RECORD)

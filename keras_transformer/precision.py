@@ -169,13 +169,14 @@ class Int8Product:
         self.scale = largest / 127**2
         self.bias = None if bias is None else ops.convert_to_numpy(ops.cast(bias, "float32"))
         self.activation = activation
+        self._exact_product = _exact_product(self.kernel)
 
     def __call__(self, x):
         x = ops.cast(x, "float32")
         rows = x if len(x.shape) == 2 else ops.reshape(x, (-1, x.shape[-1]))
         largest = ops.max(ops.abs(rows), axis=1, keepdims=True)  # (rows, 1)
         largest = ops.maximum(largest, _SMALLEST)
-        outputs = _int8_matmul(rows * (127 / largest), self.kernel) * largest * self.scale
+        outputs = self._exact_product(rows * (127 / largest)) * largest * self.scale
         if self.bias is not None:
             outputs = outputs + self.bias
         if self.activation is not None:
@@ -183,6 +184,20 @@ class Int8Product:
         if len(x.shape) == 2:
             return outputs
         return ops.reshape(outputs, (*ops.shape(x)[:-1], self.kernel.shape[1]))
+
+
+def _exact_product(kernel):
+    """A function from rows to their product with a kernel, see `_int8_matmul`."""
+    if keras.backend.backend() != "tensorflow":
+        return lambda rows: _int8_matmul(rows, kernel)
+    import tensorflow as tf
+
+    # A graph that calls a function has what is constant in it once, however often it calls it: the
+    # five signatures of an export would else hold each kernel six times, and take a minute to load.
+    rows = tf.TensorSpec([None, kernel.shape[0]], tf.float32)
+    return tf.function(
+        lambda rows: _int8_matmul(rows, kernel), input_signature=[rows], autograph=False
+    )
 
 
 def _int8_matmul(rows, kernel):

@@ -9,6 +9,7 @@ import keras
 import pytest
 
 from keras_transformer.tokenizer import SubwordTokenizer
+from keras_transformer.translator import Translator
 from tests.random_models import TEXTS, random_transformer, small_config
 
 
@@ -31,3 +32,22 @@ def tokenizer():
 def random_model(tokenizer):
     """A model that has learnt nothing; its translations are as long as its sources or longer."""
     return random_transformer(small_config(vocabulary_size=tokenizer.vocabulary_size))
+
+
+@pytest.fixture(scope="session")
+def served_translator(random_model, tokenizer):
+    return Translator(
+        random_model, tokenizer, beam_size=3, length_penalty=0.7, max_source_tokens=40
+    )
+
+
+@pytest.fixture(scope="session")
+def exported(served_translator, tmp_path_factory):
+    """The folder of a version that was exported from `served_translator`."""
+    from keras_transformer.export import export_saved_model
+
+    served_translator.tokenizer.tokenize([TEXTS[0]])
+    keras.utils.set_random_seed(5)  # destroys the tokenizer that was used just now
+    about = {"description": "Nonsense to nonsense", "training": {"num_pairs": 12_345}}
+    folder = tmp_path_factory.mktemp("saved_models") / "non-sense"
+    return export_saved_model(served_translator, folder, about=about)

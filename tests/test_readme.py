@@ -231,7 +231,8 @@ def test_every_dependency_has_a_line():
     metadata = configparser.ConfigParser()
     metadata.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = metadata["options.extras_require"]
-    needed = [metadata["options"]["install_requires"], extras["training"], extras["dev"]]
+    used = [extras[name] for name in ("training", "serve", "grpc", "dev")]
+    needed = [metadata["options"]["install_requires"], *used]
     lines = [line.strip() for text in needed for line in text.splitlines()]
     packages = {re.match(r"[\w-]+", line)[0] for line in lines if line and line[0] != "#"}
     packages = packages - {metadata["metadata"]["name"]} | {"jax"}  # dev asks for its own extras

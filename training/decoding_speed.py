@@ -282,6 +282,7 @@ def _exported(
         max_source_tokens=source_length,
         min_target_tokens=length,
         max_target_tokens=length,
+        batch_tokens=2**20,  # a batch is not split: its size is what is measured
     )
     with tempfile.TemporaryDirectory() as folder:
         with quiet_stderr():  # SentencePiece tells what it reads

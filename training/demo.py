@@ -243,7 +243,9 @@ def export(translator, directory: str) -> str:
 
     with quiet_stderr():  # at its first use SentencePiece says that it does not normalise
         translator.tokenizer.tokenize([""])
-    version = export_saved_model(translator, directory)
+    texts = [source for source, _ in SHOWN_SENTENCES]
+    about = {"description": "French to English, on sentences of a phrase grammar"}
+    version = export_saved_model(translator, directory, verify_texts=texts, about=about)
     print(f"exported: {version}")
     return version
 

@@ -1,23 +1,135 @@
 """Exports a run for TensorFlow Serving: `python -m training.export --help`."""
 
+import dataclasses
+import itertools
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from training.command import CommandParser, parse, run_command
-from training.translate import add_search_options, load_translator, search_settings
+from training.command import CommandParser, InputError, parse, run_command
+from training.run_folder import RunFolder
+from training.translate import (
+    add_search_options,
+    load_translator,
+    search_settings,
+)
+
+# Of the text that an export is verified by: as many as take seconds.
+TEXTS_VERIFIED = 20
+
+# What text is likely to break on, whatever the language. The last is cut.
+HARD_TEXTS = (
+    "",
+    " ",
+    "two  spaces and a tab\there",
+    "</s> <s> <unk> \u2581",
+    "naïve café, Ελλάδα, 눈, עברית",
+    "\U0001f469\u200d\U0001f680 \U0001f6b2",
+    "line\nbreak\x00nothing",
+    "again " * 300,
+)
+
+# What the README of an export quotes.
+_READ_OF_EVALUATION = {"bleu": (int, float), "bleu_signature": (str,), "num_sentences": (int,)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = CommandParser("export", "Writes a run as the next version of a SavedModel.")
+    parser = CommandParser(
+        "export",
+        "Writes a run as the next version of a SavedModel, once it has been seen to answer as the"
+        " run does.",
+    )
     parser.add_positional("run", "The folder of a finished run.")
     parser.add_positional("directory", "saved_models/NAME; the version becomes a folder in it.")
     add_search_options(parser)
+    parser.add_option("description", str, "", "What it translates, for its README and model.json.")
+    parser.add_option(
+        "evaluation", str | None, None, "The JSON of training.evaluate, for the same."
+    )
+    parser.add_option(
+        "verify_texts",
+        str | None,
+        None,
+        f"File whose first {TEXTS_VERIFIED} lines the export is compared with the run by; the"
+        " run's validation source if not given.",
+    )
     options = parse(parser, arguments)
+    about = {"description": options.description} if options.description else {}
+    if options.evaluation is not None:
+        about["evaluation"] = read_evaluation(options.evaluation)
+    if options.verify_texts is not None:
+        texts = first_lines(options.verify_texts)
     translator = load_translator(options.run, **search_settings(options))
+    run = RunFolder(options.run)
+    if options.verify_texts is None:
+        texts = validation_texts(run)
+    about["training"] = training_facts(run)
     from keras_transformer.export import export_saved_model
 
-    print(f"exported: {export_saved_model(translator, options.directory)}")
+    texts = [*HARD_TEXTS, *texts]
+    version = export_saved_model(translator, options.directory, verify_texts=texts, about=about)
+    print(f"verified: {len(texts)} texts, the same answers as before the export")
+    print(f"exported: {version}")
+
+
+def read_evaluation(path: str) -> dict[str, Any]:
+    """What training.evaluate wrote.
+
+    Raises:
+        InputError: If the file cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        for name, types in _READ_OF_EVALUATION.items():
+            if type(content[name]) not in types:
+                raise TypeError(f"{name} is {content[name]!r:.50}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: an evaluation must be the JSON that `training.evaluate --json` wrote."
+            f" Received: {type(error).__name__}: {error}. Evaluate the run again."
+        ) from error
+    return content
+
+
+def first_lines(path: str) -> list[str]:
+    """The first lines of a text file.
+
+    Raises:
+        InputError: If it cannot be read, is empty or not UTF-8.
+    """
+    from keras_transformer.data.lines import iterate_lines
+
+    return list(itertools.islice(iterate_lines(path), TEXTS_VERIFIED))
+
+
+def validation_texts(run: RunFolder) -> list[str]:
+    """The first lines of what the run was validated with; none where that is gone."""
+    path = run.read_record().settings.validation_source
+    try:
+        return first_lines(path)
+    except InputError:
+        return []
+
+
+def training_facts(run: RunFolder) -> dict[str, Any]:
+    """What the run folder tells of its training: settings, data, and how it ended."""
+    record, metrics = run.read_record(), run.read_metrics()
+    facts = {
+        "settings": dataclasses.asdict(record.settings),
+        "data_sha256": record.data_sha256,
+        "epochs": max((line.get("epoch", 0) for line in metrics), default=0),
+        "steps": max((line.get("steps", 0) for line in metrics), default=0),
+    }
+    for line in metrics:
+        if line.get("final"):
+            facts |= {key: value for key, value in line.items() if key.startswith("val_")}
+            facts["averaged_epochs"] = line["epochs"]
+            if line.get("num_pairs") is not None:  # text that is streamed is not counted
+                facts["num_pairs"] = line["num_pairs"]
+    return facts
 
 
 if __name__ == "__main__":

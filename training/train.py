@@ -180,7 +180,7 @@ def _train_model(run: RunFolder, record: RunRecord, devices: Devices) -> None:
         _announce(model, tokenizer, progress.position)
     with _faults_are_named(run, epochs):
         _fit(run, settings, model, tokenizer, epochs, validation, progress, devices)
-    _finish(run, settings, model, validation, devices)
+    _finish(run, settings, model, epochs, validation, devices)
 
 
 def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:
@@ -316,7 +316,12 @@ def _faults_are_named(run: RunFolder, epochs: "Epochs") -> Iterator[None]:
 
 
 def _finish(
-    run: RunFolder, settings: TrainingSettings, model, validation: Feed, devices: Devices
+    run: RunFolder,
+    settings: TrainingSettings,
+    model,
+    epochs: "Epochs",
+    validation: Feed,
+    devices: Devices,
 ) -> None:
     """Averages or chooses the weights, measures them, and writes model.keras."""
     from keras_transformer.averaging import average_weights
@@ -324,19 +329,19 @@ def _finish(
 
     metrics = run.read_metrics()
     wanted = epochs_wanted(metrics, settings)
-    epochs = []
-    weights = average_weights(_readable_weights(run, model, wanted, epochs))
+    averaged = []
+    weights = average_weights(_readable_weights(run, model, wanted, averaged))
     for variable, array in zip(model.weights, weights, strict=True):
         variable.assign(array)
     measured = model.evaluate(validation.data, steps=validation.steps, verbose=0, return_dict=True)
     if not devices.is_chief:
         return
-    final = {"final": True, "epochs": epochs}
+    final = {"final": True, "epochs": averaged, "num_pairs": epochs.num_pairs}
     final |= {f"val_{name}": float(value) for name, value in measured.items()}
     run.write_metrics([*metrics, final])
     with devices.apart():
         save_model(run, model)
-    what = f"epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}"
+    what = f"epoch{'s' * (len(averaged) > 1)} {', '.join(map(str, averaged))}"
     print(f"weights of {what}: validation perplexity {final['val_perplexity']:.3f}")
 
 

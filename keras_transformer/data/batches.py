@@ -123,7 +123,7 @@ class PairBatches:
         Args:
             accumulation_steps: In how many parts each batch is handed out; see `Epochs`.
         """
-        return Epochs(self.batch, len(self), accumulation_steps)
+        return Epochs(self.batch, len(self), accumulation_steps, self.num_pairs)
 
 
 def _check_as_many(source: Sequence[str], target: Sequence[str]) -> None:

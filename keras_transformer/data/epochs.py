@@ -31,18 +31,24 @@ class Epochs:
             `gradient_accumulation_steps`. What is said of batches below is said of these parts.
             They are equally long, the last filled up with blank rows where need be. fit's `loss`,
             which weighs a batch by its rows, counts these; metrics of tokens do not.
+        num_pairs: How many pairs each epoch has; None where that is not known.
 
     Attributes:
         fault: What reading a batch has raised last, or None. TensorFlow hands on its words alone.
     """
 
     def __init__(
-        self, batch: Callable[[int, int], Batch], num_batches: int, accumulation_steps: int = 1
+        self,
+        batch: Callable[[int, int], Batch],
+        num_batches: int,
+        accumulation_steps: int = 1,
+        num_pairs: int | None = None,
     ):
         check_at_least(1, num_batches=num_batches, accumulation_steps=accumulation_steps)
         self._batch = batch
         self._num_parts = accumulation_steps
         self._num_batches = num_batches
+        self.num_pairs = num_pairs
         self.fault: Exception | None = None
 
     def __len__(self) -> int:

@@ -1,8 +1,11 @@
+import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -315,7 +318,93 @@ def test_a_trained_run_is_evaluated(loaded, text_files, tmp_path):
     assert 0 <= content["bleu"] <= 100
 
 
-def test_a_trained_run_is_exported_and_says_where(loaded, tmp_path, capfd):
-    assert run_command(training.export.main, ["run", str(tmp_path / "saved")]) == 0
-    assert capfd.readouterr().out == f"exported: {tmp_path / 'saved' / '1'}\n"
-    assert (tmp_path / "saved" / "1" / "saved_model.pb").exists()
+@pytest.mark.slow
+def test_a_trained_run_is_exported_and_says_where_and_what_it_is(
+    loaded, finished_run, text_files, evaluate_arguments, tmp_path, capfd
+):
+    evaluation = tmp_path / "evaluation.json"
+    evaluation.write_text(json.dumps(EVALUATION))
+    arguments = [str(finished_run), str(tmp_path / "saved"), f"--evaluation={evaluation}"]
+    assert run_command(training.export.main, [*arguments, "--description=Words, reversed"]) == 0
+    version = tmp_path / "saved" / "1"
+    num_texts = len(training.export.HARD_TEXTS) + 20
+    assert capfd.readouterr().out == (
+        f"verified: {num_texts} texts, the same answers as before the export\nexported: {version}\n"
+    )
+    assert (version / "saved_model.pb").exists()
+    card = json.loads((version / "model.json").read_text())
+    assert card["description"] == "Words, reversed"
+    assert card["evaluation"] == EVALUATION
+    trained = card["training"]
+    assert trained["num_pairs"] == 150
+    assert trained["settings"]["model_dim"] == 12
+    assert trained["epochs"] == 3
+    assert trained["steps"] > 3
+    assert trained["val_perplexity"] > 1
+    sha256 = hashlib.sha256(Path(text_files["train_source"]).read_bytes()).hexdigest()
+    assert trained["data_sha256"]["train_source"] == sha256
+    readme = (version / "README.md").read_text()
+    assert "150 sentence pairs" in readme
+    assert "12.35 on 7 sentences (`nrefs:1`)" in readme
+
+
+EVALUATION = {"bleu": 12.345678, "bleu_signature": "nrefs:1", "num_sentences": 7}
+
+
+@pytest.fixture
+def exports(monkeypatch, loaded):
+    """What `export_saved_model` is called with, instead of exporting."""
+    calls = []
+
+    def export(translator, directory, **options):
+        calls.append(options)
+        return f"{directory}/1"
+
+    monkeypatch.setattr("keras_transformer.export.export_saved_model", export)
+    return calls
+
+
+def test_an_export_is_verified_by_the_text_that_is_given(exports, finished_run, tmp_path):
+    (tmp_path / "texts").write_text("".join(f"text {number}\n" for number in range(30)))
+    arguments = [str(finished_run), str(tmp_path), f"--verify-texts={tmp_path / 'texts'}"]
+    assert run_command(training.export.main, arguments) == 0
+    [options] = exports
+    texts = [f"text {number}" for number in range(20)]
+    assert options["verify_texts"] == [*training.export.HARD_TEXTS, *texts]
+
+
+def test_without_the_validation_text_an_export_is_verified_by_hard_texts(
+    exports, finished_run, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    config, metrics = run / "config.yaml", run / "metrics.jsonl"
+    config.write_text(
+        re.sub("validation_source: .*/", f"validation_source: {tmp_path}/", config.read_text())
+    )
+    # As runs of earlier versions are, which did not count their pairs.
+    metrics.write_text(re.sub(', "num_pairs": 150', "", metrics.read_text()))
+    assert run_command(training.export.main, [str(run), str(tmp_path / "saved")]) == 0
+    [options] = exports
+    assert options["verify_texts"] == list(training.export.HARD_TEXTS)
+    assert "num_pairs" not in options["about"]["training"]
+    assert options["about"]["training"]["averaged_epochs"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"bleu": "high", "num_sentences": 3, "bleu_signature": ""}']
+)
+def test_what_is_no_evaluation_is_refused(exports, finished_run, tmp_path, capfd, content):
+    (tmp_path / "json").write_text(content)
+    arguments = [str(finished_run), str(tmp_path), f"--evaluation={tmp_path / 'json'}"]
+    assert run_command(training.export.main, arguments) == 1
+    assert "json: an evaluation must be the JSON that `training.evaluate" in one_line(capfd)
+    assert exports == []
+
+
+def test_a_file_without_text_verifies_nothing(exports, finished_run, tmp_path, capfd):
+    (tmp_path / "empty").write_text("")
+    arguments = [str(finished_run), str(tmp_path), f"--verify-texts={tmp_path / 'empty'}"]
+    assert run_command(training.export.main, arguments) == 1
+    assert "empty: must hold at least one line of text. Received: an empty file." in one_line(capfd)
+    assert exports == []

@@ -1,0 +1,347 @@
+"""What an export serves: five signatures from text, by TensorFlow's own ops and SentencePiece's.
+
+All of them split a batch as the live translator does: rows of similar length together, so many at
+a time as have `batch_tokens` tokens, padding included. So a batch of any size is answered in
+bounded memory, and in the shapes, and with that the roundings, of the live translator.
+
+Text that is no UTF-8 is read with U+FFFD in the place of what is wrong, as Python's
+`bytes.decode(errors="replace")` does.
+"""
+
+from collections.abc import Callable
+
+from keras_transformer.config import EXTRA_TARGET_TOKENS
+from keras_transformer.decoding.hypotheses import IMPOSSIBLE
+from keras_transformer.decoding.scoring import score
+from keras_transformer.model import Transformer, cross_attention_weights
+from keras_transformer.translator import Translator
+
+# The score of a result that a search did not find. JSON has no infinity.
+NO_RESULT = IMPOSSIBLE
+
+# The most numbers of one answer with attention weights: 256 MiB of them.
+MOST_WEIGHTS = 2**26
+
+
+def served_functions(translator: Translator) -> dict:
+    """The concrete functions to be served, by signature.
+
+    Signatures: `text`, `source`, `target` and what is written are String (batch,), UTF-8.
+        serving_default, greedy: from text to translation and score Float (batch,).
+        n_best: from text to translations String (batch, beams), best first, and scores Float
+            (batch, beams). Where there are fewer results, as for blank text, which has one, a row
+            is filled up with "" and `NO_RESULT`.
+        score: from source and target to log_probability Float (batch,) and num_tokens Integer
+            (batch,).
+        attention: from source and target to source_tokens String (batch, source_length),
+            target_tokens String (batch, target_length), padded with "", and weights Float (batch,
+            heads, target_length, source_length), which are 0 at padding. Only for the model of
+            `build_transformer`: others have no such weights, and no such signature.
+
+    A text to translate is cut at `max_source_tokens`. The other two refuse what is longer, and
+    targets longer than a translation may get, with InvalidArgument; an answer for the rest of the
+    batch is then not given.
+
+    Args:
+        translator: With its search, its max_source_tokens and its batch_tokens.
+    """
+    import tensorflow as tf
+
+    def takes(function, *names):
+        inputs = [tf.TensorSpec([None], tf.string, name=name) for name in names]
+        served = tf.function(function, input_signature=inputs, autograph=False)
+        return served.get_concrete_function()
+
+    functions = {
+        "serving_default": takes(_translates(translator, translator.beam_size), "text"),
+        "greedy": takes(_translates(translator, 1), "text"),
+        "n_best": takes(_finds_n_best(translator), "text"),
+        "score": takes(_scores(translator), "source", "target"),
+    }
+    if isinstance(translator.model, Transformer):
+        functions["attention"] = takes(_attends(translator), "source", "target")
+    return functions
+
+
+def most_target_tokens(translator: Translator) -> int:
+    """The longest target whose score or attention is served, in tokens, the end included.
+
+    As long as a translation of the longest source: learned positions reach no further.
+    """
+    longest = translator.max_source_tokens - 1 + EXTRA_TARGET_TOKENS
+    return max(longest, translator.max_target_tokens or 0)
+
+
+def _translates(translator, beam_size):
+    def serve(text):
+        translations, scores = _results(translator, text, beam_size, 1)
+        return {"translation": translations[:, 0], "score": scores[:, 0]}
+
+    return serve
+
+
+def _finds_n_best(translator):
+    def serve(text):
+        translations, scores = _results(translator, text, translator.beam_size, None)
+        return {"translations": translations, "scores": scores}
+
+    return serve
+
+
+def _scores(translator):
+    tokenizer = translator.tokenizer
+
+    def serve(source, target):
+        source_ids, target_ids = _whole_ids(translator, source, target)
+
+        def results_of(rows):
+            return score(
+                translator.model,
+                _rows_of(source_ids, rows),
+                _rows_of(target_ids, rows),
+                start_id=tokenizer.start_id,
+            )
+
+        log_probability, num_tokens = _in_groups(
+            results_of,
+            _longer_of(source_ids, target_ids),
+            translator.batch_tokens,
+            _nothing("float32", 0),
+            _nothing("int32", 0),
+        )
+        return {"log_probability": log_probability, "num_tokens": num_tokens}
+
+    return serve
+
+
+def _attends(translator):
+    import tensorflow as tf
+
+    tokenizer, model = translator.tokenizer, translator.model
+    num_heads = model.decoder_blocks[-1].cross_attention.num_heads
+    pieces = ["", *tokenizer.pieces(range(1, tokenizer.vocabulary_size))]  # "" for padding
+
+    def serve(source, target):
+        source_ids, target_ids = _whole_ids(translator, source, target)
+        source_matrix, target_matrix = source_ids.to_tensor(), target_ids.to_tensor()
+        source_length, target_length = tf.shape(source_matrix)[1], tf.shape(target_matrix)[1]
+        batch = tf.shape(source)[0]
+        sizes = [tf.cast(n, "int64") for n in (batch, num_heads, target_length, source_length)]
+        few_enough = _check(
+            tf.reduce_prod(sizes) <= MOST_WEIGHTS,
+            f"The attention of a batch must have at most {MOST_WEIGHTS} weights, of its texts times"
+            " heads times target tokens times source tokens, padding included. Received: ",
+            tf.reduce_prod(sizes),
+            ". Send fewer, or shorter, texts at once.",
+        )
+
+        def weights_of(rows):
+            source_rows, target_rows = _rows_of(source_ids, rows), _rows_of(target_ids, rows)
+            start = tf.fill([tf.size(rows), 1], tokenizer.start_id)
+            begun = tf.concat([start, target_rows], axis=1)[:, :-1]
+            weights = cross_attention_weights(model, source_rows, begun)
+            weights = tf.cast(weights, "float32") * _is_token(target_rows)[:, None, :, None]
+            more = [
+                target_length - tf.shape(target_rows)[1],
+                source_length - tf.shape(source_rows)[1],
+            ]
+            return (tf.pad(weights, [[0, 0], [0, 0], [0, more[0]], [0, more[1]]]),)
+
+        with tf.control_dependencies([few_enough]):
+            [weights] = _in_groups(
+                weights_of,
+                _longer_of(source_ids, target_ids),
+                translator.batch_tokens,
+                _nothing("float32", 0, num_heads, target_length, source_length),
+            )
+        return {
+            "source_tokens": tf.gather(pieces, source_matrix),
+            "target_tokens": tf.gather(pieces, target_matrix),
+            "weights": weights,
+        }
+
+    return serve
+
+
+def _results(translator, text, beam_size, num_results):
+    """What a search finds.
+
+    Args:
+        translator: Whose search it is.
+        text: String (batch,).
+        beam_size: 1 is greedy search.
+        num_results: Results for each text; `beam_size` if None.
+
+    Returns:
+        (String (batch, num_results), scores Float32 (batch, num_results)).
+    """
+    import tensorflow as tf
+
+    num_results = num_results or beam_size
+    text = _valid(text)
+    is_blank = tf.equal(tf.strings.strip(text), "")
+    source_ids = source_ids_in_graph(translator, tf.boolean_mask(text, ~is_blank))
+
+    def results_of(rows):
+        found = translator.search(
+            _rows_of(source_ids, rows), beam_size, translator.length_penalty, num_results
+        )
+        token_ids = found.token_ids[:, :num_results]
+        scores = found.scores[:, :num_results]
+        token_ids = tf.reshape(token_ids, [-1, tf.shape(token_ids)[2]])
+        translations = translator.tokenizer.detokenize(token_ids)
+        translations = tf.reshape(translations, [-1, num_results])
+        is_result = scores > NO_RESULT / 2
+        return tf.where(is_result, translations, ""), tf.where(is_result, scores, NO_RESULT)
+
+    translations, scores = _in_groups(
+        results_of,
+        tf.cast(source_ids.row_lengths(), "int32"),
+        translator.batch_tokens,
+        _nothing("string", 0, num_results),
+        _nothing("float32", 0, num_results),
+    )
+    # Blank texts are not searched for: all of them take the row behind those that are.
+    row = tf.where(is_blank, tf.shape(scores)[0], tf.cumsum(tf.cast(~is_blank, "int32")) - 1)
+    of_blank = [[0.0] + [NO_RESULT] * (num_results - 1)]
+    return (
+        tf.gather(tf.concat([translations, [[""] * num_results]], axis=0), row),
+        tf.gather(tf.concat([scores, of_blank], axis=0), row),
+    )
+
+
+def source_ids_in_graph(translator: Translator, text):
+    """Text to the ids that the encoder reads, by TensorFlow ops alone.
+
+    Args:
+        translator: Its tokenizer and its `max_source_tokens` count.
+        text: String (batch,), UTF-8.
+
+    Returns:
+        Ragged int32 (batch, source_length), each row cut, with the end id.
+    """
+    token_ids = translator.tokenizer.tokenize(text)
+    return _with_end(translator, token_ids[:, : translator.max_source_tokens - 1])
+
+
+def _whole_ids(translator, source, target):
+    """The ids of both, with the end id: two ragged int32 (batch, length).
+
+    Raises in the graph: InvalidArgument, if there are not as many targets as sources, or one is
+    too long.
+    """
+    import tensorflow as tf
+
+    as_many = _check(
+        tf.equal(tf.size(source), tf.size(target)),
+        "Each source needs a target. Received: a number of sources and targets of ",
+        tf.stack([tf.size(source), tf.size(target)]),
+        ". Give as many.",
+    )
+    with tf.control_dependencies([as_many]):
+        source, target = _valid(source), _valid(target)
+    source_ids = _with_end(translator, translator.tokenizer.tokenize(source))
+    target_ids = _with_end(translator, translator.tokenizer.tokenize(target))
+    checks = [
+        _check(
+            tf.reduce_all(ids.row_lengths() <= most_tokens),
+            f"A {name} whose score or attention is asked for must have at most {most_tokens}"
+            " tokens, the end included. Received: ",
+            tf.reduce_max(ids.row_lengths()),
+            ". Shorten it, or export with a larger max_source_tokens.",
+        )
+        for name, ids, most_tokens in (
+            ("source", source_ids, translator.max_source_tokens),
+            ("target", target_ids, most_target_tokens(translator)),
+        )
+    ]
+    with tf.control_dependencies(checks):
+        return tf.identity(source_ids), tf.identity(target_ids)
+
+
+def _check(condition, must_hold, received, what_to_do):
+    """The op that refuses with one message, of what the numbers are first known in the graph."""
+    import tensorflow as tf
+
+    received = tf.strings.reduce_join(tf.strings.as_string(received), separator=" and ")
+    message = tf.strings.join([must_hold, received, what_to_do])
+    return tf.debugging.Assert(condition, [message])
+
+
+def _with_end(translator, token_ids):
+    import tensorflow as tf
+
+    end = tf.fill([token_ids.nrows(), 1], translator.tokenizer.end_id)
+    return tf.concat([token_ids, end], axis=1)
+
+
+def _valid(text):
+    import tensorflow as tf
+
+    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+
+
+def _rows_of(token_ids, rows):
+    """Some rows of ragged ids, padded to the longest of them: Integer (rows, length)."""
+    import tensorflow as tf
+
+    return tf.gather(token_ids, rows).to_tensor(0)
+
+
+def _longer_of(source_ids, target_ids):
+    import tensorflow as tf
+
+    longer = tf.maximum(source_ids.row_lengths(), target_ids.row_lengths())
+    return tf.cast(longer, "int32")
+
+
+def _is_token(token_ids):
+    import tensorflow as tf
+
+    return tf.cast(tf.not_equal(token_ids, 0), "float32")
+
+
+def _nothing(dtype, *shape):
+    """An answer for no rows, which the answers for some are put behind."""
+    import tensorflow as tf
+
+    return tf.zeros(shape, dtype)
+
+
+def _in_groups(results_of: Callable, lengths, most_tokens: int, *no_results):
+    """Answers rows of similar length together, the shortest first.
+
+    Args:
+        results_of: From rows, Integer (some,), to a tuple of results (some, ...).
+        lengths: Int32 (batch,), tokens of each row, 1 or more.
+        most_tokens: How many are worked on at once, padding included; a row is never parted.
+        no_results: The results of no rows: (0, ...) each.
+
+    Returns:
+        A tuple of results (batch, ...).
+    """
+    import tensorflow as tf
+
+    order = tf.argsort(lengths, stable=True)
+    lengths = tf.gather(lengths, order)
+    num_rows = tf.size(lengths)
+
+    def next_group(first, *results):
+        with_padding = lengths[first:] * tf.range(1, num_rows - first + 1)
+        fitting = tf.math.count_nonzero(with_padding <= most_tokens, dtype="int32")
+        behind = first + tf.maximum(fitting, 1)
+        found = results_of(order[first:behind])
+        return behind, *(tf.concat(pair, axis=0) for pair in zip(results, found, strict=True))
+
+    _, *results = tf.while_loop(
+        lambda first, *_: first < num_rows,
+        next_group,
+        (tf.constant(0), *no_results),
+        shape_invariants=(
+            tf.TensorShape([]),
+            *(tf.TensorShape([None, *x.shape[1:]]) for x in no_results),
+        ),
+        parallel_iterations=1,  # what more would do is take the memory of several
+    )
+    place = tf.math.invert_permutation(order)
+    return tuple(tf.gather(x, place) for x in results)

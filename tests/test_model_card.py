@@ -1,0 +1,81 @@
+import hashlib
+import json
+from pathlib import Path
+
+import keras
+import pytest
+
+from keras_transformer.model_card import _bleu, _pairs
+from tests.random_models import small_config
+
+
+@pytest.fixture(scope="module")
+def card(exported):
+    return json.loads((Path(exported) / "model.json").read_text(encoding="utf-8"))
+
+
+def test_the_json_says_what_the_model_is(card, served_translator, tokenizer):
+    config = small_config(vocabulary_size=300)
+    for name in (
+        "num_layers model_dim feed_forward_dim num_heads head_dim value_dim dropout activation"
+        " normalize_first position_encoding max_positions vocabulary_size"
+    ).split():
+        assert card["model"][name] == getattr(config, name), name
+    assert card["model"]["parameters"] == served_translator.model.count_params()
+    assert card["precision"] == "float32"
+    assert card["tokenizer"] == {
+        "kind": "bpe",
+        "vocabulary_size": 300,
+        "sha256": hashlib.sha256(tokenizer.serialized_model).hexdigest(),
+    }
+
+
+def test_the_json_says_how_it_searches_and_what_is_served(card):
+    assert card["search"] == {
+        "beam_size": 3,
+        "length_penalty": 0.7,
+        "length_normalization": "gnmt",
+        "max_source_tokens": 40,
+        "max_target_tokens": None,
+        "min_target_tokens": 1,
+        "batch_tokens": 2048,
+        "max_scored_target_tokens": 89,  # 40 tokens, the end for once not counted, and 50 more
+    }
+    assert set(card["signatures"]) == {"serving_default", "greedy", "n_best", "score", "attention"}
+    assert card["signatures"]["n_best"] == {
+        "inputs": {"text": {"dtype": "string", "axes": "batch"}},
+        "outputs": {
+            "translations": {"dtype": "string", "axes": "batch, n"},
+            "scores": {"dtype": "float32", "axes": "batch, n"},
+        },
+    }
+    assert set(card["signatures"]["attention"]["inputs"]) == {"source", "target"}
+
+
+def test_the_json_says_where_it_comes_from(card):
+    assert (card["name"], card["version"]) == ("non-sense", 1)
+    assert card["description"] == "Nonsense to nonsense"
+    assert card["training"] == {"num_pairs": 12_345}
+    assert card["versions"]["keras"] == keras.__version__
+    assert set(card["versions"]) > {"python", "tensorflow", "tensorflow-text"}
+    assert card["exported"].endswith("+00:00")
+
+
+def test_the_readme_says_it_to_people(exported):
+    readme = (Path(exported) / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith("# non-sense, version 1\n\nNonsense to nonsense\n")
+    assert '"$PWD/saved_models/non-sense:/models/non-sense" tensorflow/serving' in readme
+    assert "/v1/models/non-sense:predict" in readme
+    assert (
+        "| `n_best` | `text` string (batch) | `translations` string (batch, n), `scores` float32"
+        " (batch, n) |"
+    ) in readme
+    assert "- training: 12,345 sentence pairs\n" in readme
+    assert "- BLEU: not measured" in readme
+    assert "sub-words: 300, bpe" in readme
+
+
+def test_figures_are_quoted_with_what_they_rest_on():
+    evaluation = {"bleu": 39.8765, "bleu_signature": "nrefs:1|case:mixed", "num_sentences": 1000}
+    assert _bleu(evaluation) == "39.88 on 1,000 sentences (`nrefs:1|case:mixed`)"
+    assert _pairs({"steps": 3}) == "the number of sentence pairs is not recorded"
