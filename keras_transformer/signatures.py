@@ -2,7 +2,7 @@
 
 All of them split a batch as the live translator does: rows of similar length together, so many at
 a time as have `batch_tokens` tokens, padding included. So a batch of any size is answered in
-bounded memory, and in the shapes, and with that the roundings, of the live translator.
+bounded memory.
 
 Text that is no UTF-8 is read with U+FFFD in the place of what is wrong, as Python's
 `bytes.decode(errors="replace")` does.
@@ -21,6 +21,10 @@ NO_RESULT = IMPOSSIBLE
 
 # The most numbers of one answer with attention weights: 256 MiB of them.
 MOST_WEIGHTS = 2**26
+
+# Lengths are filled up to a multiple of this. TensorFlow makes and keeps kernels for each shape
+# that it meets: with fewer shapes a server is warm sooner, and stops growing sooner.
+LENGTH_STEP = 8
 
 
 def served_functions(translator: Translator) -> dict:
@@ -97,8 +101,8 @@ def _scores(translator):
         def results_of(rows):
             return score(
                 translator.model,
-                _rows_of(source_ids, rows),
-                _rows_of(target_ids, rows),
+                _rows_of(source_ids, rows, translator.max_source_tokens),
+                _rows_of(target_ids, rows, most_target_tokens(translator)),
                 start_id=tokenizer.start_id,
             )
 
@@ -136,15 +140,14 @@ def _attends(translator):
         )
 
         def weights_of(rows):
-            source_rows, target_rows = _rows_of(source_ids, rows), _rows_of(target_ids, rows)
+            source_rows = _rows_of(source_ids, rows, translator.max_source_tokens)
+            target_rows = _rows_of(target_ids, rows, most_target_tokens(translator))
             start = tf.fill([tf.size(rows), 1], tokenizer.start_id)
             begun = tf.concat([start, target_rows], axis=1)[:, :-1]
             weights = cross_attention_weights(model, source_rows, begun)
             weights = tf.cast(weights, "float32") * _is_token(target_rows)[:, None, :, None]
-            more = [
-                target_length - tf.shape(target_rows)[1],
-                source_length - tf.shape(source_rows)[1],
-            ]
+            weights = weights[:, :, :target_length, :source_length]
+            more = [target_length - tf.shape(weights)[2], source_length - tf.shape(weights)[3]]
             return (tf.pad(weights, [[0, 0], [0, 0], [0, more[0]], [0, more[1]]]),)
 
         with tf.control_dependencies([few_enough]):
@@ -183,9 +186,8 @@ def _results(translator, text, beam_size, num_results):
     source_ids = source_ids_in_graph(translator, tf.boolean_mask(text, ~is_blank))
 
     def results_of(rows):
-        found = translator.search(
-            _rows_of(source_ids, rows), beam_size, translator.length_penalty, num_results
-        )
+        source_rows = _rows_of(source_ids, rows, translator.max_source_tokens)
+        found = translator.search(source_rows, beam_size, translator.length_penalty, num_results)
         token_ids = found.token_ids[:, :num_results]
         scores = found.scores[:, :num_results]
         token_ids = tf.reshape(token_ids, [-1, tf.shape(token_ids)[2]])
@@ -281,11 +283,17 @@ def _valid(text):
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
 
-def _rows_of(token_ids, rows):
-    """Some rows of ragged ids, padded to the longest of them: Integer (rows, length)."""
+def _rows_of(token_ids, rows, most_tokens: int):
+    """Some rows of ragged ids, padded: Integer (rows, length).
+
+    The length is a multiple of `LENGTH_STEP`, or `most_tokens`, which no row is longer than.
+    """
     import tensorflow as tf
 
-    return tf.gather(token_ids, rows).to_tensor(0)
+    matrix = tf.gather(token_ids, rows).to_tensor(0)
+    length = tf.shape(matrix)[1]
+    with_more = tf.minimum(-(-length // LENGTH_STEP) * LENGTH_STEP, most_tokens)
+    return tf.pad(matrix, [[0, 0], [0, with_more - length]])
 
 
 def _longer_of(source_ids, target_ids):

@@ -241,11 +241,10 @@ def export(translator, directory: str) -> str:
     """Exports the next version and says where."""
     from keras_transformer.export import export_saved_model
 
-    with quiet_stderr():  # at its first use SentencePiece says that it does not normalise
-        translator.tokenizer.tokenize([""])
     texts = [source for source, _ in SHOWN_SENTENCES]
     about = {"description": "French to English, on sentences of a phrase grammar"}
-    version = export_saved_model(translator, directory, verify_texts=texts, about=about)
+    with quiet_stderr():  # SentencePiece and TensorFlow's older loader tell about themselves
+        version = export_saved_model(translator, directory, verify_texts=texts, about=about)
     print(f"exported: {version}")
     return version
 

@@ -101,14 +101,9 @@ def _texts(path: str | None) -> list[str]:
         from training.phrase_grammar import make_pairs
 
         return [pair.source for pair in make_pairs(NUM_SENTENCES).train]
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: must be UTF-8. Received: {error.reason}. Convert it.") from error
-    lines = [line for line in lines if line.strip()]
-    if not lines:
-        raise InputError(f"{path}: must hold a line of text. Received: none. Choose another.")
-    return lines
+    from keras_transformer.data.lines import iterate_lines
+
+    return [line for line in iterate_lines(path) if line.strip()]
 
 
 def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:

@@ -329,6 +329,7 @@ def test_a_trained_run_is_exported_and_says_where_and_what_it_is(
     version = tmp_path / "saved" / "1"
     num_texts = len(training.export.HARD_TEXTS) + 20
     assert capfd.readouterr().out == (
+        "writing the export and comparing it with the run: a minute or two\n"
         f"verified: {num_texts} texts, the same answers as before the export\nexported: {version}\n"
     )
     assert (version / "saved_model.pb").exists()
