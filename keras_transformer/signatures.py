@@ -198,7 +198,7 @@ def _results(translator, text, beam_size, num_results):
 
     translations, scores = _in_groups(
         results_of,
-        tf.cast(source_ids.row_lengths(), "int32"),
+        _filled_up(source_ids.row_lengths()),
         translator.batch_tokens,
         _nothing("string", 0, num_results),
         _nothing("float32", 0, num_results),
@@ -292,15 +292,21 @@ def _rows_of(token_ids, rows, most_tokens: int):
 
     matrix = tf.gather(token_ids, rows).to_tensor(0)
     length = tf.shape(matrix)[1]
-    with_more = tf.minimum(-(-length // LENGTH_STEP) * LENGTH_STEP, most_tokens)
+    with_more = tf.minimum(_filled_up(length), most_tokens)
     return tf.pad(matrix, [[0, 0], [0, with_more - length]])
 
 
 def _longer_of(source_ids, target_ids):
     import tensorflow as tf
 
-    longer = tf.maximum(source_ids.row_lengths(), target_ids.row_lengths())
-    return tf.cast(longer, "int32")
+    return _filled_up(tf.maximum(source_ids.row_lengths(), target_ids.row_lengths()))
+
+
+def _filled_up(lengths):
+    """The multiples of `LENGTH_STEP` from these lengths on: Int32."""
+    import tensorflow as tf
+
+    return tf.cast(-(-lengths // LENGTH_STEP) * LENGTH_STEP, "int32")
 
 
 def _is_token(token_ids):
