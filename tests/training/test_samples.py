@@ -57,7 +57,8 @@ def events_of(path):
     import tensorflow as tf
 
     found = {}
-    for file in sorted(path.iterdir()):
+    # Their names end in a number without leading zeros, so that the tenth would come first.
+    for file in sorted(path.iterdir(), key=lambda file: file.stat().st_mtime_ns):
         for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
             event = tf.compat.v1.Event.FromString(record)
             for value in event.summary.value:
