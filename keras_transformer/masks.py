@@ -1,7 +1,8 @@
 """Which positions may be attended to (section 3.2.3).
 
 Masks are Boolean and True means "may be attended to", everywhere. An attention mask has the shape
-(batch, query_length, key_length) or one that broadcasts to it.
+(batch, query_length, key_length) or one that broadcasts to it. Decoding alone uses another form,
+which `to_add` makes.
 """
 
 from keras import backend, ops
@@ -54,7 +55,7 @@ def hide(scores, attention_mask):
 def to_add(attention_mask):
     """A mask in the form that is added to scores: made once, it serves many layers.
 
-    On TensorFlow the sum becomes a part of the product that yields the scores.
+    On TensorFlow with oneDNN, in float32, the sum becomes a part of the product before it.
 
     Args:
         attention_mask: Boolean.

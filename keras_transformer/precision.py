@@ -150,16 +150,7 @@ class Int8Product:
     With x_i the row i of x and w_j the column j of W, a_i = max |x_i| / 127, c_j = max |w_j| / 127:
         x_i . w_j is about a_i c_j (round(x_i / a_i) . round(w_j / c_j)).
 
-    Args:
-        kernel: Float (inputs, outputs).
-        bias: Float (outputs,), or None.
-        activation: A function, or None.
-
-    Call arguments:
-        x: Float (..., inputs).
-
-    Returns:
-        Float32 (..., outputs).
+    Arguments as for `Product`; it returns Float32.
     """
 
     def __init__(self, kernel, bias=None, activation=None):
