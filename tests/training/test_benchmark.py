@@ -41,14 +41,15 @@ def test_heads_of_another_width_count_with_it():
 
 
 def test_training_is_measured_in_one_line_of_json(capfd):
-    small = ["--batch=2", "--source-length=3", "--target-length=4", "--vocabulary-size=50"]
-    assert run_command(main, ["train", *small, "--steps=2", "--repeats=3", "--profile"]) == 0
+    # Large enough for every part to take longer than what the profiler leaves out.
+    sizes = ["--batch=16", "--source-length=30", "--target-length=40", "--vocabulary-size=50"]
+    assert run_command(main, ["train", *sizes, "--steps=2", "--repeats=3", "--profile"]) == 0
     [line] = capfd.readouterr().out.splitlines()
     measured = json.loads(line)
     assert measured["task"] == "train"
-    assert (measured["batch"], measured["source_length"], measured["target_length"]) == (2, 3, 4)
+    assert (measured["batch"], measured["source_length"], measured["target_length"]) == (16, 30, 40)
     assert measured["step_ms_min"] <= measured["step_ms"] <= measured["step_ms_max"]
-    expected = 2 * (3 + 4) / (measured["step_ms"] / 1000)
+    expected = 16 * (30 + 40) / (measured["step_ms"] / 1000)
     assert measured["tokens_per_second"] == pytest.approx(expected, rel=0.02)
     assert 0 < measured["share_of_peak"] < 1
     assert measured["first_step_seconds"] > 0
