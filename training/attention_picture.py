@@ -11,13 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from keras_transformer.translator import AttentionWeights
-from training.run_folder import replacing
+from training.picture_style import INK, save_picture
 
-INK = "#333333"
 COLOURS = "Blues"
 SPACE = "\u2581"  # how SentencePiece spells a space
 CELL_INCHES = 0.5
-DOTS_PER_INCH = 120
 CAPTION_WIDTH = 120
 CHARACTERS_PER_INCH = 11  # of the caption
 
@@ -37,9 +35,7 @@ def save_attention_picture(
         source_name: What the horizontal axis is called.
         target_name: What the vertical axis is called.
     """
-    figure = attention_figure(attention, source_name, target_name)
-    with replacing(Path(path)) as temporary:
-        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+    save_picture(attention_figure(attention, source_name, target_name), path)
 
 
 def attention_pixels(attention: AttentionWeights, dots_per_inch: int) -> np.ndarray:

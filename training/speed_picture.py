@@ -1,22 +1,17 @@
 """The time that a token takes, by length: `python -m training.benchmark curve --help`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from training.command import CommandParser, InputError, UsageError, parse
-from training.run_folder import replacing
+from training.picture_style import INK, LINE_COLOURS, MARKERS, clear_axes, save_picture
 from training.speed_lines import US, Speeds, Work, read_speeds
 
-INK = "#333333"
-# Told apart by people who do not see all colours, too (Okabe and Ito). Ours are the strong ones.
-OUR_COLOURS = ("#0072b2", "#d55e00", "#009e73")
-PEERS_COLOURS = ("#000000", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
-MARKERS = "osD^vPX*"
-DOTS_PER_INCH = 120
+# Ours are the strong ones.
+OUR_COLOURS, PEERS_COLOURS = LINE_COLOURS[:3], LINE_COLOURS[3:]
 INCHES = (8.6, 4.4)
 
 
@@ -40,8 +35,7 @@ def draw_curve(arguments: Sequence[str]) -> None:
     figure = speed_figure(
         read_speeds(options.files), options.preset, options.batch, options.beam_size
     )
-    with replacing(Path(options.output)) as temporary:
-        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+    save_picture(figure, options.output)
 
 
 def speed_figure(speeds: Speeds, preset: str, batch: int, beam_sizes: Sequence[int]) -> Figure:
@@ -107,8 +101,7 @@ def _draw_panel(panel: Axes, speeds: Speeds, styles, preset, batch, beam_size) -
     panel.yaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.tick_params(labelleft=True)
-    panel.grid(axis="y", color="#dddddd")
-    panel.spines[["top", "right"]].set_visible(False)
+    clear_axes(panel)
 
 
 def _points(works: dict[Work, float], preset, batch, beam_size) -> dict:

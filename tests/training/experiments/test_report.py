@@ -1,0 +1,58 @@
+"""What experiments leave, and how they are asked for."""
+
+import json
+
+import pytest
+
+from training.command import run_command
+from training.experiments.__main__ import EXPERIMENTS, main
+from training.experiments.report import circumstances, markdown_table, write_report
+from training.picture_style import new_figure
+
+
+def test_a_table_has_a_line_for_each_row():
+    table = markdown_table(["layer", "ms"], [["attention", 3], ["GRU", 4.5]])
+    assert table.splitlines() == [
+        "| layer | ms |",
+        "| --- | ---: |",
+        "| attention | 3 |",
+        "| GRU | 4.5 |",
+    ]
+
+
+def test_table_numbers_and_picture_are_written(tmp_path, capsys):
+    figure = new_figure(4, 3, "A line.")
+    figure.subplots().plot([1, 2], [3, 4])
+    write_report(
+        tmp_path / "new",
+        "speed",
+        caption="Seconds of a step.",
+        columns=["n", "seconds"],
+        rows=[[16, 0.5]],
+        measured={"seconds": {"16": [0.4, 0.5, 0.6]}},
+        figure=figure,
+    )
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {
+        "speed.md",
+        "speed.json",
+        "speed.png",
+    }
+    assert capsys.readouterr().out == "| n | seconds |\n| --- | ---: |\n| 16 | 0.5 |\n"
+    table = (tmp_path / "new" / "speed.md").read_text()
+    assert table.startswith("Seconds of a step.\n\n| n | seconds |")
+    numbers = json.loads((tmp_path / "new" / "speed.json").read_text())
+    assert numbers == {"seconds": {"16": [0.4, 0.5, 0.6]}, **circumstances()}
+    assert (tmp_path / "new" / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_help_names_every_experiment(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[3] for line in lines] == list(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["tabel3"], ["--output", "x"]])
+def test_an_experiment_must_be_named(arguments, capfd):
+    assert run_command(main, arguments) == 2
+    assert "must name an experiment" in capfd.readouterr().err

@@ -1,0 +1,31 @@
+"""Measures what the paper claims: `python -m training.experiments --help`."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from training.command import UsageError, run_command
+
+# What can be asked for: the module of this package that does it, and what it shows.
+EXPERIMENTS = {}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command: the first argument names the experiment."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--help"]:
+        for name, (_, description) in EXPERIMENTS.items():
+            print(f"python -m training.experiments {name} --help    {description}")
+        raise SystemExit(0)
+    if not arguments or arguments[0] not in EXPERIMENTS:
+        raise UsageError(
+            f"The first argument must name an experiment: {', '.join(EXPERIMENTS)}. Received:"
+            f" {arguments[0] if arguments else 'nothing'}. See python -m training.experiments"
+            " --help."
+        )
+    module, _ = EXPERIMENTS[arguments[0]]
+    importlib.import_module(f"training.experiments.{module}").run(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
