@@ -8,10 +8,12 @@ from training.command import UsageError, run_command
 # What can be asked for, and what it does.
 TASKS = {
     "train": "how fast a model is trained on random tokens",
+    "data": "whether training waits for its text",
     "decode": "how fast an export translates",
     "serve": "how many requests a server answers",
     "compare": "a table of decoding speeds beside those of others",
     "curve": "a picture of the time that a token takes, by length",
+    "memory": "a picture of the memory that a search takes, by length",
 }
 
 
@@ -24,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(0)
     if arguments[:1] == ["train"]:
         from training.training_speed import measure_training as command
+    elif arguments[:1] == ["data"]:
+        from training.data_speed import measure_data as command
     elif arguments[:1] == ["decode"]:
         from training.decoding_speed import measure_decoding as command
     elif arguments[:1] == ["serve"]:
@@ -32,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from training.speed_table import print_table as command
     elif arguments[:1] == ["curve"]:
         from training.speed_picture import draw_curve as command
+    elif arguments[:1] == ["memory"]:
+        from training.memory_picture import draw_memory as command
     else:
         raise UsageError(
             f"The first argument must say what to measure: {', '.join(TASKS)}. Received:"

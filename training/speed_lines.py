@@ -54,14 +54,41 @@ def read_speeds(paths: Sequence[str]) -> Speeds:
             for program, work, tokens_per_second in _decoding(line, f"{path}:{number}"):
                 measured.setdefault(program, {}).setdefault(work, []).append(tokens_per_second)
     if not measured:
-        raise InputError(
-            f"{', '.join(paths)}: must hold lines of decoding speed. Received: none. Give what"
-            " `python -m training.benchmark decode` printed."
-        )
+        raise _nothing_of_decoding(paths)
+    return _medians(measured)
+
+
+def read_memory(paths: Sequence[str]) -> Speeds:
+    """MiB that decoding took at most beyond the loaded model, by program and work; ours alone.
+
+    Raises:
+        InputError: As `read_speeds`.
+    """
+    measured = {}
+    for path in paths:
+        for number, line in enumerate(_lines(path), start=1):
+            for program, work, _ in _decoding(line, f"{path}:{number}"):
+                record = json.loads(line)
+                if program.name == US and "peak_memory_mib" in record:
+                    taken = record["peak_memory_mib"] - record["memory_mib"]
+                    measured.setdefault(program, {}).setdefault(work, []).append(taken)
+    if not measured:
+        raise _nothing_of_decoding(paths)
+    return _medians(measured)
+
+
+def _medians(measured: dict) -> Speeds:
     return {
-        program: {work: statistics.median(speeds) for work, speeds in works.items()}
+        program: {work: statistics.median(numbers) for work, numbers in works.items()}
         for program, works in measured.items()
     }
+
+
+def _nothing_of_decoding(paths: Sequence[str]) -> InputError:
+    return InputError(
+        f"{', '.join(paths)}: must hold lines of decoding speed. Received: none. Give what"
+        " `python -m training.benchmark decode` printed."
+    )
 
 
 def _lines(path: str) -> list[str]:

@@ -7,7 +7,8 @@ from matplotlib.image import imread
 
 from training.benchmark import main
 from training.command import run_command
-from training.speed_lines import US, Program, Work, read_speeds
+from training.memory_picture import cache_mib, memory_figure
+from training.speed_lines import US, Program, Work, read_memory, read_speeds
 from training.speed_picture import speed_figure
 from training.speed_table import comparison
 
@@ -119,3 +120,35 @@ def test_what_cannot_be_drawn_is_said(write, tmp_path, capfd):
     assert "base, batch 32, beam size 1. Received: nothing of it." in capfd.readouterr().err
     assert run_command(main, ["compare", str(tmp_path / "missing")]) == 1
     assert "missing: No such file" in capfd.readouterr().err
+
+
+def test_memory_is_what_a_search_took_beyond_the_loaded_model(write):
+    loaded_and_most = {"memory_mib": 1000, "peak_memory_mib": 1300}
+    ours = write("ours", our_line(1, **loaded_and_most), our_line(2))
+    memory = read_memory([ours, write("peers", peers_line(2))])
+    assert memory == {Program(US, "int8"): {Work("base", 32, 4, 25, 1, 100): 300}}
+
+
+def test_the_caches_hold_a_key_and_a_value_of_each_token_in_each_layer():
+    floats = 2 * 512 * 6  # keys and values of the base model's six layers
+    assert cache_mib("base", rows=128, length=200) == 128 * 200 * floats * 4 / 2**20
+
+
+def test_the_picture_of_memory_has_the_caches_beside_what_was_taken(write, tmp_path, capfd):
+    def line(length, beam_size, most):
+        return our_line(1, length=length, beam_size=beam_size, memory_mib=7, peak_memory_mib=most)
+
+    ours = write("ours", line(200, 1, 47), line(100, 1, 27), line(100, 4, 107))
+    [axes] = memory_figure(read_memory([ours]), "base", 32).axes
+    drawn = {text.get_label(): text.get_xydata().tolist() for text in axes.lines}
+    assert drawn["greedy, int8"] == [[100, 20], [200, 40]]
+    assert drawn["4 beams, int8"] == [[100, 100]]
+    caches = [line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == "--"]
+    assert caches == [
+        [[length, cache_mib("base", rows, length)] for length in (100, 200)] for rows in (32, 128)
+    ]
+    picture = str(tmp_path / "memory.png")
+    assert run_command(main, ["memory", ours, "--output", picture]) == 0
+    assert 800 <= imread(picture).shape[1] <= 1200
+    assert run_command(main, ["memory", ours, "--output", picture, "--batch", "1"]) == 1
+    assert "base, batch 1. Received: nothing of it." in capfd.readouterr().err

@@ -1,0 +1,98 @@
+"""The memory that a search takes, by length: `python -m training.benchmark memory --help`."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from keras_transformer.config import TransformerConfig
+from training.command import CommandParser, InputError, UsageError, parse
+from training.picture_style import INK, clear_axes, line_style, new_figure, save_picture
+from training.speed_lines import Speeds, read_memory
+
+INCHES = (8.6, 4.2)
+CAPTION = (
+    "Memory beyond the loaded model, {batch} sentences at once, {preset} model. Drawn through: what"
+    " the process took at most. Dashed: what the keys and values of the tokens so far fill. The"
+    " lines rise together: memory grows with the tokens held, and with nothing else."
+)
+
+
+def draw_memory(arguments: Sequence[str]) -> None:
+    """Writes a PNG."""
+    parser = CommandParser(
+        "benchmark memory",
+        "Draws the memory that a search takes beyond the loaded model, by the length of the"
+        " translations, beside what the keys and values of that many tokens fill.",
+    )
+    parser.add_positional("files", "JSON lines of `benchmark decode`.", nargs="+")
+    parser.add_option("output", str | None, None, "The PNG; it is replaced if it is there.")
+    parser.add_option("preset", str, "base", "The model's size: tiny, base or big.")
+    parser.add_option("batch", int, 32, "Sentences at once.")
+    options = parse(parser, arguments)
+    if options.output is None:
+        raise UsageError(
+            "--output must name the picture. Received: none. Give for example --output memory.png."
+        )
+    figure = memory_figure(read_memory(options.files), options.preset, options.batch)
+    save_picture(figure, options.output)
+
+
+def memory_figure(memory: Speeds, preset: str, batch: int) -> Figure:
+    """A line for each precision and beam size, and one for the caches of each beam size.
+
+    Args:
+        memory: MiB, from `read_memory`.
+        preset: The size of the model.
+        batch: Sentences at once.
+
+    Raises:
+        InputError: If nothing of it was measured.
+    """
+    lines = {}
+    for program, works in memory.items():
+        for work in sorted(works):
+            if (work.preset, work.batch) == (preset, batch):
+                line = lines.setdefault((work.beam_size, program.dtype), [])
+                line.append((work.length, works[work]))
+    if not lines:
+        raise InputError(
+            f"The files must hold what is drawn: {preset}, batch {batch}. Received: nothing of it."
+            " Choose --preset or --batch, or add files."
+        )
+    figure = new_figure(*INCHES, CAPTION.format(batch=batch, preset=preset))
+    axes = figure.subplots()
+    for number, ((beam_size, dtype), points) in enumerate(sorted(lines.items())):
+        search = "greedy" if beam_size == 1 else f"{beam_size} beams"
+        axes.plot(*zip(*points, strict=True), label=f"{search}, {dtype}", **line_style(number))
+    lengths = sorted({length for points in lines.values() for length, _ in points})
+    for beam_size in sorted({beam_size for beam_size, _ in lines}):
+        cache = [cache_mib(preset, batch * beam_size, length) for length in lengths]
+        search = "greedy" if beam_size == 1 else f"{beam_size} beams"
+        axes.plot(lengths, cache, "--", color=INK, linewidth=1)
+        axes.annotate(
+            f"keys and values, {search}",
+            (lengths[-1], cache[-1]),
+            xytext=(0, -4),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=9,
+            color=INK,
+        )
+    axes.set_xlabel("target tokens of each sentence")
+    axes.set_ylabel("MiB beyond the loaded model")
+    axes.set_xticks(lengths)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    clear_axes(axes)
+    axes.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def cache_mib(preset: str, rows: int, length: int) -> float:
+    """What the decoder's self-attention keeps of `rows` sequences of `length` tokens, in MiB.
+
+    A key and a value for each token in each layer, model_dim floats of 4 bytes each.
+    """
+    config = getattr(TransformerConfig, preset)(vocabulary_size=5)
+    return rows * length * config.num_layers * 2 * config.model_dim * 4 / 2**20
