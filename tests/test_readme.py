@@ -231,7 +231,7 @@ def test_every_dependency_has_a_line():
     metadata = configparser.ConfigParser()
     metadata.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = metadata["options.extras_require"]
-    used = [extras[name] for name in ("training", "serve", "grpc", "dev")]
+    used = [extras[name] for name in ("training", "tuner", "notebook", "serve", "grpc", "dev")]
     needed = [metadata["options"]["install_requires"], *used]
     lines = [line.strip() for text in needed for line in text.splitlines()]
     packages = {re.match(r"[\w-]+", line)[0] for line in lines if line and line[0] != "#"}

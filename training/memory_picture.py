@@ -9,11 +9,11 @@ from training.command import CommandParser, InputError, UsageError, parse
 from training.picture_style import INK, clear_axes, line_style, new_figure, save_picture
 from training.speed_lines import Speeds, read_memory
 
-INCHES = (8.6, 4.2)
+INCHES = (8.6, 4.6)
 CAPTION = (
-    "Memory beyond the loaded model, {batch} sentences at once, {preset} model. Drawn through: what"
-    " the process took at most. Dashed: what the keys and values of the tokens so far fill. The"
-    " lines rise together: memory grows with the tokens held, and with nothing else."
+    "Memory beyond the loaded model, {batch} sentences at once, {preset} model. Lines: what the"
+    " process took at most. Broken lines: what the keys and values of the tokens fill. Memory rises"
+    " with the tokens held. What int8 takes besides does not depend on them."
 )
 
 
@@ -62,31 +62,25 @@ def memory_figure(memory: Speeds, preset: str, batch: int) -> Figure:
     figure = new_figure(*INCHES, CAPTION.format(batch=batch, preset=preset))
     axes = figure.subplots()
     for number, ((beam_size, dtype), points) in enumerate(sorted(lines.items())):
-        search = "greedy" if beam_size == 1 else f"{beam_size} beams"
-        axes.plot(*zip(*points, strict=True), label=f"{search}, {dtype}", **line_style(number))
+        label = f"{_search(beam_size)}, {dtype}"
+        axes.plot(*zip(*points, strict=True), label=label, **line_style(number))
     lengths = sorted({length for points in lines.values() for length, _ in points})
-    for beam_size in sorted({beam_size for beam_size, _ in lines}):
+    for number, beam_size in enumerate(sorted({beam_size for beam_size, _ in lines})):
         cache = [cache_mib(preset, batch * beam_size, length) for length in lengths]
-        search = "greedy" if beam_size == 1 else f"{beam_size} beams"
-        axes.plot(lengths, cache, "--", color=INK, linewidth=1)
-        axes.annotate(
-            f"keys and values, {search}",
-            (lengths[-1], cache[-1]),
-            xytext=(0, -4),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=9,
-            color=INK,
-        )
+        label = f"keys and values, {_search(beam_size)}"
+        axes.plot(lengths, cache, ("--", ":")[number % 2], color=INK, linewidth=1.5, label=label)
     axes.set_xlabel("target tokens of each sentence")
     axes.set_ylabel("MiB beyond the loaded model")
     axes.set_xticks(lengths)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     clear_axes(axes)
-    axes.legend(frameon=False, loc="upper left")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def _search(beam_size: int) -> str:
+    return "greedy" if beam_size == 1 else f"{beam_size} beams"
 
 
 def cache_mib(preset: str, rows: int, length: int) -> float:
