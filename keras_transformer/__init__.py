@@ -32,6 +32,7 @@ from keras_transformer.model import (
     build_transformer,
     cross_attention_weights,
     decoding_steps,
+    has_cross_attention,
 )
 from keras_transformer.optimizers import Adam, paper_adam
 from keras_transformer.schedules import InverseSquareRootSchedule
@@ -77,6 +78,7 @@ __all__ = [
     "decoding_steps",
     "export_saved_model",
     "greedy_search",
+    "has_cross_attention",
     "padding_mask",
     "pair_batches",
     "paper_adam",

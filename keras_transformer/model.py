@@ -211,18 +211,40 @@ def _(model):
     return encode, initial_state, step
 
 
-def cross_attention_weights(model: Transformer, source_ids, target_ids):
-    """What each target position takes from each source position in the last decoder block.
+@functools.singledispatch
+def cross_attention_weights(model, source_ids, target_ids):
+    """What each target position takes from each source position, where the decoder last looks.
+
+    In the Transformer that is its last decoder block. An architecture that attends to the source
+    enters with `@cross_attention_weights.register(ItsModelClass)`.
 
     Args:
-        model: The model.
+        model: A model of a registered class.
         source_ids: Integer (batch, source_length).
         target_ids: Integer (batch, target_length), beginning with the start id: row t of the
             answer belongs to the prediction of token t + 1 of `target_ids`.
 
     Returns:
         Float (batch, heads, target_length, source_length); each row sums to 1.
+
+    Raises:
+        TypeError: If the model's class is not registered.
     """
+    raise TypeError(
+        "cross_attention_weights needs a model of a registered class. Received: model of class"
+        f" {type(model).__name__}. Ask has_cross_attention first: not every model attends to its"
+        " source."
+    )
+
+
+def has_cross_attention(model) -> bool:
+    """Whether `cross_attention_weights` knows the model's class."""
+    nothing = cross_attention_weights.dispatch(object)
+    return cross_attention_weights.dispatch(type(model)) is not nothing
+
+
+@cross_attention_weights.register(Transformer)
+def _(model, source_ids, target_ids):
     memory = _encoder_output(model, source_ids)
     source_mask, target_mask = padding_mask(source_ids), padding_mask(target_ids)
     x = model.embedding(target_ids, training=False)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from keras_transformer.config import EXTRA_TARGET_TOKENS
 from keras_transformer.decoding.hypotheses import IMPOSSIBLE
 from keras_transformer.decoding.scoring import score
-from keras_transformer.model import Transformer, cross_attention_weights
+from keras_transformer.model import cross_attention_weights
 from keras_transformer.translator import Translator
 
 # The score of a result that a search did not find. JSON has no infinity.
@@ -39,8 +39,8 @@ def served_functions(translator: Translator) -> dict:
             (batch,).
         attention: from source and target to source_tokens String (batch, source_length),
             target_tokens String (batch, target_length), padded with "", and weights Float (batch,
-            heads, target_length, source_length), which are 0 at padding. Only for the model of
-            `build_transformer`: others have no such weights, and no such signature.
+            heads, target_length, source_length), which are 0 at padding. Only for a model that
+            attends to the source: others have no such weights, and no such signature.
 
     A text to translate is cut at `max_source_tokens`. The other two refuse what is longer, and
     targets longer than a translation may get, with InvalidArgument; an answer for the rest of the
@@ -62,7 +62,7 @@ def served_functions(translator: Translator) -> dict:
         "n_best": takes(_finds_n_best(translator), "text"),
         "score": takes(_scores(translator), "source", "target"),
     }
-    if isinstance(translator.model, Transformer):
+    if translator.has_attention:
         functions["attention"] = takes(_attends(translator), "source", "target")
     return functions
 
@@ -122,7 +122,8 @@ def _attends(translator):
     import tensorflow as tf
 
     tokenizer, model = translator.tokenizer, translator.model
-    num_heads = model.decoder_blocks[-1].cross_attention.num_heads
+    one_token = tf.constant([[tokenizer.end_id]])
+    num_heads = cross_attention_weights(model, one_token, one_token).shape[1]
     pieces = ["", *tokenizer.pieces(range(1, tokenizer.vocabulary_size))]  # "" for padding
 
     def serve(source, target):

@@ -23,7 +23,11 @@ from keras_transformer.decoding.sampling import noise_of, sample
 from keras_transformer.decoding.scoring import score
 from keras_transformer.errors import InputError
 from keras_transformer.masks import padding_mask
-from keras_transformer.model import cross_attention_weights, decoding_steps
+from keras_transformer.model import (
+    cross_attention_weights,
+    decoding_steps,
+    has_cross_attention,
+)
 from keras_transformer.precision import inference_model
 from keras_transformer.tokenizer import SubwordTokenizer
 
@@ -402,6 +406,11 @@ class Translator:
                 results[row] = best
         return results
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether the model attends to its source, so that `attention` can be asked."""
+        return has_cross_attention(self.model)
+
     def attention(self, source: str, target: str) -> AttentionWeights:
         """Which parts of a source the model looks at while it writes a target.
 
@@ -410,9 +419,15 @@ class Translator:
             target: A translation of it, the model's own or another.
 
         Raises:
-            InputError: If the source has more than `max_source_tokens` tokens.
+            InputError: If the source has more than `max_source_tokens` tokens, or the model does
+                not attend to it.
         """
         source, target = _checked([source, target])
+        if not self.has_attention:
+            raise InputError(
+                "Attention can only be asked of a model that attends to its source. Received: a"
+                f" model of class {type(self.model).__name__}. Ask another model."
+            )
         source_ids = self._whole_source(source)
         target_ids = [*self.tokenizer.encode(target), self.tokenizer.end_id]
         weights = cross_attention_weights(
@@ -590,7 +605,13 @@ def read_model(path: Path) -> keras.Model:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds for files that are cut or foreign
+        what_to_do = "Check the path, or finish the training."
+        if "Could not locate class" in str(error):
+            what_to_do = (
+                "Import what registers the class first: `import training.baselines` for a run of"
+                " this project that is no Transformer."
+            )
         raise InputError(
             f"{path}: must be the model of a finished run. Received:"
-            f" {' '.join(str(error).split())[:200]}. Check the path, or finish the training."
+            f" {' '.join(str(error).split())[:200]}. {what_to_do}"
         ) from error

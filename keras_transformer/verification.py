@@ -9,7 +9,6 @@ import numpy as np
 
 from keras_transformer.decoding.hypotheses import length_penalty_of
 from keras_transformer.errors import InputError
-from keras_transformer.model import Transformer
 from keras_transformer.signatures import NO_RESULT, most_target_tokens
 from keras_transformer.translator import Translator
 
@@ -87,7 +86,7 @@ class _LiveAnswers:
         best = [results[0][0] for results in self.results["serving_default"]]
         self.pairs = [pair for pair in zip(texts, best, strict=True) if self._may_be_scored(*pair)]
         self.signatures = [*self.searches, "score"]
-        if isinstance(translator.model, Transformer):
+        if translator.has_attention:
             self.signatures.append("attention")
 
     def _may_be_scored(self, source, target):

@@ -4,9 +4,9 @@ import keras
 
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.metrics import Perplexity, TokenAccuracy
-from keras_transformer.model import build_transformer
 from keras_transformer.optimizers import Adam
 from keras_transformer.schedules import InverseSquareRootSchedule
+from training.architectures import build_model
 from training.settings import TrainingSettings
 
 
@@ -20,7 +20,7 @@ def compiled_model(
         vocabulary_size: Sub-words of the tokenizer, which may have fewer than the settings allow.
         jit_compile: Whether XLA compiles the update.
     """
-    model = build_transformer(settings.model_config(vocabulary_size))
+    model = build_model(settings, vocabulary_size)
     steps = settings.accumulation_steps
     peak = settings.peak_learning_rate or (settings.model_dim * settings.warmup_steps) ** -0.5
     model.compile(

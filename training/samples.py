@@ -23,7 +23,8 @@ class SampleTranslations(keras.callbacks.Callback):
 
     The sentences are the first that are short enough for a picture, or, if all are too long, the
     first. `translations` is a table of their sources, references and translations; `attention`
-    shows the last decoder layer at work on the first of them, short ones only. Steps are epochs
+    shows the last decoder layer at work on the first of them, short ones only, if the model
+    attends to its source. Steps are epochs
     from 0, as those of `keras.callbacks.TensorBoard`.
 
     A fit that is cut off leaves the file open; `close` closes it.
@@ -45,7 +46,7 @@ class SampleTranslations(keras.callbacks.Callback):
         super().__init__()
         self.translator = translator
         self.path = path
-        self.samples = _chosen(sources, references, self._has_picture)
+        self.samples = _chosen(sources, references, self._is_short)
         self._writer = None
         self._draw = None
 
@@ -61,7 +62,7 @@ class SampleTranslations(keras.callbacks.Callback):
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self.path))
         with self._writer.as_default(step=epoch):
-            if sources and self._has_picture(sources[0]):
+            if sources and self._is_short(sources[0]) and self.translator.has_attention:
                 self._write_picture(sources[0], translations[0])
             # Behind the picture: TensorFlow says nothing of what is large and cannot be written,
             # but of what is small it does in flush.
@@ -77,7 +78,7 @@ class SampleTranslations(keras.callbacks.Callback):
             writer, self._writer = self._writer, None
             writer.close()
 
-    def _has_picture(self, source: str) -> bool:
+    def _is_short(self, source: str) -> bool:
         num_tokens = len(self.translator.tokenizer.encode(source)) + 1  # the end
         return num_tokens <= min(PICTURE_TOKENS, self.translator.max_source_tokens)
 

@@ -24,6 +24,34 @@ DATA_SETTINGS = (
     "validation_source",
     "validation_target",
 )
+MODELS = (
+    "transformer",
+    "gru",
+    "lstm",
+    "gru_attention",
+    "lstm_attention",
+    "convolution",
+)
+RECURRENT_MODELS = ("gru", "lstm", "gru_attention", "lstm_attention")
+
+# Which models read a setting, of those that not all of them read.
+READERS = {
+    **dict.fromkeys(
+        (
+            "feed_forward_dim",
+            "num_heads",
+            "head_dim",
+            "value_dim",
+            "activation",
+            "normalize_first",
+        ),
+        ("transformer",),
+    ),
+    **dict.fromkeys(("position_encoding", "max_positions"), ("transformer", "convolution")),
+    "recurrent_dim": RECURRENT_MODELS,
+    "kernel_size": ("convolution",),
+}
+
 CORPUS_KEYS = tuple(field.name for field in dataclasses.fields(Corpus))
 
 
@@ -78,6 +106,11 @@ class TrainingSettings:
     )
     tokenizer_type: Literal["bpe", "unigram"] = _setting("bpe", "How sub-words are found.")
 
+    model: Literal[MODELS] = _setting(
+        "transformer",
+        "What is trained: the Transformer, or a system that it replaced: recurrent without or with"
+        " attention, or convolutional. All read num_layers, model_dim and dropout.",
+    )
     num_layers: int = _setting(6, "N: blocks in the encoder, and in the decoder.", minimum=1)
     model_dim: int = _setting(512, "d_model: width between the blocks.", minimum=1)
     feed_forward_dim: int = _setting(
@@ -98,9 +131,19 @@ class TrainingSettings:
         False, "False normalizes after each residual sum, as the paper does; true before."
     )
     position_encoding: Literal["sinusoidal", "learned"] = _setting(
-        "sinusoidal", "How positions are told apart."
+        "sinusoidal", "How positions are told apart; recurrent models need none."
     )
     max_positions: int = _setting(512, "Longest sequence of learned positions.", minimum=1)
+    recurrent_dim: int | None = _setting(
+        None,
+        "Width of the layers of recurrent models, in the encoder half of it for each direction;"
+        " null is model_dim.",
+        minimum=2,
+        example=256,
+    )
+    kernel_size: int = _setting(
+        3, "Positions that one layer of the convolutional model sees at once; odd.", minimum=1
+    )
     max_source_tokens: int = _setting(
         256, "Longest source that translation reads, in tokens, the end included.", minimum=1
     )
@@ -236,10 +279,47 @@ class TrainingSettings:
                 "tokenizer must not be given with initial_run, which brings its own. Received:"
                 f" tokenizer={self.tokenizer}, initial_run={self.initial_run}. Leave one out."
             )
-        self.model_config(self.vocabulary_size)
+        self._check_model()
+
+    def _check_model(self) -> None:
+        """Refuses what the model cannot be built with, or does not read."""
+        unread = [
+            name
+            for name, readers in READERS.items()
+            if self.model not in readers and getattr(self, name) != FIELDS[name].default
+        ]
+        if unread:
+            values = ", ".join(f"{name}={getattr(self, name)}" for name in unread)
+            raise ValueError(
+                f"Settings that model={self.model} does not read must be left as they are."
+                f" Received: {values}. Leave {'them' if len(unread) > 1 else 'it'} out."
+            )
+        if self.model == "transformer":
+            self.model_config(self.vocabulary_size)
+        if self.model in RECURRENT_MODELS and (self.recurrent_dim or self.model_dim) % 2:
+            raise ValueError(
+                "recurrent_dim, which is model_dim if it is null, must be even: each direction of"
+                f" the encoder has half of it. Received: recurrent_dim={self.recurrent_dim},"
+                f" model_dim={self.model_dim}. Choose an even one."
+            )
+        if self.kernel_size % 2 == 0:
+            raise ValueError(
+                "kernel_size must be odd, as many neighbours on each side. Received:"
+                f" kernel_size={self.kernel_size}. Choose {self.kernel_size + 1}."
+            )
+        if (
+            self.model == "convolution"
+            and self.position_encoding == "sinusoidal"
+            and self.model_dim % 2
+        ):
+            raise ValueError(
+                "model_dim must be even, since sinusoidal positions come in pairs of sine and"
+                f" cosine. Received: model_dim={self.model_dim}. Choose"
+                f" model_dim={self.model_dim + 1} or position_encoding=learned."
+            )
 
     def model_config(self, vocabulary_size: int) -> TransformerConfig:
-        """The model's part of the settings, for a tokenizer of `vocabulary_size` sub-words."""
+        """The Transformer's settings, for a tokenizer of `vocabulary_size` sub-words."""
         names = [field.name for field in dataclasses.fields(TransformerConfig)]
         own = {name: getattr(self, name) for name in names if name != "vocabulary_size"}
         return TransformerConfig(vocabulary_size=vocabulary_size, **own)
@@ -359,7 +439,7 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
             raise InputError(
                 f"{where}: every key must be a setting. Received: {name}. {_did_you_mean(name)}"
             )
-        values[name] = _convert(name, value, where, parser)
+        values[name] = convert_value(name, value, where, parser)
     return values
 
 
@@ -396,7 +476,7 @@ def read_yaml_mapping(path: str | Path) -> dict[str, tuple[Any, int]]:
         raise InputError(_yaml_complaint(path, error)) from error
 
 
-def _convert(name: str, value, where: str, parser: CommandParser):
+def convert_value(name: str, value, where: str, parser: CommandParser):
     """The value as the setting's type."""
     try:
         converted = parser.parse_object({name: value})[name]

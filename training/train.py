@@ -189,6 +189,7 @@ def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:
     Raises:
         InputError: If that run's model is of another size.
     """
+    import training.baselines  # noqa: F401  registers their classes
     from keras_transformer.translator import read_model
 
     initial = read_model(initial_run.model_path)

@@ -125,6 +125,7 @@ def load_translator(
     }
     check_search(**search)
     import_tensorflow()
+    import training.baselines  # noqa: F401  registers their classes
     from keras_transformer.translator import Translator
 
     return Translator.load(

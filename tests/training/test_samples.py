@@ -30,6 +30,7 @@ class Backwards:
 
     tokenizer = WordTokenizer()
     max_source_tokens = 100
+    has_attention = True
 
     def __init__(self, num_target_tokens=3):
         self.asked_for = []

@@ -7,9 +7,13 @@ import pytest
 from keras_transformer.config import TransformerConfig
 from keras_transformer.data import Corpus
 from keras_transformer.errors import InputError
+from keras_transformer.model import Transformer
+from training.architectures import build_model
+from training.baselines import Convolutional, Recurrent, RecurrentWithAttention
 from training.command import parse, run_command
 from training.settings import (
     FIELDS,
+    MODELS,
     TYPES,
     TrainingSettings,
     make_settings,
@@ -49,6 +53,86 @@ def test_the_multi30k_config_is_the_tiny_model_in_pre_norm_with_less_dropout():
     settings = make_settings(read_settings_file(CONFIGS / "multi30k_tiny.yaml"))
     tiny = TransformerConfig.tiny(10_000, normalize_first=True, dropout=0.2)
     assert settings.model_config(10_000) == tiny
+
+
+@pytest.mark.parametrize("name", ["gru", "gru_attention", "convolution"])
+def test_the_replaced_systems_have_about_the_size_of_the_tiny_transformer(name):
+    """Within a tenth of its parameters, and the same text, loss and search."""
+    settings = make_settings(read_settings_file(CONFIGS / f"multi30k_{name}.yaml"))
+    tiny = make_settings(read_settings_file(CONFIGS / "multi30k_tiny.yaml"))
+    assert settings.model == name
+    sizes = [build_model(each, 10_000).count_params() for each in (settings, tiny)]
+    assert 0.9 < sizes[0] / sizes[1] < 1.1
+    for same in (
+        "vocabulary_size batch_tokens max_length max_minutes label_smoothing"
+        " average_checkpoints beam_size"
+    ).split():
+        assert getattr(settings, same) == getattr(tiny, same), same
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_model_is_named_by_a_setting(tmp_path, name):
+    path = settings_file(tmp_path, f"model: {name}\nmodel_dim: 8\nnum_layers: 1\n")
+    settings = make_settings(read_settings_file(path))
+    model = build_model(settings, 23)
+    assert model.name == name
+    assert (model.name.startswith(("gru", "lstm"))) == isinstance(model, Recurrent)
+    assert name.endswith("_attention") == isinstance(model, RecurrentWithAttention)
+    assert (name == "convolution") == isinstance(model, Convolutional)
+    assert (name == "transformer") == isinstance(model, Transformer)
+    assert len(model.decoder_blocks) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"model": "gru", "recurrent_dim": 6}, ("units", 6)),
+        ({"model": "lstm"}, ("cell", "lstm")),
+        ({"model": "lstm_attention", "dropout": 0.3}, ("dropout", 0.3)),
+        ({"model": "convolution", "kernel_size": 5}, ("kernel_size", 5)),
+        ({"model": "convolution", "dropout": 0.3}, ("dropout", 0.3)),
+    ],
+)
+def test_settings_of_a_replaced_system_reach_its_layers(changes, what):
+    name, value = what
+    settings = TrainingSettings(**{"model_dim": 8, "num_layers": 2, **changes})
+    model = build_model(settings, 23)
+    for block in (*model.encoder_blocks, *model.decoder_blocks):
+        assert getattr(block, name) == value
+    assert len(model.encoder_blocks) == 2
+    assert model.embedding.model_dim == 8
+
+
+def test_settings_of_positions_reach_the_convolutional_model():
+    settings = TrainingSettings(
+        model="convolution", model_dim=8, position_encoding="learned", max_positions=300
+    )
+    assert build_model(settings, 23).embedding.position_table.shape == (300, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model": "gru", "num_heads": 4, "normalize_first": True},
+            "model=gru does not read.*num_heads=4, normalize_first=True. Leave them out",
+        ),
+        ({"model": "lstm", "max_positions": 9}, "model=lstm does not read.*max_positions=9. Leave"),
+        ({"recurrent_dim": 8}, "model=transformer does not read.*recurrent_dim=8. Leave it out"),
+        ({"model": "gru", "kernel_size": 5}, "does not read.*kernel_size=5"),
+        ({"model": "gru", "model_dim": 9}, "recurrent_dim.*must be even.*model_dim=9"),
+        ({"model": "convolution", "kernel_size": 4}, "kernel_size must be odd.*Choose 5"),
+        ({"model": "convolution", "model_dim": 9}, "model_dim must be even.*Choose model_dim=10"),
+    ],
+)
+def test_settings_that_a_model_cannot_use_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingSettings(**changes)
+
+
+def test_what_a_replaced_system_does_not_read_cannot_hinder_it():
+    """The default of 8 heads does not divide this width."""
+    assert TrainingSettings(model="gru", model_dim=12).model_dim == 12
 
 
 def test_values_take_the_type_of_their_setting(tmp_path):

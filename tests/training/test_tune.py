@@ -1,0 +1,430 @@
+"""What a search does, with a training that is made up where only the search is in question."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from keras_transformer.errors import InputError
+from training.command import run_command
+from training.run_folder import Position, RunRecord
+from training.settings import make_settings, read_settings_file
+from training.tune import main
+from training.tuning import oracles
+from training.tuning.comparison import Result, comparison_table, difference_of_means
+from training.tuning.plan import SearchFolder, SearchPlan
+from training.tuning.search import complaint_about, search
+from training.tuning.space import Space
+from training.tuning.trials import TrialFailed, Trials, num_parameters
+
+SMALL = {
+    "vocabulary_size": 290,
+    "num_layers": 1,
+    "model_dim": 12,
+    "feed_forward_dim": 17,
+    "num_heads": 3,
+    "batch_tokens": 256,
+    "epochs": 3,
+    "warmup_steps": 20,
+    "peak_learning_rate": 0.01,
+    "dropout": 0.1,
+    "average_checkpoints": 2,
+    "checkpoint_steps": 2,
+    "beam_size": 3,
+    "seed": 5,
+}
+SPACE = {"dropout": {"min": 0.0, "max": 0.5}, "warmup_steps": [10, 20, 40]}
+
+
+@pytest.fixture
+def make_plan(text_files):
+    def make(space=SPACE, algorithm="random", **more):
+        own = {key: more.pop(key) for key in [*more] if key in SearchPlan.__dataclass_fields__}
+        settings = make_settings({**text_files, **SMALL, **more})
+        values = {"objective": "val_perplexity", "max_epochs": 3, "factor": 3}
+        values |= {"max_parameters": None, **own}
+        return SearchPlan(
+            record=RunRecord.of(settings), space=Space.of(space), algorithm=algorithm, **values
+        )
+
+    return make
+
+
+class MadeUp:
+    """In place of a training: the farther dropout is from 0.3, the worse, and the later the better.
+
+    Notes which epochs it has trained of which trial, and does as it is told before one of them.
+    """
+
+    def __init__(self, before=lambda trial, epoch, settings: None):
+        self.before = before
+        self.epochs = []
+
+    def __call__(self, run, settings, watch):
+        assert f"epochs: {settings.epochs}\n" in run.config_path.read_text()
+        lines = run.read_metrics()
+        for epoch in range(len(lines) + 1, settings.epochs + 1):
+            self.before(run.path.name, epoch, settings)
+            value = 5 + abs(settings.dropout - 0.3) + 1 / epoch + settings.warmup_steps / 1e4
+            lines.append({"epoch": epoch, "val_perplexity": value, "val_bleu": 50 - value})
+            lines[-1]["seconds"] = 60.0
+            run.write_metrics(lines)
+            run.checkpoints_path.mkdir(exist_ok=True)
+            run.checkpoint_path(Position(epoch, 0), "state").touch()
+            self.epochs.append((run.path.name, epoch))
+            watch()
+        run.write_metrics([*lines, {"final": True}])
+        run.model_path.touch()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No tokenizer is trained, no model built, no picture drawn."""
+    monkeypatch.setattr(Trials, "_tokenizer", lambda self, settings: (os.devnull, 290))
+    monkeypatch.setattr("training.tuning.trials.num_parameters", lambda *_: 1234)
+    monkeypatch.setattr("training.tuning.picture.draw_trials", lambda *_: None)
+
+
+def rows_of(path):
+    return [json.loads(line) for line in (path / "trials.jsonl").read_text().splitlines()]
+
+
+def perform(plan, path, max_trials, train=None):
+    search(Trials(SearchFolder(path), plan, train or MadeUp()), max_trials)
+    return rows_of(path)
+
+
+def one_line(capfd):
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize("algorithm", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize("objective", ["val_perplexity", "val_bleu"])
+def test_the_first_trial_is_the_start_and_the_best_one_is_written(
+    make_plan, tmp_path, algorithm, objective
+):
+    plan = make_plan(algorithm=algorithm, objective=objective)
+    rows = perform(plan, tmp_path, max_trials=6)
+    assert [row["trial"] for row in rows] == [str(number) for number in range(6)]
+    assert rows[0]["settings"] == {"dropout": 0.1, "warmup_steps": 20}
+    assert {row["status"] for row in rows} == {"completed"}
+    sign = 1 if objective == "val_perplexity" else -1
+    best = min(rows, key=lambda row: sign * row["objective"])
+    written = make_settings(read_settings_file(tmp_path / "best.yaml"))
+    expected = make_settings({**SMALL, **best["settings"], **data_of(plan)})
+    assert written == expected
+    table = (tmp_path / "trials.md").read_text().splitlines()
+    assert table[2].startswith(f"| {best['trial']} | completed | {best['objective']:.3f} |")
+    assert len(table) == 2 + 6
+
+
+def data_of(plan):
+    names = ("train_source", "train_target", "validation_source", "validation_target")
+    return {name: getattr(plan.settings, name) for name in names}
+
+
+def test_hyperband_gives_the_better_trials_more_epochs_without_repeating_any(make_plan, tmp_path):
+    made_up = MadeUp()
+    plan = make_plan(algorithm="hyperband", max_epochs=9)
+    rows = perform(plan, tmp_path, None, made_up)
+    assert len(made_up.epochs) == len({*made_up.epochs})
+    trials = {row["trial"]: row for row in rows}
+    # Li et al. 2018: with R = 9 and eta = 3 the first bracket has rungs of 9, 3 and 1 trials.
+    first = [row for row in rows if row["epochs"] == 1]
+    second = [row for row in rows if row["continues"] in {row["trial"] for row in first}]
+    third = [row for row in rows if row["continues"] in {row["trial"] for row in second}]
+    assert [len(first), len(second), len(third)] == [9, 3, 1]
+    assert {row["continues"] for row in second} == {
+        row["trial"] for row in sorted(first, key=lambda row: row["objective"])[:3]
+    }
+    for row in second + third:
+        assert row["settings"] == trials[row["continues"]]["settings"]
+        assert (row["trial"], trials[row["continues"]]["epochs"]) not in made_up.epochs
+        assert row["minutes"] == row["epochs"]
+    assert third[0]["epochs"] == 9
+
+
+def test_contradictions_are_passed_over_and_named(make_plan, tmp_path):
+    plan = make_plan({"num_heads": [2, 3, 5, 7], "dropout": [0.0, 0.3]}, model_dim=6)
+    rows = perform(plan, tmp_path, max_trials=10)
+    done = [row for row in rows if row["status"] == "completed"]
+    left = [row for row in rows if row["status"] == "passed over"]
+    combinations = {(row["settings"]["num_heads"], row["settings"]["dropout"]) for row in done}
+    assert combinations == {(heads, dropout) for heads in (2, 3) for dropout in (0.0, 0.3)}
+    assert {row["settings"]["num_heads"] for row in left} == {5, 7}
+    assert len(left) == 4  # each once
+    assert "model_dim must be a multiple of num_heads" in left[0]["reason"]
+    assert "passed over num_heads 5" in (tmp_path / "trials.md").read_text()
+
+
+def test_too_large_models_are_passed_over(make_plan, monkeypatch):
+    monkeypatch.setattr(
+        "training.tuning.search.num_parameters", lambda settings, size: settings.num_layers * size
+    )
+    plan = make_plan({"num_layers": [1, 2]}, max_parameters=400)
+    assert complaint_about(plan, {"num_layers": 1}) is None
+    assert complaint_about(plan, {"num_layers": 2}) == "too large: 580 parameters, of at most 400"
+
+
+def test_parameters_are_counted_as_keras_counts_them():
+    from keras_transformer.model import build_transformer
+
+    settings = make_settings({**SMALL, "num_layers": 2})
+    model = build_transformer(settings.model_config(307))
+    assert num_parameters(settings, 307) == model.count_params()
+
+
+@pytest.mark.parametrize("algorithm", ["random", "bayesian", "hyperband"])
+def test_failed_trials_are_recorded_and_the_search_goes_on(make_plan, tmp_path, algorithm):
+    def fail(trial, epoch, settings):
+        if settings.warmup_steps == 20:
+            raise TrialFailed(f"The training loss must stay finite. Epoch {epoch}.")
+
+    plan = make_plan(algorithm=algorithm, max_epochs=9)
+    rows = perform(plan, tmp_path, 14 if algorithm == "hyperband" else 5, MadeUp(fail))
+    first = rows[0]["trial"]
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert {row["trial"] for row in failed} == {
+        row["trial"] for row in rows if row["settings"]["warmup_steps"] == 20
+    }
+    assert failed[0]["trial"] == first  # the start
+    assert all(row["objective"] is None for row in failed)
+    assert all("loss must stay finite. Epoch 1." in row["reason"] for row in failed)
+    state = json.loads((tmp_path / "keras_tuner" / f"trial_{first}" / "trial.json").read_text())
+    assert state["status"] == "FAILED"
+    assert state["message"] == failed[0]["reason"]
+    assert (
+        "trial 00 failed: The training loss must stay finite"
+        in (tmp_path / "trials.md").read_text()
+    )
+    if algorithm == "hyperband":  # its rungs are filled all the same
+        assert max(row["epochs"] for row in rows) == 9
+
+
+def test_an_objective_that_is_not_finite_is_a_failure(make_plan, tmp_path):
+    class Endless(MadeUp):
+        def __call__(self, run, settings, watch):
+            lines = [{"epoch": 1, "val_perplexity": math.inf, "seconds": 1.0}]
+            run.write_metrics(lines)
+
+    [row] = perform(make_plan(), tmp_path, 1, Endless())
+    assert (row["status"], row["reason"]) == (
+        "failed",
+        "val_perplexity must be finite. Received: inf.",
+    )
+    assert not (tmp_path / "best.yaml").exists()
+
+
+class Killed(BaseException):
+    """In place of a process that ends without a word."""
+
+
+@pytest.mark.parametrize("algorithm", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize("where", ["training", "create", "end"])
+def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(
+    make_plan, tmp_path, monkeypatch, algorithm, where
+):
+    space = {**SPACE, "num_heads": [2, 3, 5]}  # 5 contradicts model_dim
+    plan = make_plan(space, algorithm=algorithm, max_epochs=4, factor=2)
+    num_trials = 5 if algorithm == "bayesian" else 12  # a process is fitted for each after three
+    expected = perform(plan, tmp_path / "whole", num_trials)
+
+    countdown = [3]
+
+    def strike():
+        countdown[0] -= 1
+        if countdown[0] == 0:
+            raise Killed
+
+    def before(trial, epoch, settings):
+        if where == "training":
+            strike()
+
+    def write(path, text):
+        # Between a trial's own file and the oracle's: the trial that is about to begin or end.
+        if where == "create" and path.name == "trial.json" and '"RUNNING"' in text:
+            real_write(path, text)
+            return strike()
+        if where == "end" and path.name == "oracle.json":
+            strike()
+        return real_write(path, text)
+
+    real_write = oracles.write_text
+    monkeypatch.setattr(oracles, "write_text", write)
+    num_kills, made_up = 0, MadeUp(before)
+    while True:
+        try:
+            rows = perform(plan, tmp_path / "killed", num_trials, made_up)
+            break
+        except Killed:
+            num_kills += 1
+            assert num_kills < 60
+            countdown[0] = 4
+    assert num_kills >= 2
+    assert rows == expected
+    assert len(made_up.epochs) == len({*made_up.epochs})
+
+
+def test_more_trials_can_be_asked_for_later(make_plan, tmp_path):
+    plan = make_plan()
+    assert perform(plan, tmp_path / "a", 3) == perform(plan, tmp_path / "a", 3)
+    assert perform(plan, tmp_path / "a", 6) == perform(plan, tmp_path / "b", 6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dropout": 0.2}, "dropout: 0.1 there, 0.2 now"),
+        ({"objective": "val_bleu"}, "objective: val_perplexity there, val_bleu now"),
+        ({"algorithm": "bayesian"}, "algorithm: random there, bayesian now"),
+        ({"max_epochs": 4}, "max_epochs: 3 there, 4 now"),
+        ({"space": {"dropout": SPACE["dropout"]}}, "warmup_steps in the space: .* there, none now"),
+    ],
+)
+def test_a_search_goes_on_with_what_it_was_started_with(make_plan, tmp_path, change, message):
+    perform(make_plan(), tmp_path, 1)
+    before = (tmp_path / "search.yaml").read_bytes()
+    with pytest.raises(InputError, match=message):
+        perform(make_plan(**change), tmp_path, 2)
+    assert (tmp_path / "search.yaml").read_bytes() == before
+
+
+def test_a_search_goes_on_with_the_text_it_was_started_with(make_plan, tmp_path, text_files):
+    perform(make_plan(), tmp_path / "out", 1)
+    changed = tmp_path / "changed"
+    changed.write_text(Path(text_files["train_source"]).read_text().replace("one", "two"))
+    with pytest.raises(InputError, match=r"train_source: sha256 \w+ there, \w+ now"):
+        perform(make_plan(train_source=str(changed)), tmp_path / "out", 2)
+
+
+def test_a_folder_of_something_else_is_refused(make_plan, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match="a search needs a folder of its own"):
+        perform(make_plan(), tmp_path, 1)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_the_disk_keeps_one_model_and_what_hyperband_may_take_up(make_plan, tmp_path):
+    seen = []
+
+    def look(trial, epoch, settings):
+        models = [*(tmp_path / "trials").glob("*/model.keras")]
+        seen.append((epoch, len([*(tmp_path / "trials").glob("*/checkpoints")]), len(models)))
+
+    plan = make_plan(algorithm="hyperband", max_epochs=9)
+    rows = perform(plan, tmp_path, 13, MadeUp(look))
+    assert max(models for *_, models in seen) == 1
+    # Those of nine trials that may be taken up, and of the one under way, which has taken up a
+    # tenth: its checkpoints go when it has ended.
+    assert [checkpoints for epoch, checkpoints, _ in seen if epoch == 2] == [10, 10, 10]
+    assert [checkpoints for epoch, checkpoints, _ in seen if epoch == 4] == [10]
+    assert [*(tmp_path / "trials").glob("*/checkpoints")] == []
+    [model] = (tmp_path / "trials").glob("*/model.keras")
+    assert model.parent.name == min(rows, key=lambda row: row["objective"])["trial"]
+
+
+def test_an_error_that_all_trials_share_stops_the_search(make_plan, tmp_path):
+    def fail(trial, epoch, settings):
+        if trial == "1" and epoch == 2 and not told:
+            told.append(True)
+            raise InputError("logs must fit on the disk")
+
+    told = []
+    plan = make_plan()
+    with pytest.raises(InputError, match="must fit on the disk"):
+        perform(plan, tmp_path / "a", 3, MadeUp(fail))
+    made_up = MadeUp(fail)
+    assert perform(plan, tmp_path / "a", 3, made_up) == perform(plan, tmp_path / "b", 3)
+    assert made_up.epochs[0] == ("1", 2)
+
+
+def test_a_bug_keeps_its_traceback(make_plan, tmp_path):
+    def fail(trial, epoch, settings):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        perform(make_plan(), tmp_path, 3, MadeUp(fail))
+
+
+def test_the_trial_of_a_lost_worker_is_given_to_another(make_plan, tmp_path):
+    folder, plan = SearchFolder(tmp_path), make_plan()
+    at_work = {"a", "b"}
+    surroundings = oracles.Surroundings(
+        lambda values: complaint_about(plan, values), at_work.__contains__, lambda: None
+    )
+    oracle = oracles.make_oracle(plan, 3, surroundings)
+    oracle._set_project_dir(str(folder.path), "keras_tuner")
+    first, second = oracle.create_trial("a"), oracle.create_trial("b")
+    assert oracle.create_trial("b").trial_id == second.trial_id  # it came back itself
+    at_work.remove("a")
+    again = oracle.create_trial("c")
+    assert (again.trial_id, again.hyperparameters.values) == ("0", first.hyperparameters.values)
+
+    # The chief was gone, and meanwhile b was at work and c was lost.
+    at_work |= {"d"}
+    reloaded = oracles.make_oracle(plan, 3, surroundings)
+    reloaded._set_project_dir(str(folder.path), "keras_tuner")
+    reloaded.reload()
+    assert reloaded.ongoing_trials["b"].trial_id == "1"
+    assert [reloaded.create_trial("d").trial_id, reloaded.create_trial("e").trial_id] == ["0", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--algorithm=random"], "--max-trials must be given with --algorithm random"),
+        (["--max-trials=0"], "--max-trials must be at least 1. Received: 0"),
+        (["--factor=1"], "--factor must be at least 2"),
+        (["--confirm-seeds=1"], "--confirm-seeds must be at least 2"),
+        (["--confirm-minutes=0"], "--confirm-minutes must be above 0"),
+        (["--objective=bleu"], "--objective must be one of val_perplexity, val_bleu"),
+        (["--max-trial=3"], "Did you mean --max-trials?"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(capfd, arguments, message):
+    assert run_command(main, ["--output=out", *arguments]) == 2
+    assert message in one_line(capfd)
+
+
+def test_missing_packages_are_named_with_what_installs_them(monkeypatch, capfd):
+    monkeypatch.setattr("training.tune.PACKAGES", {"keras_tuner_absent": "keras-tuner"})
+    assert run_command(main, ["--output=out"]) == 1
+    assert "no keras-tuner. Run pip install 'keras-seq2seq-transformer[tuner]'" in one_line(capfd)
+
+
+def test_sub_words_that_are_given_are_not_tuned(tmp_path, text_files, capfd):
+    (tmp_path / "space.yaml").write_text("vocabulary_size: [280, 290]\n")
+    data = [f"--{name.replace('_', '-')}={path}" for name, path in text_files.items()]
+    more = [f"--space={tmp_path / 'space.yaml'}", f"--output={tmp_path / 'out'}", "--tokenizer=x"]
+    assert run_command(main, [*data, *more]) == 1
+    assert "vocabulary_size must not be tuned where tokenizer gives" in one_line(capfd)
+
+
+def test_an_environment_that_names_only_half_of_a_chief_is_refused(
+    make_plan, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+    with pytest.raises(InputError, match="must be set together. .* no KERASTUNER_ORACLE_PORT"):
+        perform(make_plan(), tmp_path, 1)
+
+
+def test_the_difference_of_means_is_that_of_the_textbook():
+    # Variances 1 and 4 over 3 and 4 values: the standard error is (1 / 3 + 20 / 3 / 4) ** 0.5.
+    assert difference_of_means([1, 2, 3], [2, 4, 6, 8]) == (3, (1 / 3 + 20 / 12) ** 0.5)
+
+
+def test_a_comparison_shows_both_sides():
+    scores = {"start": (30.0, 32.0), "best": (33.0, 35.0)}
+    results = [
+        Result(side, seed, score, perplexity=7.0, epochs=2, minutes=3.0)
+        for side in scores
+        for seed, score in enumerate(scores[side], start=1)
+    ]
+    text = comparison_table(results)
+    assert "| start | 1, 2 | 31.00 ± 1.41 | 30.00, 32.00 | 7.000 | 2.0 | 3.0 |" in text
+    assert "Difference: +3.00, standard error 1.41." in text

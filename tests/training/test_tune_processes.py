@@ -1,0 +1,221 @@
+"""Searches with real trainings: promoted, killed, spread over workers, compared in the end."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.checkpoints import load_arrays
+from training.command import InputError
+from training.run_folder import Position, RunFolder, RunRecord
+from training.settings import make_settings, read_settings_file
+from training.train import train
+from training.tuning.child_process import run_child
+from training.tuning.plan import SearchFolder, SearchPlan
+from training.tuning.search import search
+from training.tuning.space import Space
+from training.tuning.trials import TrialFailed, Trials
+
+ROOT = Path(__file__).parents[2]
+# On a machine that is busy with other things.
+SECONDS_OF_A_START, SECONDS_OF_A_SEARCH = 300, 1200
+SMALL = {
+    "vocabulary_size": 290,
+    "num_layers": 1,
+    "model_dim": 12,
+    "feed_forward_dim": 17,
+    "num_heads": 3,
+    "batch_tokens": 256,
+    "epochs": 2,
+    "warmup_steps": 20,
+    "peak_learning_rate": 0.01,
+    "dropout": 0.1,
+    "checkpoint_steps": 2,
+    "seed": 5,
+}
+
+
+def train_here(run, settings, watch):
+    """In place of a process of its own, which takes longer to start than these trainings."""
+    try:
+        train(settings, str(run.path))
+    except InputError as error:
+        raise TrialFailed(str(error)) from error
+    watch()
+
+
+def timeless(run):
+    lines = RunFolder(run).read_metrics()
+    return [{key: line[key] for key in line if "second" not in key} for line in lines]
+
+
+def test_a_promoted_trial_ends_to_the_bit_as_if_it_had_never_paused(
+    text_files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Trials, "drop_checkpoints", lambda *_: None)
+    settings = make_settings({**text_files, **SMALL, "ema_decay": 0.8, "accumulation_steps": 2})
+    space = Space.of({"peak_learning_rate": [0.01, 1e30]})
+    common = {"objective": "val_perplexity", "max_epochs": 2, "factor": 2, "max_parameters": None}
+    plan = SearchPlan(record=RunRecord.of(settings), space=space, algorithm="hyperband", **common)
+    folder = SearchFolder(tmp_path / "search")
+    search(Trials(folder, plan, train_here), max_trials=3)
+    rows = [json.loads(line) for line in folder.rows_path.read_text().splitlines()]
+    [promoted] = [row for row in rows if row["continues"]]
+    assert (promoted["continues"], promoted["epochs"], rows[0]["epochs"]) == ("0", 2, 1)
+    [diverged] = [row for row in rows if row["settings"]["peak_learning_rate"] == 1e30]
+    assert diverged["status"] == "failed"
+    assert "The training loss must stay finite" in diverged["reason"]
+
+    continued = RunFolder(folder.trials_path / promoted["trial"])
+    whole = RunFolder(tmp_path / "whole")
+    train(continued.read_record().settings, str(whole.path))
+    assert timeless(continued.path) == timeless(whole.path)
+    for kind in ("weights", "state", "average"):
+        ours, theirs = (
+            load_arrays(run.checkpoint_path(Position(2, 0), kind)) for run in (continued, whole)
+        )
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - {"seconds"}:
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=f"{kind} {name}")
+    assert continued.tokenizer_path.read_bytes() == whole.tokenizer_path.read_bytes()
+    assert folder.picture_path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def command(text_files, tmp_path):
+    """The command line of a search of three trials over two epochs."""
+    (tmp_path / "config.yaml").write_text(json.dumps({**text_files, **SMALL}))
+    (tmp_path / "space.yaml").write_text("dropout: [0.1, 0.2, 0.3]\nwarmup_steps: [10, 20]\n")
+    files = [f"--config={tmp_path / 'config.yaml'}", f"--space={tmp_path / 'space.yaml'}"]
+    return [sys.executable, "-m", "training.tune", *files, "--algorithm=random", "--max-trials=3"]
+
+
+@contextlib.contextmanager
+def started(command, output, **environment):
+    process = subprocess.Popen(
+        [*command, f"--output={output}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def finish(process, code=0):
+    _, errors = process.communicate(timeout=SECONDS_OF_A_SEARCH)
+    assert process.returncode == code, errors
+    return errors
+
+
+def wait_until(is_true, process):
+    deadline = time.monotonic() + SECONDS_OF_A_START
+    while not is_true():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def results(output):
+    """What does not depend on the clock, by trial."""
+    rows = [json.loads(line) for line in (output / "trials.jsonl").read_text().splitlines()]
+    return {row["trial"]: {key: row[key] for key in row if key != "minutes"} for row in rows}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_search_that_is_killed_in_a_trial_ends_as_one_that_was_not(command, tmp_path):
+    with started(command, tmp_path / "whole") as process:
+        finish(process)
+    killed = tmp_path / "killed"
+    second = RunFolder(killed / "trials" / "1")
+    with started(command, killed) as process:
+        wait_until(lambda: second.position_saved.batch > 0, process)
+        process.kill()
+    with started(command, killed) as process:
+        wait_until(lambda: second.position_saved >= Position(1, 0), process)
+        process.send_signal(signal.SIGTERM)
+        finish(process, 143)
+    with started(command, killed) as process:
+        finish(process)
+    assert results(killed) == results(tmp_path / "whole")
+    for trial in ("0", "1", "2"):
+        runs = [folder / "trials" / trial for folder in (killed, tmp_path / "whole")]
+        assert timeless(runs[0]) == timeless(runs[1])
+    assert "resuming after" in (killed / "trials" / "1.log").read_text()
+
+    settings = make_settings(read_settings_file(killed / "best.yaml"))
+    train(settings, str(tmp_path / "best"))
+    assert RunFolder(tmp_path / "best").is_finished
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_chief_and_two_workers_of_which_one_dies(command, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    output = tmp_path / "out"
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+
+    def member(name):
+        return started(command, output, KERASTUNER_TUNER_ID=name, **address)
+
+    first = RunFolder(output / "trials" / "0")
+    with member("chief") as chief, member("worker0") as victim:
+        wait_until(lambda: first.position_saved.batch > 0, victim)
+        victim.kill()
+        with member("worker1") as worker:
+            finish(worker)
+            finish(chief)
+    rows = results(output)
+    assert [*rows] == ["0", "1", "2"]
+    assert {row["status"] for row in rows.values()} == {"completed"}
+    assert "resuming after" in (output / "trials" / "0.log").read_text()
+    assert (output / "best.yaml").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_best_settings_are_compared_with_the_start(command, tmp_path):
+    output = tmp_path / "out"
+    more = ["--max-epochs=1", "--max-trials=1", "--confirm-seeds=2", "--confirm-epochs=1"]
+    with started([*command, *more], output) as process:
+        finish(process)
+    lines = (output / "comparison" / "results.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(row["side"], row["seed"]) for row in rows] == [
+        ("start", 6),
+        ("best", 6),
+        ("start", 7),
+        ("best", 7),
+    ]
+    # The one trial was the start itself, so that both sides are the same trainings.
+    for seed in (6, 7):
+        start, best = (row for row in rows if row["seed"] == seed)
+        assert start["perplexity"] == best["perplexity"]
+    assert rows[0]["perplexity"] != rows[2]["perplexity"]
+    assert "standard error" in (output / "comparison" / "table.md").read_text()
+
+
+def test_a_command_that_is_ended_by_the_system_is_named(tmp_path):
+    (tmp_path / "ends.py").write_text("import os\ndef main(_):\n    os.kill(os.getpid(), 9)\n")
+    os.environ["PYTHONPATH"] = str(tmp_path)
+    try:
+        complaint = run_child("ends", [], tmp_path / "log", lambda: None)
+    finally:
+        del os.environ["PYTHONPATH"]
+    assert complaint == "the training was ended by SIGKILL, as happens when memory runs out"

@@ -1,0 +1,264 @@
+"""Recurrent layers, computed as fast as the dependence of each step on the one before allows.
+
+    what              where it is computed
+    x W               all positions in one product, before the loop
+    h U               in the loop: this is what waits for the step before
+    gradient of U     all positions in one product, after the loop
+
+Keras' own layers multiply by W inside the loop, and their gradient adds up U's position by
+position; the cells are the same.
+
+Inside `recur` length comes before batch, because a loop reads and writes one position at a time.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+
+class Cell(NamedTuple):
+    """A kind of recurrent unit; x and p = h U + b are Float32 (..., gates * units).
+
+    Attributes:
+        num_gates: How many numbers a unit takes from its input, and from the state before.
+        num_states: 2 where a cell stands beside the hidden state. The hidden state is the output
+            and comes first; all are Float32 (..., units).
+        num_known: How many Float32 (..., units) the gradient needs to know beside the states.
+        advance: (x, p, states) -> (new states, what the gradient needs to know).
+        slopes: (what it knows, states before) -> the factors of the gradients below.
+        of_product: (gradients of the new states, factors) -> gradient of p.
+        of_input: The same for x.
+        of_states: The same for the states before, without what comes to them through p.
+    """
+
+    num_gates: int
+    num_states: int
+    num_known: int
+    advance: Callable
+    slopes: Callable
+    of_product: Callable
+    of_input: Callable
+    of_states: Callable
+
+
+def _advance_gru(x, p, states):
+    """z, r = sigmoid(x + p); n = tanh(x + r p); h' = z h + (1 - z) n."""
+    [h] = states
+    x_update, x_reset, x_new = ops.split(x, 3, axis=-1)
+    p_update, p_reset, p_new = ops.split(p, 3, axis=-1)
+    update = ops.sigmoid(x_update + p_update)
+    reset = ops.sigmoid(x_reset + p_reset)
+    new = ops.tanh(x_new + reset * p_new)
+    return (new + update * (h - new),), (update, reset, new, p_new)
+
+
+def _gru_slopes(known, states_before):
+    [h] = states_before
+    update, reset, new, p_new = known
+    of_update = (h - new) * update * (1 - update)
+    of_new = (1 - update) * (1 - new * new)
+    of_reset = of_new * p_new * reset * (1 - reset)
+    of_product = ops.concatenate([of_update, of_reset, of_new * reset], axis=-1)
+    of_input = ops.concatenate([of_update, of_reset, of_new], axis=-1)
+    return update, of_product, of_input
+
+
+def _advance_lstm(x, p, states):
+    """i, f, o = sigmoid(x + p); g = tanh(x + p); c' = f c + i g; h' = o tanh(c')."""
+    _, c = states
+    read, keep, new, write = ops.split(x + p, 4, axis=-1)
+    read, keep, write = ops.sigmoid(read), ops.sigmoid(keep), ops.sigmoid(write)
+    new = ops.tanh(new)
+    c = keep * c + read * new
+    shown = ops.tanh(c)
+    return (write * shown, c), (read, keep, new, write, shown)
+
+
+def _lstm_slopes(known, states_before):
+    _, c = states_before
+    read, keep, new, write, shown = known
+    through_cell = [new * read * (1 - read), c * keep * (1 - keep), read * (1 - new * new)]
+    return (
+        keep,
+        ops.concatenate(through_cell, axis=-1),
+        shown * write * (1 - write),
+        write * (1 - shown * shown),
+    )
+
+
+def _of_lstm_product(gradients, factors):
+    of_h, of_c = gradients
+    _, through_cell, of_write, of_shown = factors
+    of_c = of_c + of_h * of_shown
+    return ops.concatenate([_repeated(of_c, 3) * through_cell, of_h * of_write], axis=-1)
+
+
+def _of_lstm_states(gradients, factors):
+    of_h, of_c = gradients
+    keep, _, _, of_shown = factors
+    return ops.zeros_like(of_h), (of_c + of_h * of_shown) * keep
+
+
+def _repeated(x, times):
+    return ops.concatenate([x] * times, axis=-1)
+
+
+CELLS = {
+    "gru": Cell(
+        num_gates=3,
+        num_states=1,
+        num_known=4,
+        advance=_advance_gru,
+        slopes=_gru_slopes,
+        of_product=lambda gradients, factors: _repeated(gradients[0], 3) * factors[1],
+        of_input=lambda gradients, factors: _repeated(gradients[0], 3) * factors[2],
+        of_states=lambda gradients, factors: (gradients[0] * factors[0],),
+    ),
+    "lstm": Cell(
+        num_gates=4,
+        num_states=2,
+        num_known=5,
+        advance=_advance_lstm,
+        slopes=_lstm_slopes,
+        of_product=_of_lstm_product,
+        of_input=_of_lstm_product,
+        of_states=_of_lstm_states,
+    ),
+}
+
+
+def recur(cell: Cell, x, states, kernel, bias):
+    """The hidden states of all positions.
+
+    Source: Cho et al. 2014, section 2.3, in the form of NVIDIA's cuDNN, in which the reset gate
+        stands behind the product (GRU); Hochreiter and Schmidhuber 1997, Gers et al. 2000 (LSTM).
+
+    Args:
+        cell: One of `CELLS`.
+        x: Float (batch, length, gates * units), the input's part of the gates.
+        states: For each of the cell's states, Float (batch, units): those before the first
+            position.
+        kernel: Float (units, gates * units), U; products are computed in its dtype, all else in
+            float32.
+        bias: Float (gates * units,).
+
+    Returns:
+        Float32 (batch, length, units).
+    """
+    x, bias = ops.cast(x, "float32"), ops.cast(bias, "float32")
+    states = [ops.cast(state, "float32") for state in states]
+    num_outputs = cell.num_states + cell.num_known
+
+    @ops.custom_gradient
+    def run(x, kernel, bias, *states):
+        def advance(states, xs):
+            [x] = xs
+            states, known = cell.advance(x, _matmul(states[0], kernel) + bias, states)
+            return states, (*states, *known)
+
+        _, outputs = _scan(advance, states, (x,), num_outputs)
+        new_states, known = outputs[: cell.num_states], outputs[cell.num_states :]
+
+        # The keyword is PyTorch's: the other backends pass the upstream gradient alone.
+        def gradient(*arguments, upstream=None):
+            if upstream is None:
+                (upstream,) = arguments
+            before = tuple(
+                ops.concatenate([first[None], later[:-1]])
+                for first, later in zip(states, new_states, strict=True)
+            )
+            factors = cell.slopes(known, before)
+            transposed = ops.transpose(kernel)
+
+            def retreat(carried, xs):
+                upstream, *factors = xs
+                gradients = (carried[0] + upstream, *carried[1:])
+                of_h, *others = cell.of_states(gradients, factors)
+                of_h = of_h + _matmul(cell.of_product(gradients, factors), transposed)
+                return (of_h, *others), gradients
+
+            of_states, gradients = _scan(
+                retreat,
+                tuple(ops.zeros_like(state) for state in states),
+                (upstream, *factors),
+                cell.num_states,
+                backwards=True,
+            )
+            of_product = cell.of_product(gradients, factors)  # (length, batch, gates * units)
+            of_product = ops.reshape(of_product, (-1, of_product.shape[-1]))
+            rows = ops.reshape(before[0], (-1, kernel.shape[0]))  # (length * batch, units)
+            of_kernel = ops.matmul(ops.transpose(rows), of_product)
+            return (
+                cell.of_input(gradients, factors),
+                ops.cast(of_kernel, kernel.dtype),
+                ops.sum(of_product, axis=0),
+                *of_states,
+            )
+
+        return new_states[0], gradient
+
+    outputs = run(ops.transpose(x, (1, 0, 2)), kernel, bias, *states)
+    return ops.transpose(outputs, (1, 0, 2))  # (batch, length, units)
+
+
+def recur_once(cell: Cell, x, states, kernel, bias):
+    """The new states after one position.
+
+    Args:
+        cell, kernel, bias: As for `recur`.
+        x: Float (..., gates * units).
+        states: For each of the cell's states, Float32 (..., units).
+
+    Returns:
+        A tuple like `states`.
+    """
+    product = _matmul(states[0], kernel) + ops.cast(bias, "float32")
+    return cell.advance(ops.cast(x, "float32"), product, states)[0]
+
+
+def _matmul(x, kernel):
+    """A product in the kernel's dtype, as Float32."""
+    return ops.cast(ops.matmul(ops.cast(x, kernel.dtype), kernel), "float32")
+
+
+def _scan(advance, carried, sequences, num_outputs, backwards=False):
+    """A loop over the positions of some sequences.
+
+    Args:
+        advance: (carried, the sequences at one position) -> (carried, `num_outputs` outputs), all
+            tuples; each output is as wide as what is carried.
+        carried: A tuple of Float32 (batch, units).
+        sequences: A tuple of Float32 (length, batch, width).
+        num_outputs: How many outputs there are.
+        backwards: Whether to begin at the last position.
+
+    Returns:
+        (what is carried in the end, the outputs Float32 (length, batch, units)).
+    """
+    if keras.backend.backend() != "tensorflow":
+        return ops.scan(advance, carried, sequences, reverse=backwards)
+    # Keras' scan gives outputs in TensorFlow only if they are what is carried.
+    import tensorflow as tf
+
+    length = tf.shape(sequences[0])[0]
+
+    def array(x):
+        return tf.TensorArray("float32", length, element_shape=x.shape)
+
+    def at_one_position(number, carried, outputs):
+        position = length - 1 - number if backwards else number
+        xs = tuple(sequence.read(position) for sequence in read)
+        carried, new = advance(carried, xs)
+        outputs = tuple(out.write(position, x) for out, x in zip(outputs, new, strict=True))
+        return number + 1, tuple(carried), outputs
+
+    read = [array(sequence[0]).unstack(sequence) for sequence in sequences]
+    _, carried, outputs = tf.while_loop(
+        lambda number, *_: number < length,
+        at_one_position,
+        (0, tuple(carried), tuple(array(carried[0]) for _ in range(num_outputs))),
+        maximum_iterations=length,
+    )
+    return carried, tuple(out.stack() for out in outputs)

@@ -1,0 +1,568 @@
+"""Recurrent encoder-decoders, without attention (one fixed vector) and with it.
+
+Shapes, beside those of `keras_transformer.layers.attention`:
+    recurrent_dim   width of the state of a layer; in the encoder half of it for each direction
+
+    source_ids -> embedding -> encoder_0 ... -> memory (batch, source_length, recurrent_dim)
+                                                   |
+                            the last states of the top layer: summary (batch, recurrent_dim)
+                                                   |
+    target_ids -> embedding -> decoder_0 -> context -> decoder_1 ... -> output -> logits
+
+All decoder layers begin with a state made from the summary. Without attention the context is the
+summary again, the same for each target position, and nothing else of the source is known. With
+attention it is what the first decoder layer's output finds in the memory. That is the one
+difference between the two models.
+
+Source: Cho et al. 2014, section 2.2 (the summary, told at every step); Bahdanau et al. 2015,
+    section 3 (encoder in both directions, attention); Luong et al. 2015, section 3.1 ("general"
+    scores, equation 5 for the output); Wu et al. 2016, section 3 (the first decoder layer asks, all
+    layers behind it read the answer; residual connections).
+Deviation: a position reads the context that it asked for itself, not the one of the position
+    before (input feeding), so that attention and everything else but h U is computed for all
+    positions at once; the attention is one head of the Transformer's, which is the "general" score
+    with its matrix in two factors, scaled, and with a projection of what is found; the input and
+    the output share one embedding, as in the Transformer, so that the comparison is of layers.
+"""
+
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from keras_transformer.decoding.cache import KeyValues
+from keras_transformer.decoding.state import DecodingState
+from keras_transformer.layers.attention import MultiHeadCrossAttention
+from keras_transformer.layers.dropout import Dropout
+from keras_transformer.layers.embedding import PositionalEmbedding
+from keras_transformer.masks import attend_to, padding_mask, to_add
+from keras_transformer.model import cross_attention_weights, decoding_steps
+from training.baselines.recurrence import CELLS, recur, recur_once
+
+PACKAGE = "keras_transformer_baselines"
+
+_register = keras.saving.register_keras_serializable(package=PACKAGE)
+
+
+@_register
+class Recurrence(keras.Layer):
+    """One recurrent layer in one direction.
+
+    Deviation: the product with the state is not rounded to 8 bits in a model for translating, since
+        each position would add its error to that of all before.
+
+    Args:
+        cell: "gru" or "lstm".
+        units: Width of the state.
+
+    Call arguments:
+        inputs: Float (batch, length, width).
+        states: A list of the cell's states before the first position, Float (batch, units) each;
+            zeros if None.
+        context: Float (batch, length or 1, context_dim), more input; 1 where it is the same for
+            all positions, and multiplied but once. None for no more.
+
+    Returns:
+        Float (batch, length, units).
+    """
+
+    def __init__(self, cell, units, **kwargs):
+        super().__init__(**kwargs)
+        self.cell = cell
+        self.units = units
+
+    @property
+    def num_states(self) -> int:
+        return CELLS[self.cell].num_states
+
+    def build(self, inputs_shape, states_shape=None, context_shape=None):
+        width = CELLS[self.cell].num_gates * self.units
+        self.input_projection = self._projection("input", inputs_shape[-1], use_bias=True)
+        self.context_projection = None
+        if context_shape is not None:
+            self.context_projection = self._projection("context", context_shape[-1], use_bias=False)
+        self.recurrent_kernel = self.add_weight(
+            name="recurrent_kernel", shape=(self.units, width), initializer=self._first_kernel
+        )
+        self.recurrent_bias = self.add_weight(
+            name="recurrent_bias", shape=(width,), initializer=self._first_bias
+        )
+
+    def _projection(self, name, input_dim, use_bias):
+        projection = keras.layers.Dense(
+            CELLS[self.cell].num_gates * self.units,
+            use_bias=use_bias,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        projection.build((None, None, input_dim))
+        return projection
+
+    def _first_kernel(self, shape, dtype=None):
+        """An orthogonal matrix for each gate, drawn in float32: others have no QR decomposition."""
+        units, width = shape
+        gates = [
+            keras.initializers.Orthogonal()((units, units), "float32")
+            for _ in range(width // units)
+        ]
+        return ops.cast(ops.concatenate(gates, axis=1), dtype or "float32")
+
+    def _first_bias(self, shape, dtype=None):
+        """LSTM's "keep" gate begins open (Gers et al. 2000); all else is 0."""
+        keeps = (ops.arange(shape[0]) // self.units == 1) & (self.cell == "lstm")
+        return ops.cast(keeps, dtype or "float32")
+
+    def call(self, inputs, states=None, context=None):
+        x = self._gate_inputs(inputs, context)
+        if states is None:
+            zeros = ops.zeros((ops.shape(inputs)[0], self.units), "float32")
+            states = [zeros] * self.num_states
+        outputs = recur(CELLS[self.cell], x, states, *self._recurrent_weights())
+        return ops.cast(outputs, self.compute_dtype)
+
+    def step(self, inputs, states, context=None):
+        """The same for one new position of each hypothesis.
+
+        Args:
+            inputs: Float (batch, beams, width).
+            states: A tuple of Float32 (batch, beams, units).
+            context: Float (batch, beams or 1, context_dim), or None.
+
+        Returns:
+            (Float (batch, beams, units), the new states).
+        """
+        x = self._gate_inputs(inputs, context)
+        states = recur_once(CELLS[self.cell], x, states, *self._recurrent_weights())
+        return ops.cast(states[0], self.compute_dtype), states
+
+    def _gate_inputs(self, inputs, context):
+        x = self.input_projection(inputs)  # (batch, length, gates * units)
+        return x if context is None else x + self.context_projection(context)
+
+    def _recurrent_weights(self):
+        return (
+            ops.cast(self.recurrent_kernel, self.compute_dtype),
+            ops.cast(self.recurrent_bias, "float32"),
+        )
+
+    def compute_output_shape(self, inputs_shape, states_shape=None, context_shape=None):
+        return (*inputs_shape[:-1], self.units)
+
+    def get_config(self):
+        return {**super().get_config(), "cell": self.cell, "units": self.units}
+
+
+@_register
+class RecurrentEncoderBlock(keras.Layer):
+    """One recurrent layer that reads in both directions, with dropout and a residual connection.
+
+    The input is added to the output where both have one width. Padding at the end changes nothing:
+    the backward direction begins at the last real token.
+
+    Args:
+        cell: "gru" or "lstm".
+        units: Width of the output, even: half of it for each direction.
+        dropout: Share of the output that is dropped in training, 0 to 1.
+
+    Call arguments:
+        inputs: Float (batch, length, width).
+        padding_mask: Boolean (batch, length).
+        training: Whether dropout is at work.
+
+    Returns:
+        Float (batch, length, units); at padding it means nothing.
+    """
+
+    def __init__(self, cell, units, dropout=0.1, **kwargs):
+        super().__init__(**kwargs)
+        if units % 2:
+            raise ValueError(
+                "recurrent_dim must be even, half of it for each direction of the encoder."
+                f" Received: recurrent_dim={units}. Choose {units + 1}."
+            )
+        self.cell = cell
+        self.units = units
+        self.dropout = dropout
+        self.forwards = Recurrence(cell, units // 2, dtype=self.dtype_policy, name="forwards")
+        self.backwards = Recurrence(cell, units // 2, dtype=self.dtype_policy, name="backwards")
+        self.output_dropout = Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, inputs_shape, padding_mask_shape=None):
+        self.forwards.build(inputs_shape)
+        self.backwards.build(inputs_shape)
+
+    def call(self, inputs, padding_mask, training=None):
+        positions = _mirrored_positions(padding_mask)
+        backwards = _at_positions(self.backwards(_at_positions(inputs, positions)), positions)
+        outputs = ops.concatenate([self.forwards(inputs), backwards], axis=-1)
+        outputs = self.output_dropout(outputs, training=training)
+        return _added(inputs, outputs)
+
+    def compute_output_shape(self, inputs_shape, padding_mask_shape=None):
+        return (*inputs_shape[:-1], self.units)
+
+    def get_config(self):
+        config = {"cell": self.cell, "units": self.units, "dropout": self.dropout}
+        return {**super().get_config(), **config}
+
+
+@_register
+class Summary(keras.Layer):
+    """All that a fixed vector holds of a source: where each direction of the encoder ended.
+
+    Call arguments:
+        memory: Float (batch, source_length, recurrent_dim), of `RecurrentEncoderBlock`.
+        padding_mask: Boolean (batch, source_length).
+
+    Returns:
+        Float (batch, recurrent_dim): the forward half at the last real token, the backward half at
+        the first.
+    """
+
+    def call(self, memory, padding_mask):
+        half = memory.shape[-1] // 2
+        last = _mirrored_positions(padding_mask)[:, :1]  # (batch, 1), of the first is the last
+        return ops.concatenate(
+            [_at_positions(memory, last)[:, 0, :half], memory[:, 0, half:]], axis=-1
+        )
+
+    def compute_output_shape(self, memory_shape, padding_mask_shape=None):
+        return (memory_shape[0], memory_shape[-1])
+
+
+@_register
+class RecurrentDecoderBlock(keras.Layer):
+    """One recurrent layer that begins where the summary says, with dropout and a residual.
+
+    h_0 = tanh(V summary). The input, but not the context, is added to the output where both have
+    one width.
+
+    Source: Cho et al. 2014, appendix A.1.2 (the first state).
+
+    Args:
+        cell: "gru" or "lstm", whose cell begins like its hidden state, with rows of V of its own.
+        units: Width of the output.
+        dropout: Share of the output that is dropped in training, 0 to 1.
+
+    Call arguments:
+        inputs: Float (batch, target_length, width).
+        summary: Float (batch, recurrent_dim).
+        context: As for `Recurrence`.
+        training: Whether dropout is at work.
+
+    Returns:
+        Float (batch, target_length, units).
+    """
+
+    def __init__(self, cell, units, dropout=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.cell = cell
+        self.units = units
+        self.dropout = dropout
+        self.recurrence = Recurrence(cell, units, dtype=self.dtype_policy, name="recurrence")
+        self.first_state = keras.layers.Dense(
+            self.recurrence.num_states * units,
+            activation="tanh",
+            dtype=self.dtype_policy,
+            name="first_state",
+        )
+        self.output_dropout = Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, inputs_shape, summary_shape, context_shape=None):
+        self.recurrence.build(inputs_shape, context_shape=context_shape)
+        self.first_state.build(summary_shape)
+
+    def call(self, inputs, summary, context=None, training=None):
+        outputs = self.recurrence(inputs, states=self.first_states(summary), context=context)
+        return _added(inputs, self.output_dropout(outputs, training=training))
+
+    def first_states(self, summary):
+        """The states before the first position: Float32 (batch, units) each."""
+        states = ops.cast(self.first_state(summary), "float32")
+        return ops.split(states, self.recurrence.num_states, axis=-1)
+
+    def step(self, inputs, states, context=None):
+        """As `Recurrence.step`."""
+        outputs, states = self.recurrence.step(inputs, states, context)
+        return _added(inputs, outputs), states
+
+    def compute_output_shape(self, inputs_shape, summary_shape, context_shape=None):
+        return (*inputs_shape[:-1], self.units)
+
+    def get_config(self):
+        config = {"cell": self.cell, "units": self.units, "dropout": self.dropout}
+        return {**super().get_config(), **config}
+
+
+@_register
+class ContextOutput(keras.Layer):
+    """tanh(W_h h + W_c c), of the top layer and the context, as wide as the embedding.
+
+    Source: Luong et al. 2015, equation 5.
+
+    Args:
+        model_dim: Width of the output.
+        dropout: Share of the output that is dropped in training, 0 to 1.
+
+    Call arguments:
+        inputs: Float (batch, target_length, units).
+        context: Float (batch, target_length or 1, context_dim).
+        training: Whether dropout is at work.
+
+    Returns:
+        Float (batch, target_length, model_dim).
+    """
+
+    def __init__(self, model_dim, dropout=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.model_dim = model_dim
+        self.dropout = dropout
+        self.input_projection = keras.layers.Dense(model_dim, dtype=self.dtype_policy, name="input")
+        self.context_projection = keras.layers.Dense(
+            model_dim, use_bias=False, dtype=self.dtype_policy, name="context"
+        )
+        self.output_dropout = Dropout(dropout, dtype=self.dtype_policy)
+
+    def build(self, inputs_shape, context_shape):
+        self.input_projection.build(inputs_shape)
+        self.context_projection.build(context_shape)
+
+    def call(self, inputs, context, training=None):
+        outputs = ops.tanh(self.input_projection(inputs) + self.context_projection(context))
+        return self.output_dropout(outputs, training=training)
+
+    def compute_output_shape(self, inputs_shape, context_shape):
+        return (*inputs_shape[:-1], self.model_dim)
+
+    def get_config(self):
+        return {**super().get_config(), "model_dim": self.model_dim, "dropout": self.dropout}
+
+
+def _mirrored_positions(padding_mask):
+    """Of each real token, the position of the one as far from the other end; padding stays.
+
+    Args:
+        padding_mask: Boolean (batch, length).
+
+    Returns:
+        Integer (batch, length).
+    """
+    lengths = ops.sum(ops.cast(padding_mask, "int32"), axis=1, keepdims=True)  # (batch, 1)
+    positions = ops.arange(ops.shape(padding_mask)[1], dtype="int32")
+    return ops.where(positions < lengths, lengths - 1 - positions, positions)
+
+
+def _at_positions(x, positions):
+    """Picks positions of each sequence: Float (batch, length, width), Integer (batch, some)."""
+    batch, length, width = ops.shape(x)
+    rows = ops.arange(batch, dtype="int32")[:, None] * length + positions
+    return ops.take(ops.reshape(x, (-1, width)), rows, axis=0)
+
+
+def _added(inputs, outputs):
+    """The residual connection, where there is one."""
+    return outputs + inputs if inputs.shape[-1] == outputs.shape[-1] else outputs
+
+
+@_register
+class Recurrent(keras.Model):
+    """The functional model that `build_recurrent` makes without attention."""
+
+    @property
+    def embedding(self) -> PositionalEmbedding:
+        return self.get_layer("embedding")
+
+    @property
+    def encoder_blocks(self) -> list[RecurrentEncoderBlock]:
+        return [layer for layer in self.layers if isinstance(layer, RecurrentEncoderBlock)]
+
+    @property
+    def decoder_blocks(self) -> list[RecurrentDecoderBlock]:
+        return [layer for layer in self.layers if isinstance(layer, RecurrentDecoderBlock)]
+
+
+@_register
+class RecurrentWithAttention(Recurrent):
+    """The functional model that `build_recurrent` makes with attention."""
+
+    @property
+    def attention(self) -> MultiHeadCrossAttention:
+        return self.get_layer("attention")
+
+
+def build_recurrent(
+    *,
+    cell: str,
+    attention: bool,
+    vocabulary_size: int,
+    num_layers: int = 2,
+    model_dim: int = 128,
+    recurrent_dim: int | None = None,
+    dropout: float = 0.1,
+    name: str | None = None,
+) -> Recurrent:
+    """A recurrent encoder-decoder as a functional Keras model.
+
+    Args:
+        cell: "gru" or "lstm".
+        attention: Whether the decoder looks back at the source.
+        vocabulary_size: Sub-words.
+        num_layers: Layers of the encoder, and of the decoder.
+        model_dim: Width of the embedding.
+        recurrent_dim: Width of the layers, even; `model_dim` if None.
+        dropout: Share of the embedding and of each layer's output that is dropped in training.
+        name: The model's name.
+
+    Returns:
+        A model with the inputs and outputs of `build_transformer`.
+
+    Raises:
+        ValueError: If the cell is unknown, or `recurrent_dim` odd.
+    """
+    if cell not in CELLS:
+        raise ValueError(
+            f"cell must be one of {tuple(CELLS)}. Received: cell={cell!r}. Choose one of them."
+        )
+    recurrent_dim = recurrent_dim or model_dim
+    source_ids = keras.Input((None,), dtype="int32", name="source_ids")
+    target_ids = keras.Input((None,), dtype="int32", name="target_ids")
+    source_mask = padding_mask(source_ids)
+    embedding = PositionalEmbedding(
+        vocabulary_size, model_dim, dropout, position_encoding=None, name="embedding"
+    )
+    memory = embedding(source_ids)  # (batch, source_length, model_dim)
+    for index in range(num_layers):
+        block = RecurrentEncoderBlock(cell, recurrent_dim, dropout, name=f"encoder_{index}")
+        memory = block(memory, padding_mask=source_mask)  # (batch, source_length, recurrent_dim)
+    summary = Summary(name="summary")(memory, padding_mask=source_mask)  # (batch, recurrent_dim)
+
+    first, *others = [
+        RecurrentDecoderBlock(cell, recurrent_dim, dropout, name=f"decoder_{index}")
+        for index in range(num_layers)
+    ]
+    x = first(embedding(target_ids), summary)  # (batch, target_length, recurrent_dim)
+    if attention:
+        layer = MultiHeadCrossAttention(num_heads=1, name="attention")
+        context = layer(x, memory, attention_mask=attend_to(source_mask))
+    else:
+        context = ops.expand_dims(summary, 1)  # (batch, 1, recurrent_dim)
+    for block in others:
+        x = block(x, summary, context=context)
+    x = ContextOutput(model_dim, dropout, name="output")(x, context)
+
+    logits = embedding(x, reverse=True)  # (batch, target_length, vocabulary)
+    model_class = RecurrentWithAttention if attention else Recurrent
+    inputs = {"source_ids": source_ids, "target_ids": target_ids}
+    return model_class(inputs=inputs, outputs=logits, name=name)
+
+
+class Encoded(NamedTuple):
+    """What a recurrent encoder knows of a batch of sources.
+
+    Attributes:
+        memory: Float (batch, source_length, recurrent_dim).
+        padding_mask: Boolean (batch, source_length).
+        summary: Float (batch, recurrent_dim).
+    """
+
+    memory: object
+    padding_mask: object
+    summary: object
+
+
+class Memory(NamedTuple):
+    """What attention asks at every step, the same for all beams of a sentence.
+
+    Attributes:
+        key_values: KeyValues of Float (batch, 1, source_length, recurrent_dim).
+        mask: Float32 (batch, 1, source_length), from `masks.to_add`.
+    """
+
+    key_values: KeyValues
+    mask: object
+
+
+@decoding_steps.register(Recurrent)
+def _(model):
+    """Only the summary comes from the encoder: Float (batch, recurrent_dim)."""
+
+    def encode(source_ids):
+        return _encoded(model, source_ids).summary
+
+    def initial_state(summary, num_beams=1, *, max_length):
+        return _initial_state(model, summary, num_beams, ops.expand_dims(summary, 1))
+
+    def step(token_ids, state):
+        return _step(model, token_ids, state, lambda x: state.per_sentence)
+
+    return encode, initial_state, step
+
+
+@decoding_steps.register(RecurrentWithAttention)
+def _(model):
+    attention = model.attention
+
+    def encode(source_ids):
+        return _encoded(model, source_ids)
+
+    def initial_state(encoded, num_beams=1, *, max_length):
+        memory = Memory(
+            attention.project_memory(encoded.memory), to_add(attend_to(encoded.padding_mask))
+        )
+        return _initial_state(model, encoded.summary, num_beams, memory)
+
+    def step(token_ids, state):
+        def context_of(x):
+            _, beams, width = x.shape
+            rows = ops.reshape(x, (-1, width))
+            memory = state.per_sentence
+            rows = attention.step(rows, beams, memory.key_values, memory.mask)
+            return ops.reshape(rows, (-1, beams, width))
+
+        return _step(model, token_ids, state, context_of)
+
+    return encode, initial_state, step
+
+
+@cross_attention_weights.register(RecurrentWithAttention)
+def _(model, source_ids, target_ids):
+    encoded = _encoded(model, source_ids)
+    x = model.embedding(target_ids, training=False)
+    x = model.decoder_blocks[0](x, encoded.summary, training=False)
+    return model.attention.attention_weights(x, encoded.memory, attend_to(encoded.padding_mask))
+
+
+def _encoded(model, source_ids):
+    mask = padding_mask(source_ids)
+    memory = model.embedding(source_ids, training=False)
+    for block in model.encoder_blocks:
+        memory = block(memory, padding_mask=mask, training=False)
+    return Encoded(memory, mask, model.get_layer("summary")(memory, padding_mask=mask))
+
+
+def _initial_state(model, summary, num_beams, per_sentence):
+    return DecodingState(
+        position=ops.convert_to_tensor(0, dtype="int32"),
+        per_beam=tuple(
+            tuple(ops.repeat(x[:, None], num_beams, axis=1) for x in block.first_states(summary))
+            for block in model.decoder_blocks
+        ),
+        per_sentence=per_sentence,
+    )
+
+
+def _step(model, token_ids, state, context_of):
+    """One position; `context_of` the first layer's output (batch, beams, recurrent_dim)."""
+    beams = token_ids.shape[1]
+    x = model.embedding.step(token_ids, state.position)  # (batch * beams, model_dim)
+    x = ops.reshape(x, (-1, beams, x.shape[-1]))  # (batch, beams, model_dim)
+    first, *others = zip(model.decoder_blocks, state.per_beam, strict=True)
+    x, states = first[0].step(x, first[1])
+    context, per_beam = context_of(x), [states]
+    for block, states in others:
+        x, states = block.step(x, states, context)
+        per_beam.append(states)
+    x = model.get_layer("output")(x, context, training=False)
+    logits = model.embedding(ops.reshape(x, (-1, x.shape[-1])), reverse=True)
+    logits = ops.reshape(logits, (-1, beams, logits.shape[-1]))
+    return logits, state._replace(position=state.position + 1, per_beam=tuple(per_beam))

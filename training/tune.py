@@ -1,0 +1,193 @@
+"""Searches for good settings with Keras Tuner: `python -m training.tune --help`."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.command import CommandParser, InputError, UsageError, parse, run_command
+from training.run_folder import RunRecord
+from training.settings import (
+    SETTING_NAMES,
+    make_settings,
+    make_settings_parser,
+    read_settings_file,
+)
+from training.text import check_text
+from training.tuning.plan import Algorithm, Objective, SearchFolder, SearchPlan
+from training.tuning.space import Space
+
+DEFAULT_SPACE = Path(__file__).parent / "configs" / "default_space.yaml"
+# What the extra `tuner` brings, and Keras Tuner itself does not all ask for.
+PACKAGES = {
+    "keras_tuner": "keras-tuner",
+    "tensorboard": "tensorboard",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = _parser()
+    config = parse(parser, arguments).config
+    if config is not None:
+        parser.set_defaults(read_settings_file(config))
+    options = parse(parser, arguments)
+    _check_numbers(options)
+    _check_installed()
+    plan = _plan(options)
+    folder = SearchFolder(options.output)
+    from training.tuning.search import search
+    from training.tuning.trials import Trials
+
+    is_chief_or_alone = search(Trials(folder, plan), options.max_trials)
+    if not is_chief_or_alone:
+        return
+    print(folder.table_path.read_text(encoding="utf-8"))
+    print(f"finished: {options.output}")
+    if options.confirm_seeds:
+        from training.tuning.comparison import Comparison
+
+        comparison = Comparison(
+            folder,
+            plan,
+            num_seeds=options.confirm_seeds,
+            epochs=options.confirm_epochs,
+            max_minutes=options.confirm_minutes,
+            tokenized=options.tokenized,
+        )
+        print(comparison.perform())
+
+
+def _parser() -> CommandParser:
+    parser = make_settings_parser(
+        "tune",
+        "Searches for good settings with Keras Tuner; run it again to resume. The settings of"
+        " --config, and given as options, are those that the search starts from.",
+    )
+    parser.add_option("output", str, None, "The folder of the search to write.", required=True)
+    parser.add_option(
+        "space",
+        str,
+        str(DEFAULT_SPACE),
+        "YAML file with the settings to tune: for each a list of values, or {min: ..., max: ...,"
+        " step: ..., log: true}.",
+    )
+    parser.add_option(
+        "algorithm",
+        Algorithm,
+        "hyperband",
+        "How values are chosen: at random; bayesian, where a Gaussian process expects the most; or"
+        " hyperband, which gives many trials few epochs and the best ones more.",
+    )
+    parser.add_option(
+        "objective",
+        Objective,
+        "val_perplexity",
+        "What the best epoch of a trial is judged by. Perplexities of different vocabularies do"
+        " not compare: where one is tuned, give val_bleu.",
+    )
+    parser.add_option(
+        "max_trials",
+        int | None,
+        None,
+        "Trials at most; a later run may raise it. Hyperband alone goes without: null is as many"
+        " as it wants.",
+    )
+    parser.add_option(
+        "max_epochs", int | None, None, "Epochs of a trial at most; null is `epochs`."
+    )
+    parser.add_option(
+        "factor", int, 3, "Of Hyperband: a third of the trials, for 3, gets three times the epochs."
+    )
+    parser.add_option(
+        "max_parameters", int | None, None, "Larger models are passed over; null sets no limit."
+    )
+    parser.add_option(
+        "confirm_seeds",
+        int,
+        0,
+        "Then trains the best settings and those of the start afresh with so many new seeds each,"
+        " and compares their validation BLEU.",
+    )
+    parser.add_option(
+        "confirm_epochs", int | None, None, "Epochs of these trainings; null is `epochs`."
+    )
+    parser.add_option(
+        "confirm_minutes", float | None, None, "Their minutes at most; null is `max_minutes`."
+    )
+    parser.add_flag("tokenized", "In this comparison, score text that is tokenised as it is.")
+    return parser
+
+
+def _check_numbers(options) -> None:
+    least = {"max_trials": 1, "max_epochs": 1, "factor": 2, "max_parameters": 1}
+    least |= {"confirm_seeds": 0, "confirm_epochs": 1}
+    for name, number in least.items():
+        if options[name] is not None and options[name] < number:
+            raise UsageError(
+                f"--{name.replace('_', '-')} must be at least {number}. Received: {options[name]}."
+                f" Choose {number} or more."
+            )
+    if options.confirm_minutes is not None and not options.confirm_minutes > 0:
+        raise UsageError(
+            f"--confirm-minutes must be above 0. Received: {options.confirm_minutes}. Choose for"
+            " example 60."
+        )
+    if options.confirm_seeds == 1:
+        raise UsageError(
+            "--confirm-seeds must be at least 2, since one training says nothing of the next."
+            " Received: 1. Choose 3."
+        )
+    if options.max_trials is None and options.algorithm != "hyperband":
+        raise UsageError(
+            f"--max-trials must be given with --algorithm {options.algorithm}. Received: none."
+            " Choose for example --max-trials 20."
+        )
+
+
+def _check_installed() -> None:
+    missing = [name for module, name in PACKAGES.items() if not importlib.util.find_spec(module)]
+    if missing:
+        raise InputError(
+            f"Tuning needs {', '.join(PACKAGES.values())}. Received: no {', '.join(missing)}. Run"
+            " pip install 'keras-seq2seq-transformer[tuner]'."
+        )
+
+
+def _plan(options) -> SearchPlan:
+    settings = make_settings({name: options[name] for name in SETTING_NAMES})
+    space = Space.read(options.space)
+    _check_tokenizer(settings, space, options.objective)
+    check_text(settings)
+    return SearchPlan(
+        record=RunRecord.of(settings),
+        space=space,
+        algorithm=options.algorithm,
+        objective=options.objective,
+        max_epochs=options.max_epochs or settings.epochs,
+        factor=options.factor,
+        max_parameters=options.max_parameters,
+    )
+
+
+def _check_tokenizer(settings, space: Space, objective: str) -> None:
+    """A vocabulary that is given is not to be tuned; one that is tuned needs BLEU to compare by."""
+    tuned = [name for name in ("vocabulary_size", "tokenizer_type") if name in space.dimensions]
+    given = [name for name in ("tokenizer", "initial_run") if getattr(settings, name) is not None]
+    if tuned and given:
+        raise InputError(
+            f"{tuned[0]} must not be tuned where {given[0]} gives the sub-words. Received: both."
+            " Leave one out."
+        )
+    if tuned and objective == "val_perplexity":
+        print(
+            f"warning: {tuned[0]} is tuned, but perplexities of different vocabularies do not"
+            " compare; --objective val_bleu does",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,205 @@
+"""The best settings against those that the search started from, each trained afresh."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import shutil
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import filelock
+import yaml
+
+from training.command import InputError
+from training.run_folder import RunFolder, write_text
+from training.settings import TrainingSettings, make_settings, read_settings_file
+from training.tuning.child_process import run_child
+from training.tuning.plan import SearchFolder, SearchPlan
+from training.tuning.trials import LOCK_SECONDS, EpochLines, log_path
+
+SIDES = ("start", "best")
+LABELS = {"start": "start", "best": "best of the search"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What one training came to.
+
+    Attributes:
+        side: One of SIDES.
+        seed: Of the training.
+        bleu: Of the validation text, with the beams of the settings, 0 to 100.
+        perplexity: Of the validation text, by the weights that were kept.
+        epochs: How many were trained.
+        minutes: How long that took.
+    """
+
+    side: str
+    seed: int
+    bleu: float
+    perplexity: float
+    epochs: int
+    minutes: float
+
+
+class Comparison:
+    """Trainings with seeds that the search has not seen, at the same budget; resumable.
+
+    Args:
+        folder: The search's, which is over.
+        plan: The search.
+        num_seeds: Trainings of each side, at least 2.
+        epochs: Of each; None is the settings' own.
+        max_minutes: Of each; None is the settings' own.
+        tokenized: Whether the validation text is scored as it is.
+    """
+
+    def __init__(
+        self,
+        folder: SearchFolder,
+        plan: SearchPlan,
+        *,
+        num_seeds: int,
+        epochs: int | None,
+        max_minutes: float | None,
+        tokenized: bool,
+    ):
+        self.folder = folder
+        self.plan = plan
+        self.num_seeds = num_seeds
+        self.budget = {"epochs": epochs or plan.settings.epochs}
+        self.budget["max_minutes"] = max_minutes or plan.settings.max_minutes
+        self.tokenized = tokenized
+        self.path = folder.comparison_path
+
+    def perform(self) -> str:
+        """Trains what is not trained yet.
+
+        Returns:
+            A Markdown table, which is also in comparison/table.md.
+
+        Raises:
+            InputError: If the search found nothing, or one of the trainings fails.
+            KeyboardInterrupt: If it is stopped; it goes on when it is performed again.
+        """
+        if not self.folder.best_path.exists():
+            raise InputError(
+                f"{self.folder.best_path}: a comparison needs a search of which a trial is"
+                " completed. Received: none. Look at the reasons in trials.md."
+            )
+        settings = {
+            "start": self.plan.settings,
+            "best": make_settings(read_settings_file(self.folder.best_path)),
+        }
+        self.path.mkdir(exist_ok=True)
+        with self._alone():
+            results = [
+                self._result(side, dataclasses.replace(settings[side], seed=seed, **self.budget))
+                for seed in self._seeds()
+                for side in SIDES
+            ]
+        rows = [dataclasses.asdict(result) for result in results]
+        write_text(self.path / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        text = comparison_table(results)
+        write_text(self.path / "table.md", text)
+        return text
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps a second process of the same search out."""
+        try:
+            with filelock.FileLock(self.path / ".lock", timeout=0):
+                yield
+        except filelock.Timeout as error:
+            raise InputError(
+                f"{self.path}: only one process may compare in a folder. Received: another one is"
+                " at work. Wait for it, or stop it."
+            ) from error
+
+    def _seeds(self) -> Sequence[int]:
+        return range(self.plan.settings.seed + 1, self.plan.settings.seed + 1 + self.num_seeds)
+
+    def _result(self, side: str, settings: TrainingSettings) -> Result:
+        run = RunFolder(self.path / f"{side}_seed_{settings.seed}")
+        if run.is_finished and run.read_record().settings != settings:
+            raise InputError(
+                f"{run.path}: the trainings of a comparison must have one budget and be of the best"
+                f" settings. Received: a finished one with others. Remove {self.path} to compare"
+                " anew."
+            )
+        if not run.is_finished:
+            print(f"comparison: {LABELS[side]}, seed {settings.seed}")
+            self._train(run, settings)
+        scores = self._scores(run, settings)
+        shutil.rmtree(run.checkpoints_path, ignore_errors=True)
+        *epochs, final = run.read_metrics()
+        return Result(
+            side=side,
+            seed=settings.seed,
+            bleu=scores["bleu"],
+            perplexity=final["val_perplexity"],
+            epochs=len(epochs),
+            minutes=sum(line["seconds"] for line in epochs) / 60,
+        )
+
+    def _train(self, run: RunFolder, settings: TrainingSettings) -> None:
+        config = run.path.with_name(f"{run.path.name}.yaml")
+        write_text(config, yaml.safe_dump(dataclasses.asdict(settings), allow_unicode=True))
+        if run.path.exists():
+            with filelock.FileLock(run.lock_path, timeout=LOCK_SECONDS):
+                pass
+        options = ["--config", str(config), "--output", str(run.path)]
+        watch = EpochLines(run, "val_perplexity")
+        _check(run, run_child("training.train", options, log_path(run), watch))
+
+    def _scores(self, run: RunFolder, settings: TrainingSettings) -> dict[str, Any]:
+        """BLEU of the validation text; it is not computed twice."""
+        path = self.path / f"{run.path.name}{'.tokenized' * self.tokenized}.json"
+        if not path.exists():
+            source, reference = settings.validation_files()
+            options = [str(run.path), "--source", source, "--reference", reference]
+            options += ["--json", str(path), *["--tokenized"] * self.tokenized]
+            _check(run, run_child("training.evaluate", options, log_path(run), lambda: None))
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _check(run: RunFolder, complaint: str | None) -> None:
+    if complaint is not None:
+        raise InputError(f"{os.path.relpath(run.path)}: {complaint}")
+
+
+def comparison_table(results: Sequence[Result]) -> str:
+    """A Markdown table of both sides, the means first, and the difference in words."""
+    sides = {side: [result for result in results if result.side == side] for side in SIDES}
+    head = ["settings", "seeds", "BLEU", "each", "perplexity", "epochs", "minutes"]
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    for side, own in sides.items():
+        scores = [result.bleu for result in own]
+        lines.append(
+            [
+                LABELS[side],
+                ", ".join(str(result.seed) for result in own),
+                f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}",
+                ", ".join(f"{score:.2f}" for score in scores),
+                f"{statistics.mean(result.perplexity for result in own):.3f}",
+                f"{statistics.mean(result.epochs for result in own):.1f}",
+                f"{statistics.mean(result.minutes for result in own):.1f}",
+            ]
+        )
+    difference, error = difference_of_means(
+        *([result.bleu for result in sides[side]] for side in SIDES)
+    )
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return (
+        f"{table}\nValidation BLEU, mean ± standard deviation over the seeds. Difference:"
+        f" {difference:+.2f}, standard error {error:.2f}.\n"
+    )
+
+
+def difference_of_means(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Mean of the second less mean of the first, and the standard error of that."""
+    variances = [statistics.variance(values) / len(values) for values in (first, second)]
+    return statistics.mean(second) - statistics.mean(first), math.sqrt(sum(variances))

@@ -1,0 +1,159 @@
+"""What came out of a search: a line and a row for each trial, a picture, and the best settings."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from training.run_folder import write_text
+from training.tuning.plan import SearchFolder, SearchPlan
+from training.tuning.trials import COMPLETED, FAILED, Outcome, Trials
+
+RUNNING, PASSED_OVER = "running", "passed over"
+LONGEST_REASON = 140  # in the table; trials.jsonl has all of it
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A trial, or values that were not tried.
+
+    Attributes:
+        status: COMPLETED, FAILED, RUNNING or PASSED_OVER.
+        settings: The tuned ones, by name.
+        outcome: What came of the trial; None if it is not over, or none.
+        trial: Its name; None if it is none.
+        reason: Why it failed or was passed over.
+    """
+
+    status: str
+    settings: dict[str, Any]
+    outcome: Outcome | None = None
+    trial: str | None = None
+    reason: str | None = None
+
+    def content(self) -> dict[str, Any]:
+        """A line of trials.jsonl."""
+        if self.outcome is not None:
+            return dataclasses.asdict(self.outcome)
+        names = ("trial", "status", "settings", "reason")
+        return {name: getattr(self, name) for name in names}
+
+
+def rows_of(
+    trials: Trials,
+    values: Mapping[str, Mapping[str, Any]],
+    passed_over: Sequence[Mapping[str, Any]],
+) -> list[Row]:
+    """The rows of a search, in the order in which trials began.
+
+    Args:
+        trials: Knows the outcomes.
+        values: Of Keras Tuner, by the name of the trial.
+        passed_over: What the oracle did not try: "settings" and "reason".
+    """
+    rows = []
+    for trial, own in values.items():
+        outcome = trials.outcome(trial)
+        settings = trials.plan.space.settings(own)
+        if outcome is None:
+            rows.append(Row(RUNNING, settings, trial=trial))
+        else:
+            rows.append(Row(outcome.status, settings, outcome, trial, outcome.reason))
+    return rows + [Row(PASSED_OVER, one["settings"], reason=one["reason"]) for one in passed_over]
+
+
+def write_report(folder: SearchFolder, plan: SearchPlan, rows: Sequence[Row]) -> None:
+    """Renews trials.jsonl, trials.md, trials.png and best.yaml."""
+    from training.tuning.picture import draw_trials
+
+    lines = [json.dumps(row.content()) + "\n" for row in rows]
+    write_text(folder.rows_path, "".join(lines))
+    write_text(folder.table_path, table(plan, rows))
+    best = best_outcome(plan, rows)
+    if best is None:
+        return
+    write_text(folder.best_path, best_settings(plan, rows))
+    draw_trials(plan, rows, folder.picture_path)
+
+
+def best_outcome(plan: SearchPlan, rows: Sequence[Row]) -> Outcome | None:
+    """The outcome of the best trial, of equals the first; None if none is completed."""
+    completed = [row.outcome for row in rows if row.status == COMPLETED]
+    return min(completed, key=lambda outcome: plan.sign * outcome.objective, default=None)
+
+
+def best_settings(plan: SearchPlan, rows: Sequence[Row]) -> str:
+    """YAML that `python -m training.train --config` takes: the start's settings, and the best."""
+    best = best_outcome(plan, rows)
+    count = sum(row.status == COMPLETED for row in rows)
+    head = (
+        f"# The best of {count} completed trials: trial {best.trial}, {plan.objective}"
+        f" {best.objective:.4f} in epoch {best.best_epoch}.\n"
+        f"# Tuned: {', '.join(best.settings)}. All else is what the search started from.\n"
+    )
+    settings = dataclasses.asdict(dataclasses.replace(plan.settings, **best.settings))
+    return head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def table(plan: SearchPlan, rows: Sequence[Row]) -> str:
+    """A Markdown table: completed trials, best first; then the others, with the reason."""
+    names = [*plan.space.dimensions]
+    continues = any(row.outcome and row.outcome.continues for row in rows)
+    head = ["trial", "status", plan.objective, "best epoch", "epochs", "parameters", "minutes"]
+    head += ["continues"] * continues + names
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    order = {COMPLETED: 0, RUNNING: 1, FAILED: 2, PASSED_OVER: 3}
+    ranked = sorted(
+        rows,
+        key=lambda row: (
+            order[row.status],
+            plan.sign * row.outcome.objective if row.status == COMPLETED else 0,
+        ),
+    )
+    for row in ranked:
+        lines.append(_cells(row, continues) + [spelled(row.settings[name]) for name in names])
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    reasons = [row for row in ranked if row.reason]
+    if reasons:
+        text += "\n" + "".join(f"- {_named(row)}: {_short(row.reason)}\n" for row in reasons)
+    return text
+
+
+def _cells(row: Row, continues: bool) -> list[str]:
+    outcome = row.outcome
+    if outcome is None:
+        return [row.trial or "", row.status, *[""] * (5 + continues)]
+    return [
+        outcome.trial,
+        outcome.status,
+        "" if outcome.objective is None else f"{outcome.objective:.3f}",
+        _in_cell(outcome.best_epoch),
+        str(outcome.epochs),
+        "" if outcome.parameters is None else f"{outcome.parameters:,}",
+        f"{outcome.minutes:.1f}",
+        *[_in_cell(outcome.continues)] * continues,
+    ]
+
+
+def _in_cell(value) -> str:
+    return "" if value is None else str(value)
+
+
+def spelled(value) -> str:
+    """The value of a setting, short, as YAML spells it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _named(row: Row) -> str:
+    if row.trial is not None:
+        return f"trial {row.trial} failed"
+    settings = [f"{name} {spelled(value)}" for name, value in row.settings.items()]
+    return f"passed over {', '.join(settings)}"
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 3] + "..."
