@@ -28,7 +28,9 @@ from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.masks import causal_mask, padding_mask
 from keras_transformer.metrics import Perplexity, TokenAccuracy
 from keras_transformer.model import (
+    AttentionOfLayers,
     Transformer,
+    attention_of_layers,
     build_transformer,
     cross_attention_weights,
     decoding_steps,
@@ -37,7 +39,7 @@ from keras_transformer.model import (
 from keras_transformer.optimizers import Adam, paper_adam
 from keras_transformer.schedules import InverseSquareRootSchedule
 from keras_transformer.tokenizer import SubwordTokenizer
-from keras_transformer.translator import AttentionWeights, Translator
+from keras_transformer.translator import AttentionByLayer, AttentionWeights, Translator
 from keras_transformer.verification import verify_saved_model
 
 __version__ = "0.1.0"
@@ -45,6 +47,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Adam",
     "AddAndNorm",
+    "AttentionByLayer",
+    "AttentionOfLayers",
     "AttentionWeights",
     "AveragedWeights",
     "Corpus",
@@ -69,6 +73,7 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "Translator",
+    "attention_of_layers",
     "average_weights",
     "averaged_variables",
     "beam_search",

@@ -260,6 +260,57 @@ def _(model, source_ids, target_ids):
     return last.attention_weights(x, memory, target_mask, source_mask)
 
 
+class AttentionOfLayers(NamedTuple):
+    """The weights of every head, a tensor for each layer in the order of the stack.
+
+    Attributes:
+        encoder: Self-attention of the encoder, Float (batch, heads, source_length, source_length).
+        decoder: Self-attention of the decoder, Float (batch, heads, target_length, target_length).
+        cross: What the decoder takes from the source, Float (batch, heads, target_length,
+            source_length).
+    """
+
+    encoder: tuple
+    decoder: tuple
+    cross: tuple
+
+
+def attention_of_layers(model: Transformer, source_ids, target_ids) -> AttentionOfLayers:
+    """What each position takes from each other, in every layer.
+
+    Source: section 3.2.3 names the three kinds; the paper's own pictures are in its appendix.
+
+    Args:
+        model: The model.
+        source_ids: Integer (batch, source_length).
+        target_ids: Integer (batch, target_length), beginning with the start id: row t belongs to
+            the prediction of token t + 1 of `target_ids`.
+
+    Returns:
+        AttentionOfLayers; `cross[-1]` is what `cross_attention_weights` returns.
+    """
+    source_mask, target_mask = padding_mask(source_ids), padding_mask(target_ids)
+    encoder, decoder, cross = [], [], []
+    x = model.embedding(source_ids, training=False)
+    for block in model.encoder_blocks:
+        encoder.append(block.attention_weights(x, source_mask))
+        x = block(x, padding_mask=source_mask, training=False)
+    memory = _normalized(model, "encoder", x)
+
+    x = model.embedding(target_ids, training=False)
+    for block in model.decoder_blocks:
+        decoder.append(block.self_attention_weights(x, target_mask))
+        cross.append(block.attention_weights(x, memory, target_mask, source_mask))
+        x = block(
+            x,
+            memory,
+            padding_mask=target_mask,
+            memory_padding_mask=source_mask,
+            training=False,
+        )
+    return AttentionOfLayers(tuple(encoder), tuple(decoder), tuple(cross))
+
+
 def _encoder_output(model, source_ids):
     memory = model.embedding(source_ids, training=False)
     mask = padding_mask(source_ids)

@@ -24,6 +24,8 @@ from keras_transformer.decoding.scoring import score
 from keras_transformer.errors import InputError
 from keras_transformer.masks import padding_mask
 from keras_transformer.model import (
+    Transformer,
+    attention_of_layers,
     cross_attention_weights,
     decoding_steps,
     has_cross_attention,
@@ -56,6 +58,28 @@ class AttentionWeights(NamedTuple):
     source_tokens: list[str]
     target_tokens: list[str]
     weights: np.ndarray
+
+
+class AttentionByLayer(NamedTuple):
+    """Which tokens the model looked at in every layer, while it wrote a target.
+
+    Attributes:
+        source_tokens: The source's sub-words, the end included.
+        read_tokens: What the decoder reads: the start, then the target's sub-words but the end.
+        target_tokens: What it predicts from these: the target's sub-words, the end included.
+        encoder: Float32 (layers, heads, source_length, source_length), self-attention.
+        decoder: Float32 (layers, heads, target_length, target_length), self-attention over
+            `read_tokens`.
+        cross: Float32 (layers, heads, target_length, source_length); row t of it and of `decoder`
+            is what predicted target token t.
+    """
+
+    source_tokens: list[str]
+    read_tokens: list[str]
+    target_tokens: list[str]
+    encoder: np.ndarray
+    decoder: np.ndarray
+    cross: np.ndarray
 
 
 class Translator:
@@ -422,24 +446,47 @@ class Translator:
             InputError: If the source has more than `max_source_tokens` tokens, or the model does
                 not attend to it.
         """
-        source, target = _checked([source, target])
         if not self.has_attention:
             raise InputError(
                 "Attention can only be asked of a model that attends to its source. Received: a"
                 f" model of class {type(self.model).__name__}. Ask another model."
             )
-        source_ids = self._whole_source(source)
-        target_ids = [*self.tokenizer.encode(target), self.tokenizer.end_id]
-        weights = cross_attention_weights(
-            self.model,
-            np.array([source_ids], "int32"),
-            np.array([[self.tokenizer.start_id, *target_ids[:-1]]], "int32"),
-        )
+        source_ids, read_ids, target_ids = self._attention_ids(source, target)
+        weights = cross_attention_weights(self.model, _padded([source_ids]), _padded([read_ids]))
         return AttentionWeights(
             self.tokenizer.pieces(source_ids),
             self.tokenizer.pieces(target_ids),
             ops.convert_to_numpy(ops.cast(weights, "float32"))[0],
         )
+
+    def attention_by_layer(self, source: str, target: str) -> AttentionByLayer:
+        """The attention of every head in every layer; `attention` has the last layer's.
+
+        Args:
+            source: A text.
+            target: A translation of it, the model's own or another.
+
+        Raises:
+            InputError: If the source has more than `max_source_tokens` tokens, or the model is no
+                Transformer.
+        """
+        if not isinstance(self.model, Transformer):
+            raise InputError(
+                "The attention of every layer can only be asked of a Transformer. Received: a"
+                f" model of class {type(self.model).__name__}. Ask for `attention`, or another"
+                " model."
+            )
+        source_ids, read_ids, target_ids = self._attention_ids(source, target)
+        found = attention_of_layers(self.model, _padded([source_ids]), _padded([read_ids]))
+        tokens = [self.tokenizer.pieces(ids) for ids in (source_ids, read_ids, target_ids)]
+        return AttentionByLayer(*tokens, *map(_one_sentence, found))
+
+    def _attention_ids(self, source: str, target: str) -> tuple[list[int], list[int], list[int]]:
+        """Ids of the source, of what the decoder reads, and of what it predicts."""
+        source, target = _checked([source, target])
+        source_ids = self._whole_source(source)
+        target_ids = [*self.tokenizer.encode(target), self.tokenizer.end_id]
+        return source_ids, [self.tokenizer.start_id, *target_ids[:-1]], target_ids
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text with the end id, cut to what is read."""
@@ -544,6 +591,11 @@ def _padded(rows: list[list[int]]) -> np.ndarray:
     for row, ids in zip(padded, rows, strict=True):
         row[: len(ids)] = ids
     return padded
+
+
+def _one_sentence(layers) -> np.ndarray:
+    """Float32 (layers, ...) from a tensor of batch 1 for each layer."""
+    return np.stack([ops.convert_to_numpy(ops.cast(tensor, "float32"))[0] for tensor in layers])
 
 
 def _checked(texts) -> list[str]:

@@ -12,6 +12,7 @@ from keras_transformer.decoding.state import reorder_beams
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.model import (
     Transformer,
+    attention_of_layers,
     build_transformer,
     cross_attention_weights,
     decoding_steps,
@@ -94,6 +95,7 @@ class Paper:
         embeddings, *positions = (w.astype("float64") for w in model.embedding.get_weights()[:2])
         learned = config.position_encoding == "learned"
         self.embeddings, self.positions = embeddings, positions[0] if learned else None
+        self.weights_seen = []  # of every head, in the order in which they are computed
 
     def logits(self, source, target):
         memory = self.embed(source)
@@ -184,7 +186,9 @@ class Paper:
         if causal:
             scores[np.triu_indices(len(scores), k=1)] = -np.inf
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        return weights / weights.sum(axis=-1, keepdims=True) @ v
+        weights /= weights.sum(axis=-1, keepdims=True)
+        self.weights_seen.append(weights)
+        return weights @ v
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -388,6 +392,37 @@ def test_cross_attention_weights_equal_those_of_a_decoder_cut_before_the_last_bl
     )
     weights = cross_attention_weights(model, source_ids(), target_ids())
     np.testing.assert_allclose(numbers(weights), numbers(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_of_layers_equals_the_papers_equations_in_numpy(kind):
+    config = small_config(**KINDS[kind])
+    model = random_transformer(config)
+    found = attention_of_layers(model, source_ids(), target_ids())
+    paper = Paper(model, config)
+    source, length = source_ids()[0], 3  # without its padding
+    paper.logits(source[:length], target_ids()[0])
+    # The encoder's layers come first; then self- and cross-attention take turns.
+    in_turn = [*found.encoder, *(kind for layer in zip(*found[1:], strict=True) for kind in layer)]
+    of_heads = [numbers(layer)[0, head] for layer in in_turn for head in range(config.num_heads)]
+    for weights, expected in zip(of_heads, paper.weights_seen, strict=True):
+        read = weights.shape[-1] == TARGET_LENGTH  # of the target, which has no padding
+        np.testing.assert_allclose(
+            weights[: len(expected), : None if read else length], expected, atol=1e-5
+        )
+
+
+def test_attention_of_layers_keeps_to_the_masks(model):
+    found = attention_of_layers(model, source_ids(), target_ids())
+    assert [len(layers) for layers in found] == [2, 2, 2]
+    for layer in (*found.encoder, *found.cross):
+        assert np.all(numbers(layer)[0, :, :, 3:] == 0)  # padding
+        assert np.all(numbers(layer)[1] > 0)  # has none
+    for layer in found.decoder:
+        assert np.all(numbers(layer)[:, :, ~np.tri(TARGET_LENGTH, dtype=bool)] == 0)
+    for layer in (*found.encoder, *found.decoder, *found.cross):
+        np.testing.assert_allclose(numbers(layer).sum(axis=-1), 1, rtol=1e-5)
+    assert_close(found.cross[-1], cross_attention_weights(model, source_ids(), target_ids()))
 
 
 # Parameters

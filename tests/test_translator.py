@@ -302,6 +302,19 @@ def test_an_attention_row_is_what_predicted_its_token(translator):
     assert not np.allclose(one.weights[:, same + 1], other.weights[:, same + 1])
 
 
+def test_attention_by_layer_names_what_is_read_and_what_is_written(translator):
+    last = translator.attention("a man", "the house")
+    layers = translator.attention_by_layer("a man", "the house")
+    assert layers.source_tokens == last.source_tokens
+    assert layers.target_tokens == last.target_tokens
+    assert layers.read_tokens == ["<s>", *last.target_tokens[:-1]]
+    source, target = len(last.source_tokens), len(last.target_tokens)
+    assert layers.encoder.shape == (2, 3, source, source)
+    assert layers.decoder.shape == (2, 3, target, target)
+    np.testing.assert_allclose(layers.cross[-1], last.weights, atol=1e-6)
+    assert not np.allclose(layers.cross[0], last.weights)
+
+
 def test_attention_refuses_what_it_cannot_read_in_full(random_model, tokenizer):
     short = Translator(random_model, tokenizer, max_source_tokens=6)
     with pytest.raises(InputError, match=r"at most 6 tokens.* Received: \d+\. Shorten it, or"):

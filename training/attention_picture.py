@@ -11,12 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from keras_transformer.translator import AttentionWeights
-from training.picture_style import INK, save_picture
+from training.picture_style import INK, new_figure, save_picture
 
 COLOURS = "Blues"
+SPECIAL_LABELS = {"<s>": "(start)", "</s>": "(end)"}
 SPACE = "\u2581"  # how SentencePiece spells a space
 CELL_INCHES = 0.5
 CAPTION_WIDTH = 120
+# Of the picture of all heads: room for the tokens and the colour bar, and above each map.
+WIDTH_INCHES, SMALL_CELL_INCHES, LABELS_INCHES, TITLE_INCHES = 8.6, 0.17, 1.8, 0.4
 CHARACTERS_PER_INCH = 11  # of the caption
 
 
@@ -73,13 +76,52 @@ def attention_figure(attention: AttentionWeights, source_name: str, target_name:
     return figure
 
 
+def heads_figure(
+    weights: np.ndarray,
+    row_tokens: list[str],
+    column_tokens: list[str],
+    *,
+    row_name: str,
+    column_name: str,
+    caption: str,
+) -> Figure:
+    """Heat maps of every head of every layer, a line of them for each layer.
+
+    Args:
+        weights: Float (layers, heads, query_length, key_length).
+        row_tokens: What asks, as the tokenizer spells it.
+        column_tokens: What is asked.
+        row_name: What the vertical axis is called.
+        column_name: What the horizontal axis is called.
+        caption: What to see.
+    """
+    num_layers, num_heads, query_length, key_length = weights.shape
+    width = max(WIDTH_INCHES, num_heads * key_length * SMALL_CELL_INCHES + LABELS_INCHES)
+    cell = (width - LABELS_INCHES) / (num_heads * key_length)
+    height = num_layers * (cell * query_length + TITLE_INCHES) + LABELS_INCHES
+    figure = new_figure(width, height, caption)
+    panels = figure.subplots(num_layers, num_heads, squeeze=False, sharex=True, sharey=True)
+    for layer, head in np.ndindex(num_layers, num_heads):
+        panel = panels[layer, head]
+        image = _heat_map(panel, weights[layer, head], f"layer {layer + 1}, head {head + 1}")
+    rows, columns = token_labels(row_tokens), token_labels(column_tokens)
+    for panel in panels[-1]:
+        panel.set_xticks(range(key_length), columns, rotation=90, fontsize=9)
+    for panel in panels[:, 0]:
+        panel.set_yticks(range(query_length), rows, fontsize=9)
+    figure.supxlabel(column_name, fontsize=10)
+    figure.supylabel(row_name, fontsize=10)
+    figure.colorbar(image, ax=panels, label="attention weight", ticks=[0, 0.5, 1], shrink=0.6)
+    return figure
+
+
 def token_labels(tokens: list[str]) -> list[str]:
     """Sub-words as people read them: a piece that goes on a word begins with `+`."""
     labels = []
     for before, token in zip(["", *tokens], tokens, strict=False):
-        if token == "</s>":
-            labels.append("(end)")
-        elif before[-1:].isalnum() and token[0].isalnum():
+        if token in SPECIAL_LABELS:
+            labels.append(SPECIAL_LABELS[token])
+        elif before not in SPECIAL_LABELS and before[-1:].isalnum() and token[0].isalnum():
             labels.append(f"+{token}")
         else:
             labels.append(token.replace(SPACE, " ").strip() or "(space)")

@@ -106,6 +106,20 @@ class DecoderBlock(keras.Layer):
             self.cross_attention_residual.sublayer_input(x), memory, attend_to(memory_padding_mask)
         )
 
+    def self_attention_weights(self, inputs, padding_mask=None):
+        """What each target position takes from itself and each earlier one, head by head.
+
+        Args:
+            inputs, padding_mask: As for `call`.
+
+        Returns:
+            Float (batch, heads, target_length, target_length); each row sums to 1.
+        """
+        return self.self_attention.attention_weights(
+            self.self_attention_residual.sublayer_input(inputs),
+            attend_to_earlier(padding_mask, ops.shape(inputs)[1]),
+        )
+
     def step(self, rows, cache, place, attention_mask, memory, memory_mask):
         """The same as `call` for one new position of each hypothesis, without dropout.
 

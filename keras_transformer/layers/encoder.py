@@ -79,6 +79,19 @@ class EncoderBlock(keras.Layer):
         transformed = self.feed_forward(residual.sublayer_input(x))
         return residual(x, transformed, training=training)
 
+    def attention_weights(self, inputs, padding_mask=None):
+        """What each position takes from each other, head by head.
+
+        Args:
+            inputs, padding_mask: As for `call`.
+
+        Returns:
+            Float (batch, heads, length, length); each row sums to 1.
+        """
+        return self.self_attention.attention_weights(
+            self.self_attention_residual.sublayer_input(inputs), attend_to(padding_mask)
+        )
+
     def compute_output_shape(self, inputs_shape):
         return tuple(inputs_shape)
 

@@ -7,7 +7,22 @@ from collections.abc import Sequence
 from training.command import UsageError, run_command
 
 # What can be asked for: the module of this package that does it, and what it shows.
-EXPERIMENTS = {}
+EXPERIMENTS = {
+    "layers": ("layers", "Table 1 measured: time and memory of one layer by length and width"),
+    "parallel": ("parallel", "what a training step takes by length, at equal tokens"),
+    "path": ("path", "what is remembered of a token that stands k tokens back"),
+    "table3": ("table3", "the rows of Table 3: parameters, perplexity, BLEU"),
+    "heads": ("heads", "accuracy with 1, 2, 4 and 8 heads"),
+    "positions": ("positions", "no, learned and sinusoidal positions, beyond the trained length"),
+    "quality": (
+        "quality_and_time",
+        "BLEU of the Transformer and the systems it replaced, by seconds of training",
+    ),
+    "jane": (
+        "jane",
+        'the attention of "Jane visite l\'Afrique en septembre.", every head and layer',
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,6 +23,7 @@ def write_report(
     rows: Sequence[Sequence[object]],
     measured: dict,
     figure: Figure | None = None,
+    notes: str = "",
 ) -> None:
     """Writes NAME.md, NAME.json and, of a figure, NAME.png, and prints the table.
 
@@ -35,10 +36,13 @@ def write_report(
         measured: All settings and numbers, as JSON can hold them; the machine, the versions and
             the time are added.
         figure: The picture.
+        notes: Markdown that is printed and written behind the table.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     table = markdown_table(columns, rows)
+    if notes:
+        table = f"{table}\n\n{notes}"
     print(table)
     write_text(folder / f"{name}.md", f"{caption}\n\n{table}\n")
     numbers = json.dumps({**measured, **circumstances()}, indent=1, ensure_ascii=False)

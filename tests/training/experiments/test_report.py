@@ -56,3 +56,11 @@ def test_help_names_every_experiment(capsys):
 def test_an_experiment_must_be_named(arguments, capfd):
     assert run_command(main, arguments) == 2
     assert "must name an experiment" in capfd.readouterr().err
+
+
+def test_notes_stand_behind_the_table(tmp_path, capsys):
+    write_report(
+        tmp_path, "x", caption="c", columns=["a"], rows=[], measured={}, notes="Why it is so."
+    )
+    assert capsys.readouterr().out == "| a |\n| --- |\n\nWhy it is so.\n"
+    assert (tmp_path / "x.md").read_text() == "c\n\n| a |\n| --- |\n\nWhy it is so.\n"

@@ -1,0 +1,70 @@
+"""The clock is read in turns, and memory counts what was there at a time."""
+
+import time
+
+import pytest
+import tensorflow as tf
+
+from training.command import InputError, UsageError
+from training.experiments import machine
+from training.experiments.machine import peak_bytes, prepare_tensorflow, seconds_per_call
+
+
+def test_measurements_are_taken_in_turns():
+    calls = []
+    functions = {
+        name: lambda number, name=name: calls.append((name, number)) for name in ("one", "other")
+    }
+    seconds = seconds_per_call(functions, repeats=3, least_seconds=0)
+    assert [name for name, _ in calls[-6:]] == ["one", "other"] * 3
+    assert {name: len(values) for name, values in seconds.items()} == {"one": 3, "other": 3}
+
+
+def test_seconds_are_those_of_one_call():
+    def sleep(number):
+        for _ in range(number):
+            time.sleep(0.002)
+
+    [seconds] = seconds_per_call({"sleep": sleep}, repeats=2, least_seconds=0.02).values()
+    assert all(0.002 <= value < 0.02 for value in seconds)
+
+
+def test_what_is_short_is_repeated_until_the_clock_can_tell():
+    seconds_of_calls = []
+
+    def sleep(number):
+        start = time.perf_counter()
+        time.sleep(0.001 * number)
+        seconds_of_calls.append(time.perf_counter() - start)
+
+    seconds_per_call({"sleep": sleep}, repeats=2, least_seconds=0.03)
+    assert min(seconds_of_calls[-2:]) >= 0.03
+
+
+def test_memory_is_what_tensors_took_at_the_same_time():
+    mib = 2**20
+    ones = tf.ones((mib,))  # 4 MiB that were there before
+
+    def two_of_twelve_mib_after_each_other():
+        for _ in range(2):
+            tf.concat([ones, ones, ones], 0).numpy()
+
+    def eight_of_twelve_mib_at_once():
+        return [tf.concat([ones, ones, ones], 0) for _ in range(8)]
+
+    # Blocks are up to twice as large as tensors.
+    assert 12 * mib <= peak_bytes(two_of_twelve_mib_after_each_other) < 24 * mib
+    assert 96 * mib <= peak_bytes(eight_of_twelve_mib_at_once) < 192 * mib
+
+
+def test_memory_is_unknown_where_tensorflow_keeps_no_account(monkeypatch):
+    monkeypatch.setattr(machine, "device", lambda: "GPU:7")
+    assert peak_bytes(lambda: None) is None
+
+
+def test_threads_and_backend_are_checked(monkeypatch):
+    with pytest.raises(UsageError, match="--threads must be 0 or more. Received: -1"):
+        prepare_tensorflow(-1)
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    with pytest.raises(InputError, match="must run on TensorFlow.*Received: jax"):
+        prepare_tensorflow(0)

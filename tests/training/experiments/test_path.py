@@ -1,0 +1,88 @@
+"""The path length: the task asks for what stood k tokens back, and for nothing else."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from training.command import run_command
+from training.experiments.__main__ import main
+from training.experiments.path import Learner, marked_sequences
+from training.experiments.stacks import KINDS
+
+SMALL = {"symbols": 3, "steps": 60, "batch": 16, "learning_rate": 0.02}
+SMALL |= {"model_dim": 16, "num_blocks": 1}
+
+
+@pytest.mark.parametrize("distance", [1, 6])
+def test_the_answer_is_the_one_marked_token_k_before_the_last(distance):
+    tokens, answers = marked_sequences(np.random.default_rng(0), 500, distance, symbols=5)
+    assert tokens.dtype == answers.dtype == np.int32
+    assert ((tokens >= 5).sum(-1) == 1).all()
+    np.testing.assert_array_equal(tokens[:, -1 - distance] - 5, answers)
+    assert (tokens.shape, tokens.min(), tokens.max()) == ((500, 4 + distance), 0, 9)
+
+
+def test_no_other_token_tells_the_answer():
+    tokens, answers = marked_sequences(np.random.default_rng(1), 40_000, 4, symbols=5)
+    shares = np.bincount(answers) / len(answers)
+    np.testing.assert_allclose(shares, 1 / 5, atol=0.01)
+    same = (tokens % 5 == answers[:, None]).mean(0)  # of each place
+    assert same[-1 - 4] == 1
+    np.testing.assert_allclose(np.delete(same, -1 - 4), 1 / 5, atol=0.01)
+
+
+def test_a_seed_decides_all_whatever_was_learnt_before():
+    learner = Learner("convolution", 2, SimpleNamespace(**{**SMALL, "steps": 8}))
+    accuracies = [learner.accuracy(seed) for seed in (1, 2, 1)]
+    weights = [weight.copy() for weight in learner.model.get_weights()]
+    assert accuracies[0] == accuracies[2]
+    learner.accuracy(1)
+    for one, other in zip(weights, learner.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert learner.model.optimizer.iterations == 8
+
+
+def test_what_is_near_is_learnt_and_what_is_out_of_reach_is_not():
+    options = SimpleNamespace(**SMALL)
+    assert Learner("convolution", 1, options).accuracy(1) > 0.95
+    assert Learner("self_attention", 12, options).accuracy(1) > 0.95
+    # Chance is 1/3; 1,024 answers by chance are within 0.08 of it but once in millions.
+    assert Learner("convolution", 9, options).accuracy(1) == pytest.approx(1 / 3, abs=0.08)
+
+
+@pytest.mark.slow
+def test_table_numbers_and_picture_are_written(tmp_path, capsys):
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    options += ["--distances", "2", "1", "--seeds", "4", "5", "--threads=0"]
+    assert run_command(main, ["path", *options, f"--output={tmp_path}"]) == 0
+    numbers = json.loads((tmp_path / "path.json").read_text())
+    assert numbers["distances"] == [1, 2]
+    assert (numbers["chance"], numbers["reach_of_convolution"]) == (pytest.approx(1 / 3), 8)
+    for kind in KINDS:
+        assert np.shape(numbers["accuracies"][kind]) == (2, 2)
+        assert np.min(numbers["accuracies"][kind]) > 0.9
+    table = capsys.readouterr().out
+    assert table in (tmp_path / "path.md").read_text()
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
+        f"| {label}" for label in KINDS.values()
+    ]
+    assert (tmp_path / "path.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (["--distances", "4", "0"], "--distances must be 1 or more. Received: 0"),
+        (["--symbols", "1"], "--symbols must be 2 or more"),
+        (["--learning-rate", "0"], "--learning-rate must be above 0"),
+        (["--kinds", "rnn"], "--kinds must be"),
+    ],
+)
+def test_a_wrong_option_is_one_line(wrong, complaint, tmp_path, capfd):
+    assert run_command(main, ["path", f"--output={tmp_path}", *wrong]) == 2
+    error = capfd.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())

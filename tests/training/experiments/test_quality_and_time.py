@@ -1,0 +1,136 @@
+"""The comparison of systems, on text made on the spot."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from training.command import run_command
+from training.experiments.__main__ import main
+from training.experiments.quality_and_time import (
+    BY_DEFAULT,
+    SYSTEMS,
+    seeds_over_time,
+    system_settings,
+    write_results,
+)
+
+TEXT = {
+    "train_source": "a",
+    "train_target": "b",
+    "validation_source": "c",
+    "validation_target": "d",
+}
+
+
+def course(seconds, val_bleu, **more):
+    scores = {"parameters": 2_610_944, "tokens_per_second": 1000.0, "bleu": 30.0}
+    signatures = {"bleu_signature": "nrefs:1", "test_bleu_signature": "nrefs:1|tok:none"}
+    by_epoch = {"seconds_by_epoch": seconds, "val_bleu_by_epoch": val_bleu, "epochs": len(seconds)}
+    return {**scores, "test_bleu": 31.0, **signatures, **by_epoch, **more}
+
+
+def test_systems_differ_in_the_model_and_its_recipe_alone():
+    """What the time is spent on, and what is measured, is the same for all."""
+    asked = {system: system_settings(system, 5, TEXT, 7.5) for system in SYSTEMS}
+    for system, settings in asked.items():
+        assert settings.model == system
+        assert (settings.seed, settings.max_minutes, settings.validation_bleu) == (5, 7.5, True)
+        assert settings.epochs > 1000  # not what ends a training
+        for name in "vocabulary_size batch_tokens label_smoothing average_checkpoints".split():
+            assert getattr(settings, name) == getattr(asked["transformer"], name)
+
+
+def test_seeds_are_compared_at_the_same_times():
+    """The second seed is half as fast: at 20 s it has what the first had at 10 s."""
+    band = seeds_over_time(
+        [course([10, 20, 30], [1.0, 2.0, 3.0]), course([20, 40], [1.0, 2.0])],
+    )
+    np.testing.assert_allclose(band.seconds, [20, 30])
+    np.testing.assert_allclose(band.highest, [2.0, 3.0])
+    np.testing.assert_allclose(band.lowest, [1.0, 1.5])
+    np.testing.assert_allclose(band.mean, [1.5, 2.25])
+    assert band.marks == [0, 1]
+
+
+def test_seeds_that_share_no_time_are_still_a_point():
+    band = seeds_over_time([course([10, 11], [1.0, 2.0]), course([40], [3.0])])
+    np.testing.assert_allclose((band.seconds, band.lowest, band.highest), [[40], [2.0], [3.0]])
+
+
+def test_the_table_has_the_mean_and_the_range_of_the_seeds(tmp_path, capsys):
+    gru = [
+        course([50, 99], [1.0, 2.0], bleu=20.0, test_bleu=21.04),
+        course([60, 95], [1.5, 2.5], bleu=24.0, test_bleu=22.04, tokens_per_second=2000.0),
+    ]
+    transformer = [course([30, 60, 90], [4.0, 8.0, 9.0])] * 2
+    write_results(
+        tmp_path, {"transformer": dict(enumerate(transformer)), "gru": dict(enumerate(gru))}, 1.65
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == ("| system | parameters | tokens/s | epochs | validation BLEU | test BLEU |")
+    assert lines[2].startswith("| Transformer | 2,610,944 | 1,000 | 3 | 30.0 (30.0 to 30.0) |")
+    assert lines[3] == (
+        "| GRU, one vector | 2,610,944 | 1,500 | 2 | 22.0 (20.0 to 24.0) | 21.5 (21.0 to 22.0) |"
+    )
+    numbers = json.loads((tmp_path / "quality_and_time.json").read_text())
+    assert numbers["systems"]["gru"]["1"]["bleu"] == 24.0
+    assert (tmp_path / "quality_and_time.png").read_bytes().startswith(b"\x89PNG")
+    assert "1.65 minutes" in (tmp_path / "quality_and_time.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--systems", "rnn"], "--systems must name some of transformer, gru_attention"),
+        (["--minutes", "0"], "--minutes must be above 0. Received: 0"),
+        (["--test-source", "x"], "--test-source and --test-target must come together"),
+        ([], "--data or by the names of its files. Received: neither"),
+        (["--data", ".", "--train-source", "x"], "Received: both"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(options, message, capfd):
+    assert run_command(main, ["quality", *options]) == 2
+    assert message in capfd.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
+    """YAML files of the systems' names, so small that an epoch takes a moment."""
+    folder = tmp_path_factory.mktemp("configs")
+    for system in BY_DEFAULT:
+        values = {
+            "vocabulary_size": 290,
+            "num_layers": 1,
+            "model_dim": 12,
+            "batch_tokens": 256,
+            "peak_learning_rate": 0.01,
+            "warmup_steps": 20,
+            "average_checkpoints": 2,
+            "beam_size": 2,
+        }
+        if system == "transformer":
+            values |= {"num_heads": 3, "feed_forward_dim": 17}
+        (folder / f"{SYSTEMS[system][0]}.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+@pytest.mark.slow
+def test_systems_are_trained_for_a_time_scored_and_kept(text_files, configs, tmp_path, capfd):
+    files = [f"--{name.replace('_', '-')}={path}" for name, path in text_files.items()]
+    arguments = ["quality", *files, "--configs", str(configs), "--output", str(tmp_path)]
+    arguments += ["--minutes=0.02", "--seeds", "3", "--test-source", text_files["train_source"]]
+    arguments += ["--test-target", text_files["train_target"], "--systems", "transformer"]
+    assert run_command(main, arguments) == 0
+    capfd.readouterr()
+    assert run_command(main, [*arguments, "gru_attention"]) == 0  # one more, the first is kept
+    out = capfd.readouterr().out
+    assert "transformer_seed_3: finished before, and kept" in out
+    assert "| GRU with attention |" in out
+    systems = json.loads((tmp_path / "quality_and_time.json").read_text())["systems"]
+    assert list(systems) == ["transformer", "gru_attention"]
+    for runs in systems.values():
+        assert 0 <= runs["3"]["test_bleu"] <= 100
+        assert len(runs["3"]["val_bleu_by_epoch"]) == runs["3"]["epochs"] >= 1
+        assert runs["3"]["updates"] >= runs["3"]["epochs"]

@@ -1,0 +1,24 @@
+"""Attention in a neighbourhood is attention with a mask, at another price."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_transformer.layers.attention import MultiHeadSelfAttention
+from training.experiments.restricted import RestrictedSelfAttention
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 5])
+def test_it_is_self_attention_that_sees_a_neighbourhood(seeded, blocks):
+    length = 4 * blocks
+    inputs = keras.random.normal((2, length, 6))
+    restricted, full = RestrictedSelfAttention(3, radius=4), MultiHeadSelfAttention(3)
+    for layer in (restricted, full):
+        layer(inputs)
+    full.set_weights([keras.random.normal(weight.shape) for weight in full.weights])
+    restricted.set_weights(full.get_weights())
+    places = np.arange(length)
+    near = np.abs(places[:, None] - places) <= 4
+    np.testing.assert_allclose(
+        restricted(inputs), full(inputs, attention_mask=near[None]), rtol=1e-4, atol=1e-5
+    )

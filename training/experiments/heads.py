@@ -1,0 +1,207 @@
+"""What more heads see: `python -m training.experiments heads --help`.
+
+At equal parameters: h heads of width d_model / h, as in rows A of Table 3.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from training.command import CommandParser, UsageError, import_tensorflow, parse
+from training.experiments.made_tasks import BATCH_SIZE, fit, neighbours, remembered
+from training.experiments.report import write_report
+from training.experiments.runs import trained_and_scored
+from training.picture_style import INK, LINE_COLOURS, clear_axes, new_figure
+
+HEADS = (1, 2, 4, 8)
+TASKS = ("neighbours", "translation")
+OFFSETS = (-4, -3, -2, -1, 1, 2, 3, 4)
+NUM_TEST = 500  # sequences
+MODEL = {"length": 16, "num_symbols": 16, "model_dim": 64, "feed_forward_dim": 256}
+NUM_PAIRS = 12_000
+TITLES = {
+    "neighbours": "name the 8 neighbours",
+    "translation": "translation, phrase grammar",
+}
+LABELS = {"neighbours": "share of right symbols", "translation": "BLEU of the validation text"}
+CAPTION = (
+    "More heads at the same number of parameters. Neighbours: one layer must name the four symbols"
+    " on each side of every place; a head gives one weighted mean, so that several places want"
+    " several heads. Dots are seeds, the line is their mean."
+)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """The command."""
+    parser = CommandParser(
+        "experiments heads",
+        "Trains models with 1, 2, 4 and 8 heads of together the same width: one layer that must"
+        " name the neighbours of each place, and translators of the demo's sentences.",
+    )
+    parser.add_option("output", str, "runs/heads", "The folder for table, picture and runs.")
+    parser.add_option("tasks", str, list(TASKS), f"Among {' and '.join(TASKS)}.", nargs="+")
+    parser.add_option("steps", int, 2000, f"Updates of neighbours, of {BATCH_SIZE} sequences each.")
+    parser.add_option("translation_steps", int, 1000, "Updates of translation.")
+    parser.add_option("seeds", int, 3, "How often each is trained.")
+    options = parse(parser, arguments)
+    _check(options)
+    import_tensorflow()
+    measure = {"neighbours": _neighbours, "translation": _translation}
+    measured = {
+        task: {
+            heads: [measure[task](heads, seed, options) for seed in range(options.seeds)]
+            for heads in HEADS
+        }
+        for task in options.tasks
+    }
+    write_results(measured, options)
+
+
+def _check(options) -> None:
+    unknown = [task for task in options.tasks if task not in TASKS]
+    if unknown:
+        raise UsageError(
+            f"--tasks must be among {', '.join(TASKS)}. Received: {unknown[0]}. See python -m"
+            " training.experiments heads --help."
+        )
+    for name in ("steps", "translation_steps", "seeds"):
+        if options[name] < 1:
+            raise UsageError(
+                f"--{name.replace('_', '-')} must be at least 1. Received: {options[name]}. Choose"
+                " more."
+            )
+
+
+# Naming neighbours -------------------------------------------------------------------------------
+
+
+def _neighbours(heads: int, seed: int, options) -> dict:
+    """Accuracy and parameters of one training."""
+    settings = {"num_heads": heads, "seed": seed, "steps": options.steps, **MODEL}
+    path = Path(options.output) / "seeds" / f"neighbours_{heads}_{seed}.json"
+    measured = remembered(path, settings, lambda: _name_neighbours(settings))
+    print(f"neighbours, {heads} heads, seed {seed}: {measured['score']:.3f}", flush=True)
+    return measured
+
+
+def build_namer(num_heads: int):
+    """One encoder layer that names, at each place, the symbols at all `OFFSETS`.
+
+    Returns:
+        A model from Integer (batch, length) to logits, Float (batch, length, offsets, symbols).
+    """
+    import keras
+
+    from keras_transformer.layers.embedding import PositionalEmbedding
+    from keras_transformer.layers.encoder import EncoderBlock
+
+    symbols = keras.Input((MODEL["length"],), dtype="int32")
+    x = PositionalEmbedding(MODEL["num_symbols"], MODEL["model_dim"], dropout=0.0)(symbols)
+    x = EncoderBlock(num_heads, MODEL["feed_forward_dim"], dropout=0.0)(x)
+    x = keras.layers.Dense(len(OFFSETS) * MODEL["num_symbols"])(x)
+    shape = (MODEL["length"], len(OFFSETS), MODEL["num_symbols"])
+    return keras.Model(symbols, keras.layers.Reshape(shape)(x))
+
+
+def _name_neighbours(settings: dict) -> dict:
+    import keras
+    from keras import ops
+
+    keras.utils.set_random_seed(settings["seed"])
+    generator = np.random.default_rng(settings["seed"])
+    ring = (settings["length"], OFFSETS, settings["num_symbols"], generator)
+    model = build_namer(settings["num_heads"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    symbols, named = neighbours(BATCH_SIZE * settings["steps"], *ring)
+    fit(model, loss, symbols, named, num_updates=settings["steps"])
+    symbols, named = neighbours(NUM_TEST, *ring)
+    right = ops.convert_to_numpy(ops.argmax(model(symbols, training=False), axis=-1)) == named
+    return {"score": float(right.mean()), "parameters": model.count_params()}
+
+
+# Translating -------------------------------------------------------------------------------------
+
+
+def _translation(heads: int, seed: int, options) -> dict:
+    """BLEU and parameters of a run."""
+    from training.demo import CONFIG, DemoText
+    from training.settings import make_settings, read_settings_file
+
+    output = Path(options.output)
+    text = DemoText(output / "text")
+    if not text.path("validation", "target").exists():
+        text.write(NUM_PAIRS)
+    values = read_settings_file(CONFIG) | text.data_settings()
+    values |= {"num_heads": heads, "seed": seed, "average_checkpoints": 1}
+    values |= {"steps_per_epoch": options.translation_steps, "epochs": 1}
+    run = output / "runs" / f"heads_{heads}_seed_{seed}"
+    scores = trained_and_scored(run, make_settings(values))
+    return {"score": scores["bleu"], "parameters": _parameters(run), **scores}
+
+
+def _parameters(run: Path) -> int:
+    from keras_transformer.translator import read_model
+
+    return read_model(run / "model.keras").count_params()
+
+
+# Table and picture -------------------------------------------------------------------------------
+
+
+def write_results(measured: dict[str, dict[int, list[dict]]], options) -> None:
+    """Writes the table and the picture.
+
+    Args:
+        measured: By task and number of heads, for each seed "score" and "parameters".
+        options: Of the command.
+    """
+    digits = {"neighbours": 3, "translation": 2}
+    rows = []
+    for task, of_heads in measured.items():
+        for heads, of_seeds in of_heads.items():
+            scores = [one["score"] for one in of_seeds]
+            low, mean, high = min(scores), np.mean(scores), max(scores)
+            shown = [f"{value:.{digits[task]}f}" for value in (mean, low, high)]
+            rows.append([task, heads, *shown, f"{of_seeds[0]['parameters']:,}"])
+    write_report(
+        options.output,
+        "heads",
+        caption=f"{CAPTION} Neighbours: {options.steps:,} updates, share of right symbols."
+        f" Translation: {options.translation_steps:,} updates, BLEU. {options.seeds} seeds.",
+        columns=["task", "heads", "mean", "lowest", "highest", "parameters"],
+        rows=rows,
+        measured={
+            "steps": options.steps,
+            "translation_steps": options.translation_steps,
+            "offsets": OFFSETS,
+            "model": MODEL,
+            "tasks": measured,
+        },
+        figure=heads_figure(measured),
+    )
+
+
+def heads_figure(measured: dict[str, dict[int, list[dict]]]) -> Figure:
+    """A panel for each task."""
+    figure = new_figure(8.6, 3.9, CAPTION)
+    panels = figure.subplots(1, len(measured), squeeze=False)[0]
+    for panel, (task, of_heads) in zip(panels, measured.items(), strict=True):
+        _draw(panel, {heads: [one["score"] for one in found] for heads, found in of_heads.items()})
+        panel.set_title(TITLES[task], color=INK)
+        panel.set_ylabel(LABELS[task])
+    return figure
+
+
+def _draw(panel: Axes, scores: dict[int, list[float]]) -> None:
+    places = range(len(scores))
+    means = [np.mean(of_seeds) for of_seeds in scores.values()]
+    panel.plot(places, means, color=LINE_COLOURS[0], linewidth=2)
+    for place, of_seeds in zip(places, scores.values(), strict=True):
+        panel.plot([place] * len(of_seeds), of_seeds, "o", color=LINE_COLOURS[1], markersize=5)
+    panel.set_xticks(places, [str(heads) for heads in scores])
+    panel.set_xlabel("heads")
+    panel.margins(x=0.08, y=0.1)
+    clear_axes(panel)

@@ -1,0 +1,237 @@
+"""The attention of "Jane visite l'Afrique en septembre.": every head of every layer.
+
+`python -m training.experiments jane --help`.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from training.command import CommandParser, InputError, import_tensorflow, parse
+from training.experiments.report import write_report
+from training.phrase_grammar import SHOWN_SENTENCES
+from training.picture_style import save_picture
+from training.run_folder import RunFolder
+
+SOURCE, TARGET = SHOWN_SENTENCES[0]
+# A head is named after what most of its weight does, if it is so much; else it is spread.
+MOST = 0.5
+MAX_TOKENS = 40  # on either side: more cannot be read in a picture
+
+
+class Kind(NamedTuple):
+    """One of the three uses of attention (section 3.2.3).
+
+    Attributes:
+        name: In words.
+        row_name: What the vertical axis is called.
+        column_name: What the horizontal axis is called.
+        caption: What to see in its picture.
+    """
+
+    name: str
+    row_name: str
+    column_name: str
+    caption: str
+
+
+KINDS = {
+    "encoder": Kind(
+        "encoder self-attention",
+        "the position that asks",
+        "the position that is read",
+        "Encoder self-attention: each row is a token of the source that looks at all the others,"
+        " and adds up to 1. A dark cell on the diagonal is a token that looks at itself, one beside"
+        " it a token that looks at its neighbour; a dark column is what many look at.",
+    ),
+    "decoder": Kind(
+        "decoder self-attention",
+        "the last token that was read",
+        "the position that is read",
+        "Decoder self-attention: each row is a token of the translation that looks at itself and at"
+        " those before it. The white triangle above the diagonal is the mask: nothing looks ahead.",
+    ),
+    "cross": Kind(
+        "cross-attention",
+        "the token that is written next",
+        "source",
+        "Cross-attention: each row is a step of the decoder, which writes the token at its left and"
+        " reads the source below. A head that aligns words has one dark cell a row, on the word"
+        " that is being translated.",
+    ),
+}
+
+
+def run(arguments: Sequence[str]) -> None:
+    """The command."""
+    parser = CommandParser(
+        "experiments jane",
+        "Draws the attention of every head and layer between a sentence and its translation, and"
+        " says of each head where most of its weight goes.",
+    )
+    parser.add_option(
+        "run", str, "runs/demo", "A finished run; the demo's is trained if it is not there."
+    )
+    parser.add_option("source", str, SOURCE, "The sentence.")
+    parser.add_option(
+        "target", str | None, None, "Its translation; the run's own if none is given."
+    )
+    parser.add_option("output", str, "runs/jane", "The folder for the table and the pictures.")
+    options = parse(parser, arguments)
+    import_tensorflow()
+    draw(_translator(options.run), options.source, options.target, Path(options.output))
+
+
+def _translator(run_folder: str):
+    """That of the run; a run at the demo's place is trained there."""
+    from training.translate import load_translator
+
+    if run_folder == "runs/demo" and not RunFolder(run_folder).is_finished:
+        from training.demo import CONFIG, DemoText, train_run
+        from training.settings import make_settings, read_settings_file
+
+        text = DemoText(Path("runs/demo-text"))
+        text.write(24_000)
+        settings = make_settings(read_settings_file(CONFIG) | text.data_settings())
+        train_run(settings, Path(run_folder), overwrite=False)
+    return load_translator(run_folder)
+
+
+def draw(translator, source: str, target: str | None, output: Path) -> None:
+    """Writes a picture for each kind of attention and one table of all heads.
+
+    Args:
+        translator: Of a Transformer.
+        source: The sentence.
+        target: Its translation, or None for the translator's own.
+        output: The folder.
+
+    Raises:
+        InputError: If the sentences are too long for a picture.
+    """
+    if target is None:
+        [target] = translator([source])
+    print(f"{source}\n{target}\n", flush=True)
+    attention = translator.attention_by_layer(source, target)
+    longest = max(len(attention.source_tokens), len(attention.target_tokens))
+    if longest > MAX_TOKENS:
+        raise InputError(
+            f"A picture holds at most {MAX_TOKENS} tokens on a side. Received: {longest}. Give a"
+            " shorter --source or --target."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    for kind, figure in figures(attention).items():
+        save_picture(figure, output / f"jane_{kind}.png")
+    rows = [
+        (KINDS[kind].name, layer + 1, head + 1, *describe(kind, weights[layer, head]))
+        for kind, weights in _weights(attention).items()
+        for layer, head in np.ndindex(*weights.shape[:2])
+    ]
+    write_report(
+        output,
+        "jane",
+        caption=f'The heads at work on "{source}" -> "{target}": where most of the weight goes, the'
+        " mean over the rows of its share, and how many tokens a row is spread over (the"
+        " exponential of its entropy).",
+        columns=["attention", "layer", "head", "looks at", "share", "tokens"],
+        rows=[
+            (*which, what, f"{share:.2f}", f"{spread:.1f}") for *which, what, share, spread in rows
+        ],
+        measured={
+            "source": source,
+            "target": target,
+            "tokens": {
+                "source": attention.source_tokens,
+                "read": attention.read_tokens,
+                "target": attention.target_tokens,
+            },
+            "weights": {
+                kind: np.round(weights, 4).tolist() for kind, weights in _weights(attention).items()
+            },
+        },
+    )
+
+
+def figures(attention) -> dict:
+    """A figure for each kind of attention, by its name in `KINDS`."""
+    from training.attention_picture import heads_figure
+
+    tokens = {
+        "encoder": (attention.source_tokens, attention.source_tokens),
+        "decoder": (attention.read_tokens, attention.read_tokens),
+        "cross": (attention.target_tokens, attention.source_tokens),
+    }
+    return {
+        kind: heads_figure(
+            weights,
+            *tokens[kind],
+            row_name=KINDS[kind].row_name,
+            column_name=KINDS[kind].column_name,
+            caption=KINDS[kind].caption,
+        )
+        for kind, weights in _weights(attention).items()
+    }
+
+
+def _weights(attention) -> dict[str, np.ndarray]:
+    return {kind: getattr(attention, kind) for kind in KINDS}
+
+
+def describe(kind: str, weights: np.ndarray) -> tuple[str, float, float]:
+    """What a head looks at most.
+
+    Args:
+        kind: Its name in `KINDS`.
+        weights: Float (query_length, key_length), rows that sum to 1.
+
+    Returns:
+        In words, the share of the weight that this gets (mean over the rows), and over how many
+        tokens a row is spread: the exponential of its entropy, mean over the rows.
+    """
+    found = {name: share(weights) for name, share in _patterns(kind).items()}
+    name, share = max(found.items(), key=lambda item: item[1])
+    tokens = np.exp(-(weights * np.log(np.maximum(weights, 1e-12))).sum(axis=1)).mean()
+    return (name if share >= MOST else f"spread; most at {name}"), float(share), float(tokens)
+
+
+def _patterns(kind: str) -> dict[str, Callable[[np.ndarray], float]]:
+    """Shares of the weight: mean over the rows that can have them."""
+
+    def diagonal(offset):
+        return lambda weights: float(np.diagonal(weights, offset).mean())
+
+    def column(place):
+        return lambda weights: float(weights[:, place].mean())
+
+    if kind == "encoder":
+        places = {"itself": 0, "the token before": -1, "the token behind": 1}
+        return {name: diagonal(offset) for name, offset in places.items()} | {
+            "the end": column(-1),
+        }
+    if kind == "decoder":
+        return {
+            "itself": diagonal(0),
+            "the token before": diagonal(-1),
+            "the start": lambda weights: float(weights[1:, 0].mean()) if len(weights) > 1 else 1.0,
+        }
+    return {
+        "one token, another for each row": _alignment,
+        "the end": column(-1),
+    }
+
+
+def _alignment(weights: np.ndarray) -> float:
+    """What pairs of a row and a column of its own have: mean over the pairs.
+
+    An alignment of words has nearly all weight on such pairs; a head that looks at one place always
+    has little.
+    """
+    left, pairs = weights.copy(), min(weights.shape)
+    total = 0.0
+    for _ in range(pairs):  # the heaviest cell first; its row and its column are then taken
+        row, column = np.unravel_index(left.argmax(), left.shape)
+        total += left[row, column]
+        left[row, :] = left[:, column] = -1.0
+    return float(total / pairs)

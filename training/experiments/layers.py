@@ -1,0 +1,496 @@
+"""Table 1 measured: `python -m training.experiments layers --help`.
+
+What one layer costs in time and memory, against the length n and the width d.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from training.command import CommandParser, UsageError, parse
+from training.experiments.machine import (
+    device,
+    peak_bytes,
+    prepare_tensorflow,
+    seconds_per_call,
+    tell,
+)
+from training.experiments.report import markdown_table, write_report
+from training.experiments.slopes import crossing, slope
+from training.picture_style import INK, clear_axes, line_style, new_figure
+
+if TYPE_CHECKING:
+    import keras
+
+RADIUS = 32  # of the restricted self-attention's neighbourhood
+KERNEL = 3
+MIB = 2**20
+
+
+class Kind(NamedTuple):
+    """A row of Table 1.
+
+    Attributes:
+        label: Its name.
+        in_length: The paper's exponent of n.
+        in_width: The paper's exponent of d.
+        multiply_adds: (n, d) -> of our layer, in full, for one sequence.
+        compiled: Whether XLA compiles it, where that is the faster form on a CPU.
+        reason: Why what is measured may differ from the paper's exponents.
+    """
+
+    label: str
+    in_length: int
+    in_width: int
+    multiply_adds: Callable[[int, int], int]
+    compiled: bool
+    reason: str
+
+
+KINDS = {
+    "self_attention": Kind(
+        "self-attention",
+        2,
+        1,
+        lambda n, d: 4 * n * d * d + 2 * n * n * d,
+        False,
+        "Table 1 leaves out the four projections, 4 n d² of 4 n d² + 2 n² d operations: they are"
+        " most of the work until n = 2 d, so that time grows more slowly with n, and faster with"
+        " d, than in the paper. The softmax over n² weights a head is no product, and takes more"
+        " time than its few operations tell.",
+    ),
+    "restricted": Kind(
+        "restricted self-attention",
+        1,
+        1,
+        lambda n, d: 4 * n * d * d + 6 * RADIUS * n * d,
+        False,
+        f"4 n d² for the projections and 2 · 3 · {RADIUS} n d for attention: with d above"
+        f" {3 * RADIUS // 2} the projections, which Table 1 leaves out, are the larger part, and"
+        " grow with d². Its blocks are small, and each key and value is copied twice, so that it is"
+        " cheaper than self-attention in long sequences only.",
+    ),
+    "recurrent": Kind(
+        "recurrent (GRU)",
+        1,
+        2,
+        lambda n, d: 6 * n * d * d,
+        True,
+        "linear in n as each step waits for the one before. With d it grows more slowly than d²"
+        " where a step's fixed time (starting operations on one vector) outweighs its product, and"
+        " faster where the matrix of 3 d² weights, read anew at every step, no longer fits into the"
+        " processor's nearest memory.",
+    ),
+    "convolutional": Kind(
+        f"convolutional (k = {KERNEL})",
+        1,
+        2,
+        lambda n, d: KERNEL * n * d * d,
+        False,
+        "one product of matrices, as in the paper; with d it grows more slowly than d² where wide"
+        " matrices are multiplied at a better rate than narrow ones.",
+    ),
+}
+
+PASSES = {"forward": "forward", "training": "forward and backward"}
+
+
+class Line(NamedTuple):
+    """One layer over all lengths; None where memory is not known.
+
+    Attributes:
+        seconds: The median for each length.
+        mib: Memory for each length.
+    """
+
+    seconds: list[float]
+    mib: list[float | None]
+
+
+def run(arguments: Sequence[str]) -> None:
+    """The command."""
+    options = parse(_parser(), arguments)
+    _check(options)
+    prepare_tensorflow(options.threads)
+    import keras
+
+    keras.utils.set_random_seed(0)
+    lengths, widths = sorted({*options.lengths}), sorted({*options.widths})
+    seconds, memory = _measure(lengths, widths, list(dict.fromkeys(options.passes)), options)
+    lines = {
+        key: Line(
+            [statistics.median(seconds[*key, length]) for length in lengths],
+            [_mib(memory[*key, length]) for length in lengths],
+        )
+        for key in dict.fromkeys(key[:3] for key in seconds)
+    }
+    settings = {name: options[name] for name in ("batch", "threads", "repeats", "slope_lengths")}
+    measured = {**settings, "device": device(), "lengths": lengths, "widths": widths}
+    measured |= {"radius": RADIUS, "kernel": KERNEL}
+    columns, rows, numbers = _table(lines, lengths, options.slope_lengths)
+    crossings = _crossings(lines, lengths)
+    measured["lines"] = [
+        {**number, "seconds": [seconds[*key, length] for length in lengths], "mib": line.mib}
+        for number, (key, line) in zip(numbers, lines.items(), strict=True)
+    ]
+    measured["exponents_of_width"] = _exponents_of_width(lines, lengths, widths)
+    measured["crossings"] = [
+        {"pass": which, "width": width, "length": point and point[0]}
+        for (which, width), point in crossings.items()
+    ]
+    write_report(
+        options.output,
+        "layers",
+        caption=_caption(options, lengths),
+        columns=columns,
+        rows=rows,
+        measured=measured,
+        figure=_figure(lines, lengths, widths, crossings, options),
+        notes=_notes(measured["exponents_of_width"], crossings, lengths),
+    )
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "experiments layers",
+        "Measures time and memory of one layer by length and width: self-attention, the same in a"
+        " neighbourhood, a GRU, a convolution. Takes five minutes on a processor's core.",
+    )
+    add = parser.add_option
+    add("output", str, "runs/experiments", "The folder for layers.md, .json and .png.")
+    add("lengths", int, [2**power for power in range(6, 13)], "n; 64 to 4,096.", nargs="+")
+    add("widths", int, [64, 128, 512], "d, the width of the layer; 64 128 512.", nargs="+")
+    add("passes", Literal[tuple(PASSES)], list(PASSES), "One or both.", nargs="+")
+    add("batch", int, 1, "Sequences at once.")
+    add("repeats", int, 3, "Measurements of each; the median counts.")
+    add("threads", int, 1, "TensorFlow's; 0 for as many as it likes.")
+    add("slope_lengths", int, 4, "How many of the greatest lengths a slope is fitted to.")
+    return parser
+
+
+def _check(options) -> None:
+    """Refuses what can't be measured."""
+    bad = [n for n in options.lengths if n < RADIUS or n % RADIUS]
+    if bad:
+        raise UsageError(
+            f"--lengths must be multiples of {RADIUS}, the restricted self-attention's blocks."
+            f" Received: {bad[0]}. Choose {RADIUS} or a multiple."
+        )
+    if len({*options.lengths}) < 2:
+        raise UsageError(
+            "--lengths must be two or more, or there is no slope. Received:"
+            f" {options.lengths[0]}. Add another."
+        )
+    bad = [d for d in options.widths if d < 1 or (d > 64 and d % 64)]
+    if bad:
+        raise UsageError(
+            "--widths must be at most 64, or multiples of 64, the width of a head. Received:"
+            f" {bad[0]}. Choose for example 128."
+        )
+    for name, least in (("batch", 1), ("repeats", 1), ("slope_lengths", 2)):
+        if options[name] < least:
+            raise UsageError(
+                f"--{name.replace('_', '-')} must be {least} or more. Received: {options[name]}."
+                " Give more."
+            )
+
+
+def make_layer(kind: str, model_dim: int) -> "keras.Layer":
+    """A layer of Table 1, model_dim wide at both ends; heads are as wide as the paper's, 64."""
+    import keras
+
+    from keras_transformer.layers.attention import MultiHeadSelfAttention
+    from training.baselines.recurrent import Recurrence
+    from training.experiments.restricted import RestrictedSelfAttention
+
+    num_heads = max(1, model_dim // 64)
+    if kind == "self_attention":
+        return MultiHeadSelfAttention(num_heads)
+    if kind == "restricted":
+        return RestrictedSelfAttention(num_heads, RADIUS)
+    if kind == "recurrent":
+        return Recurrence("gru", model_dim)
+    return keras.layers.Conv1D(model_dim, KERNEL, padding="same")
+
+
+def _measure(lengths, widths, passes, options) -> tuple[dict, dict]:
+    """Seconds of each repeat, and bytes, by (pass, width, kind, length)."""
+    functions, memory = {}, {}
+    for which in passes:
+        for width in widths:
+            for kind in KINDS:
+                tell(f"preparing {PASSES[which]}, d = {width}, {KINDS[kind].label}")
+                layer = make_layer(kind, width)
+                for length in lengths:
+                    key = (which, width, kind, length)
+                    work = _Work(layer, KINDS[kind].compiled, (options.batch, length, width), which)
+                    work.once()  # traced and compiled, which takes memory, too
+                    memory[key] = peak_bytes(work.once)
+                    functions[key] = work.repeat
+    # Short ones first: what was just read or written matters less to long ones.
+    functions = dict(sorted(functions.items(), key=lambda item: item[0][3]))
+    seconds = seconds_per_call(functions, options.repeats)
+    return {key: seconds[key] for key in memory}, memory
+
+
+class _Work:
+    """A layer at one length, within TensorFlow's graph, so that Python's own time is not measured.
+
+    Args:
+        layer: A layer that returns what has its input's shape.
+        compiled: Whether by XLA.
+        shape: Of the input, (batch, length, model_dim).
+        which: One of PASSES; "training" gives the gradients of all weights and of the input.
+    """
+
+    def __init__(self, layer, compiled: bool, shape: tuple[int, int, int], which: str):
+        import tensorflow as tf
+
+        self.inputs, direction = tf.random.normal(shape), tf.random.normal(shape)
+        layer(self.inputs[:, :RADIUS])  # makes the weights
+        weights = [weight.value for weight in layer.trainable_variables]
+
+        def forward(inputs):
+            return [layer(inputs)]
+
+        def training(inputs):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                outputs = layer(inputs)
+            return tape.gradient(outputs, [inputs, *weights], output_gradients=direction)
+
+        self.results = tf.function(
+            {"forward": forward, "training": training}[which], jit_compile=compiled
+        )
+        self.in_graph = tf.function(self._in_graph)
+
+    def once(self):
+        """The results, all of them."""
+        return [result.numpy() for result in self.results(self.inputs)][:0]
+
+    def repeat(self, calls: int) -> None:
+        """Does the work so many times, and waits for it."""
+        import tensorflow as tf
+
+        self.in_graph(tf.constant(calls)).numpy()
+
+    def _in_graph(self, calls):
+        import tensorflow as tf
+
+        def turn(number, last):
+            # Each turn needs a number of the one before, so that none is left out or moved.
+            results = self.results(self.inputs + 1e-6 * last)
+            return number + 1, tf.add_n([tf.reshape(result, [-1])[0] for result in results])
+
+        return tf.while_loop(
+            lambda number, _: number < calls, turn, (0, tf.zeros(())), parallel_iterations=1
+        )[1]
+
+
+def _mib(num_bytes: int | None) -> float | None:
+    """Memory that can be trusted: the account leaves small tensors out."""
+    return None if num_bytes is None or num_bytes < MIB / 2 else round(num_bytes / MIB, 2)
+
+
+def _table(lines, lengths, slope_lengths) -> tuple[list, list, list]:
+    """Head and rows, and the same numbers by name."""
+    shown = lengths[:: max(1, (len(lengths) - 1) // 3)]
+    columns = ["layer", "d", "pass", *(f"ms, n = {n:,}" for n in shown)]
+    columns += ["n: paper", "counted", "measured", f"MiB, n = {lengths[-1]:,}", "n: memory"]
+    rows, numbers = [], []
+    last = lengths[-slope_lengths:]
+    for (which, width, kind), line in lines.items():
+        counted = slope(last, [KINDS[kind].multiply_adds(n, width) for n in last])
+        measured = slope(last, line.seconds[-slope_lengths:])
+        memory = line.mib[-slope_lengths:]
+        known = [(n, mib) for n, mib in zip(last, memory, strict=True) if mib]
+        of_memory = slope(*zip(*known, strict=True)) if len(known) > 1 else None
+        milliseconds = dict(zip(lengths, (1000 * s for s in line.seconds), strict=True))
+        rows.append(
+            [
+                KINDS[kind].label,
+                width,
+                PASSES[which],
+                *(_rounded(milliseconds[n]) for n in shown),
+                KINDS[kind].in_length,
+                f"{counted:.2f}",
+                f"{measured:.2f}",
+                _rounded(line.mib[-1]),
+                "-" if of_memory is None else f"{of_memory:.2f}",
+            ]
+        )
+        names = {"pass": which, "width": width, "kind": kind, "paper": KINDS[kind].in_length}
+        numbers.append(
+            {**names, "counted": counted, "measured": measured, "exponent_of_memory": of_memory}
+        )
+    return columns, rows, numbers
+
+
+def _rounded(number: float | None) -> str:
+    """With two or three digits that count."""
+    if number is None:
+        return "-"
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _exponents_of_width(lines, lengths, widths) -> list[dict]:
+    """How time grows with d at the greatest length, beside the paper and what is counted."""
+    if len(widths) < 2:
+        return []
+    found = []
+    for which, kind in dict.fromkeys((which, kind) for which, _, kind in lines):
+        seconds = [lines[which, width, kind].seconds[-1] for width in widths]
+        counted = [KINDS[kind].multiply_adds(lengths[-1], width) for width in widths]
+        found.append(
+            {
+                "pass": which,
+                "kind": kind,
+                "paper": KINDS[kind].in_width,
+                "counted": slope(widths, counted),
+                "measured": slope(widths, seconds),
+            }
+        )
+    return found
+
+
+def _crossings(lines, lengths) -> dict[tuple[str, int], tuple[float, float] | None]:
+    """Where self-attention comes to take longer than the recurrent layer: (n, seconds)."""
+    return {
+        (which, width): crossing(
+            lengths,
+            lines[which, width, "self_attention"].seconds,
+            lines[which, width, "recurrent"].seconds,
+        )
+        for which, width in dict.fromkeys((which, width) for which, width, _ in lines)
+    }
+
+
+def _caption(options, lengths) -> str:
+    threads = f"{options.threads} thread{'s' * (options.threads != 1)}"
+    return (
+        f"Time and memory of one layer by length n and width d: batch {options.batch}, float32, on"
+        f" {device()} with {threads if options.threads else 'all threads'}, median of"
+        f" {options.repeats}. Self-attention has heads of 64; the restricted one sees {RADIUS}"
+        " positions to either side; the GRU computes all at once but what must wait, and is"
+        " compiled by XLA. The exponent of n is the slope over the greatest"
+        f" {min(options.slope_lengths, len(lengths))} lengths: the paper's (Table 1), that of all"
+        " multiplications of our layer (4 n d² + 2 n² d for self-attention, 6 n d² for the GRU),"
+        " and that of the measured time. Memory is what tensors took at most, beside the input and"
+        " the weights, in blocks of TensorFlow's allocator, which may be larger than the tensor."
+    )
+
+
+def _notes(exponents_of_width, crossings, lengths) -> str:
+    """The exponents of d, where lines cross, and why exponents differ from the paper's."""
+    parts = []
+    if exponents_of_width:
+        rows = [
+            [
+                KINDS[found["kind"]].label,
+                PASSES[found["pass"]],
+                found["paper"],
+                f"{found['counted']:.2f}",
+                f"{found['measured']:.2f}",
+            ]
+            for found in exponents_of_width
+        ]
+        parts.append(f"How time grows with d at n = {lengths[-1]:,}:")
+        parts.append(markdown_table(["layer", "pass", "d: paper", "counted", "measured"], rows))
+    parts.append(
+        "Where self-attention comes to take longer than the GRU. Counted in multiplications it is"
+        " at n = d, with all projections (4 n d² + 2 n² d = 6 n d²) as in the paper's short form"
+        " (n² d = n d²). Measured, it is further right if matrices are multiplied with matrices,"
+        " as self-attention does, at a better rate than with one vector of each sequence, as a"
+        " recurrent step must:"
+    )
+    rows = [
+        [width, PASSES[which], *_crossing_cells(width, point, lengths)]
+        for (which, width), point in crossings.items()
+    ]
+    parts.append(markdown_table(["d", "pass", "measured at n", "n / d"], rows))
+    parts.append(
+        "Memory is that of activations, which grows with n or n² as in the last column, and in the"
+        " backward pass that of the weights' gradients, which does not grow with n and is most of"
+        " it in short sequences."
+    )
+    parts.append("Why exponents differ from the paper's:")
+    parts.append("\n".join(f"- {kind.label}: {kind.reason}" for kind in KINDS.values()))
+    return "\n\n".join(parts)
+
+
+def _crossing_cells(width, point, lengths) -> list[str]:
+    if point is None:
+        return [f"none from {lengths[0]:,} to {lengths[-1]:,}", "-"]
+    return [f"{point[0]:,.0f}", f"{point[0] / width:.1f}"]
+
+
+def _figure(lines, lengths, widths, crossings, options) -> Figure:
+    """Time above and memory below, a panel for each width."""
+    which = next(iter(lines))[0] if len(options.passes) == 1 else "training"
+    figure = new_figure(
+        8.6,
+        6.6,
+        f"Table 1 measured, {PASSES[which]}, batch {options.batch}. Above, time, with each line's"
+        " exponent of n, and a cross where self-attention comes to take longer than the"
+        " GRU; counted in multiplications that would be on the dotted line, at n = d. Below,"
+        " memory: only self-attention's grows with n².",
+    )
+    panels = figure.subplots(2, len(widths), sharex=True, sharey="row", squeeze=False)
+    for column, width in enumerate(widths):
+        time_panel, memory_panel = panels[:, column]
+        for number, kind in enumerate(KINDS):
+            line = lines[which, width, kind]
+            last = slice(-options.slope_lengths, None)
+            exponent = slope(lengths[last], line.seconds[last])
+            label = f"n$^{{{exponent:.2f}}}$"
+            milliseconds = [1000 * seconds for seconds in line.seconds]
+            style = {**line_style(number), "markersize": 4}
+            time_panel.plot(lengths, milliseconds, label=label, **style)
+            known = [(n, mib) for n, mib in zip(lengths, line.mib, strict=True) if mib]
+            if known:
+                memory_panel.plot(*zip(*known, strict=True), **style)
+        _mark(time_panel, crossings[which, width])
+        time_panel.set_title(f"d = {width}", color=INK, fontsize=10.5)
+        time_panel.legend(fontsize=9, frameon=False, loc="upper left", ncols=2, columnspacing=1)
+        for panel in (time_panel, memory_panel):
+            panel.axvline(width, ymax=0.74, color=INK, linestyle=":", linewidth=1)
+            panel.set_xscale("log", base=2)
+            panel.set_yscale("log")
+            panel.set_xticks(lengths[::2], [f"{n:,}" for n in lengths[::2]])
+            panel.xaxis.set_minor_locator(NullLocator())
+            panel.yaxis.set_minor_locator(NullLocator())
+            clear_axes(panel)
+        memory_panel.set_xlabel("length n, tokens")
+    _make_room(panels[0])
+    handles = panels[0][0].get_legend_handles_labels()[0]
+    names = [kind.label for kind in KINDS.values()]
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    panels[0][0].set_ylabel("milliseconds")
+    panels[1][0].set_ylabel("MiB")
+    return figure
+
+
+def _make_room(panels: Sequence[Axes]) -> None:
+    """Above the lines, for the legends."""
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(low, high * (high / low) ** 0.3)
+
+
+def _mark(panel: Axes, point) -> None:
+    if point is None:
+        return
+    length, seconds = point
+    panel.plot([length], [1000 * seconds], "x", color=INK, markersize=11, markeredgewidth=2.2)
+    panel.annotate(
+        f"n = {length:,.0f}",
+        (length, 1000 * seconds),
+        xytext=(-4, 9),
+        textcoords="offset points",
+        horizontalalignment="right",
+        color=INK,
+        fontsize=8.5,
+    )

@@ -1,0 +1,185 @@
+"""What waits for what: `python -m training.experiments parallel --help`.
+
+A recurrent layer's steps wait for each other: does its time grow with the length, at equal work?
+"""
+
+import statistics
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from training.command import CommandParser, UsageError, parse
+from training.experiments.machine import device, prepare_tensorflow, seconds_per_call, tell
+from training.experiments.report import write_report
+from training.experiments.stacks import COMPILED, KINDS, stack
+from training.picture_style import clear_axes, line_style, new_figure
+
+VOCABULARY = 64
+
+
+def run(arguments: Sequence[str]) -> None:
+    """The command."""
+    options = parse(_parser(), arguments)
+    _check(options)
+    prepare_tensorflow(options.threads)
+    import keras
+
+    keras.utils.set_random_seed(0)
+    lengths = sorted({*options.lengths})
+    models = {
+        (kind, length): training_model(kind, length, options.model_dim, options.num_blocks)
+        for length in lengths
+        for kind in KINDS
+    }
+    parameters = {kind: models[kind, lengths[0]].count_params() for kind in KINDS}
+    functions = {
+        (kind, length): _steps(model, options.tokens // length, length)
+        for (kind, length), model in models.items()
+    }
+    tell(f"preparing {len(functions)} training steps")
+    seconds = seconds_per_call(functions, options.repeats)
+    milliseconds = {
+        kind: [1000 * statistics.median(seconds[kind, length]) for length in lengths]
+        for kind in KINDS
+    }
+    settings = ("tokens", "model_dim", "num_blocks", "threads", "repeats")
+    write_report(
+        options.output,
+        "parallel",
+        caption=_caption(options),
+        columns=["stack", "parameters", *(f"ms, n = {n:,}" for n in lengths), "longest / shortest"],
+        rows=[
+            [
+                label,
+                f"{parameters[kind]:,}",
+                *(f"{step:.0f}" if step >= 100 else f"{step:.3g}" for step in milliseconds[kind]),
+                f"{milliseconds[kind][-1] / milliseconds[kind][0]:.2f}",
+            ]
+            for kind, label in KINDS.items()
+        ],
+        measured={
+            **{name: options[name] for name in settings},
+            "device": device(),
+            "lengths": lengths,
+            "parameters": parameters,
+            "seconds": {kind: [seconds[kind, length] for length in lengths] for kind in KINDS},
+        },
+        figure=_figure(lengths, milliseconds, options),
+    )
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "experiments parallel",
+        "Measures a training step at constant tokens, in few long sequences or many short ones: a"
+        " Transformer's encoder, a GRU, an LSTM and a convolution of equal size. Takes four"
+        " minutes on two processor cores.",
+    )
+    add = parser.add_option
+    add("output", str, "runs/experiments", "The folder for parallel.md, .json and .png.")
+    add("lengths", int, [8, 16, 32, 64, 128, 256, 512], "Tokens of a sequence.", nargs="+")
+    add("tokens", int, 4096, "Tokens of a batch, a multiple of each length.")
+    add("model_dim", int, 128, "Width of all layers.")
+    add("num_blocks", int, 1, "Of 12 model_dim² parameters each.")
+    add("repeats", int, 5, "Measurements of each; the median counts.")
+    add("threads", int, 0, "TensorFlow's; 0 for as many as it likes.")
+    return parser
+
+
+def _check(options) -> None:
+    """Refuses what can't be measured."""
+    for name in ("tokens", "num_blocks", "repeats"):
+        if options[name] < 1:
+            raise UsageError(
+                f"--{name.replace('_', '-')} must be 1 or more. Received: {options[name]}. Give"
+                " more."
+            )
+    bad = [length for length in options.lengths if length < 1 or options.tokens % length]
+    if bad:
+        raise UsageError(
+            f"--lengths must divide --tokens {options.tokens}. Received: {bad[0]}. Choose another"
+            " length, or other tokens."
+        )
+    check_model_dim(options.model_dim)
+
+
+def check_model_dim(model_dim: int) -> None:
+    """Refuses a width that not all stacks can have.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    if model_dim < 4 or model_dim % (64 if model_dim > 64 else 4):
+        raise UsageError(
+            "--model-dim must be a multiple of 4 up to 64, or of 64, the width of a head. Received:"
+            f" {model_dim}. Choose for example 128."
+        )
+
+
+def training_model(kind: str, length: int, model_dim: int, num_blocks: int):
+    """A compiled model that learns to say something about each token."""
+    import keras
+
+    token_ids = keras.Input((length,), dtype="int32")
+    states = stack(kind, token_ids, VOCABULARY, model_dim, num_blocks)
+    model = keras.Model(token_ids, keras.layers.Dense(VOCABULARY)(states))
+    model.compile(
+        optimizer="adam",
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=kind in COMPILED,
+    )
+    return model
+
+
+def _steps(model, batch, length):
+    """Trains so many steps on one batch of random tokens."""
+    import tensorflow as tf
+
+    token_ids = tf.random.uniform((batch, length), maxval=VOCABULARY, dtype=tf.int32)
+
+    def train(steps):
+        for _ in range(steps):
+            model.train_on_batch(token_ids, token_ids)
+
+    return train
+
+
+def _caption(options) -> str:
+    threads = f"{options.threads} threads" if options.threads else "all threads"
+    return (
+        f"Milliseconds of a training step (forward, backward, update) over {options.tokens:,}"
+        " tokens, in sequences of n tokens: as n grows the batch shrinks, and what is computed"
+        " stays the same but for self-attention's n². Stacks of"
+        f" {options.num_blocks} x 12 d² parameters, d = {options.model_dim}, on {device()} with"
+        f" {threads}, float32, median of {options.repeats}. The recurrent layers compute all at"
+        " once but what must wait for the step before, and are compiled by XLA. Where few things"
+        " are computed side by side, as on a processor core or two, waiting costs only what small"
+        " products lose against large ones; where a step takes as long for 8 sequences as for 512,"
+        " as on a GPU, the time grows with n."
+    )
+
+
+def _figure(lengths, milliseconds, options) -> Figure:
+    figure = new_figure(
+        8.6,
+        4.4,
+        f"A training step over {options.tokens:,} tokens, in many short or few long sequences: the"
+        " same work, but for self-attention's n². Recurrent layers do it in n steps that wait for"
+        " each other, the others at once.",
+    )
+    panel = figure.subplots()
+    for number, (kind, label) in enumerate(KINDS.items()):
+        panel.plot(lengths, milliseconds[kind], label=label, **line_style(number))
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    panel.set_xticks(lengths, [f"{n:,}\nx {options.tokens // n:,}" for n in lengths])
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.yaxis.set_minor_formatter("{x:g}")
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.set_xlabel("tokens of a sequence x sequences of a batch")
+    panel.set_ylabel("milliseconds per step")
+    clear_axes(panel)
+    panel.grid(axis="y", which="minor", color="#eeeeee")
+    panel.legend(frameon=False)
+    return figure

@@ -1,0 +1,251 @@
+"""How far a layer can look back: `python -m training.experiments path --help`.
+
+A sequence of random symbols, one of them marked, and k tokens behind it the last, where the model
+is asked which symbol was marked. What it is told by its error must go the same way back: through
+one layer of self-attention, whatever k is, or through k steps of a recurrent one.
+"""
+
+import statistics
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from training.command import CommandParser, UsageError, parse
+from training.experiments.machine import prepare_tensorflow, tell
+from training.experiments.parallel import check_model_dim
+from training.experiments.report import write_report
+from training.experiments.stacks import COMPILED, KINDS, reach, stack
+from training.picture_style import INK, clear_axes, line_style, new_figure
+
+BEFORE = 3  # tokens before the marked one
+TEST_SEQUENCES = 1024
+
+
+def run(arguments: Sequence[str]) -> None:
+    """The command."""
+    options = parse(_parser(), arguments)
+    _check(options)
+    prepare_tensorflow(options.threads)
+    distances = sorted({*options.distances})
+    kinds = list(dict.fromkeys(options.kinds))
+    accuracies, parameters = {}, {}
+    for distance in distances:
+        for kind in kinds:
+            learner = Learner(kind, distance, options)
+            parameters[kind] = learner.model.count_params()
+            accuracies[kind, distance] = [learner.accuracy(seed) for seed in options.seeds]
+            shown = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies[kind, distance])
+            tell(f"k = {distance}, {KINDS[kind]}: {shown}")
+    settings = ("symbols", "steps", "batch", "learning_rate", "model_dim", "num_blocks", "seeds")
+    write_report(
+        options.output,
+        "path",
+        caption=_caption(options),
+        columns=["stack", "parameters", "path", *(f"k = {k}" for k in distances)],
+        rows=[
+            [
+                KINDS[kind],
+                f"{parameters[kind]:,}",
+                _path(kind, options.num_blocks),
+                *(f"{statistics.mean(accuracies[kind, k]):.2f}" for k in distances),
+            ]
+            for kind in kinds
+        ],
+        measured={
+            **{name: options[name] for name in settings},
+            "distances": distances,
+            "parameters": parameters,
+            "chance": 1 / options.symbols,
+            "reach_of_convolution": reach(options.num_blocks),
+            "accuracies": {kind: [accuracies[kind, k] for k in distances] for kind in kinds},
+        },
+        figure=_figure(kinds, distances, accuracies, options),
+    )
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "experiments path",
+        "Trains stacks of equal size to recall a token that stands k tokens back, and draws their"
+        " accuracy against k. Takes five minutes on two processor cores.",
+    )
+    add = parser.add_option
+    add("output", str, "runs/experiments", "The folder for path.md, .json and .png.")
+    add("distances", int, [1, 4, 8, 16, 32, 64, 128], "k, a model for each.", nargs="+")
+    add("kinds", Literal[tuple(KINDS)], list(KINDS), "Which stacks.", nargs="+")
+    add("seeds", int, [1, 2, 3], "Each k is learnt once with each.", nargs="+")
+    add("steps", int, 400, "Updates of each training.")
+    add("batch", int, 32, "Sequences of an update.")
+    add("learning_rate", float, 0.002, "Adam's.")
+    add("symbols", int, 16, "Different symbols; one in so many guesses is right.")
+    add("model_dim", int, 64, "Width of all layers.")
+    add("num_blocks", int, 1, "Of 12 model_dim² parameters each.")
+    add("threads", int, 0, "TensorFlow's; 0 for as many as it likes.")
+    return parser
+
+
+def _check(options) -> None:
+    """Refuses what can't be trained."""
+    least = {"steps": 1, "batch": 1, "symbols": 2, "num_blocks": 1}
+    for name, number in least.items():
+        if options[name] < number:
+            raise UsageError(
+                f"--{name.replace('_', '-')} must be {number} or more. Received: {options[name]}."
+                " Give more."
+            )
+    if min(options.distances) < 1:
+        raise UsageError(
+            f"--distances must be 1 or more. Received: {min(options.distances)}. The token itself"
+            " is not asked for."
+        )
+    if not options.learning_rate > 0:
+        raise UsageError(
+            f"--learning-rate must be above 0. Received: {options.learning_rate}. Choose for"
+            " example 0.002."
+        )
+    check_model_dim(options.model_dim)
+
+
+def marked_sequences(
+    generator: np.random.Generator, num_sequences: int, distance: int, symbols: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random symbols, one of them marked, and which that is.
+
+    Args:
+        generator: What is random.
+        num_sequences: How many.
+        distance: k, of the marked token from the last.
+        symbols: A symbol is a token from 0 to symbols - 1; marked, it is that plus `symbols`.
+
+    Returns:
+        Int32 (num_sequences, BEFORE + 1 + distance), and int32 (num_sequences,), the symbol.
+    """
+    shape = (num_sequences, BEFORE + 1 + distance)
+    tokens = generator.integers(symbols, size=shape, dtype=np.int32)
+    answers = tokens[:, BEFORE].copy()
+    tokens[:, BEFORE] += symbols
+    return tokens, answers
+
+
+class Learner:
+    """A model for one k, which learns anew from each seed; what was compiled stays so.
+
+    Args:
+        kind: One of KINDS.
+        distance: k.
+        options: The command's.
+    """
+
+    def __init__(self, kind: str, distance: int, options):
+        self.kind, self.distance, self.options = kind, distance, options
+        self.model = self._new_model()
+        import keras
+
+        self.model.compile(
+            optimizer=keras.optimizers.Adam(options.learning_rate),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=kind in COMPILED,
+        )
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.optimizer_start = [value.numpy() for value in self.model.optimizer.variables]
+
+    def accuracy(self, seed: int) -> float:
+        """The share of right answers to sequences not seen before, once it is trained."""
+        import keras
+
+        keras.utils.set_random_seed(seed)
+        self.model.set_weights(self._new_model().get_weights())
+        starts = zip(self.model.optimizer.variables, self.optimizer_start, strict=True)
+        for variable, value in starts:
+            variable.assign(value)
+        options, generator = self.options, np.random.default_rng(seed)
+        tokens, answers = marked_sequences(
+            generator, options.steps * options.batch, self.distance, options.symbols
+        )
+        self.model.fit(tokens, answers, batch_size=options.batch, shuffle=False, verbose=0)
+        tokens, answers = marked_sequences(
+            generator, TEST_SEQUENCES, self.distance, options.symbols
+        )
+        # Called once, so that compiling it, as `predict` would, takes longer than it saves.
+        logits = keras.ops.convert_to_numpy(self.model(tokens))
+        return float(np.mean(logits.argmax(-1) == answers))
+
+    def _new_model(self):
+        import keras
+
+        token_ids = keras.Input((BEFORE + 1 + self.distance,), dtype="int32")
+        options = self.options
+        states = stack(
+            self.kind, token_ids, 2 * options.symbols, options.model_dim, options.num_blocks
+        )
+        return keras.Model(token_ids, keras.layers.Dense(options.symbols)(states[:, -1]))
+
+
+def _path(kind, num_blocks) -> str:
+    """How many operations lie between the marked token and the answer."""
+    if kind == "self_attention":
+        return "1"
+    if kind == "convolution":
+        return f"k / 2, at most {reach(num_blocks)} back"
+    return "k"
+
+
+def _caption(options) -> str:
+    return (
+        "Accuracy of recalling the marked one of"
+        f" {options.symbols} symbols that stands k tokens before the last, after {options.steps}"
+        f" updates of {options.batch} sequences; a model for each k, mean of"
+        f" {len(options.seeds)} seeds on {TEST_SEQUENCES:,} new sequences. Chance is"
+        f" {1 / options.symbols:.2f}. Path: the operations between the marked token and the answer,"
+        " in a layer or from layer to layer. Stacks of"
+        f" {options.num_blocks} x 12 d² parameters, d = {options.model_dim}, Adam at"
+        f" {options.learning_rate:g}."
+    )
+
+
+def _figure(kinds, distances, accuracies, options) -> Figure:
+    figure = new_figure(
+        8.6,
+        4.6,
+        f"Which of {options.symbols} symbols was marked k tokens ago? Accuracy after"
+        f" {options.steps} updates. Self-attention is one step away from every token, a recurrent"
+        " layer k steps, and a convolution sees nothing beyond its reach. Points: seeds; lines:"
+        " their mean.",
+    )
+    panel = figure.subplots()
+    for number, kind in enumerate(KINDS):
+        if kind not in kinds:
+            continue
+        style = line_style(number)
+        means = [statistics.mean(accuracies[kind, k]) for k in distances]
+        # Thick below thin and points beside each other, so that equal lines are all seen.
+        panel.plot(distances, means, color=style["color"], linewidth=6.5 - 1.6 * number)
+        beside = 2 ** (0.07 * (number - 1.5))
+        points = [(k * beside, accuracy) for k in distances for accuracy in accuracies[kind, k]]
+        panel.plot(*zip(*points, strict=True), **{**style, "linestyle": ""}, label=KINDS[kind])
+    panel.axhline(1 / options.symbols, color=INK, linestyle="--", linewidth=1)
+    panel.text(
+        distances[0], 1 / options.symbols + 0.015, "chance", color=INK, fontsize=8.5, va="bottom"
+    )
+    panel.set_xscale("log", base=2)
+    if "convolution" in kinds:
+        panel.axvline(reach(options.num_blocks), color=INK, linestyle=":", linewidth=1)
+        panel.text(
+            reach(options.num_blocks) * 0.95,
+            0.5,
+            "reach of the\nconvolution",
+            horizontalalignment="right",
+            color=INK,
+            fontsize=8.5,
+        )
+    panel.set_xticks(distances, [f"{k:,}" for k in distances])
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_ylim(-0.02, 1.05)
+    panel.set_xlabel("k, tokens between the question and what is asked for")
+    panel.set_ylabel("accuracy, 0 to 1")
+    clear_axes(panel)
+    figure.legend(loc="outside lower center", ncols=len(kinds), frameon=False)
+    return figure

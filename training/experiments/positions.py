@@ -1,0 +1,229 @@
+"""What positions are good for, also beyond the trained length.
+
+`python -m training.experiments positions --help`. Three ways to tell positions apart (none, the
+learned table of Table 3's row E, the paper's sinusoids), on tasks to which order matters, and on
+one to which it doesn't.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from training.command import CommandParser, UsageError, import_tensorflow, parse
+from training.experiments.made_tasks import (
+    BATCH_SIZE,
+    FIRST_SYMBOL_ID,
+    PADDING_ID,
+    REWRITINGS,
+    fit,
+    remembered,
+    rewriting_pairs,
+)
+from training.experiments.report import write_report
+from training.picture_style import INK, clear_axes, line_style, new_figure
+
+ENCODINGS = {"none": "no positions", "learned": "learned", "sinusoidal": "sinusoidal"}
+NUM_TEST = 200  # sequences of each length
+# A quarter of the trained length and so on, up to four times as long.
+TESTED_QUARTERS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+MODEL = {
+    "num_layers": 2,
+    "model_dim": 64,
+    "feed_forward_dim": 128,
+    "num_heads": 4,
+    "dropout": 0.0,
+    "label_smoothing": 0.0,
+    "normalize_first": True,
+}
+CAPTION = (
+    "Share of right tokens by the length of the sequence, each given the right tokens before it;"
+    " the band is from the worst to the best seed. Trained on lengths up to the dashed line only."
+    " Behind it, a learned table has rows that training never touched."
+)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """The command."""
+    parser = CommandParser(
+        "experiments positions",
+        "Trains small Transformers without positions, with learned and with sinusoidal ones, to"
+        " copy, reverse and sort symbols; tests them up to four times the trained length.",
+    )
+    parser.add_option("output", str, "runs/positions", "The folder for table, picture and numbers.")
+    parser.add_option("tasks", str, list(REWRITINGS), "Among copy, reverse and sort.", nargs="+")
+    parser.add_option("trained_length", int, 16, "The longest sequences to train on, in symbols.")
+    parser.add_option("steps", int, 2000, f"Updates, of {BATCH_SIZE} sequences each.")
+    parser.add_option("seeds", int, 3, "How often each is trained.")
+    options = parse(parser, arguments)
+    _check(options)
+    import_tensorflow()
+    accuracies = {
+        task: {encoding: _of_seeds(task, encoding, options) for encoding in ENCODINGS}
+        for task in options.tasks
+    }
+    write_results(accuracies, options)
+
+
+def _check(options) -> None:
+    unknown = [task for task in options.tasks if task not in REWRITINGS]
+    if unknown:
+        raise UsageError(
+            f"--tasks must be among {', '.join(REWRITINGS)}. Received: {unknown[0]}. See python -m"
+            " training.experiments positions --help."
+        )
+    for name, least in (("trained_length", 4), ("steps", 1), ("seeds", 1)):
+        if options[name] < least:
+            raise UsageError(
+                f"--{name.replace('_', '-')} must be at least {least}. Received: {options[name]}."
+                " Choose more."
+            )
+
+
+def tested_lengths(trained_length: int) -> list[int]:
+    """Lengths to test, up to four times the longest that was trained."""
+    return [quarters * trained_length // 4 for quarters in TESTED_QUARTERS]
+
+
+def build_model(encoding: str, num_symbols: int, longest: int):
+    """A small Transformer.
+
+    Args:
+        encoding: A name in `ENCODINGS`.
+        num_symbols: Of the tasks.
+        longest: The longest sequence that it will ever see, in symbols.
+    """
+    from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
+    from keras_transformer.model import build_transformer
+
+    config = TransformerConfig(
+        vocabulary_size=FIRST_SYMBOL_ID + num_symbols,
+        position_encoding="learned" if encoding == "learned" else "sinusoidal",
+        max_source_tokens=longest + 1,
+        max_positions=longest + 1 + EXTRA_TARGET_TOKENS,
+        **MODEL,
+    )
+    model = build_transformer(config)
+    if encoding == "none":
+        # No option of a model that is meant to translate; its layer can do without, though.
+        model.embedding.position_encoding = None
+    return model
+
+
+def _of_seeds(task: str, encoding: str, options) -> list[list[float]]:
+    """The accuracies of each seed, by length."""
+    found = []
+    for seed in range(options.seeds):
+        settings = {
+            "task": task,
+            "encoding": encoding,
+            "seed": seed,
+            "steps": options.steps,
+            "trained_length": options.trained_length,
+            "model": MODEL,
+        }
+        path = Path(options.output) / "seeds" / f"{task}_{encoding}_{seed}.json"
+        measured = remembered(path, settings, lambda s=settings: _train_and_test(s))
+        found.append(measured["accuracy"])
+        print(f"{task}, {ENCODINGS[encoding]}, seed {seed}: {_shown(measured)}", flush=True)
+    return found
+
+
+def _shown(measured: dict) -> str:
+    return " ".join(
+        f"{length}:{accuracy:.2f}"
+        for length, accuracy in zip(measured["length"], measured["accuracy"], strict=True)
+    )
+
+
+def _train_and_test(settings: dict) -> dict:
+    import keras
+
+    from keras_transformer.losses import LabelSmoothedCrossentropy
+
+    lengths = tested_lengths(settings["trained_length"])
+    num_symbols = lengths[-1] * 3 // 2  # so that the longest sequences still differ in their set
+    keras.utils.set_random_seed(settings["seed"])
+    generator = np.random.default_rng(settings["seed"])
+    model = build_model(settings["encoding"], num_symbols, lengths[-1])
+    trained = generator.integers(
+        1, settings["trained_length"], size=BATCH_SIZE * settings["steps"], endpoint=True
+    )
+    pairs = rewriting_pairs(settings["task"], trained, num_symbols, generator)
+    fit(model, LabelSmoothedCrossentropy(0.0), *pairs, num_updates=settings["steps"])
+    accuracy = [
+        token_accuracy(
+            model, rewriting_pairs(settings["task"], [length] * NUM_TEST, num_symbols, generator)
+        )
+        for length in lengths
+    ]
+    return {"length": lengths, "accuracy": accuracy}
+
+
+def token_accuracy(model, pairs) -> float:
+    """The share of right tokens, the end among them, each given the right ones before it."""
+    from keras import ops
+
+    logits = model(pairs.inputs, training=False)
+    right = ops.convert_to_numpy(ops.argmax(logits, axis=-1)) == pairs.labels
+    return float(right[pairs.labels != PADDING_ID].mean())
+
+
+def write_results(accuracies: dict[str, dict[str, list[list[float]]]], options) -> None:
+    """Writes the table and the picture.
+
+    Args:
+        accuracies: By task and encoding, a list of accuracies by length for each seed.
+        options: Of the command.
+    """
+    lengths = tested_lengths(options.trained_length)
+    rows = [
+        [task, ENCODINGS[encoding], *(f"{value:.2f}" for value in np.mean(of_seeds, axis=0))]
+        for task, of_encodings in accuracies.items()
+        for encoding, of_seeds in of_encodings.items()
+    ]
+    how = (
+        f"Small Transformers ({MODEL['num_layers']} + {MODEL['num_layers']} layers of width"
+        f" {MODEL['model_dim']}), {options.steps:,} updates of {BATCH_SIZE} sequences of 1 to"
+        f" {options.trained_length} symbols, {options.seeds} seeds."
+    )
+    write_report(
+        options.output,
+        "positions",
+        caption=f"{CAPTION} Mean over the seeds. {how}",
+        columns=["task", "positions", *(f"length {length}" for length in lengths)],
+        rows=rows,
+        measured={
+            "lengths": lengths,
+            "accuracy": accuracies,
+            "trained_length": options.trained_length,
+            "steps": options.steps,
+            "batch_size": BATCH_SIZE,
+            "model": MODEL,
+        },
+        figure=accuracy_figure(accuracies, options.trained_length),
+    )
+
+
+def accuracy_figure(accuracies: dict, trained_length: int) -> Figure:
+    """A panel for each task, a line for each encoding."""
+    figure = new_figure(8.6, 3.9, CAPTION)
+    panels = figure.subplots(1, len(accuracies), sharey=True, squeeze=False)[0]
+    lengths = tested_lengths(trained_length)
+    for panel, (task, of_encodings) in zip(panels, accuracies.items(), strict=True):
+        for number, (encoding, of_seeds) in enumerate(of_encodings.items()):
+            style = line_style(number)
+            panel.plot(lengths, np.mean(of_seeds, axis=0), label=ENCODINGS[encoding], **style)
+            low, high = np.min(of_seeds, axis=0), np.max(of_seeds, axis=0)
+            panel.fill_between(lengths, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        panel.axvline(trained_length, color=INK, linestyle="--", linewidth=1)
+        panel.set_title(task, color=INK)
+        panel.set_xlabel("length, symbols")
+        panel.set_xticks(range(0, lengths[-1] + 1, trained_length))
+        panel.set_ylim(0, 1.03)
+        clear_axes(panel)
+    panels[0].set_ylabel("share of right tokens")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
+    return figure

@@ -1,0 +1,105 @@
+"""Trainings that an experiment asks for: each a run folder, kept once it is finished."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from training.command import InputError, Terminated
+from training.run_folder import RunFolder, RunRecord, write_text
+from training.settings import FIELDS, TrainingSettings
+
+SCORES_NAME = "validation_scores.json"
+
+
+def trained_and_scored(run: Path, settings: TrainingSettings) -> dict:
+    """What a run reached on its validation text; trains it first unless that was done before.
+
+    An interrupted run is resumed. Each run is trained by a process of its own, as a user would,
+    so that none begins with what another left in memory.
+
+    Args:
+        run: The run folder; its settings also go to RUN.yaml beside it.
+        settings: What to train.
+
+    Returns:
+        "val_perplexity", "val_token_accuracy" and so on of the weights that are kept, "bleu",
+        "chrf" and "bleu_signature" of their translations by the settings' beam search, and
+        "seconds" of the training.
+
+    Raises:
+        InputError: If the run there has other settings, or a process fails.
+    """
+    folder = RunFolder(run)
+    if folder.is_finished:
+        _check_same(folder, settings)
+        print(f"{run}: finished before, and kept", flush=True)
+    else:
+        config = run.with_name(f"{run.name}.yaml")
+        run.parent.mkdir(parents=True, exist_ok=True)
+        write_text(config, _changed_settings(settings))
+        print(f"{run}: training", flush=True)
+        _run_command("training.train", "--config", str(config), "--output", str(run))
+    scores = run / SCORES_NAME
+    if not scores.exists():
+        source, reference = settings.validation_files()
+        text = ["--source", source, "--reference", reference]
+        _run_command("training.evaluate", str(run), *text, "--json", str(scores))
+    metrics = folder.read_metrics()
+    of_epochs = {"seconds": sum(line.get("seconds", 0) for line in metrics if "epoch" in line)}
+    return of_epochs | _final(metrics) | _of_search(json.loads(scores.read_text()))
+
+
+def _check_same(folder: RunFolder, settings: TrainingSettings) -> None:
+    differences = RunRecord.of(settings).differences(folder.read_record())
+    if differences:
+        raise InputError(
+            f"{folder.path}: a finished run must be of the same settings and data to be kept."
+            f" Received: {'; '.join(differences)}. Choose another --output, or remove the run."
+        )
+
+
+def _changed_settings(settings: TrainingSettings) -> str:
+    """The settings that are not the default, as a YAML file that `training.train` takes."""
+    values = {name: getattr(settings, name) for name in FIELDS}
+    changed = {name: value for name, value in values.items() if value != FIELDS[name].default}
+    return yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
+
+
+def _final(metrics: list[dict]) -> dict:
+    return next(line for line in metrics if line.get("final"))
+
+
+def _of_search(scores: dict) -> dict:
+    return {name: scores[name] for name in ("bleu", "chrf", "bleu_signature")}
+
+
+def _run_command(module: str, *arguments: str) -> None:
+    """Runs `python -m MODULE ...` to its end.
+
+    Raises:
+        InputError: If it fails; it has said why then.
+        KeyboardInterrupt: If it is asked to stop; what it saved is taken up next time.
+    """
+    root = str(Path(__file__).parents[2])  # where `training` is found from any working directory
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], env={**os.environ, "PYTHONPATH": path}
+    )
+    try:
+        code = process.wait()
+    except KeyboardInterrupt as stop:  # Ctrl-C has reached the process as well, SIGTERM has not
+        if isinstance(stop, Terminated):
+            process.terminate()
+        process.wait()
+        raise
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        raise InputError(
+            f"python -m {module} must succeed. Received: exit code {code}, with the reason above."
+            " Mend it and run the same command again; what is finished is kept."
+        )

@@ -1,0 +1,45 @@
+"""How steep a measured line is on paper with two logarithmic scales, and where two lines cross."""
+
+import math
+from collections.abc import Sequence
+
+
+def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """The exponent b of y = a x**b, by least squares over the logarithms.
+
+    Args:
+        xs: Positive, at least two different ones.
+        ys: Positive, as many.
+    """
+    log_xs, log_ys = [[math.log(value) for value in values] for values in (xs, ys)]
+    mean_x, mean_y = sum(log_xs) / len(log_xs), sum(log_ys) / len(log_ys)
+    products = sum((x - mean_x) * (y - mean_y) for x, y in zip(log_xs, log_ys, strict=True))
+    return products / sum((x - mean_x) ** 2 for x in log_xs)
+
+
+def crossing(
+    xs: Sequence[float], rising: Sequence[float], other: Sequence[float]
+) -> tuple[float, float] | None:
+    """Where the rising line comes to lie above the other for good, and how high.
+
+    Between measured places the lines are straight on logarithmic scales.
+
+    Args:
+        xs: Positive, ascending.
+        rising: Positive, as many.
+        other: Positive, as many.
+
+    Returns:
+        (x, y), or None if the rising line is below the other at the last place, or above it at
+        each.
+    """
+    gaps = [math.log(a) - math.log(b) for a, b in zip(rising, other, strict=True)]
+    if gaps[-1] < 0 or min(gaps) >= 0:
+        return None
+    below = max(place for place, gap in enumerate(gaps) if gap < 0)
+    share = gaps[below] / (gaps[below] - gaps[below + 1])
+
+    def between(values):
+        return values[below] * (values[below + 1] / values[below]) ** share
+
+    return between(xs), between(other)

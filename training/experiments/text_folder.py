@@ -1,0 +1,43 @@
+"""A folder with a parallel text, found by its files' names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.command import InputError
+
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+
+
+def text_settings(folder: str | Path, languages: Sequence[str]) -> dict[str, str]:
+    """The four settings of `training.train` that name its text.
+
+    Args:
+        folder: Holds train.en, train.de, validation.en and validation.de, or as the languages
+            are; .gz files are taken, and valid, val or dev for validation.
+        languages: The suffix of the source files and that of the target files.
+
+    Raises:
+        InputError: If a file is missing, or the languages are not two.
+    """
+    if len(languages) != 2:
+        raise InputError(
+            "--languages must be two, source and target. Received:"
+            f" {' '.join(languages) or 'none'}. Give for example --languages en de."
+        )
+    names = {"train": ("train",), "validation": VALIDATION_NAMES}
+    return {
+        f"{split}_{side}": str(_find(Path(folder), names[split], language))
+        for split in names
+        for side, language in zip(("source", "target"), languages, strict=True)
+    }
+
+
+def _find(folder: Path, stems: Sequence[str], language: str) -> Path:
+    names = [f"{stem}.{language}{gz}" for stem in stems for gz in ("", ".gz")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(
+        f"{folder}: the folder of the text must hold {names[0]}. Received: none of"
+        f" {', '.join(names)}. Name the folder with --data and the suffixes with --languages."
+    )
