@@ -191,7 +191,11 @@ def dtype_policy(request):
 
 @SLOW_TO_COMPILE
 @pytest.mark.parametrize("normalize_first", [False, True])
-@pytest.mark.parametrize("dtype_policy", ["float32", "mixed_float16"], indirect=True)
+@pytest.mark.parametrize(
+    "dtype_policy",
+    ["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)],
+    indirect=True,
+)
 def test_blank_rows_change_neither_loss_nor_update(normalize_first, dtype_policy):
     """A blank row attends to nothing at all, and that must not become a NaN."""
     source_ids, target_ids, labels = random_ids(2, 5), random_ids(2, 7), random_ids(2, 7, seed=8)

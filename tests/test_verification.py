@@ -13,6 +13,7 @@ from tests.random_models import TEXTS, random_transformer, small_config
 SOME_TEXTS = [*TEXTS, " ", "눈 🚲", "snow " * 30]
 
 
+@pytest.mark.slow
 def test_an_export_answers_as_its_translator_by_both_loaders(exported, served_translator):
     verify_saved_model(exported, served_translator, SOME_TEXTS)
 

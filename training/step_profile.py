@@ -9,7 +9,7 @@ from pathlib import Path
 # A part, and what the path of an operation holds that belongs to it; the first that fits counts.
 # Operations without a path are the loss', the metrics' and those of the gradients' sums.
 PARTS = {
-    "optimizer": ("adam/",),
+    "optimizer": ("adam",),  # adam_1 where it is not the first of the process
     "dropout": ("/dropout",),
     "layer normalization": ("layer_normalization",),
     "attention": ("multi_head_",),

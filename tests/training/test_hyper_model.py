@@ -32,6 +32,7 @@ def tokenizer():
     return SubwordTokenizer.train_from_lines(SOURCE + TARGET, 280, "bpe")
 
 
+@pytest.mark.slow
 def test_a_stock_tuner_searches_over_arrays_and_passes_contradictions_over(tokenizer, tmp_path):
     hyper_model = TransformerHyperModel({"num_heads": [3, 5]}, SETTINGS, tokenizer)
     options = {"objective": OBJECTIVE, "max_trials": 2, "directory": tmp_path}
@@ -47,6 +48,7 @@ def test_a_stock_tuner_searches_over_arrays_and_passes_contradictions_over(token
     assert "model_dim must be a multiple of num_heads" in outcomes[5].message
 
 
+@pytest.mark.slow
 def test_a_stock_tuner_searches_over_text_with_the_batches_of_the_trial(
     tokenizer, tmp_path, monkeypatch
 ):

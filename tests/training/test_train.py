@@ -95,7 +95,7 @@ def test_a_finished_run_is_refused_in_one_line(finished_run, train_arguments, ca
 @pytest.mark.parametrize(
     ("position", "words"),
     [
-        (Position(1, 0), "1 epoch"),
+        pytest.param(Position(1, 0), "1 epoch", marks=pytest.mark.slow),
         (Position(1, 2), "1 epoch and 2 batches of the next"),
     ],
 )
@@ -164,6 +164,7 @@ def test_the_moving_average_is_what_is_validated_and_kept(averaged_run):
     assert not np.allclose(weights[0], averages[0], rtol=1e-3)  # training had its own
 
 
+@pytest.mark.slow
 def test_a_moving_average_is_resumed_exactly(averaged_run, train_arguments, tmp_path, monkeypatch):
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -182,6 +183,7 @@ def test_a_moving_average_is_resumed_exactly(averaged_run, train_arguments, tmp_
     assert all(line["gradient_norm"] > 0 for line in ours[:2])
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_trained_on_with_other_settings(
     finished_run, train_arguments, tmp_path, capfd
 ):
@@ -208,6 +210,7 @@ def test_an_initial_run_that_is_none_is_one_line(train_arguments, tmp_path, capf
     assert "a finished run must hold config.yaml. Received: none" in one_line(capfd)
 
 
+@pytest.mark.slow
 def test_epochs_can_be_judged_by_bleu(train_arguments, tmp_path):
     more = ["--validation-bleu", "true", "--monitor", "val_bleu", "--average-checkpoints", "1"]
     assert train(train_arguments, tmp_path / "run", *more) == 0
@@ -250,6 +253,7 @@ def test_no_room_for_tensorboard_is_one_line(tmp_path, capfd):
     assert "logs must fit on the disk" in one_line(capfd)
 
 
+@pytest.mark.slow
 def test_sigterm_stops_a_training_and_says_how_to_resume(train_arguments, tmp_path):
     command = [sys.executable, "-m", "training.train", *train_arguments, "--epochs", "1000"]
     process = subprocess.Popen(

@@ -95,6 +95,7 @@ def test_a_tokenizer_can_be_given_or_trained_on_part_of_the_text(
     assert given.serialized_model == part.serialized_model
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_make_the_same_update(train_arguments, tmp_path):
     options = ["--dropout=0", "--epochs=2", "--average-checkpoints=1"]
     runs = [

@@ -57,6 +57,7 @@ def timeless(run):
     return [{key: line[key] for key in line if "second" not in key} for line in lines]
 
 
+@pytest.mark.slow
 def test_a_promoted_trial_ends_to_the_bit_as_if_it_had_never_paused(
     text_files, tmp_path, monkeypatch
 ):

@@ -146,7 +146,7 @@ def test_settings_lie_in_the_space_and_can_be_trained_with(content, seed):
     make_settings(chosen)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(CONTENTS)
 def test_a_space_can_be_written_and_read(content):
     space = Space.of(content)

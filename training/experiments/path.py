@@ -1,10 +1,16 @@
 """How far a layer can look back: `python -m training.experiments path --help`.
 
-A sequence of random symbols, one of them marked, and k tokens behind it the last, where the model
-is asked which symbol was marked. What it is told by its error must go the same way back: through
-one layer of self-attention, whatever k is, or through k steps of a recurrent one.
+Two tasks on sequences of random symbols:
+
+    one   one symbol is marked; k tokens behind it, at the last, the model is asked which
+    all   at each of the last positions the model is asked which token stands k places back
+
+What the model is told by its error must go the same way back: through one layer of self-attention,
+whatever k is, or through k steps of a recurrent one. In the second task a recurrent state must hold
+the k newest tokens at any time, while attention finds them where they stand.
 """
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from typing import Literal
@@ -21,7 +27,9 @@ from training.experiments.stacks import COMPILED, KINDS, reach, stack
 from training.picture_style import INK, clear_axes, line_style, new_figure
 
 BEFORE = 3  # tokens before the marked one
+ANSWERS = 16  # of a sequence, where all are asked for
 TEST_SEQUENCES = 1024
+TASKS = ("one", "all")
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -31,27 +39,29 @@ def run(arguments: Sequence[str]) -> None:
     prepare_tensorflow(options.threads)
     distances = sorted({*options.distances})
     kinds = list(dict.fromkeys(options.kinds))
+    tasks = list(dict.fromkeys(options.tasks))
     accuracies, parameters = {}, {}
-    for distance in distances:
-        for kind in kinds:
-            learner = Learner(kind, distance, options)
-            parameters[kind] = learner.model.count_params()
-            accuracies[kind, distance] = [learner.accuracy(seed) for seed in options.seeds]
-            shown = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies[kind, distance])
-            tell(f"k = {distance}, {KINDS[kind]}: {shown}")
+    for task, distance, kind in itertools.product(tasks, distances, kinds):
+        learner = Learner(kind, task, distance, options)
+        parameters[kind] = learner.model.count_params()
+        accuracies[task, kind, distance] = [learner.accuracy(seed) for seed in options.seeds]
+        shown = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies[task, kind, distance])
+        tell(f"{task}, k = {distance}, {KINDS[kind]}: {shown}")
     settings = ("symbols", "steps", "batch", "learning_rate", "model_dim", "num_blocks", "seeds")
     write_report(
         options.output,
         "path",
         caption=_caption(options),
-        columns=["stack", "parameters", "path", *(f"k = {k}" for k in distances)],
+        columns=["asked for", "stack", "parameters", "path", *(f"k = {k}" for k in distances)],
         rows=[
             [
+                task,
                 KINDS[kind],
                 f"{parameters[kind]:,}",
                 _path(kind, options.num_blocks),
-                *(f"{statistics.mean(accuracies[kind, k]):.2f}" for k in distances),
+                *(f"{statistics.mean(accuracies[task, kind, k]):.2f}" for k in distances),
             ]
+            for task in tasks
             for kind in kinds
         ],
         measured={
@@ -60,9 +70,12 @@ def run(arguments: Sequence[str]) -> None:
             "parameters": parameters,
             "chance": 1 / options.symbols,
             "reach_of_convolution": reach(options.num_blocks),
-            "accuracies": {kind: [accuracies[kind, k] for k in distances] for kind in kinds},
+            "accuracies": {
+                task: {kind: [accuracies[task, kind, k] for k in distances] for kind in kinds}
+                for task in tasks
+            },
         },
-        figure=_figure(kinds, distances, accuracies, options),
+        figure=_figure(tasks, kinds, distances, accuracies, options),
     )
 
 
@@ -70,14 +83,15 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments path",
         "Trains stacks of equal size to recall a token that stands k tokens back, and draws their"
-        " accuracy against k. Takes five minutes on two processor cores.",
+        " accuracy against k. Takes a quarter of an hour on two processor cores.",
     )
     add = parser.add_option
     add("output", str, "runs/experiments", "The folder for path.md, .json and .png.")
+    add("tasks", Literal[TASKS], list(TASKS), "One marked token, or all of them.", nargs="+")
     add("distances", int, [1, 4, 8, 16, 32, 64, 128], "k, a model for each.", nargs="+")
     add("kinds", Literal[tuple(KINDS)], list(KINDS), "Which stacks.", nargs="+")
-    add("seeds", int, [1, 2, 3], "Each k is learnt once with each.", nargs="+")
-    add("steps", int, 400, "Updates of each training.")
+    add("seeds", int, [1, 2], "Each k is learnt once with each.", nargs="+")
+    add("steps", int, 600, "Updates of each training.")
     add("batch", int, 32, "Sequences of an update.")
     add("learning_rate", float, 0.002, "Adam's.")
     add("symbols", int, 16, "Different symbols; one in so many guesses is right.")
@@ -109,38 +123,51 @@ def _check(options) -> None:
     check_model_dim(options.model_dim)
 
 
-def marked_sequences(
-    generator: np.random.Generator, num_sequences: int, distance: int, symbols: int
+def sequences(
+    task: str, generator: np.random.Generator, num_sequences: int, distance: int, symbols: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Random symbols, one of them marked, and which that is.
+    """Random symbols, and what the model is asked at the last positions.
 
     Args:
+        task: One of TASKS.
         generator: What is random.
         num_sequences: How many.
-        distance: k, of the marked token from the last.
+        distance: k, how far what is asked for lies behind.
         symbols: A symbol is a token from 0 to symbols - 1; marked, it is that plus `symbols`.
 
     Returns:
-        Int32 (num_sequences, BEFORE + 1 + distance), and int32 (num_sequences,), the symbol.
+        Int32 (num_sequences, length), and int32 (num_sequences, num_answers), the symbols.
     """
-    shape = (num_sequences, BEFORE + 1 + distance)
+    num_answers = _num_answers(task)
+    shape = (num_sequences, _length(task, distance))
     tokens = generator.integers(symbols, size=shape, dtype=np.int32)
-    answers = tokens[:, BEFORE].copy()
-    tokens[:, BEFORE] += symbols
+    answers = tokens[:, -num_answers - distance : -distance].copy()
+    if task == "one":
+        tokens[:, BEFORE] += symbols
     return tokens, answers
 
 
+def _num_answers(task) -> int:
+    return 1 if task == "one" else ANSWERS
+
+
+def _length(task, distance) -> int:
+    before = BEFORE if task == "one" else 0
+    return before + _num_answers(task) + distance
+
+
 class Learner:
-    """A model for one k, which learns anew from each seed; what was compiled stays so.
+    """A model for one task and k, which learns anew from each seed; what was compiled stays so.
 
     Args:
         kind: One of KINDS.
+        task: One of TASKS.
         distance: k.
         options: The command's.
     """
 
-    def __init__(self, kind: str, distance: int, options):
-        self.kind, self.distance, self.options = kind, distance, options
+    def __init__(self, kind: str, task: str, distance: int, options):
+        self.kind, self.task, self.distance, self.options = kind, task, distance, options
         self.model = self._new_model()
         import keras
 
@@ -162,26 +189,26 @@ class Learner:
         for variable, value in starts:
             variable.assign(value)
         options, generator = self.options, np.random.default_rng(seed)
-        tokens, answers = marked_sequences(
-            generator, options.steps * options.batch, self.distance, options.symbols
-        )
+        tokens, answers = self._sequences(generator, options.steps * options.batch)
         self.model.fit(tokens, answers, batch_size=options.batch, shuffle=False, verbose=0)
-        tokens, answers = marked_sequences(
-            generator, TEST_SEQUENCES, self.distance, options.symbols
-        )
+        tokens, answers = self._sequences(generator, TEST_SEQUENCES)
         # Called once, so that compiling it, as `predict` would, takes longer than it saves.
         logits = keras.ops.convert_to_numpy(self.model(tokens))
         return float(np.mean(logits.argmax(-1) == answers))
 
+    def _sequences(self, generator, num_sequences):
+        return sequences(self.task, generator, num_sequences, self.distance, self.options.symbols)
+
     def _new_model(self):
         import keras
 
-        token_ids = keras.Input((BEFORE + 1 + self.distance,), dtype="int32")
+        token_ids = keras.Input((_length(self.task, self.distance),), dtype="int32")
         options = self.options
         states = stack(
             self.kind, token_ids, 2 * options.symbols, options.model_dim, options.num_blocks
         )
-        return keras.Model(token_ids, keras.layers.Dense(options.symbols)(states[:, -1]))
+        asked = states[:, -_num_answers(self.task) :]
+        return keras.Model(token_ids, keras.layers.Dense(options.symbols)(asked))
 
 
 def _path(kind, num_blocks) -> str:
@@ -195,36 +222,48 @@ def _path(kind, num_blocks) -> str:
 
 def _caption(options) -> str:
     return (
-        "Accuracy of recalling the marked one of"
-        f" {options.symbols} symbols that stands k tokens before the last, after {options.steps}"
-        f" updates of {options.batch} sequences; a model for each k, mean of"
+        f"Accuracy of recalling which of {options.symbols} symbols stands k tokens back: one marked"
+        f" symbol, at the last position, or all, at the last {ANSWERS} positions. After"
+        f" {options.steps} updates of {options.batch} sequences; a model for each k, mean of"
         f" {len(options.seeds)} seeds on {TEST_SEQUENCES:,} new sequences. Chance is"
-        f" {1 / options.symbols:.2f}. Path: the operations between the marked token and the answer,"
-        " in a layer or from layer to layer. Stacks of"
+        f" {1 / options.symbols:.2f}. Path: the operations between the token and the answer, in a"
+        " layer or from layer to layer. Stacks of"
         f" {options.num_blocks} x 12 d² parameters, d = {options.model_dim}, Adam at"
         f" {options.learning_rate:g}."
     )
 
 
-def _figure(kinds, distances, accuracies, options) -> Figure:
+def _figure(tasks, kinds, distances, accuracies, options) -> Figure:
     figure = new_figure(
         8.6,
-        4.6,
-        f"Which of {options.symbols} symbols was marked k tokens ago? Accuracy after"
-        f" {options.steps} updates. Self-attention is one step away from every token, a recurrent"
-        " layer k steps, and a convolution sees nothing beyond its reach. Points: seeds; lines:"
-        " their mean.",
+        4.8,
+        f"Which of {options.symbols} symbols stood k tokens ago? Accuracy after {options.steps}"
+        " updates. Self-attention is one step away from every token, a recurrent layer k steps, and"
+        " a convolution sees nothing beyond its reach. Points: seeds; lines: their mean.",
     )
-    panel = figure.subplots()
+    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for panel, task in zip(panels, tasks, strict=True):
+        _draw_panel(panel, task, kinds, distances, accuracies, options)
+    panels[0].set_ylabel("accuracy, 0 to 1")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(kinds), frameon=False)
+    return figure
+
+
+def _draw_panel(panel, task, kinds, distances, accuracies, options) -> None:
+    asked = {"one": "one marked token", "all": f"every token, at {ANSWERS} positions"}
+    panel.set_title(f"asked for: {asked[task]}", color=INK, fontsize=10.5)
     for number, kind in enumerate(KINDS):
         if kind not in kinds:
             continue
         style = line_style(number)
-        means = [statistics.mean(accuracies[kind, k]) for k in distances]
+        means = [statistics.mean(accuracies[task, kind, k]) for k in distances]
         # Thick below thin and points beside each other, so that equal lines are all seen.
         panel.plot(distances, means, color=style["color"], linewidth=6.5 - 1.6 * number)
         beside = 2 ** (0.07 * (number - 1.5))
-        points = [(k * beside, accuracy) for k in distances for accuracy in accuracies[kind, k]]
+        points = [
+            (k * beside, accuracy) for k in distances for accuracy in accuracies[task, kind, k]
+        ]
         panel.plot(*zip(*points, strict=True), **{**style, "linestyle": ""}, label=KINDS[kind])
     panel.axhline(1 / options.symbols, color=INK, linestyle="--", linewidth=1)
     panel.text(
@@ -244,8 +283,5 @@ def _figure(kinds, distances, accuracies, options) -> Figure:
     panel.set_xticks(distances, [f"{k:,}" for k in distances])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set_ylim(-0.02, 1.05)
-    panel.set_xlabel("k, tokens between the question and what is asked for")
-    panel.set_ylabel("accuracy, 0 to 1")
+    panel.set_xlabel("k, tokens from the answer back to what is asked for")
     clear_axes(panel)
-    figure.legend(loc="outside lower center", ncols=len(kinds), frameon=False)
-    return figure

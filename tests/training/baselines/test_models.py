@@ -397,12 +397,13 @@ def test_with_attention_a_model_learns_to_reverse(name):
         dropout=0.0,
         **({} if name == "convolution" else {"recurrent_dim": 32}),
     )
+    rate = keras.optimizers.schedules.CosineDecay(0.01, decay_steps=16 * 40)
     model.compile(
-        optimizer=keras.optimizers.Adam(0.01, clipnorm=1.0), loss=LabelSmoothedCrossentropy(0.0)
+        optimizer=keras.optimizers.Adam(rate, clipnorm=1.0), loss=LabelSmoothedCrossentropy(0.0)
     )
     source, target = reversal_pairs(2000)
     inputs = {"source_ids": source, "target_ids": target[:, :-1]}
-    model.fit(inputs, target[:, 1:], batch_size=50, epochs=8, verbose=0)
+    model.fit(inputs, target[:, 1:], batch_size=50, epochs=16, verbose=0)
     source, target = reversal_pairs(100, seed=1)
     found = numbers(searched(model, source, longest=8).token_ids)[:, 0]
     right = [

@@ -44,6 +44,7 @@ def test_counted_lines_of_self_attention_and_recurrence_cross_at_the_width():
     assert crossings["forward", 300][0] == pytest.approx(300, rel=0.05)
 
 
+@pytest.mark.slow
 def test_table_numbers_and_picture_are_written(tmp_path, capsys):
     sizes = ["--lengths", "64", "32", "--widths", "8", "12", "--passes", "forward"]
     options = [*sizes, "--repeats=2", "--threads=0", "--batch=3"]

@@ -1,5 +1,6 @@
 """The path length: the task asks for what stood k tokens back, and for nothing else."""
 
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 
 from training.command import run_command
 from training.experiments.__main__ import main
-from training.experiments.path import Learner, marked_sequences
+from training.experiments.path import ANSWERS, TASKS, Learner, sequences
 from training.experiments.stacks import KINDS
 
 SMALL = {"symbols": 3, "steps": 60, "batch": 16, "learning_rate": 0.02}
@@ -17,24 +18,34 @@ SMALL |= {"model_dim": 16, "num_blocks": 1}
 
 @pytest.mark.parametrize("distance", [1, 6])
 def test_the_answer_is_the_one_marked_token_k_before_the_last(distance):
-    tokens, answers = marked_sequences(np.random.default_rng(0), 500, distance, symbols=5)
+    tokens, answers = sequences("one", np.random.default_rng(0), 500, distance, symbols=5)
     assert tokens.dtype == answers.dtype == np.int32
     assert ((tokens >= 5).sum(-1) == 1).all()
-    np.testing.assert_array_equal(tokens[:, -1 - distance] - 5, answers)
+    np.testing.assert_array_equal(tokens[:, [-1 - distance]] - 5, answers)
     assert (tokens.shape, tokens.min(), tokens.max()) == ((500, 4 + distance), 0, 9)
 
 
+@pytest.mark.parametrize("distance", [1, 30])
+def test_each_answer_is_the_token_k_before_its_position(distance):
+    tokens, answers = sequences("all", np.random.default_rng(0), 40, distance, symbols=5)
+    assert (tokens.shape, answers.shape) == ((40, ANSWERS + distance), (40, ANSWERS))
+    assert (tokens.min(), tokens.max()) == (0, 4)
+    for back in range(1, ANSWERS + 1):
+        np.testing.assert_array_equal(tokens[:, -back - distance], answers[:, -back])
+
+
 def test_no_other_token_tells_the_answer():
-    tokens, answers = marked_sequences(np.random.default_rng(1), 40_000, 4, symbols=5)
-    shares = np.bincount(answers) / len(answers)
+    tokens, answers = sequences("one", np.random.default_rng(1), 40_000, 4, symbols=5)
+    shares = np.bincount(answers[:, 0]) / len(answers)
     np.testing.assert_allclose(shares, 1 / 5, atol=0.01)
-    same = (tokens % 5 == answers[:, None]).mean(0)  # of each place
+    same = (tokens % 5 == answers).mean(0)  # of each place
     assert same[-1 - 4] == 1
     np.testing.assert_allclose(np.delete(same, -1 - 4), 1 / 5, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_seed_decides_all_whatever_was_learnt_before():
-    learner = Learner("convolution", 2, SimpleNamespace(**{**SMALL, "steps": 8}))
+    learner = Learner("convolution", "all", 2, SimpleNamespace(**{**SMALL, "steps": 8}))
     accuracies = [learner.accuracy(seed) for seed in (1, 2, 1)]
     weights = [weight.copy() for weight in learner.model.get_weights()]
     assert accuracies[0] == accuracies[2]
@@ -44,12 +55,13 @@ def test_a_seed_decides_all_whatever_was_learnt_before():
     assert learner.model.optimizer.iterations == 8
 
 
+@pytest.mark.slow
 def test_what_is_near_is_learnt_and_what_is_out_of_reach_is_not():
     options = SimpleNamespace(**SMALL)
-    assert Learner("convolution", 1, options).accuracy(1) > 0.95
-    assert Learner("self_attention", 12, options).accuracy(1) > 0.95
+    assert Learner("convolution", "one", 1, options).accuracy(1) > 0.95
+    assert Learner("self_attention", "one", 12, options).accuracy(1) > 0.95
     # Chance is 1/3; 1,024 answers by chance are within 0.08 of it but once in millions.
-    assert Learner("convolution", 9, options).accuracy(1) == pytest.approx(1 / 3, abs=0.08)
+    assert Learner("convolution", "one", 9, options).accuracy(1) == pytest.approx(1 / 3, abs=0.08)
 
 
 @pytest.mark.slow
@@ -60,13 +72,13 @@ def test_table_numbers_and_picture_are_written(tmp_path, capsys):
     numbers = json.loads((tmp_path / "path.json").read_text())
     assert numbers["distances"] == [1, 2]
     assert (numbers["chance"], numbers["reach_of_convolution"]) == (pytest.approx(1 / 3), 8)
-    for kind in KINDS:
-        assert np.shape(numbers["accuracies"][kind]) == (2, 2)
-        assert np.min(numbers["accuracies"][kind]) > 0.9
+    for task, kind in itertools.product(TASKS, KINDS):
+        assert np.shape(numbers["accuracies"][task][kind]) == (2, 2)
+        assert np.min(numbers["accuracies"][task][kind]) > 0.9
     table = capsys.readouterr().out
     assert table in (tmp_path / "path.md").read_text()
-    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == [
-        f"| {label}" for label in KINDS.values()
+    assert [line.split(" | ")[:2] for line in table.splitlines()[2:]] == [
+        [f"| {task}", label] for task in TASKS for label in KINDS.values()
     ]
     assert (tmp_path / "path.png").read_bytes().startswith(b"\x89PNG")
 
