@@ -99,20 +99,29 @@ def write_texts(folder: Path, num_pairs: int, in_memory: int, num_files: int) ->
             return [stack.enter_context(open(path, "w", encoding="utf-8")) for path in paths]
 
         whole, part, validation = files("all"), files("part"), files("validation")
-        shards = [files(f"shard-{number:04d}") for number in range(num_files)]
         pairs = _pairs(numbers)
         for pair in itertools.islice(pairs, VALIDATION_PAIRS):
             _write(validation, pair)
         for number, pair in enumerate(itertools.islice(pairs, num_pairs)):
             _write(whole, pair)
-            _write(shards[number * num_files // num_pairs], pair)
             if number < in_memory:
                 _write(part, pair)
+    _write_shards(folder, num_pairs, num_files)
     return [
         Text("in memory", str(folder / "part"), min(in_memory, num_pairs), 1, streamed=False),
         Text("one file", str(folder / "all"), num_pairs, 1, streamed=True),
         Text("many files", str(folder / "shard-*"), num_pairs, num_files, streamed=True),
     ]
+
+
+def _write_shards(folder: Path, num_pairs: int, num_files: int) -> None:
+    """Cuts each side into so many files of about as many lines."""
+    for side in ("source", "target"):
+        with open(folder / f"all.{side}", encoding="utf-8") as whole:
+            for number in range(num_files):
+                lines = (number + 1) * num_pairs // num_files - number * num_pairs // num_files
+                with open(folder / f"shard-{number:04d}.{side}", "w", encoding="utf-8") as shard:
+                    shard.writelines(itertools.islice(whole, lines))
 
 
 def _train_tokenizer(folder: Path, text: Text, vocabulary_size: int) -> Path:
@@ -163,7 +172,7 @@ def _measured(folder: Path, text: Text, tokenizer: Path, options) -> dict:
         InputError: With the last words of a training that fails.
     """
     command = _command(folder, text, tokenizer, options)
-    counted = folder / f"{text.num_files}-files-{text.num_pairs}-pairs"
+    counted = folder / text.name.replace(" ", "-")
     first = counted.with_name(f"{counted.name}-first")
     first_update_seconds = _seconds_to_first_update(command, first)
     peak_memory_mib = _train(command, counted)

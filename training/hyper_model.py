@@ -30,11 +30,16 @@ OF_THE_TOKENIZER = ("vocabulary_size", "tokenizer_type")
 
 
 class TransformerHyperModel(keras_tuner.HyperModel):
-    """Builds and trains the model of a trial: any settings of `training.settings`, some tuned.
+    """Builds and trains the model of a trial: the settings of the model, its loss, its
+    optimizer and its batches, some of them tuned.
 
     Each trial of a stock tuner clears the session, which destroys TensorFlow tokenizers and
     datasets that were made with one. So `search` is given text, which `fit` makes batches of with
     the trial's `batch_tokens`, or arrays.
+
+    Settings of a text's streaming and of how a run begins and ends (`steps_per_epoch`, `sampling`,
+    `initial_run`, `max_minutes`, `early_stopping_epochs`, `average_checkpoints`) have no effect
+    here: text and epochs are given to `search`.
 
     Args:
         space: The settings to tune: a mapping as in the YAML of `python -m training.tune`, such as

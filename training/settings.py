@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from keras_transformer.config import TransformerConfig
+from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
 from keras_transformer.data import Corpus
 from training.command import CommandParser, InputError, in_words, option_name
 
@@ -306,6 +306,18 @@ class TrainingSettings:
             raise ValueError(
                 "kernel_size must be odd, as many neighbours on each side. Received:"
                 f" kernel_size={self.kernel_size}. Choose {self.kernel_size + 1}."
+            )
+        longest = self.max_source_tokens + EXTRA_TARGET_TOKENS
+        if (
+            self.model == "convolution"
+            and self.position_encoding == "learned"
+            and self.max_positions < longest
+        ):
+            raise ValueError(
+                f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} where"
+                " positions are learned, since a translation may get that long. Received:"
+                f" max_positions={self.max_positions}, max_source_tokens={self.max_source_tokens}."
+                f" Choose max_positions={longest} or another max_source_tokens."
             )
         if (
             self.model == "convolution"

@@ -54,7 +54,10 @@ def read_speeds(paths: Sequence[str]) -> Speeds:
             for program, work, tokens_per_second in _decoding(line, f"{path}:{number}"):
                 measured.setdefault(program, {}).setdefault(work, []).append(tokens_per_second)
     if not measured:
-        raise _nothing_of_decoding(paths)
+        raise InputError(
+            f"{', '.join(paths)}: must hold lines of decoding speed. Received: none. Give what"
+            " `python -m training.benchmark decode` printed."
+        )
     return _medians(measured)
 
 
@@ -73,7 +76,10 @@ def read_memory(paths: Sequence[str]) -> Speeds:
                     taken = record["peak_memory_mib"] - record["memory_mib"]
                     measured.setdefault(program, {}).setdefault(work, []).append(taken)
     if not measured:
-        raise _nothing_of_decoding(paths)
+        raise InputError(
+            f"{', '.join(paths)}: must hold lines of ours with peak_memory_mib. Received: none."
+            " Give what `python -m training.benchmark decode` printed."
+        )
     return _medians(measured)
 
 
@@ -82,13 +88,6 @@ def _medians(measured: dict) -> Speeds:
         program: {work: statistics.median(numbers) for work, numbers in works.items()}
         for program, works in measured.items()
     }
-
-
-def _nothing_of_decoding(paths: Sequence[str]) -> InputError:
-    return InputError(
-        f"{', '.join(paths)}: must hold lines of decoding speed. Received: none. Give what"
-        " `python -m training.benchmark decode` printed."
-    )
 
 
 def _lines(path: str) -> list[str]:

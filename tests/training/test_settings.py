@@ -105,9 +105,9 @@ def test_settings_of_a_replaced_system_reach_its_layers(changes, what):
 
 def test_settings_of_positions_reach_the_convolutional_model():
     settings = TrainingSettings(
-        model="convolution", model_dim=8, position_encoding="learned", max_positions=300
+        model="convolution", model_dim=8, position_encoding="learned", max_positions=306
     )
-    assert build_model(settings, 23).embedding.position_table.shape == (300, 8)
+    assert build_model(settings, 23).embedding.position_table.shape == (306, 8)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,10 @@ def test_settings_of_positions_reach_the_convolutional_model():
         ({"recurrent_dim": 8}, "model=transformer does not read.*recurrent_dim=8. Leave it out"),
         ({"model": "gru", "kernel_size": 5}, "does not read.*kernel_size=5"),
         ({"model": "gru", "model_dim": 9}, "recurrent_dim.*must be even.*model_dim=9"),
+        (
+            {"model": "convolution", "position_encoding": "learned", "max_positions": 300},
+            "max_positions must be at least.*Choose max_positions=306",
+        ),
         ({"model": "convolution", "kernel_size": 4}, "kernel_size must be odd.*Choose 5"),
         ({"model": "convolution", "model_dim": 9}, "model_dim must be even.*Choose model_dim=10"),
     ],

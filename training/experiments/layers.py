@@ -269,8 +269,9 @@ class _Work:
         self.in_graph = tf.function(self._in_graph)
 
     def once(self):
-        """The results, all of them."""
-        return [result.numpy() for result in self.results(self.inputs)][:0]
+        """Computes all results, and waits for them."""
+        for result in self.results(self.inputs):
+            result.numpy()
 
     def repeat(self, calls: int) -> None:
         """Does the work so many times, and waits for it."""
@@ -430,7 +431,7 @@ def _crossing_cells(width, point, lengths) -> list[str]:
 
 def _figure(lines, lengths, widths, crossings, options) -> Figure:
     """Time above and memory below, a panel for each width."""
-    which = next(iter(lines))[0] if len(options.passes) == 1 else "training"
+    which = "training" if "training" in options.passes else "forward"
     figure = new_figure(
         8.6,
         6.6,

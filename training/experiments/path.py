@@ -83,7 +83,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments path",
         "Trains stacks of equal size to recall a token that stands k tokens back, and draws their"
-        " accuracy against k. Takes a quarter of an hour on two processor cores.",
+        " accuracy against k. Takes half an hour on two processor cores.",
     )
     add = parser.add_option
     add("output", str, "runs/experiments", "The folder for path.md, .json and .png.")
@@ -110,6 +110,10 @@ def _check(options) -> None:
                 f"--{name.replace('_', '-')} must be {number} or more. Received: {options[name]}."
                 " Give more."
             )
+    if min(options.seeds) < 0:
+        raise UsageError(
+            f"--seeds must be 0 or more. Received: {min(options.seeds)}. Choose for example 1 2."
+        )
     if min(options.distances) < 1:
         raise UsageError(
             f"--distances must be 1 or more. Received: {min(options.distances)}. The token itself"

@@ -6,6 +6,7 @@ a time trains, and validation counts as training time, for all alike.
 """
 
 import dataclasses
+import hashlib
 import json
 import statistics
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
 from training.experiments.text_folder import text_settings
 from training.picture_style import clear_axes, line_style, new_figure
-from training.run_folder import RunFolder
+from training.run_folder import RunFolder, file_sha256
 from training.settings import DATA_SETTINGS, TrainingSettings, make_settings, read_settings_file
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -39,8 +40,6 @@ BY_DEFAULT = ("transformer", "gru_attention", "convolution", "gru")
 
 # More than fit in any time: only the time ends a training.
 EPOCHS = 10_000
-
-TEST_SCORES = "test_scores.json"
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -67,7 +66,8 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments quality",
         "Trains the Transformer and the systems it replaced for the same time, one after the other,"
-        " and compares their BLEU. Run it again to resume, or to add systems and seeds.",
+        " and compares their BLEU. Run it again to resume, or with more systems and seeds: what is"
+        " trained stays so.",
     )
     parser.add_option("output", str, "runs/quality", "The folder for table, picture and runs.")
     parser.add_option("systems", str, list(BY_DEFAULT), "Which systems.", nargs="+")
@@ -162,10 +162,12 @@ def _course(folder: Path) -> dict:
 
 
 def _test_scores(folder: Path, options) -> dict:
-    """What the run's beam search reaches on the test text; scored but once."""
+    """What the run's beam search reaches on the test text; each text is scored but once."""
     if options.test_source is None:
         return {}
-    path = folder / TEST_SCORES
+    texts = file_sha256(options.test_source) + file_sha256(options.test_target)
+    kind = ".tokenized" * options.tokenized
+    path = folder / f"test_{hashlib.sha256(texts.encode()).hexdigest()[:12]}{kind}.json"
     if not path.exists():
         from training.evaluate import main as evaluate
 

@@ -96,7 +96,7 @@ def _run_command(module: str, *arguments: str) -> None:
             process.terminate()
         process.wait()
         raise
-    if code == 130:
+    if code in (130, 143):  # Ctrl-C, SIGTERM
         raise KeyboardInterrupt
     if code:
         raise InputError(

@@ -95,9 +95,14 @@ def _parser() -> CommandParser:
         "experiments table3",
         "Counts the parameters of each row of the paper's Table 3. With a text (--data, or the four"
         " files), trains rows at any scale, one after the other, and prints the paper's columns;"
-        " run it again to resume or to add rows.",
+        " run it again to resume, or with more rows: those that are trained stay so.",
     )
-    parser.add_option("output", str, "runs/table3", "The folder for table, picture and runs.")
+    parser.add_option(
+        "output",
+        str,
+        "runs/table3",
+        "The folder for the table, and for pictures and runs where rows are trained.",
+    )
     parser.add_option(
         "rows",
         str,
@@ -124,7 +129,7 @@ def _parser() -> CommandParser:
         "Multiplies d_model, d_ff, d_k and d_v of each row: 0.125 is the smallest that leaves all"
         " of them even. N, h and all else stay.",
     )
-    parser.add_option("vocabulary_size", int, PAPER_VOCABULARY, "Sub-words.")
+    parser.add_option("vocabulary_size", int, PAPER_VOCABULARY, "Sub-words where rows are trained.")
     parser.add_option("batch_tokens", int, 25_000, "Tokens in a batch on each side.")
     parser.add_option(
         "warmup_steps",
@@ -235,7 +240,7 @@ def _model_cells(config: TransformerConfig) -> list:
 
 
 def train_rows(rows: Sequence[str], text: dict[str, str], options) -> None:
-    """Trains what is not yet trained, and writes the table and the picture of all rows."""
+    """Trains what is not yet trained, and writes the table and the picture of these rows."""
     output = Path(options.output)
     # The others are compared to it. All settings come first, so that a wrong one costs no training.
     rows = list(dict.fromkeys(["base", *rows]))

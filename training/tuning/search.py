@@ -13,6 +13,8 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
 from training.command import InputError, import_tensorflow
+from training.run_folder import RunFolder
+from training.settings import TrainingSettings
 from training.tuning.oracles import Surroundings, make_oracle
 from training.tuning.plan import SearchFolder, SearchPlan, is_held
 from training.tuning.report import Row, rows_of, spelled, write_report
@@ -144,7 +146,7 @@ def _role() -> str:
         InputError: If it does not name all three things.
     """
     missing = [name for name in ENVIRONMENT if not os.environ.get(name)]
-    if len(missing) == len(ENVIRONMENT) or "KERASTUNER_ORACLE_IP" in missing:
+    if len(missing) == len(ENVIRONMENT):
         return "alone"
     if missing:
         raise InputError(
@@ -188,10 +190,26 @@ def complaint_about(plan: SearchPlan, values: dict[str, Any]) -> str | None:
         return str(error)
     if plan.max_parameters is None:
         return None
-    number = num_parameters(settings, settings.vocabulary_size)
+    number = num_parameters(settings, _vocabulary_size(settings))
     if number > plan.max_parameters:
         return f"too large: {number:,} parameters, of at most {plan.max_parameters:,}"
     return None
+
+
+def _vocabulary_size(settings: TrainingSettings) -> int:
+    """Of the tokenizer that is given; else what the tokenizer will have at most."""
+    if settings.tokenizer is not None:
+        return _size_of(settings.tokenizer)
+    if settings.initial_run is not None:
+        return _size_of(str(RunFolder(settings.initial_run).tokenizer_path))
+    return settings.vocabulary_size
+
+
+@functools.cache
+def _size_of(tokenizer: str) -> int:
+    from keras_transformer.tokenizer import SubwordTokenizer
+
+    return SubwordTokenizer.load(tokenizer).vocabulary_size
 
 
 def _update(trials: Trials, oracle: keras_tuner.Oracle) -> None:

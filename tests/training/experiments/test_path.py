@@ -87,6 +87,7 @@ def test_table_numbers_and_picture_are_written(tmp_path, capsys):
     ("wrong", "complaint"),
     [
         (["--distances", "4", "0"], "--distances must be 1 or more. Received: 0"),
+        (["--seeds", "1", "-1"], "--seeds must be 0 or more. Received: -1"),
         (["--symbols", "1"], "--symbols must be 2 or more"),
         (["--learning-rate", "0"], "--learning-rate must be above 0"),
         (["--kinds", "rnn"], "--kinds must be"),
