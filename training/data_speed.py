@@ -8,6 +8,7 @@ a second are the same.
 import contextlib
 import itertools
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -53,14 +54,15 @@ def measure_data(arguments: Sequence[str]) -> None:
     parser = CommandParser(
         "benchmark data",
         "Makes a text, trains on a part of it in memory, and on all of it from one file and from"
-        " many, each in processes of their own: seconds from the start of the process to the first"
-        " update, tokens a second, memory. 5,000,000 pairs are 3 GB on the disk and take about ten"
-        " minutes.",
+        " many, in turns, each in processes of their own: seconds from the start of the process to"
+        " the first update, tokens a second, memory. 5,000,000 pairs are 3 GB on the disk and take"
+        " a quarter of an hour.",
     )
     parser.add_option("num_pairs", int, 5_000_000, "Pairs of the text.")
     parser.add_option("in_memory", int, 5_000, "Pairs of the part that is held in memory.")
     parser.add_option("num_files", int, 100, "Files of each side, where there are many.")
     parser.add_option("steps", int, 60, "Updates that are measured.")
+    parser.add_option("repeats", int, 3, "Measurements of each; the median counts.")
     parser.add_option("batch_tokens", int, 2048, "Tokens of a batch on each side.")
     parser.add_option("vocabulary_size", int, 8_000, "Sub-words.")
     parser.add_option("config", str, "training/configs/multi30k_tiny.yaml", "Other settings.")
@@ -72,17 +74,22 @@ def measure_data(arguments: Sequence[str]) -> None:
                 f"{option_name(name)} must be at least {FEWEST_PAIRS}. Received: {options[name]}."
                 " Choose more."
             )
-    for name in ("num_files", "steps"):
-        if options[name] < 2:
+    for name, least in {"num_files": 2, "steps": 2, "repeats": 1}.items():
+        if options[name] < least:
             raise UsageError(
-                f"{option_name(name)} must be at least 2. Received: {options[name]}. Choose more."
+                f"{option_name(name)} must be at least {least}. Received: {options[name]}. Choose"
+                " more."
             )
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         texts = write_texts(folder, options.num_pairs, options.in_memory, options.num_files)
         tokenizer = _train_tokenizer(folder, texts[0], options.vocabulary_size)
-        for text in texts:
-            print(json.dumps(_measured(folder, text, tokenizer, options)))
+        rounds = [
+            [_measured(folder, text, tokenizer, options) for text in texts]
+            for _ in range(options.repeats)
+        ]
+        for text, measured in zip(texts, zip(*rounds, strict=True), strict=True):
+            print(json.dumps(_line(text, measured, options.batch_tokens)))
 
 
 def write_texts(folder: Path, num_pairs: int, in_memory: int, num_files: int) -> list[Text]:
@@ -165,29 +172,37 @@ def _word(numbers: np.random.Generator) -> str:
     )
 
 
-def _measured(folder: Path, text: Text, tokenizer: Path, options) -> dict:
+def _measured(folder: Path, text: Text, tokenizer: Path, options) -> dict[str, float]:
     """What two trainings of a text took: one that ends with its first update, and one that counts.
 
     Raises:
         InputError: With the last words of a training that fails.
     """
     command = _command(folder, text, tokenizer, options)
-    counted = folder / text.name.replace(" ", "-")
-    first = counted.with_name(f"{counted.name}-first")
-    first_update_seconds = _seconds_to_first_update(command, first)
-    peak_memory_mib = _train(command, counted)
-    metrics = json.loads((counted / "metrics.jsonl").read_text().splitlines()[0])
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        runs = Path(name)
+        first_update_seconds = _seconds_to_first_update(command, runs / "first")
+        peak_memory_mib = _train(command, runs / "counted")
+        metrics = json.loads((runs / "counted" / "metrics.jsonl").read_text().splitlines()[0])
+    return {
+        "first_update_seconds": round(first_update_seconds, 1),
+        "tokens_per_second": round(metrics["tokens_per_second"]),
+        "peak_memory_mib": peak_memory_mib,
+        "steps": metrics["steps"],
+    }
+
+
+def _line(text: Text, measured: Sequence[dict[str, float]], batch_tokens: int) -> dict:
+    """What is printed of a text: the medians of its measurements."""
     return {
         "task": "data",
         "text": text.name,
         "pairs": text.num_pairs,
         "files": text.num_files,
         "megabytes": round(_bytes_of(text) / 1e6, 1),
-        "first_update_seconds": round(first_update_seconds, 1),
-        "tokens_per_second": round(metrics["tokens_per_second"]),
-        "peak_memory_mib": peak_memory_mib,
-        "steps": metrics["steps"],
-        "batch_tokens": options.batch_tokens,
+        **{name: statistics.median(one[name] for one in measured) for name in measured[0]},
+        "batch_tokens": batch_tokens,
+        "repeats": len(measured),
     }
 
 

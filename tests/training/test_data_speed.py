@@ -35,9 +35,9 @@ def test_a_target_is_its_source_mirrored(tmp_path):
     assert all(6 <= len(source.split()) < 30 for source in sources)
 
 
-@pytest.mark.slow  # six trainings, each in a process of its own
+@pytest.mark.slow  # twelve trainings, each in a process of its own
 def test_each_way_to_read_is_a_line(tmp_path, capfd):
-    small = ["--num-pairs=600", "--in-memory=600", "--num-files=3", "--steps=4"]
+    small = ["--num-pairs=600", "--in-memory=600", "--num-files=3", "--steps=4", "--repeats=2"]
     small += ["--batch-tokens=1000", "--vocabulary-size=500", f"--folder={tmp_path}"]
     assert run_command(main, ["data", *small]) == 0
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
@@ -51,6 +51,7 @@ def test_each_way_to_read_is_a_line(tmp_path, capfd):
         assert line["tokens_per_second"] > 0
         assert line["first_update_seconds"] > 1  # TensorFlow is imported
         assert line["peak_memory_mib"] > 100
+        assert line["repeats"] == 2
     assert list(tmp_path.iterdir()) == []  # nothing is left
 
 
@@ -58,6 +59,7 @@ def test_each_way_to_read_is_a_line(tmp_path, capfd):
     ("option", "complaint"),
     [
         ("--num-pairs=499", "--num-pairs must be at least 500. Received: 499."),
+        ("--repeats=0", "--repeats must be at least 1. Received: 0."),
         ("--steps=1", "--steps must be at least 2. Received: 1."),
     ],
 )

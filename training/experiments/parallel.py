@@ -82,7 +82,7 @@ def _parser() -> CommandParser:
     add("tokens", int, 4096, "Tokens of a batch, a multiple of each length.")
     add("model_dim", int, 128, "Width of all layers.")
     add("num_blocks", int, 1, "Of 12 model_dim² parameters each.")
-    add("repeats", int, 5, "Measurements of each; the median counts.")
+    add("repeats", int, 20, "Measurements of each; the median counts.")
     add("threads", int, 0, "TensorFlow's; 0 for as many as it likes.")
     return parser
 
@@ -172,14 +172,11 @@ def _figure(lengths, milliseconds, options) -> Figure:
     for number, (kind, label) in enumerate(KINDS.items()):
         panel.plot(lengths, milliseconds[kind], label=label, **line_style(number))
     panel.set_xscale("log", base=2)
-    panel.set_yscale("log")
+    panel.set_ylim(bottom=0)
     panel.set_xticks(lengths, [f"{n:,}\nx {options.tokens // n:,}" for n in lengths])
     panel.xaxis.set_minor_locator(NullLocator())
-    panel.yaxis.set_minor_formatter("{x:g}")
-    panel.yaxis.set_major_formatter("{x:g}")
     panel.set_xlabel("tokens of a sequence x sequences of a batch")
     panel.set_ylabel("milliseconds per step")
     clear_axes(panel)
-    panel.grid(axis="y", which="minor", color="#eeeeee")
-    panel.legend(frameon=False)
+    panel.legend(frameon=False, loc="lower left")
     return figure

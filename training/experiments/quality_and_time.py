@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> None:
     for number, ((system, seed), settings) in enumerate(asked.items(), start=1):
         print(f"\n{system}, seed {seed} ({number} of {len(asked)})", flush=True)
         folder = output / "runs" / f"{system}_seed_{seed}"
-        scores = trained_and_scored(folder, settings)
+        scores = trained_and_scored(folder, settings, tokenized=options.tokenized)
         measured[system][seed] = scores | _course(folder) | _test_scores(folder, options)
     write_results(output, measured, options.minutes)
 
@@ -84,7 +84,7 @@ def _parser() -> CommandParser:
             parser.add_option(name, str | None, None, "Instead of --data: this file.")
     parser.add_option("test_source", str | None, None, "Sentences to test on in the end.")
     parser.add_option("test_target", str | None, None, "Their translations.")
-    parser.add_flag("tokenized", "Test references are tokenised already: score them as they are.")
+    parser.add_flag("tokenized", "References are tokenised already: score them as they are.")
     parser.add_option(
         "configs", str, str(CONFIGS), "The folder with the YAML files of the systems."
     )

@@ -13,9 +13,10 @@ from training.run_folder import RunFolder, RunRecord, write_text
 from training.settings import FIELDS, TrainingSettings
 
 SCORES_NAME = "validation_scores.json"
+TOKENIZED_SCORES_NAME = "validation_scores.tokenized.json"
 
 
-def trained_and_scored(run: Path, settings: TrainingSettings) -> dict:
+def trained_and_scored(run: Path, settings: TrainingSettings, *, tokenized: bool = False) -> dict:
     """What a run reached on its validation text; trains it first unless that was done before.
 
     An interrupted run is resumed. Each run is trained by a process of its own, as a user would,
@@ -24,6 +25,7 @@ def trained_and_scored(run: Path, settings: TrainingSettings) -> dict:
     Args:
         run: The run folder; its settings also go to RUN.yaml beside it.
         settings: What to train.
+        tokenized: Whether the validation text is tokenised already and is scored as it is.
 
     Returns:
         "val_perplexity", "val_token_accuracy" and so on of the weights that are kept, "bleu",
@@ -43,10 +45,11 @@ def trained_and_scored(run: Path, settings: TrainingSettings) -> dict:
         write_text(config, _changed_settings(settings))
         print(f"{run}: training", flush=True)
         _run_command("training.train", "--config", str(config), "--output", str(run))
-    scores = run / SCORES_NAME
+    scores = run / (TOKENIZED_SCORES_NAME if tokenized else SCORES_NAME)
     if not scores.exists():
         source, reference = settings.validation_files()
         text = ["--source", source, "--reference", reference]
+        text += ["--tokenized"] * tokenized
         _run_command("training.evaluate", str(run), *text, "--json", str(scores))
     metrics = folder.read_metrics()
     of_epochs = {"seconds": sum(line.get("seconds", 0) for line in metrics if "epoch" in line)}
