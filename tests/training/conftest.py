@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from tests.training.small_run import SMALL
 from training.command import run_command
 from training.train import main as train_main
 
@@ -29,23 +30,7 @@ def text_files(tmp_path_factory):
 @pytest.fixture(scope="session")
 def train_arguments(text_files):
     """The command line of a training that takes seconds, without --output."""
-    settings = {
-        **text_files,
-        "vocabulary_size": 290,
-        "num_layers": 1,
-        "model_dim": 12,
-        "feed_forward_dim": 17,
-        "num_heads": 3,
-        "batch_tokens": 256,
-        "epochs": 3,
-        "warmup_steps": 20,
-        "peak_learning_rate": 0.01,
-        "average_checkpoints": 2,
-        "checkpoint_steps": 2,
-        "beam_size": 3,
-        "seed": 5,
-    }
-    return as_arguments(settings)
+    return as_arguments({**text_files, **SMALL})
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,16 @@
 """A training that is killed again and again ends, to the bit, as one that was not."""
 
-import contextlib
 import hashlib
-import os
 import random
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.training.processes import finish, started, wait_until
 from training.checkpoints import load_arrays
 from training.run_folder import Position, RunFolder
 
-ROOT = Path(__file__).parents[2]
 NUM_KILLS = 10
-SECONDS_OF_A_START = 300  # on a machine that is busy with other things
 
 # 48 parts of 24 batches in 4 epochs; every source of chance at work, and a checkpoint after each
 # part, between the parts of an update too.
@@ -32,37 +26,9 @@ SETTINGS = [
 ]
 
 
-@contextlib.contextmanager
-def started(arguments, output, hash_seed):
-    """A training in a process of its own, which is killed at the end in any case."""
-    command = [sys.executable, "-m", "training.train", *arguments, *SETTINGS]
-    process = subprocess.Popen(
-        [*command, f"--output={output}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def finish(arguments, output, hash_seed):
-    with started(arguments, output, hash_seed) as process:
-        _, errors = process.communicate(timeout=SECONDS_OF_A_START)
-        assert process.returncode == 0, errors
-
-
-def wait_until(is_true, process):
-    deadline = time.monotonic() + SECONDS_OF_A_START
-    while not is_true():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+def training(arguments, run, hash_seed):
+    settings = [*arguments, *SETTINGS, f"--output={run}"]
+    return started("training.train", *settings, PYTHONHASHSEED=str(hash_seed))
 
 
 def sha256_of(run):
@@ -80,7 +46,8 @@ def sha256_of(run):
 @pytest.mark.timeout(1800)  # twelve starts
 def test_ten_kills_change_nothing(train_arguments, tmp_path):
     whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
-    finish(train_arguments, whole.path, hash_seed=0)
+    with training(train_arguments, whole.path, hash_seed=0) as process:
+        finish(process)
     assert whole.read_metrics()[3]["steps"] == 4 * STEPS_PER_EPOCH
     num_batches = STEPS_PER_EPOCH * PARTS
     last = 4 * num_batches
@@ -90,13 +57,14 @@ def test_ten_kills_change_nothing(train_arguments, tmp_path):
     done = []
     for number, step in enumerate(sorted(generator.sample(range(1, last), NUM_KILLS)), start=1):
         target = Position(*divmod(step, num_batches))
-        with started(train_arguments, killed.path, hash_seed=number) as process:
+        with training(train_arguments, killed.path, hash_seed=number) as process:
             wait_until(lambda target=target: killed.position_saved >= target, process)
             time.sleep(generator.uniform(0, 0.02))  # into a step, a checkpoint or a validation
         done.append(killed.position_saved)
     assert not killed.is_finished
     assert len({position for position in done if position.batch}) > NUM_KILLS // 2
-    finish(train_arguments, killed.path, hash_seed=99)
+    with training(train_arguments, killed.path, hash_seed=99) as process:
+        finish(process)
 
     assert sha256_of(killed) == sha256_of(whole)
     timeless = [

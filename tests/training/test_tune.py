@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from keras_transformer.errors import InputError
+from tests.training.small_run import SMALL
 from training.command import run_command
 from training.run_folder import Position, RunRecord
 from training.settings import make_settings, read_settings_file
@@ -19,22 +20,6 @@ from training.tuning.search import complaint_about, search
 from training.tuning.space import Space
 from training.tuning.trials import TrialFailed, Trials, num_parameters
 
-SMALL = {
-    "vocabulary_size": 290,
-    "num_layers": 1,
-    "model_dim": 12,
-    "feed_forward_dim": 17,
-    "num_heads": 3,
-    "batch_tokens": 256,
-    "epochs": 3,
-    "warmup_steps": 20,
-    "peak_learning_rate": 0.01,
-    "dropout": 0.1,
-    "average_checkpoints": 2,
-    "checkpoint_steps": 2,
-    "beam_size": 3,
-    "seed": 5,
-}
 SPACE = {"dropout": {"min": 0.0, "max": 0.5}, "warmup_steps": [10, 20, 40]}
 
 

@@ -1,18 +1,15 @@
 """Searches with real trainings: promoted, killed, spread over workers, compared in the end."""
 
-import contextlib
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.training.processes import finish, started, wait_until
+from tests.training.small_run import SMALL
 from training.checkpoints import load_arrays
 from training.command import InputError
 from training.run_folder import Position, RunFolder, RunRecord
@@ -24,23 +21,7 @@ from training.tuning.search import search
 from training.tuning.space import Space
 from training.tuning.trials import TrialFailed, Trials
 
-ROOT = Path(__file__).parents[2]
-# On a machine that is busy with other things.
-SECONDS_OF_A_START, SECONDS_OF_A_SEARCH = 300, 1200
-SMALL = {
-    "vocabulary_size": 290,
-    "num_layers": 1,
-    "model_dim": 12,
-    "feed_forward_dim": 17,
-    "num_heads": 3,
-    "batch_tokens": 256,
-    "epochs": 2,
-    "warmup_steps": 20,
-    "peak_learning_rate": 0.01,
-    "dropout": 0.1,
-    "checkpoint_steps": 2,
-    "seed": 5,
-}
+SETTINGS = {**SMALL, "epochs": 2}
 
 
 def train_here(run, settings, watch):
@@ -62,7 +43,7 @@ def test_a_promoted_trial_ends_to_the_bit_as_if_it_had_never_paused(
     text_files, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(Trials, "drop_checkpoints", lambda *_: None)
-    settings = make_settings({**text_files, **SMALL, "ema_decay": 0.8, "accumulation_steps": 2})
+    settings = make_settings({**text_files, **SETTINGS, "ema_decay": 0.8, "accumulation_steps": 2})
     space = Space.of({"peak_learning_rate": [0.01, 1e30]})
     common = {"objective": "val_perplexity", "max_epochs": 2, "factor": 2, "max_parameters": None}
     plan = SearchPlan(record=RunRecord.of(settings), space=space, algorithm="hyperband", **common)
@@ -93,41 +74,14 @@ def test_a_promoted_trial_ends_to_the_bit_as_if_it_had_never_paused(
 @pytest.fixture
 def command(text_files, tmp_path):
     """The command line of a search of three trials over two epochs."""
-    (tmp_path / "config.yaml").write_text(json.dumps({**text_files, **SMALL}))
+    (tmp_path / "config.yaml").write_text(json.dumps({**text_files, **SETTINGS}))
     (tmp_path / "space.yaml").write_text("dropout: [0.1, 0.2, 0.3]\nwarmup_steps: [10, 20]\n")
     files = [f"--config={tmp_path / 'config.yaml'}", f"--space={tmp_path / 'space.yaml'}"]
-    return [sys.executable, "-m", "training.tune", *files, "--algorithm=random", "--max-trials=3"]
+    return [*files, "--algorithm=random", "--max-trials=3"]
 
 
-@contextlib.contextmanager
-def started(command, output, **environment):
-    process = subprocess.Popen(
-        [*command, f"--output={output}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def finish(process, code=0):
-    _, errors = process.communicate(timeout=SECONDS_OF_A_SEARCH)
-    assert process.returncode == code, errors
-    return errors
-
-
-def wait_until(is_true, process):
-    deadline = time.monotonic() + SECONDS_OF_A_START
-    while not is_true():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def searching(command, output, **environment):
+    return started("training.tune", *command, f"--output={output}", **environment)
 
 
 def results(output):
@@ -139,20 +93,20 @@ def results(output):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_search_that_is_killed_in_a_trial_ends_as_one_that_was_not(command, tmp_path):
-    with started(command, tmp_path / "whole") as process:
+    with searching(command, tmp_path / "whole") as process:
         finish(process)
     killed = tmp_path / "killed"
     second = RunFolder(killed / "trials" / "1")
     log_path = killed / "trials" / "1.log"
-    with started(command, killed) as process:
+    with searching(command, killed) as process:
         wait_until(lambda: second.position_saved.batch > 0, process)
         process.kill()
-    with started(command, killed) as process:
+    with searching(command, killed) as process:
         # Not before: a process that is still importing has no say in how SIGTERM ends it.
         wait_until(lambda: "resuming after" in log_path.read_text(), process)
         process.send_signal(signal.SIGTERM)
         finish(process, 143)
-    with started(command, killed) as process:
+    with searching(command, killed) as process:
         finish(process)
     assert results(killed) == results(tmp_path / "whole")
     for trial in ("0", "1", "2"):
@@ -174,7 +128,7 @@ def test_a_chief_and_two_workers_of_which_one_dies(command, tmp_path):
     address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
 
     def member(name):
-        return started(command, output, KERASTUNER_TUNER_ID=name, **address)
+        return searching(command, output, KERASTUNER_TUNER_ID=name, **address)
 
     first = RunFolder(output / "trials" / "0")
     with member("chief") as chief, member("worker0") as victim:
@@ -195,7 +149,7 @@ def test_a_chief_and_two_workers_of_which_one_dies(command, tmp_path):
 def test_the_best_settings_are_compared_with_the_start(command, tmp_path):
     output = tmp_path / "out"
     more = ["--max-epochs=1", "--max-trials=1", "--confirm-seeds=2", "--confirm-epochs=1"]
-    with started([*command, *more], output) as process:
+    with searching([*command, *more], output) as process:
         finish(process)
     lines = (output / "comparison" / "results.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]

@@ -1,0 +1,17 @@
+"""The settings of a training that takes seconds."""
+
+SMALL = {
+    "vocabulary_size": 290,
+    "num_layers": 1,
+    "model_dim": 12,
+    "feed_forward_dim": 17,
+    "num_heads": 3,
+    "batch_tokens": 256,
+    "epochs": 3,
+    "warmup_steps": 20,
+    "peak_learning_rate": 0.01,
+    "average_checkpoints": 2,
+    "checkpoint_steps": 2,
+    "beam_size": 3,
+    "seed": 5,
+}
