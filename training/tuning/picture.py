@@ -20,7 +20,7 @@ LABELS = {"val_perplexity": "validation perplexity", "val_bleu": "validation BLE
 RUNG_COLOURS = ("#9ecae1", "#4292c6", "#08519c", "#08306b", "#000000")  # light to dark: more epochs
 FAILURE_COLOUR = LINE_COLOURS[1]
 # Beyond so many times the median the perplexity of a trial would press all others together.
-FARTHEST = 4.0
+FARTHEST = 10.0
 
 
 def draw_trials(plan: SearchPlan, rows: Sequence[Row], path: Path) -> None:
@@ -39,23 +39,24 @@ def trials_figure(plan: SearchPlan, rows: Sequence[Row]) -> Figure:
     names = [*plan.space.dimensions]
     num_rows = math.ceil(len(names) / PANELS_IN_A_ROW)
     height = CAPTION_INCHES + TOP_INCHES + PANEL_INCHES * num_rows
-    figure = new_figure(WIDTH_INCHES, height, _caption(plan))
+    trials = [row for row in rows if row.trial is not None]
+    completed = [row for row in trials if row.status == COMPLETED]
+    limits = _limits(plan, [row.outcome.objective for row in completed])
+    is_one_beyond = any(row.outcome.objective > limits[1] for row in completed)
+    figure = new_figure(WIDTH_INCHES, height, _caption(plan, is_one_beyond))
     grid = figure.add_gridspec(
         1 + num_rows,
         min(PANELS_IN_A_ROW, len(names)),
         height_ratios=[TOP_INCHES, *[PANEL_INCHES] * num_rows],
     )
-    trials = [row for row in rows if row.trial is not None]
-    completed = [row for row in trials if row.status == COMPLETED]
     colours = _colours(completed)
-    limits = _limits(plan, [row.outcome.objective for row in completed])
     top = figure.add_subplot(grid[0, :])
-    _draw_progress(top, plan, trials, colours)
+    _draw_progress(top, plan, trials, colours, limits)
     _finish(top, plan, limits)
     for place, name in enumerate(names):
         where = grid[1 + place // PANELS_IN_A_ROW, place % PANELS_IN_A_ROW]
         panel = figure.add_subplot(where)
-        _draw_setting(panel, plan, name, completed, colours)
+        _draw_setting(panel, plan, name, completed, colours, limits)
         _finish(panel, plan, limits)
         if place % PANELS_IN_A_ROW:
             panel.tick_params(labelleft=False)
@@ -65,7 +66,7 @@ def trials_figure(plan: SearchPlan, rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _caption(plan: SearchPlan) -> str:
+def _caption(plan: SearchPlan, is_one_beyond: bool) -> str:
     better = "lower" if plan.sign > 0 else "higher"
     text = (
         f"{LABELS[plan.objective].capitalize()} of each trial ({better} is better) and of the best"
@@ -73,6 +74,8 @@ def _caption(plan: SearchPlan) -> str:
     )
     if plan.algorithm == "hyperband":
         text += " Compare points of one colour: trials with more epochs are better for that alone."
+    if is_one_beyond:
+        text += " What a triangle stands for lies far above."
     return text
 
 
@@ -101,7 +104,11 @@ def _limits(plan: SearchPlan, values: Sequence[float]) -> tuple[float, float]:
 
 
 def _draw_progress(
-    axes: Axes, plan: SearchPlan, trials: Sequence[Row], colours: dict[int, str]
+    axes: Axes,
+    plan: SearchPlan,
+    trials: Sequence[Row],
+    colours: dict[int, str],
+    limits: tuple[float, float],
 ) -> None:
     best, best_values = None, []
     for row in trials:
@@ -117,8 +124,8 @@ def _draw_progress(
             for place, row in zip(places, trials, strict=True)
             if row.status == COMPLETED and row.outcome.epochs == epochs
         ]
-        label = f"{epochs} epoch{'s' * (epochs != 1)}"
-        axes.scatter(*zip(*points, strict=True), **_marker(colour), s=42, label=label)
+        axes.scatter([], [], **_marker(colour), s=42, label=f"{epochs} epoch{'s' * (epochs != 1)}")
+        _draw_points(axes, points, colour, 42, limits)
     failed = [p for p, row in zip(places, trials, strict=True) if row.status == FAILED]
     if failed:
         axes.plot(
@@ -137,16 +144,19 @@ def _draw_progress(
 
 
 def _draw_setting(
-    axes: Axes, plan: SearchPlan, name: str, completed: Sequence[Row], colours: dict[int, str]
+    axes: Axes,
+    plan: SearchPlan,
+    name: str,
+    completed: Sequence[Row],
+    colours: dict[int, str],
+    limits: tuple[float, float],
 ) -> None:
     dimension = plan.space.dimensions[name]
     places = _places(dimension)
     for row in completed:
         value = row.settings[name]
-        colour = colours[row.outcome.epochs]
-        axes.scatter(
-            places.get(value, value), row.outcome.objective, **_marker(colour), s=24, clip_on=True
-        )
+        point = (places.get(value, value), row.outcome.objective)
+        _draw_points(axes, [point], colours[row.outcome.epochs], 24, limits)
     axes.set_xlabel(name, fontsize=9)
     axes.tick_params(labelsize=8)
     if places:
@@ -165,6 +175,26 @@ def _places(dimension) -> dict:
     if isinstance(dimension, Choices):
         return {value: place for place, value in enumerate(dimension.values)}
     return {}
+
+
+def _draw_points(
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    colour: str,
+    size: float,
+    limits: tuple[float, float],
+) -> None:
+    """Dots; triangles on the upper edge for what lies beyond it."""
+    for place, value in points:
+        is_beyond = value > limits[1]
+        axes.scatter(
+            place,
+            limits[1] if is_beyond else value,
+            **_marker(colour),
+            marker="^" if is_beyond else "o",
+            s=size,
+            clip_on=False,
+        )
 
 
 def _marker(colour: str) -> dict:
