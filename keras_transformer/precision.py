@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_transformer.layers.embedding import PositionalEmbedding
+from keras_transformer.layers.few_rows import matmul_of_few_rows
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -16,7 +17,7 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 _FEWEST_WEIGHTS_IN_8_BITS = 2**16
 
 # A smaller kernel stays in the processor's cache, whatever its order.
-_FEWEST_WEIGHTS_IN_PANELS = 2**18
+_FEWEST_WEIGHTS_IN_PANELS = 2**19
 _PANEL_WIDTH = 64
 
 # Keeps a scale from being 0; no weight and no vector is as small.
@@ -81,9 +82,8 @@ def _faster_product(kernel, precision):
     num_weights = np.prod(kernel.shape)
     if precision == "int8" and num_weights >= _FEWEST_WEIGHTS_IN_8_BITS:
         return Int8Product
-    on_tensorflow = keras.backend.backend() == "tensorflow"
-    if precision == "float32" and on_tensorflow and num_weights >= _FEWEST_WEIGHTS_IN_PANELS:
-        return PanelProduct
+    if precision != "bfloat16" and keras.backend.backend() == "tensorflow":
+        return PanelProduct if num_weights >= _FEWEST_WEIGHTS_IN_PANELS else FewRowsProduct
     return None
 
 
@@ -116,6 +116,17 @@ class Product:
         return outputs if self.activation is None else self.activation(outputs)
 
 
+class FewRowsProduct(Product):
+    """The same for few rows, see `matmul_of_few_rows`."""
+
+    def __call__(self, x):
+        if len(x.shape) == 2:
+            return self._finished(matmul_of_few_rows(x, self.kernel))
+        rows = matmul_of_few_rows(ops.reshape(x, (-1, x.shape[-1])), self.kernel)
+        shape = (*ops.shape(x)[:-1], self.kernel.shape[1])
+        return self._finished(ops.reshape(rows, shape))
+
+
 class PanelProduct(Product):
     """The same for TensorFlow and few rows, as decoding has them.
 
@@ -141,6 +152,8 @@ class PanelProduct(Product):
 
 
 def _fixed(weight):
+    if isinstance(weight, keras.Variable):
+        return weight  # of a model that is not to be trained
     return keras.Variable(weight, trainable=False, dtype=weight.dtype)
 
 

@@ -6,7 +6,12 @@ import pytest
 from keras import ops
 
 from keras_transformer.model import Transformer, decoding_steps
-from keras_transformer.precision import Int8Product, PanelProduct, inference_model
+from keras_transformer.precision import (
+    FewRowsProduct,
+    Int8Product,
+    PanelProduct,
+    inference_model,
+)
 from tests.random_models import (
     END,
     ON_TENSORFLOW,
@@ -97,15 +102,28 @@ def test_a_product_in_panels_is_the_product(shape, outputs):
     np.testing.assert_allclose(numbers(product(x)), np.maximum(x @ kernel, 0), atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(ROWS, INPUTS), (1, INPUTS), (0, INPUTS), (2, ROWS, INPUTS)])
+def test_a_product_of_few_rows_is_the_product(shape):
+    generator = np.random.default_rng(3)
+    kernel = keras.Variable(generator.normal(size=(INPUTS, 5)), dtype="float32")
+    bias = keras.Variable(np.ones(5), dtype="float32")
+    x = generator.normal(size=shape).astype("float32")
+    product = FewRowsProduct(kernel, bias, keras.activations.relu)
+    assert product.kernel is kernel  # no second one in memory
+    np.testing.assert_allclose(
+        numbers(product(x)), np.maximum(x @ numbers(kernel) + 1, 0), atol=1e-5
+    )
+
+
 @TENSORFLOW_ONLY
 def test_float32_takes_panels_for_large_kernels_and_keeps_the_logits():
-    changes = {"num_layers": 1, "model_dim": 64, "feed_forward_dim": 4096, "vocabulary_size": 5000}
+    changes = {"num_layers": 1, "model_dim": 64, "feed_forward_dim": 8192, "vocabulary_size": 9000}
     model = random_transformer(small_config(**changes))
     copy = inference_model(model, "float32")
     for block in (*copy.encoder_blocks, *copy.decoder_blocks):
         assert isinstance(block.feed_forward.inner, PanelProduct)
         assert isinstance(block.feed_forward.outer, PanelProduct)
-        assert isinstance(block.self_attention.query_key_value, keras.layers.Dense)
+        assert isinstance(block.self_attention.query_key_value, FewRowsProduct)
     assert isinstance(copy.embedding.output_product, PanelProduct)
     np.testing.assert_allclose(numbers(copy(ids())), numbers(model(ids())), atol=1e-4)
 
@@ -248,8 +266,8 @@ def test_large_maps_are_rounded_and_small_ones_are_not():
         [block] = blocks
         assert isinstance(block.feed_forward.inner, Int8Product)
         assert isinstance(block.feed_forward.outer, Int8Product)
-        assert isinstance(block.self_attention.query_key_value, keras.layers.Dense)
-        assert isinstance(block.self_attention.output_projection, keras.layers.Dense)
+        assert not isinstance(block.self_attention.query_key_value, Int8Product)
+        assert not isinstance(block.self_attention.output_projection, Int8Product)
     assert isinstance(copy.embedding.output_product, Int8Product)
     logits, expected = numbers(copy(ids())), numbers(model(ids()))
     assert 0 < np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()

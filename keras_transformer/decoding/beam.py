@@ -8,6 +8,7 @@ from keras_transformer.decoding import loop
 from keras_transformer.decoding.cache import as_length
 from keras_transformer.decoding.choice import best_tokens
 from keras_transformer.decoding.constraints import Constraints, constraints
+from keras_transformer.decoding.gathering import gather_rows
 from keras_transformer.decoding.hypotheses import (
     IMPOSSIBLE,
     Hypotheses,
@@ -15,7 +16,7 @@ from keras_transformer.decoding.hypotheses import (
     length_penalty_of,
     write_token,
 )
-from keras_transformer.decoding.state import gather_beams, reorder_beams
+from keras_transformer.decoding.state import reorder_beams
 from keras_transformer.masks import PADDING_ID
 
 
@@ -104,7 +105,7 @@ def beam_search(
     def advance(search):
         logits, state = step(search.live_last, search.state)
         candidates = _continue(logits, search, end_id, barred_ids)
-        ids = gather_beams(search.live_ids, candidates.beam)  # (batch, candidates, length)
+        ids = gather_rows(search.live_ids, candidates.beam)  # (batch, candidates, length)
         ids = write_token(ids, candidates.token, search.position)
         search = _keep_finished(search, candidates, ids, end_id, penalty_of)
         search = _keep_live(search, candidates, ids, state, end_id)
@@ -149,7 +150,7 @@ def _continue(logits, search, end_id, barred_ids):
     token = ops.reshape(token, (batch, beams * width))
     log_probability, index = ops.top_k(total, min(2 * beams, beams * width))
     index = ops.cast(index, "int32")
-    return _Candidates(log_probability, index // width, ops.take_along_axis(token, index, axis=1))
+    return _Candidates(log_probability, index // width, gather_rows(token, index))
 
 
 def _keep_finished(search, candidates, ids, end_id, penalty_of):
@@ -170,7 +171,7 @@ def _keep_finished(search, candidates, ids, end_id, penalty_of):
     ids = ops.concatenate([search.finished_ids, ids], axis=1)
     scores, index = ops.top_k(scores, beams)
     return search._replace(
-        finished_ids=gather_beams(ids, ops.cast(index, "int32")),
+        finished_ids=gather_rows(ids, ops.cast(index, "int32")),
         finished_scores=scores,
     )
 
@@ -183,11 +184,11 @@ def _keep_live(search, candidates, ids, state, end_id):
     )
     log_probability, index = ops.top_k(log_probability, beams)
     index = ops.cast(index, "int32")
-    parents = ops.take_along_axis(candidates.beam, index, axis=1)  # (batch, beams)
+    parents = gather_rows(candidates.beam, index)  # (batch, beams)
     return search._replace(
         position=search.position + 1,
-        live_ids=gather_beams(ids, index),
-        live_last=ops.take_along_axis(candidates.token, index, axis=1),
+        live_ids=gather_rows(ids, index),
+        live_last=gather_rows(candidates.token, index),
         live_log_probability=log_probability,
         state=reorder_beams(state, parents),
     )

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from keras_transformer.decoding.gathering import gather_rows
+
 
 class KeyValues(NamedTuple):
     """Keys and values of one attention layer, heads split.
@@ -149,8 +151,7 @@ def reorder_cache(cache: Cache, beam_indices) -> Cache:
     Args:
         beam_indices: Integer (batch, beams).
     """
-    visible = ops.take_along_axis(cache.visible, beam_indices[:, :, None], axis=1)
-    return cache._replace(visible=visible)
+    return cache._replace(visible=gather_rows(cache.visible, beam_indices))
 
 
 def with_room(cache: Cache, sentences, num_positions: int) -> Cache:

@@ -5,6 +5,7 @@ import math
 from keras import ops
 
 from keras_transformer.decoding.constraints import Constraints, end_is_too_early, forced_token
+from keras_transformer.decoding.gathering import gather_rows
 from keras_transformer.decoding.hypotheses import IMPOSSIBLE
 from keras_transformer.masks import PADDING_ID
 
@@ -46,7 +47,7 @@ def best_tokens(logits, num_tokens, held_to: Constraints, position, end_id, barr
     is_forced = ops.not_equal(forced, PADDING_ID)
     first = ops.equal(ops.arange(token.shape[-1]), 0)
     forced = ops.broadcast_to(forced, ops.shape(normalizer))  # (batch, beams, 1)
-    forced_logit = ops.take_along_axis(logits, forced, axis=2)
+    forced_logit = gather_rows(logits, forced)
     only_forced = ops.where(first, forced_logit - normalizer, IMPOSSIBLE)
     return (
         ops.where(is_forced, only_forced, log_probability),
@@ -103,7 +104,7 @@ def top_logits(logits, num_tokens):
     )  # (batch, beams, num_tokens, length)
     candidates = ops.reshape(candidates, (batch, beams, num_tokens * length))
     logit, index = _top_k(candidates, num_tokens)
-    block = ops.take_along_axis(block, index // length, axis=2)
+    block = gather_rows(block, index // length)
     return logit, block * length + index % length
 
 

@@ -8,6 +8,7 @@ from keras_transformer.decoding import loop
 from keras_transformer.decoding.cache import as_length
 from keras_transformer.decoding.choice import best_tokens
 from keras_transformer.decoding.constraints import Constraints, constraints
+from keras_transformer.decoding.gathering import gather_rows
 from keras_transformer.decoding.hypotheses import (
     Hypotheses,
     check_length_penalty,
@@ -68,7 +69,7 @@ def greedy_search(
             logits, 1, search.held_to, search.position, end_id, barred_ids
         )  # each (batch, 1, candidates)
         best = ops.argmax(gained, axis=-1)[:, :, None]
-        token = ops.take_along_axis(token, best, axis=-1)[:, 0]  # (batch, 1)
+        token = gather_rows(token, best)[:, 0]  # (batch, 1)
         return _with_token(search, token[:, 0], ops.max(gained, axis=(1, 2)), end_id, state)
 
     held_to = constraints(max_length, min_length, prefix)

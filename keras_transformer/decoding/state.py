@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_transformer.decoding.cache import Cache, reorder_cache, with_room
+from keras_transformer.decoding.gathering import gather_rows
 
 
 class DecodingState(NamedTuple):
@@ -33,7 +34,7 @@ def reorder_beams(state: DecodingState, beam_indices) -> DecodingState:
         beam_indices: Integer (batch, beams).
     """
     return state._replace(
-        per_beam=keras.tree.map_structure(lambda x: gather_beams(x, beam_indices), state.per_beam),
+        per_beam=keras.tree.map_structure(lambda x: gather_rows(x, beam_indices), state.per_beam),
         cache=reorder_cache(state.cache, beam_indices) if state.cache else (),
     )
 
@@ -58,16 +59,3 @@ def keep_sentences(state: DecodingState, sentences, num_positions: int) -> Decod
 def take_sentences(nest, sentences):
     """Picks sentences: a nest of (batch, ...) tensors to one of (new_batch, ...) tensors."""
     return keras.tree.map_structure(lambda x: ops.take(x, sentences, axis=0), nest)
-
-
-def gather_beams(x, beam_indices):
-    """Picks beams of each sentence: (batch, beams, ...) to (batch, new_beams, ...).
-
-    Args:
-        x: Any (batch, beams, ...).
-        beam_indices: Integer (batch, new_beams).
-    """
-    batch, beams, *rest = ops.shape(x)
-    first = ops.arange(batch, dtype=beam_indices.dtype)[:, None] * beams
-    rows = ops.reshape(x, (batch * beams, *rest))  # (batch * beams, ...)
-    return ops.take(rows, first + beam_indices, axis=0)

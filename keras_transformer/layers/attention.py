@@ -19,6 +19,7 @@ from keras import ops
 from keras_transformer.config import multiples_near
 from keras_transformer.decoding.cache import KeyValues, write
 from keras_transformer.layers.dropout import Dropout
+from keras_transformer.layers.few_rows import matmul_of_few_rows
 from keras_transformer.masks import hide
 
 
@@ -39,7 +40,7 @@ def attention_weights(query, key, attention_mask=None):
         Float (..., query_length, key_length); each row sums to 1.
     """
     head_dim = query.shape[-1]
-    scores = ops.matmul(query * head_dim**-0.5, ops.swapaxes(key, -1, -2))
+    scores = _matmul_for(query)(query * head_dim**-0.5, key, transpose_y=True)
     if scores.shape[-1] == 1:
         return ops.ones_like(scores)  # one key takes all; Keras warns of a softmax over one number
     dtype = scores.dtype
@@ -63,7 +64,16 @@ def scaled_dot_product_attention(query, key, value, attention_mask=None):
     Returns:
         Float (..., query_length, value_dim).
     """
-    return ops.matmul(attention_weights(query, key, attention_mask), value)
+    return _matmul_for(query)(attention_weights(query, key, attention_mask), value)
+
+
+def _matmul_for(query):
+    """What multiplies for these queries: of one alone, the product of few rows."""
+    return matmul_of_few_rows if query.shape[-2] == 1 else _matmul
+
+
+def _matmul(x, y, transpose_y=False):
+    return ops.matmul(x, ops.swapaxes(y, -1, -2) if transpose_y else y)
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -213,7 +223,7 @@ class _MultiHeadAttention(keras.Layer):
             attention_mask = ops.expand_dims(attention_mask, 1)  # one mask for all heads
         weights = attention_weights(query, key, attention_mask)
         weights = self.weights_dropout(weights, training=training)
-        attended = ops.matmul(weights, value)  # (batch, heads, query_length, value_dim)
+        attended = _matmul_for(query)(weights, value)  # (batch, heads, query_length, value_dim)
         if attended.shape[2] != 1:
             attended = ops.transpose(attended, (0, 2, 1, 3))
         return self.output_projection(

@@ -3,7 +3,6 @@ import numpy as np
 from keras_transformer.decoding.cache import KeyValues, empty_cache, next_position, write
 from keras_transformer.decoding.state import (
     DecodingState,
-    gather_beams,
     keep_sentences,
     reorder_beams,
     take_sentences,
@@ -19,24 +18,6 @@ def one_position():
     cache, place = next_position(empty_cache(2, 3, [(4, 5, 6)], 7, "float32"))
     new = KeyValues(np.ones((2, 4, 3, 5), "float32"), np.ones((2, 4, 3, 6), "float32"))
     return cache._replace(layers=(write(cache.layers[0], new, place),))
-
-
-def test_each_sentence_picks_among_its_own_beams():
-    picked = numbers(gather_beams(NAMES, CHOSEN))
-    np.testing.assert_array_equal(picked, [[2, 2, 0], [11, 10, 11]])
-
-
-def test_more_or_fewer_beams_may_be_picked():
-    np.testing.assert_array_equal(numbers(gather_beams(NAMES, CHOSEN[:, :1])), [[2], [11]])
-    picked = gather_beams(NAMES, np.concatenate([CHOSEN, CHOSEN], axis=1))
-    np.testing.assert_array_equal(numbers(picked), [[2, 2, 0, 2, 2, 0], [11, 10, 11, 11, 10, 11]])
-
-
-def test_all_that_belongs_to_a_beam_moves_with_it():
-    x = np.random.default_rng(7).normal(size=(2, 3, 4, 5))
-    picked = numbers(gather_beams(x, CHOSEN))
-    np.testing.assert_allclose(picked[1, 2], x[1, 1], rtol=1e-6)
-    np.testing.assert_allclose(picked[0, 1], x[0, 2], rtol=1e-6)
 
 
 def test_reordering_moves_what_is_per_beam_and_what_the_beams_see_and_nothing_else():
