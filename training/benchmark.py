@@ -20,7 +20,7 @@ TASKS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command: the first argument says what to do."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments == ["--help"]:
+    if arguments in (["--help"], ["-h"]):
         for task, description in TASKS.items():
             print(f"python -m training.benchmark {task} --help    {description}")
         raise SystemExit(0)

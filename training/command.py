@@ -52,6 +52,10 @@ class UsageError(Exception):
     """The command line itself is wrong."""
 
 
+class UnfitSettings(InputError):
+    """A training fails because of its settings, not of its text or the machine: others may do."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM came: the same clean stop as Ctrl-C, another exit code."""
 

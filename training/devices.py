@@ -148,6 +148,27 @@ class Workers(Devices):
         return earlier is not None and bool(np.asarray(earlier)[0])
 
 
+def leave_devices_to_children() -> None:
+    """Keeps this process off the GPUs, whose memory TensorFlow or JAX would take at first use.
+
+    For one that only starts others which train. It comes before any other use of the Keras backend.
+    """
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
+        return
+    import_tensorflow()
+    import tensorflow as tf
+
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        return  # in use already, by what called us
+
+
 @contextlib.contextmanager
 def open_devices(strategy: Strategy) -> Iterator[Devices]:
     """The devices of a training. It comes before any other use of the Keras backend.

@@ -97,6 +97,8 @@ def report(scores: Scores, seconds: float, translator, json_path: str | None) ->
             "seconds": round(seconds, 3),
             "beam_size": translator.beam_size,
             "length_penalty": translator.length_penalty,
+            "length_normalization": translator.length_normalization,
+            "precision": translator.precision,
         }
         write_text(Path(json_path), json.dumps(content, indent=2) + "\n")
 

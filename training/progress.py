@@ -16,7 +16,7 @@ from training.checkpoints import (
     save_checkpoint,
     values_of,
 )
-from training.command import InputError, Terminated
+from training.command import Terminated, UnfitSettings
 from training.devices import Devices
 from training.run_folder import Position, RunFolder
 from training.settings import TrainingSettings
@@ -68,7 +68,7 @@ class SaveProgress(keras.callbacks.Callback):
 
     Raises:
         KeyboardInterrupt: On request; a checkpoint has been written then.
-        InputError: If the loss is not finite; no checkpoint is written then.
+        UnfitSettings: If the loss is not finite; no checkpoint is written then.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class SaveProgress(keras.callbacks.Callback):
         (epoch, batch), loss = self.unchecked
         self.unchecked = None
         if not math.isfinite(float(loss)):
-            raise InputError(
+            raise UnfitSettings(
                 f"The training loss must stay finite. Received: loss={float(loss)} in batch"
                 f" {batch} of epoch {epoch + 1}, update {self._num_updates()}."
                 " The last checkpoint is kept; train another --output with a lower"
@@ -188,11 +188,21 @@ def is_over(metrics: list[dict[str, Any]], settings: TrainingSettings) -> bool:
     All that decides is in the metrics, so a training that is taken up again decides the same.
     """
     num_epochs = sum("epoch" in line for line in metrics)
-    return (
-        num_epochs >= settings.epochs
-        or time_is_up(metrics, settings.max_minutes)
-        or _is_hopeless(metrics, settings)
-    )
+    return num_epochs >= settings.epochs or early_end(metrics, settings) is not None
+
+
+def early_end(metrics: list[dict[str, Any]], settings: TrainingSettings) -> str | None:
+    """Why a training ends before it has all its epochs, in one line; None if it does not."""
+    num_epochs = sum("epoch" in line for line in metrics)
+    if num_epochs >= settings.epochs:
+        return None
+    reason = None
+    if time_is_up(metrics, settings.max_minutes):
+        reason = f"one more would take it beyond {settings.max_minutes:g} minutes (max_minutes)"
+    elif _is_hopeless(metrics, settings):
+        count = settings.early_stopping_epochs
+        reason = f"the last {count} brought no better {settings.monitor} (early_stopping_epochs)"
+    return reason and f"ended after {num_epochs} of {settings.epochs} epochs: {reason}"
 
 
 def _is_hopeless(metrics: list[dict[str, Any]], settings: TrainingSettings) -> bool:

@@ -155,7 +155,7 @@ def _train_model(run: RunFolder, record: RunRecord, devices: Devices) -> None:
 
     from training.checkpoints import START, restore_latest
     from training.compiled_model import compiled_model
-    from training.progress import cut_metrics
+    from training.progress import cut_metrics, early_end
 
     settings = record.settings
     if _has_tensorflow():
@@ -180,6 +180,9 @@ def _train_model(run: RunFolder, record: RunRecord, devices: Devices) -> None:
         _announce(model, tokenizer, progress.position)
     with _faults_are_named(run, epochs):
         _fit(run, settings, model, tokenizer, epochs, validation, progress, devices)
+    reason = early_end(run.read_metrics(), settings)
+    if devices.is_chief and reason is not None:
+        print(reason)
     _finish(run, settings, model, epochs, validation, devices)
 
 

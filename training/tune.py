@@ -15,7 +15,7 @@ from training.settings import (
 )
 from training.text import check_text
 from training.tuning.plan import Algorithm, Objective, SearchFolder, SearchPlan
-from training.tuning.space import Space
+from training.tuning.space import SUB_WORDS, Space
 
 DEFAULT_SPACE = Path(__file__).parent / "configs" / "default_space.yaml"
 # What the extra `tuner` brings, and Keras Tuner itself does not all ask for.
@@ -45,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not is_chief_or_alone:
         return
     print(folder.table_path.read_text(encoding="utf-8"))
+    if not folder.best_path.exists():
+        raise InputError(
+            f"{options.output}: at least one trial must be completed. Received: none; the table and"
+            f" {folder.rows_path.name} say why. Search another space, or raise --max-parameters, in"
+            " another --output."
+        )
     print(f"finished: {options.output}")
     if options.confirm_seeds:
         from training.tuning.comparison import Comparison
@@ -174,7 +180,7 @@ def _plan(options) -> SearchPlan:
 
 def _check_tokenizer(settings, space: Space, objective: str) -> None:
     """A vocabulary that is given is not to be tuned; one that is tuned needs BLEU to compare by."""
-    tuned = [name for name in ("vocabulary_size", "tokenizer_type") if name in space.dimensions]
+    tuned = [name for name in SUB_WORDS if name in space.dimensions]
     given = [name for name in ("tokenizer", "initial_run") if getattr(settings, name) is not None]
     if tuned and given:
         raise InputError(

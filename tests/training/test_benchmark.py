@@ -77,9 +77,10 @@ def test_what_is_measured_is_compiled_as_what_is_trained():
         assert {**one, "name": None} == {**other, "name": None}  # optimizers are numbered
 
 
-def test_help_says_what_can_be_measured(capsys):
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_says_what_can_be_measured(capsys, option):
     with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
+        main([option])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[3] for line in lines] == list(TASKS)
 

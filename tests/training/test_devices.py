@@ -20,6 +20,7 @@ from tests.training.conftest import WORDS, as_arguments, write_lines
 from training.backend import choose_backend
 from training.checkpoints import load_arrays
 from training.command import run_command
+from training.devices import leave_devices_to_children
 from training.run_folder import Position, RunFolder
 from training.train import main
 
@@ -36,6 +37,22 @@ from training.command import run_command
 from training.train import main
 sys.exit(run_command(main))
 """
+
+
+def test_a_process_that_trains_nothing_leaves_the_gpus_alone(monkeypatch):
+    import tensorflow as tf
+
+    hidden = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *seen: hidden.append(seen))
+    leave_devices_to_children()
+    assert hidden == [([], "GPU")]
+
+    def in_use(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr(tf.config, "set_visible_devices", in_use)
+    leave_devices_to_children()
+
 
 # Half of what JAX needs for so small a model goes into compiling what then runs a few times.
 QUICK_JAX = {

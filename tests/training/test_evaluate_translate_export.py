@@ -22,6 +22,8 @@ class Shouting:
 
     beam_size = 3
     length_penalty = 0.6
+    length_normalization = "length"
+    precision = "int8"
 
     def translate(self, texts):
         return [text.upper() for text in texts]
@@ -209,6 +211,7 @@ def test_the_json_holds_what_the_design_lists(shouting, evaluate_arguments, tmp_
     assert content["num_sentences"] == 2
     assert content["beam_size"] == 3
     assert content["length_penalty"] == 0.6
+    assert (content["length_normalization"], content["precision"]) == ("length", "int8")
     assert content["seconds"] >= 0
     assert capfd.readouterr().out.startswith(f"BLEU {bleu:.2f}")
 

@@ -7,7 +7,7 @@ import pytest
 
 from training import progress
 from training.checkpoints import Progress
-from training.command import InputError, Terminated
+from training.command import InputError, Terminated, UnfitSettings
 from training.progress import SaveProgress, StopRequest
 from training.run_folder import Position, RunFolder
 from training.settings import TrainingSettings
@@ -71,6 +71,27 @@ def test_no_epoch_is_begun_that_would_end_too_late(seconds, max_minutes, is_up):
     assert progress.time_is_up(metrics, max_minutes) == is_up
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, None),
+        ({"epochs": 4, "max_minutes": 0.07}, None),  # has all its epochs
+        (
+            {"max_minutes": 0.07},
+            "ended after 4 of 9 epochs: one more would take it beyond 0.07 minutes (max_minutes)",
+        ),
+        (
+            {"early_stopping_epochs": 2},
+            "ended after 4 of 9 epochs: the last 2 brought no better val_perplexity"
+            " (early_stopping_epochs)",
+        ),
+    ],
+)
+def test_a_training_that_ends_early_says_why(settings, reason):
+    metrics = [*METRICS, {"final": True, "val_perplexity": 1.0}]
+    assert progress.early_end(metrics, TrainingSettings(**{"epochs": 9, **settings})) == reason
+
+
 @pytest.fixture
 def callback(small_model, tmp_path):
     """In epoch 4 of 10 batches, of which 2 were done before it was taken up."""
@@ -131,7 +152,7 @@ def test_a_loss_that_is_not_finite_stops_behind_its_batch(callback, loss):
     assert saved(callback) == [Position(3, 4)]
     train_batches(callback, [2], loss)
     message = rf"must stay finite\. Received: loss={loss} in batch 5 of epoch 4, update 0"
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UnfitSettings, match=message):
         train_batches(callback, [3])
     assert saved(callback) == [Position(3, 4)]
 

@@ -220,9 +220,11 @@ def test_epochs_can_be_judged_by_bleu(train_arguments, tmp_path):
     assert final["epochs"] == [1 + scores.index(max(scores))]
 
 
-def test_a_training_whose_time_is_up_ends_with_the_epochs_it_has(train_arguments, tmp_path):
+def test_a_training_whose_time_is_up_ends_with_the_epochs_it_has(train_arguments, tmp_path, capfd):
     run = tmp_path / "run"
     assert train(train_arguments, run, "--max-minutes", "0.00001") == 0
+    reason = "one more would take it beyond 1e-05 minutes (max_minutes)"
+    assert f"ended after 1 of 3 epochs: {reason}\n" in capfd.readouterr().out
     metrics = RunFolder(run).read_metrics()
     assert [line["epoch"] for line in metrics if "epoch" in line] == [1]
     assert metrics[-1]["epochs"] == [1]

@@ -1,24 +1,35 @@
 """What a search does, with a training that is made up where only the search is in question."""
 
+import dataclasses
+import itertools
 import json
 import math
 import os
 from pathlib import Path
 
+import filelock
 import pytest
+import yaml
 
 from keras_transformer.errors import InputError
+from tests.training.conftest import as_arguments
 from tests.training.small_run import SMALL
 from training.command import run_command
-from training.run_folder import Position, RunRecord
+from training.run_folder import Position, RunFolder, RunRecord
 from training.settings import make_settings, read_settings_file
 from training.tune import main
 from training.tuning import oracles
-from training.tuning.comparison import Result, comparison_table, difference_of_means
+from training.tuning.child_process import Failure
+from training.tuning.comparison import (
+    Comparison,
+    Result,
+    comparison_table,
+    difference_of_means,
+)
 from training.tuning.plan import SearchFolder, SearchPlan
 from training.tuning.search import complaint_about, search
 from training.tuning.space import Space
-from training.tuning.trials import TrialFailed, Trials, num_parameters
+from training.tuning.trials import TrialFailed, Trials, num_parameters, train_apart
 
 SPACE = {"dropout": {"min": 0.0, "max": 0.5}, "warmup_steps": [10, 20, 40]}
 
@@ -137,6 +148,31 @@ def test_hyperband_gives_the_better_trials_more_epochs_without_repeating_any(mak
     assert third[0]["epochs"] == 9
 
 
+@pytest.mark.parametrize(("num_values", "rungs"), [(4, [4, 2, 1]), (10, [9, 3, 1, 1, 1])])
+def test_hyperband_promotes_where_the_space_has_fewer_values_than_it_wants(
+    make_plan, tmp_path, num_values, rungs
+):
+    """A third of 4, rounded up, are 2. Of 10 values one is left for the second bracket."""
+    space = {"warmup_steps": [*range(10, 10 + num_values)]}
+    plan = make_plan(space, algorithm="hyperband", max_epochs=9, warmup_steps=10)
+    rows = perform(plan, tmp_path / "whole", None)
+    assert len({json.dumps(row["settings"]) for row in rows}) == num_values
+    assert [len([*group]) for _, group in itertools.groupby(rows, rung)] == rungs
+    assert rows[sum(rungs[:3]) - 1]["settings"] == {"warmup_steps": 10}  # the smallest is the best
+    assert rows[sum(rungs[:3]) - 1]["epochs"] == 9
+
+    for max_trials in (num_values - 1, num_values + 1, len(rows)):  # ended, and taken up again
+        resumed = perform(plan, tmp_path / "resumed", max_trials)
+    names = ("settings", "epochs", "objective")  # the width of trials' names depends on max_trials
+    assert [[row[name] for name in names] for row in resumed] == [
+        [row[name] for name in names] for row in rows
+    ]
+
+
+def rung(row):
+    return row["epochs"], row["continues"] is None
+
+
 def test_contradictions_are_passed_over_and_named(make_plan, tmp_path):
     plan = make_plan({"num_heads": [2, 3, 5, 7], "dropout": [0.0, 0.3]}, model_dim=6)
     rows = perform(plan, tmp_path, max_trials=10)
@@ -147,7 +183,7 @@ def test_contradictions_are_passed_over_and_named(make_plan, tmp_path):
     assert {row["settings"]["num_heads"] for row in left} == {5, 7}
     assert len(left) == 4  # each once
     assert "model_dim must be a multiple of num_heads" in left[0]["reason"]
-    assert "passed over num_heads 5" in (tmp_path / "trials.md").read_text()
+    assert "- 2 passed over: model_dim must be a mult" in (tmp_path / "trials.md").read_text()
 
 
 def test_too_large_models_are_passed_over(make_plan, monkeypatch):
@@ -156,7 +192,28 @@ def test_too_large_models_are_passed_over(make_plan, monkeypatch):
     )
     plan = make_plan({"num_layers": [1, 2]}, max_parameters=400)
     assert complaint_about(plan, {"num_layers": 1}) is None
-    assert complaint_about(plan, {"num_layers": 2}) == "too large: 580 parameters, of at most 400"
+    assert complaint_about(plan, {"num_layers": 2}) == oracles.Complaint(
+        "too large: 580 parameters, of at most 400", 580
+    )
+
+
+def test_a_search_that_only_passes_over_says_so_and_fails(monkeypatch, text_files, tmp_path, capfd):
+    monkeypatch.setattr(
+        "training.tuning.search.num_parameters", lambda settings, size: 1000 * settings.num_layers
+    )
+    (tmp_path / "space.yaml").write_text("num_layers: [1, 2, 3]\n")
+    output = tmp_path / "out"
+    arguments = as_arguments({**text_files, **SMALL, "space": tmp_path / "space.yaml"})
+    arguments += [f"--output={output}", "--max-parameters=900"]
+    assert run_command(main, arguments) == 1
+    out, err = capfd.readouterr()
+    assert "error: " in err.splitlines()[-1]
+    assert "at least one trial must be completed. Received: none" in err.splitlines()[-1]
+    assert "finished" not in out
+    *rows, _, reason = (output / "trials.md").read_text().splitlines()
+    assert "|  | passed over |  |  |  | 2,000 |  | 2 |" in rows
+    assert reason == "- 3 passed over: too large, 1,000 to 3,000 parameters, of at most 900"
+    assert {row["parameters"] for row in rows_of(output)} == {1000, 2000, 3000}
 
 
 def test_parameters_are_counted_as_keras_counts_them():
@@ -414,6 +471,89 @@ def test_a_comparison_shows_both_sides():
         for side in scores
         for seed, score in enumerate(scores[side], start=1)
     ]
-    text = comparison_table(results)
+    text = comparison_table(results, shows_perplexity=True)
     assert "| start | 1, 2 | 31.00 ± 1.41 | 30.00, 32.00 | 7.000 | 2.0 | 3.0 |" in text
     assert "Difference: +3.00, standard error 1.41." in text
+    text = comparison_table(results, shows_perplexity=False)  # of different sub-words
+    assert "| start | 1, 2 | 31.00 ± 1.41 | 30.00, 32.00 | 2.0 | 3.0 |" in text
+    assert "perplexity" not in text
+
+
+@pytest.fixture
+def make_comparison(tmp_path):
+    def make(plan):
+        more = {"num_seeds": 2, "epochs": None, "max_minutes": None, "tokenized": False}
+        return Comparison(SearchFolder(tmp_path / "search"), plan, **more)
+
+    return make
+
+
+TUNED_SUB_WORDS = {"vocabulary_size": [280, 290]}
+
+
+@pytest.mark.parametrize(("space", "is_shown"), [(SPACE, True), (TUNED_SUB_WORDS, False)])
+def test_a_comparison_shows_perplexities_of_the_same_sub_words_alone(
+    make_plan, make_comparison, monkeypatch, space, is_shown
+):
+    plan = make_plan(space)
+    comparison = make_comparison(plan)
+    comparison.path.mkdir(parents=True)
+    comparison.folder.best_path.write_text(yaml.safe_dump(dataclasses.asdict(plan.settings)))
+    monkeypatch.setattr(
+        comparison,
+        "_result",
+        lambda side, settings: Result(side, settings.seed, 20.0, 7.25, 1, 1.0),
+    )
+    assert ("| 7.250 |" in comparison.perform()) == is_shown
+
+
+def test_a_comparison_goes_on_where_its_text_has_moved(
+    make_plan, make_comparison, text_files, tmp_path
+):
+    plan = make_plan()
+    comparison = make_comparison(plan)
+    run = RunFolder(comparison.path / "start_seed_5")
+    run.path.mkdir(parents=True)
+    run.write_record(plan.record)
+    run.write_metrics([{"epoch": 1, "seconds": 60.0}, {"final": True, "val_perplexity": 7.25}])
+    run.model_path.touch()
+    run.path.with_name("start_seed_5.json").write_text('{"bleu": 20.0}')
+
+    moved = tmp_path / "moved"
+    moved.write_bytes(Path(text_files["train_source"]).read_bytes())
+    plan = make_plan(train_source=str(moved))
+    expected = Result("start", 5, bleu=20.0, perplexity=7.25, epochs=1, minutes=1.0)
+    assert make_comparison(plan)._result("start", plan.settings) == expected
+
+    moved.write_text(moved.read_text().replace("one", "two"))
+    plan = make_plan(train_source=str(moved), dropout=0.2)
+    message = r"with others \(dropout: 0.1 there, 0.2 now; train_source: sha256 \w+ there, \w+ now"
+    with pytest.raises(InputError, match=message):
+        make_comparison(plan)._result("start", plan.settings)
+
+
+@pytest.mark.parametrize("command", ["trial", "comparison"])
+def test_a_training_that_does_not_stop_is_named(
+    make_plan, make_comparison, tmp_path, monkeypatch, command
+):
+    monkeypatch.setattr("training.tuning.trials.LOCK_SECONDS", 0)
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    plan = make_plan()
+    with filelock.FileLock(run.lock_path), pytest.raises(InputError, match="still at work after 0"):
+        if command == "trial":
+            train_apart(run, plan.settings, lambda: None)
+        else:
+            make_comparison(plan)._train(run, plan.settings)
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"), [(Failure("x.", True), TrialFailed), (Failure("x.", False), InputError)]
+)
+def test_what_is_no_fault_of_the_settings_stops_the_search(
+    make_plan, tmp_path, monkeypatch, failure, error
+):
+    monkeypatch.setattr("training.tuning.trials.run_child", lambda *_: failure)
+    log = r"" if error is TrialFailed else r"run: x\. What the training printed is in .*run\.log\."
+    with pytest.raises(error, match=log):
+        train_apart(RunFolder(tmp_path / "run"), make_plan().settings, lambda: None)

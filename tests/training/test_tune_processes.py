@@ -1,7 +1,8 @@
 """Searches with real trainings: promoted, killed, spread over workers, compared in the end."""
 
+import dataclasses
+import errno
 import json
-import os
 import signal
 import socket
 
@@ -11,11 +12,12 @@ import pytest
 from tests.training.processes import finish, started, wait_until
 from tests.training.small_run import SMALL
 from training.checkpoints import load_arrays
-from training.command import InputError
+from training.command import InputError, UnfitSettings, UsageError
 from training.run_folder import Position, RunFolder, RunRecord
 from training.settings import make_settings, read_settings_file
 from training.train import train
-from training.tuning.child_process import run_child
+from training.tuning import child_process
+from training.tuning.child_process import UNFIT_SETTINGS, Failure, run_child
 from training.tuning.plan import SearchFolder, SearchPlan
 from training.tuning.search import search
 from training.tuning.space import Space
@@ -28,7 +30,7 @@ def train_here(run, settings, watch):
     """In place of a process of its own, which takes longer to start than these trainings."""
     try:
         train(settings, str(run.path))
-    except InputError as error:
+    except UnfitSettings as error:
         raise TrialFailed(str(error)) from error
     watch()
 
@@ -167,11 +169,68 @@ def test_the_best_settings_are_compared_with_the_start(command, tmp_path):
     assert "standard error" in (output / "comparison" / "table.md").read_text()
 
 
-def test_a_command_that_is_ended_by_the_system_is_named(tmp_path):
-    (tmp_path / "ends.py").write_text("import os\ndef main(_):\n    os.kill(os.getpid(), 9)\n")
-    os.environ["PYTHONPATH"] = str(tmp_path)
-    try:
-        complaint = run_child("ends", [], tmp_path / "log", lambda: None)
-    finally:
-        del os.environ["PYTHONPATH"]
-    assert complaint == "the training was ended by SIGKILL, as happens when memory runs out"
+@pytest.fixture
+def run_module(tmp_path, monkeypatch):
+    """Runs a module of this text as a child."""
+
+    def run(text):
+        (tmp_path / "made_up_child.py").write_text(text)
+        return run_child("made_up_child", [], tmp_path / "log", lambda: None)
+
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return run
+
+
+def test_a_command_that_is_ended_by_the_system_is_named(run_module):
+    failure = run_module("import os\nos.kill(os.getpid(), 9)\n")
+    reason = "the training was ended by SIGKILL, as happens when memory runs out"
+    assert failure == Failure(reason, is_of_settings=True)
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_child_that_is_stopped_while_it_imports_has_not_failed(run_module, number):
+    default = f"import os, signal\nsignal.signal(signal.{number}, signal.SIG_DFL)\n"
+    with pytest.raises(KeyboardInterrupt):
+        run_module(f"{default}os.kill(os.getpid(), signal.{number})\n")
+
+
+def test_a_bug_of_a_child_is_no_fault_of_its_settings(run_module):
+    assert run_module("nothing\n") == Failure(
+        "NameError: name 'nothing' is not defined", is_of_settings=False
+    )
+
+
+class ResourceExhaustedError(Exception):
+    """In place of TensorFlow's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UnfitSettings("The loss must stay finite."), UNFIT_SETTINGS, "The loss must stay finite."),
+        (MemoryError("12 GiB"), UNFIT_SETTINGS, "must fit into memory. Received: MemoryError"),
+        (ResourceExhaustedError("[2,3]"), UNFIT_SETTINGS, "Received: ResourceExhaustedError:"),
+        (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: x"), UNFIT_SETTINGS, "must fit into memory."),
+        (InputError("train.en: must be there."), 1, "train.en: must be there."),
+        (OSError(errno.ENOSPC, "no space", "out"), 1, "out must fit on the disk."),
+        (UsageError("--dropout must be a number."), 2, "--dropout must be a number."),
+    ],
+)
+def test_the_exit_code_tells_whether_the_settings_are_at_fault(error, code, line, capfd):
+    def command(_):
+        raise error
+
+    assert child_process._run(command, []) == code
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and line in last
+
+
+def test_a_text_that_is_gone_is_no_fault_of_the_vocabulary(text_files, tmp_path):
+    settings = make_settings({**text_files, **SETTINGS, "vocabulary_size": 100_000})
+    plan = SearchPlan(RunRecord.of(settings), None, "random", "val_bleu", 1, 3, None)
+    trials = Trials(SearchFolder(tmp_path), plan)
+    with pytest.raises(TrialFailed, match="100000|100,000"):
+        trials._tokenizer(settings)
+    gone = dataclasses.replace(settings, train_source=str(tmp_path / "gone"))
+    with pytest.raises(InputError, match="gone"):
+        trials._tokenizer(gone)

@@ -28,7 +28,7 @@ EXPERIMENTS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command: the first argument names the experiment."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments == ["--help"]:
+    if arguments in (["--help"], ["-h"]):
         for name, (_, description) in EXPERIMENTS.items():
             print(f"python -m training.experiments {name} --help    {description}")
         raise SystemExit(0)

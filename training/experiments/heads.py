@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from training.command import CommandParser, UsageError, import_tensorflow, parse
-from training.experiments.made_tasks import BATCH_SIZE, fit, neighbours, remembered
+from training.experiments.made_tasks import BATCH_SIZE, RECIPE, fit, neighbours, remembered
 from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
 from training.picture_style import INK, LINE_COLOURS, clear_axes, new_figure
@@ -49,15 +49,11 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(parser, arguments)
     _check(options)
     import_tensorflow()
-    measure = {"neighbours": _neighbours, "translation": _translation}
-    measured = {
-        task: {
-            heads: [measure[task](heads, seed, options) for seed in range(options.seeds)]
-            for heads in HEADS
-        }
-        for task in options.tasks
-    }
-    write_results(measured, options)
+    measure = {"translation": _translations, "neighbours": _all_neighbours}
+    # Translators are trained by other processes, and the neighbours by this one, which keeps the
+    # GPU's memory from its first use on: so these come last.
+    measured = {task: measure[task](options) for task in measure if task in options.tasks}
+    write_results({task: measured[task] for task in options.tasks}, options)
 
 
 def _check(options) -> None:
@@ -78,10 +74,20 @@ def _check(options) -> None:
 # Naming neighbours -------------------------------------------------------------------------------
 
 
+def _all_neighbours(options) -> dict[int, list[dict]]:
+    """What each number of heads reaches, seed by seed."""
+    return {
+        heads: [_neighbours(heads, seed, options) for seed in range(options.seeds)]
+        for heads in HEADS
+    }
+
+
 def _neighbours(heads: int, seed: int, options) -> dict:
     """Accuracy and parameters of one training."""
-    settings = {"num_heads": heads, "seed": seed, "steps": options.steps, **MODEL}
-    path = Path(options.output) / "seeds" / f"neighbours_{heads}_{seed}.json"
+    settings = {"num_heads": heads, "seed": seed, "steps": options.steps, **MODEL, **RECIPE}
+    settings |= {"offsets": [*OFFSETS], "num_test": NUM_TEST}
+    name = f"neighbours_heads_{heads}_steps_{options.steps}_seed_{seed}.json"
+    path = Path(options.output) / "seeds" / name
     measured = remembered(path, settings, lambda: _name_neighbours(settings))
     print(f"neighbours, {heads} heads, seed {seed}: {measured['score']:.3f}", flush=True)
     return measured
@@ -125,21 +131,35 @@ def _name_neighbours(settings: dict) -> dict:
 # Translating -------------------------------------------------------------------------------------
 
 
+def _translations(options) -> dict[int, list[dict]]:
+    """BLEU and parameters of each number of heads, seed by seed."""
+    seeds = range(options.seeds)
+    found = {heads: [_translation(heads, seed, options) for seed in seeds] for heads in HEADS}
+    for heads, of_seeds in found.items():
+        # Reading a model may take the GPU's memory, too: behind the last training.
+        parameters = _parameters(_run_path(heads, 0, options))
+        for one in of_seeds:
+            one["parameters"] = parameters
+    return found
+
+
+def _run_path(heads: int, seed: int, options) -> Path:
+    return Path(options.output) / "runs" / f"heads_{heads}_seed_{seed}"
+
+
 def _translation(heads: int, seed: int, options) -> dict:
-    """BLEU and parameters of a run."""
+    """BLEU of a run."""
     from training.demo import CONFIG, DemoText
     from training.settings import make_settings, read_settings_file
 
-    output = Path(options.output)
-    text = DemoText(output / "text")
+    text = DemoText(Path(options.output) / "text")
     if not text.path("validation", "target").exists():
         text.write(NUM_PAIRS)
     values = read_settings_file(CONFIG) | text.data_settings()
     values |= {"num_heads": heads, "seed": seed, "average_checkpoints": 1}
     values |= {"steps_per_epoch": options.translation_steps, "epochs": 1}
-    run = output / "runs" / f"heads_{heads}_seed_{seed}"
-    scores = trained_and_scored(run, make_settings(values))
-    return {"score": scores["bleu"], "parameters": _parameters(run), **scores}
+    scores = trained_and_scored(_run_path(heads, seed, options), make_settings(values))
+    return {"score": scores["bleu"], **scores}
 
 
 def _parameters(run: Path) -> int:

@@ -20,7 +20,7 @@ from training.experiments.machine import (
     tell,
 )
 from training.experiments.report import markdown_table, write_report
-from training.experiments.slopes import crossing, slope
+from training.experiments.slopes import Crossing, crossing, slope
 from training.picture_style import INK, clear_axes, line_style, new_figure
 
 if TYPE_CHECKING:
@@ -139,8 +139,8 @@ def run(arguments: Sequence[str]) -> None:
     ]
     measured["exponents_of_width"] = _exponents_of_width(lines, lengths, widths)
     measured["crossings"] = [
-        {"pass": which, "width": width, "length": point and point[0]}
-        for (which, width), point in crossings.items()
+        {"pass": which, "width": width, "length": found.x, "is_above": found.is_above}
+        for (which, width), found in crossings.items()
     ]
     write_report(
         options.output,
@@ -358,7 +358,7 @@ def _exponents_of_width(lines, lengths, widths) -> list[dict]:
     return found
 
 
-def _crossings(lines, lengths) -> dict[tuple[str, int], tuple[float, float] | None]:
+def _crossings(lines, lengths) -> dict[tuple[str, int], Crossing]:
     """Where self-attention comes to take longer than the recurrent layer: (n, seconds)."""
     return {
         (which, width): crossing(
@@ -409,8 +409,8 @@ def _notes(exponents_of_width, crossings, lengths) -> str:
         " recurrent step must:"
     )
     rows = [
-        [width, PASSES[which], *_crossing_cells(width, point, lengths)]
-        for (which, width), point in crossings.items()
+        [width, PASSES[which], *_crossing_cells(width, found, lengths)]
+        for (which, width), found in crossings.items()
     ]
     parts.append(markdown_table(["d", "pass", "measured at n", "n / d"], rows))
     parts.append(
@@ -423,10 +423,12 @@ def _notes(exponents_of_width, crossings, lengths) -> str:
     return "\n\n".join(parts)
 
 
-def _crossing_cells(width, point, lengths) -> list[str]:
-    if point is None:
-        return [f"none from {lengths[0]:,} to {lengths[-1]:,}", "-"]
-    return [f"{point[0]:,.0f}", f"{point[0] / width:.1f}"]
+def _crossing_cells(width, found: Crossing, lengths) -> list[str]:
+    if found.x is not None:
+        return [f"{found.x:,.0f}", f"{found.x / width:.1f}"]
+    if found.is_above:
+        return [f"nowhere: longer at each n from {lengths[0]:,} to {lengths[-1]:,}", "-"]
+    return [f"nowhere: shorter still at n = {lengths[-1]:,}", "-"]
 
 
 def _figure(lines, lengths, widths, crossings, options) -> Figure:
@@ -481,10 +483,10 @@ def _make_room(panels: Sequence[Axes]) -> None:
     panels[0].set_ylim(low, high * (high / low) ** 0.3)
 
 
-def _mark(panel: Axes, point) -> None:
-    if point is None:
+def _mark(panel: Axes, found: Crossing) -> None:
+    length, seconds, _ = found
+    if length is None:
         return
-    length, seconds = point
     panel.plot([length], [1000 * seconds], "x", color=INK, markersize=11, markeredgewidth=2.2)
     panel.annotate(
         f"n = {length:,.0f}",

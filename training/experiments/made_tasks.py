@@ -13,6 +13,7 @@ PADDING_ID, START_ID, END_ID = 0, 2, 3
 FIRST_SYMBOL_ID = 4
 PEAK_LEARNING_RATE = 0.003
 BATCH_SIZE = 64
+RECIPE = {"peak_learning_rate": PEAK_LEARNING_RATE, "batch_size": BATCH_SIZE}
 
 # What is made of a sequence of symbols. The order of the symbols matters to the first two.
 REWRITINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -103,7 +104,7 @@ def remembered(path: Path, settings: dict, measure: Callable[[], dict]) -> dict:
 
     Args:
         path: A JSON file.
-        settings: All that the numbers depend on.
+        settings: All that the numbers depend on, as JSON can hold it.
         measure: Gives the numbers.
     """
     if path.exists():

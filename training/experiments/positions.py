@@ -16,6 +16,7 @@ from training.experiments.made_tasks import (
     BATCH_SIZE,
     FIRST_SYMBOL_ID,
     PADDING_ID,
+    RECIPE,
     REWRITINGS,
     fit,
     remembered,
@@ -121,9 +122,13 @@ def _of_seeds(task: str, encoding: str, options) -> list[list[float]]:
             "seed": seed,
             "steps": options.steps,
             "trained_length": options.trained_length,
+            "tested_quarters": [*TESTED_QUARTERS],
+            "num_test": NUM_TEST,
             "model": MODEL,
+            **RECIPE,
         }
-        path = Path(options.output) / "seeds" / f"{task}_{encoding}_{seed}.json"
+        about = f"length_{options.trained_length}_steps_{options.steps}_seed_{seed}"
+        path = Path(options.output) / "seeds" / f"{task}_{encoding}_{about}.json"
         measured = remembered(path, settings, lambda s=settings: _train_and_test(s))
         found.append(measured["accuracy"])
         print(f"{task}, {ENCODINGS[encoding]}, seed {seed}: {_shown(measured)}", flush=True)

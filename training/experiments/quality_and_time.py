@@ -7,7 +7,6 @@ a time trains, and validation counts as training time, for all alike.
 
 import dataclasses
 import hashlib
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from training.command import CommandParser, UsageError, parse
+from training.devices import leave_devices_to_children
 from training.experiments.report import write_report
-from training.experiments.runs import trained_and_scored
+from training.experiments.runs import scores_of, trained_and_scored
 from training.experiments.text_folder import text_settings
 from training.picture_style import clear_axes, line_style, new_figure
 from training.run_folder import RunFolder, file_sha256
@@ -41,6 +41,11 @@ BY_DEFAULT = ("transformer", "gru_attention", "convolution", "gru")
 # More than fit in any time: only the time ends a training.
 EPOCHS = 10_000
 
+GREEDY_IS_13A = (
+    " While it is trained a system is scored with sacreBLEU's own tokenisation (13a), in the table"
+    " as the text is."
+)
+
 
 def run(arguments: Sequence[str]) -> None:
     """The command."""
@@ -50,16 +55,17 @@ def run(arguments: Sequence[str]) -> None:
     # All settings come first, so that a wrong one costs no training.
     asked = {
         (system, seed): system_settings(system, seed, text, options.minutes, Path(options.configs))
-        for seed in options.seeds  # seed by seed: an early look at the table shows all systems
+        for seed in options.seeds  # seed by seed: an early table has all systems
         for system in options.systems
     }
+    leave_devices_to_children()
     output, measured = Path(options.output), {system: {} for system in options.systems}
     for number, ((system, seed), settings) in enumerate(asked.items(), start=1):
         print(f"\n{system}, seed {seed} ({number} of {len(asked)})", flush=True)
         folder = output / "runs" / f"{system}_seed_{seed}"
         scores = trained_and_scored(folder, settings, tokenized=options.tokenized)
         measured[system][seed] = scores | _course(folder) | _test_scores(folder, options)
-    write_results(output, measured, options.minutes)
+        write_results(output, measured, options.minutes, tokenized=options.tokenized)
 
 
 def _parser() -> CommandParser:
@@ -72,7 +78,7 @@ def _parser() -> CommandParser:
     parser.add_option("output", str, "runs/quality", "The folder for table, picture and runs.")
     parser.add_option("systems", str, list(BY_DEFAULT), "Which systems.", nargs="+")
     parser.add_option("seeds", int, [0, 1, 2], "Each system is trained with each seed.", nargs="+")
-    parser.add_option("minutes", float, 30.0, "Time of each training, validation included.")
+    parser.add_option("minutes", float, 30.0, "Time of each training at most, validation included.")
     parser.add_option(
         "data", str | None, None, "A folder with train.en, train.de, val.en, val.de, or .gz."
     )
@@ -168,26 +174,25 @@ def _test_scores(folder: Path, options) -> dict:
     texts = file_sha256(options.test_source) + file_sha256(options.test_target)
     kind = ".tokenized" * options.tokenized
     path = folder / f"test_{hashlib.sha256(texts.encode()).hexdigest()[:12]}{kind}.json"
-    if not path.exists():
-        from training.evaluate import main as evaluate
-
-        text = ["--source", options.test_source, "--reference", options.test_target]
-        tokenized = ["--tokenized"] if options.tokenized else []
-        evaluate([str(folder), *text, *tokenized, "--json", str(path)])
-    scores = json.loads(path.read_text(encoding="utf-8"))
+    text = (options.test_source, options.test_target)
+    scores = scores_of(folder, path, *text, tokenized=options.tokenized)
     return {"test_bleu": scores["bleu"], "test_bleu_signature": scores["bleu_signature"]}
 
 
-def write_results(output: Path, measured: dict[str, dict[int, dict]], minutes: float) -> None:
-    """Writes and prints the table, the numbers and the picture.
+def write_results(
+    output: Path, measured: dict[str, dict[int, dict]], minutes: float, *, tokenized: bool
+) -> None:
+    """Writes and prints the table, the numbers and the picture of what is trained so far.
 
     Args:
         output: The folder.
         measured: By system and seed: "parameters", "tokens_per_second", "epochs", "bleu" (of the
             validation text), "test_bleu" if there is one, "seconds_by_epoch" and
-            "val_bleu_by_epoch".
-        minutes: The time of each training.
+            "val_bleu_by_epoch". At least one system has a seed.
+        minutes: The time of each training at most.
+        tokenized: Whether references are tokenised already, and scored as they are.
     """
+    measured = {system: seeds for system, seeds in measured.items() if seeds}
     one = next(iter(next(iter(measured.values())).values()))
     has_test = "test_bleu" in one
     rows = []
@@ -198,25 +203,33 @@ def write_results(output: Path, measured: dict[str, dict[int, dict]], minutes: f
             f"{runs[0]['parameters']:,}",
             f"{_mean(runs, 'tokens_per_second'):,.0f}",
             f"{_mean(runs, 'epochs'):.0f}",
+            f"{statistics.mean(run['seconds_by_epoch'][-1] for run in runs) / 60:.1f}",
             _mean_and_range(runs, "bleu"),
         ]
         rows.append(cells + [_mean_and_range(runs, "test_bleu")] * has_test)
-    num_seeds = len(next(iter(measured.values())))
-    of_seeds = f"mean of {num_seeds} seeds and their range" if num_seeds > 1 else "one seed"
     signatures = {one["bleu_signature"], *([one["test_bleu_signature"]] if has_test else [])}
     write_report(
         output,
         "quality_and_time",
-        caption=f"Each system was trained for {minutes:g} minutes, validation included, by the same"
-        f" commands on the same machine: {of_seeds}. Tokens per second are those of both sides,"
-        " padding left out, in the median epoch. BLEU is sacreBLEU's of beam search over averaged"
-        f" weights. Signatures: {'; '.join(sorted(signatures))}.",
-        columns=["system", "parameters", "tokens/s", "epochs", "validation BLEU"]
+        caption=f"Each system was trained for at most {minutes:g} minutes, validation included, by"
+        " the same commands on the same machine; a training ends where one more epoch, as long as"
+        f" its last, would take it beyond that. {_of_seeds(measured)}. Tokens per second are"
+        " target tokens, padding left out, in the median epoch. BLEU is sacreBLEU's of beam search"
+        f" over averaged weights. Signatures: {'; '.join(sorted(signatures))}.",
+        columns=["system", "parameters", "tokens/s", "epochs", "minutes", "validation BLEU"]
         + ["test BLEU"] * has_test,
         rows=rows,
-        measured={"minutes": minutes, "systems": measured},
-        figure=quality_figure(measured, minutes),
+        measured={"minutes": minutes, "tokenized": tokenized, "systems": measured},
+        figure=quality_figure(measured, minutes, tokenized=tokenized),
     )
+
+
+def _of_seeds(measured: dict[str, dict[int, dict]]) -> str:
+    """How many seeds a row of the table stands for; some systems may have one more than others."""
+    numbers = sorted({len(seeds) for seeds in measured.values()})
+    if numbers == [1]:
+        return "One seed"
+    return f"Means of {' to '.join(map(str, numbers))} seeds and their range"
 
 
 def _mean(runs: list[dict], name: str) -> float:
@@ -230,7 +243,9 @@ def _mean_and_range(runs: list[dict], name: str) -> str:
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def quality_figure(measured: dict[str, dict[int, dict]], minutes: float) -> Figure:
+def quality_figure(
+    measured: dict[str, dict[int, dict]], minutes: float, *, tokenized: bool
+) -> Figure:
     """A line of each system: BLEU by seconds of training; in the legend the best stands on top."""
     figure = new_figure(
         8.6,
@@ -238,7 +253,7 @@ def quality_figure(measured: dict[str, dict[int, dict]], minutes: float) -> Figu
         f"Who translates best after the same time on the same machine, up to {minutes:g} minutes?"
         " A line is the BLEU of greedy translations of the validation text, the mean over seeds; a"
         " band is the seeds' range; a mark is the end of an epoch (of the first seed). What stands"
-        " higher is better, what rises further left is sooner.",
+        " higher is better, what rises further left is sooner." + GREEDY_IS_13A * tokenized,
     )
     axes = figure.subplots()
     clear_axes(axes)
@@ -253,7 +268,7 @@ def quality_figure(measured: dict[str, dict[int, dict]], minutes: float) -> Figu
             label=SYSTEMS[system][1],
         )
     axes.set_xlabel("seconds of training, validation included")
-    axes.set_ylabel("validation BLEU (0 to 100)")
+    axes.set_ylabel(f"validation BLEU{', 13a' * tokenized} (0 to 100)")
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     handles, labels = axes.get_legend_handles_labels()

@@ -4,8 +4,8 @@ import datetime
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -64,10 +64,18 @@ def circumstances() -> dict:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "keras": version("keras"),
-        "tensorflow": version("tensorflow"),
+        "keras": _imported_version("keras"),
+        "tensorflow": _imported_version("tensorflow"),
         "keras_transformer": package_version(),
     }
+
+
+def _imported_version(module: str) -> str | None:
+    """The version of a module; None if it is not imported, or has none.
+
+    The installed package may have another name, as tensorflow-cpu has.
+    """
+    return getattr(sys.modules.get(module), "__version__", None)
 
 
 def _processor() -> str:

@@ -11,6 +11,7 @@ import yaml
 from training.command import InputError, Terminated
 from training.run_folder import RunFolder, RunRecord, write_text
 from training.settings import FIELDS, TrainingSettings
+from training.tuning.child_process import STOPPED
 
 SCORES_NAME = "validation_scores.json"
 TOKENIZED_SCORES_NAME = "validation_scores.tokenized.json"
@@ -46,14 +47,29 @@ def trained_and_scored(run: Path, settings: TrainingSettings, *, tokenized: bool
         print(f"{run}: training", flush=True)
         _run_command("training.train", "--config", str(config), "--output", str(run))
     scores = run / (TOKENIZED_SCORES_NAME if tokenized else SCORES_NAME)
-    if not scores.exists():
-        source, reference = settings.validation_files()
-        text = ["--source", source, "--reference", reference]
-        text += ["--tokenized"] * tokenized
-        _run_command("training.evaluate", str(run), *text, "--json", str(scores))
+    found = scores_of(run, scores, *settings.validation_files(), tokenized=tokenized)
     metrics = folder.read_metrics()
     of_epochs = {"seconds": sum(line.get("seconds", 0) for line in metrics if "epoch" in line)}
-    return of_epochs | _final(metrics) | _of_search(json.loads(scores.read_text()))
+    return of_epochs | _final(metrics) | _of_search(found)
+
+
+def scores_of(run: Path, scores: Path, source: str, reference: str, *, tokenized: bool) -> dict:
+    """What a finished run's beam search reaches on a text, by a process of its own.
+
+    Args:
+        run: The run folder.
+        scores: The JSON of `training.evaluate`; if it is there, the text is not translated again.
+        source: Sentences to translate.
+        reference: Their translations.
+        tokenized: Whether these are tokenised already and scored as they are.
+
+    Raises:
+        InputError: If the process fails.
+    """
+    if not scores.exists():
+        text = ["--source", source, "--reference", reference, *["--tokenized"] * tokenized]
+        _run_command("training.evaluate", str(run), *text, "--json", str(scores))
+    return json.loads(scores.read_text(encoding="utf-8"))
 
 
 def _check_same(folder: RunFolder, settings: TrainingSettings) -> None:
@@ -99,7 +115,7 @@ def _run_command(module: str, *arguments: str) -> None:
             process.terminate()
         process.wait()
         raise
-    if code in (130, 143):  # Ctrl-C, SIGTERM
+    if code in STOPPED:
         raise KeyboardInterrupt
     if code:
         raise InputError(

@@ -2,6 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Crossing(NamedTuple):
+    """Where a line comes to lie above another for good.
+
+    Attributes:
+        x: Where; None if it lies below the other at the last place, or above it at each.
+        y: How high; None as x.
+        is_above: Whether it lies above the other at the last place.
+    """
+
+    x: float | None
+    y: float | None
+    is_above: bool
 
 
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
@@ -17,10 +32,8 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
     return products / sum((x - mean_x) ** 2 for x in log_xs)
 
 
-def crossing(
-    xs: Sequence[float], rising: Sequence[float], other: Sequence[float]
-) -> tuple[float, float] | None:
-    """Where the rising line comes to lie above the other for good, and how high.
+def crossing(xs: Sequence[float], rising: Sequence[float], other: Sequence[float]) -> Crossing:
+    """Where the rising line comes to lie above the other for good.
 
     Between measured places the lines are straight on logarithmic scales.
 
@@ -28,18 +41,15 @@ def crossing(
         xs: Positive, ascending.
         rising: Positive, as many.
         other: Positive, as many.
-
-    Returns:
-        (x, y), or None if the rising line is below the other at the last place, or above it at
-        each.
     """
     gaps = [math.log(a) - math.log(b) for a, b in zip(rising, other, strict=True)]
-    if gaps[-1] < 0 or min(gaps) >= 0:
-        return None
+    is_above = gaps[-1] >= 0
+    if not is_above or min(gaps) >= 0:
+        return Crossing(None, None, is_above)
     below = max(place for place, gap in enumerate(gaps) if gap < 0)
     share = gaps[below] / (gaps[below] - gaps[below + 1])
 
     def between(values):
         return values[below] * (values[below + 1] / values[below]) ** share
 
-    return between(xs), between(other)
+    return Crossing(between(xs), between(other), is_above)

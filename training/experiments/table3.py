@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_transformer.config import TABLE_3, TransformerConfig
-from training.command import CommandParser, InputError, UsageError, import_tensorflow, parse
+from training.command import CommandParser, InputError, UsageError, parse
+from training.devices import leave_devices_to_children
 from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
 from training.experiments.text_folder import text_settings
@@ -83,7 +84,7 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(parser, arguments)
     rows = _checked_rows(options.rows)
     text = _text(options)
-    import_tensorflow()
+    leave_devices_to_children()  # counting needs none
     if text is None:
         count_rows(rows, Path(options.output))
     else:

@@ -3,7 +3,7 @@
     python -m training.tuning.child_process PARENT training.train OPTION ...
 
 A trial that crashes, or that the system ends for want of memory, takes nothing else with it, and
-the next one finds the devices empty.
+the next one finds the devices empty. The exit code tells whether its settings are at fault.
 """
 
 import contextlib
@@ -14,16 +14,37 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 SECONDS_BETWEEN_LOOKS = 0.25
+# A child that is still importing has no say in how a signal ends it.
+STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
+
+UNFIT_SETTINGS = 3
+MOST_CHARACTERS = 200  # of an error that is not ours
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "out of memory", "OOM when allocating")
+
+
+class Failure(NamedTuple):
+    """Why a command failed.
+
+    Attributes:
+        reason: In one line.
+        is_of_settings: Whether others may do better: the loss was not finite, the memory ran out,
+            or the process crashed. If not, it is the text, the disk, or a bug.
+    """
+
+    reason: str
+    is_of_settings: bool
 
 
 def run_child(
     module: str, arguments: Sequence[str], log_path: Path, watch: Callable[[], None]
-) -> str | None:
+) -> Failure | None:
     """Runs a command of this project up to its end.
 
     Args:
@@ -33,7 +54,7 @@ def run_child(
         watch: Is called again and again meanwhile.
 
     Returns:
-        None if it did what it should; else what was wrong, in one line.
+        None if it did what it should; else what was wrong.
 
     Raises:
         KeyboardInterrupt: If this process or the child is asked to stop; the child has stopped.
@@ -57,9 +78,9 @@ def run_child(
         finally:
             _stop(process)
     watch()
-    if process.returncode in (130, 143):
+    if process.returncode in STOPPED:
         raise KeyboardInterrupt
-    return _complaint(process.returncode, log_path, start)
+    return _failure(process.returncode, log_path, start)
 
 
 def _stop(process: subprocess.Popen) -> None:
@@ -74,22 +95,22 @@ def _stop(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def _complaint(code: int, log_path: Path, start: int) -> str | None:
+def _failure(code: int, log_path: Path, start: int) -> Failure | None:
     """What an exit code and the end of the log say."""
     if code == 0:
         return None
     if code < 0:
         name = signal.Signals(-code).name
-        return f"the training was ended by {name}" + ", as happens when memory runs out" * (
-            -code == signal.SIGKILL
-        )
+        why = ", as happens when memory runs out" * (-code == signal.SIGKILL)
+        return Failure(f"the training was ended by {name}{why}", is_of_settings=True)
     with open(log_path, "rb") as log:
         log.seek(start)
         lines = [
             line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()
         ]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return [f"exit code {code}", *lines[-1:], *errors[-1:]][-1].strip()
+    reason = [f"exit code {code}", *lines[-1:], *errors[-1:]][-1].strip()
+    return Failure(reason, is_of_settings=code == UNFIT_SETTINGS)
 
 
 def _stop_with(parent: int) -> None:
@@ -104,11 +125,43 @@ def main() -> int:
     parent, module, *arguments = sys.argv[1:]
     threading.Thread(target=_stop_with, args=(int(parent),), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
-        command = importlib.import_module(module)
-        from training.command import run_command
-
-        return run_command(command.main, arguments)
+        return _run(importlib.import_module(module).main, arguments)
     return 130
+
+
+def _run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
+    """`run_command`, but for the exit code UNFIT_SETTINGS."""
+    from training.command import UnfitSettings, run_command
+
+    unfit = []
+
+    def attempt(arguments):
+        try:
+            command(arguments)
+        except UnfitSettings as error:
+            unfit.append(error)
+            raise
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            traceback.print_exc()
+            unfit.append(error)
+            raise UnfitSettings(
+                "The model and its batches must fit into memory. Received:"
+                f" {type(error).__name__}: {str(error).strip()[:MOST_CHARACTERS]}. Choose a smaller"
+                " model or smaller batches."
+            ) from error
+
+    code = run_command(attempt, arguments)
+    return UNFIT_SETTINGS if unfit else code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, TensorFlow or JAX got no memory."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"MemoryError", "ResourceExhaustedError"}) or any(
+        words in str(error) for words in OUT_OF_MEMORY
+    )
 
 
 if __name__ == "__main__":

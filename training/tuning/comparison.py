@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import shutil
 import statistics
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,12 @@ import filelock
 import yaml
 
 from training.command import InputError
-from training.run_folder import RunFolder, write_text
+from training.run_folder import RunFolder, RunRecord, write_text
 from training.settings import TrainingSettings, make_settings, read_settings_file
-from training.tuning.child_process import run_child
+from training.tuning.child_process import Failure, run_child
 from training.tuning.plan import SearchFolder, SearchPlan
-from training.tuning.trials import LOCK_SECONDS, EpochLines, log_path
+from training.tuning.space import SUB_WORDS
+from training.tuning.trials import EpochLines, await_free, failed_to_train, log_path
 
 SIDES = ("start", "best")
 LABELS = {"start": "start", "best": "best of the search"}
@@ -103,7 +103,8 @@ class Comparison:
             ]
         rows = [dataclasses.asdict(result) for result in results]
         write_text(self.path / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        text = comparison_table(results)
+        is_one_vocabulary = not {*SUB_WORDS} & {*self.plan.space.dimensions}
+        text = comparison_table(results, shows_perplexity=is_one_vocabulary)
         write_text(self.path / "table.md", text)
         return text
 
@@ -124,13 +125,9 @@ class Comparison:
 
     def _result(self, side: str, settings: TrainingSettings) -> Result:
         run = RunFolder(self.path / f"{side}_seed_{settings.seed}")
-        if run.is_finished and run.read_record().settings != settings:
-            raise InputError(
-                f"{run.path}: the trainings of a comparison must have one budget and be of the best"
-                f" settings. Received: a finished one with others. Remove {self.path} to compare"
-                " anew."
-            )
-        if not run.is_finished:
+        if run.is_finished:
+            self._check_same(run, settings)
+        else:
             print(f"comparison: {LABELS[side]}, seed {settings.seed}")
             self._train(run, settings)
         scores = self._scores(run, settings)
@@ -145,12 +142,20 @@ class Comparison:
             minutes=sum(line["seconds"] for line in epochs) / 60,
         )
 
+    def _check_same(self, run: RunFolder, settings: TrainingSettings) -> None:
+        record = RunRecord(settings, self.plan.record.data_sha256)
+        differences = record.differences(run.read_record())
+        if differences:
+            raise InputError(
+                f"{run.path}: the trainings of a comparison must have one budget and be of the best"
+                f" settings. Received: a finished one with others ({'; '.join(differences)})."
+                f" Remove {self.path} to compare anew."
+            )
+
     def _train(self, run: RunFolder, settings: TrainingSettings) -> None:
         config = run.path.with_name(f"{run.path.name}.yaml")
         write_text(config, yaml.safe_dump(dataclasses.asdict(settings), allow_unicode=True))
-        if run.path.exists():
-            with filelock.FileLock(run.lock_path, timeout=LOCK_SECONDS):
-                pass
+        await_free(run)
         options = ["--config", str(config), "--output", str(run.path)]
         watch = EpochLines(run, "val_perplexity")
         _check(run, run_child("training.train", options, log_path(run), watch))
@@ -166,25 +171,32 @@ class Comparison:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _check(run: RunFolder, complaint: str | None) -> None:
-    if complaint is not None:
-        raise InputError(f"{os.path.relpath(run.path)}: {complaint}")
+def _check(run: RunFolder, failure: Failure | None) -> None:
+    if failure is not None:
+        raise failed_to_train(run, failure)
 
 
-def comparison_table(results: Sequence[Result]) -> str:
-    """A Markdown table of both sides, the means first, and the difference in words."""
+def comparison_table(results: Sequence[Result], *, shows_perplexity: bool) -> str:
+    """A Markdown table of both sides, the means first, and the difference in words.
+
+    Args:
+        results: Of both sides.
+        shows_perplexity: Whether both have the same sub-words, so that theirs compare.
+    """
     sides = {side: [result for result in results if result.side == side] for side in SIDES}
-    head = ["settings", "seeds", "BLEU", "each", "perplexity", "epochs", "minutes"]
+    head = ["settings", "seeds", "BLEU", "each", *["perplexity"] * shows_perplexity]
+    head += ["epochs", "minutes"]
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for side, own in sides.items():
         scores = [result.bleu for result in own]
+        perplexity = f"{statistics.mean(result.perplexity for result in own):.3f}"
         lines.append(
             [
                 LABELS[side],
                 ", ".join(str(result.seed) for result in own),
                 f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}",
                 ", ".join(f"{score:.2f}" for score in scores),
-                f"{statistics.mean(result.perplexity for result in own):.3f}",
+                *[perplexity] * shows_perplexity,
                 f"{statistics.mean(result.epochs for result in own):.1f}",
                 f"{statistics.mean(result.minutes for result in own):.1f}",
             ]

@@ -8,12 +8,14 @@ What they do beyond Keras Tuner's own:
   one that was not;
 - a trial of a worker that is gone is given to another one;
 - a trial that failed counts as the worst of its rung of Hyperband, which would else wait for it;
+- where no new values are left, Hyperband promotes of those that there are, where Keras Tuner ends;
 - Bayesian search tries no values twice, and begins to model after a third of its trials, where
   Keras Tuner waits for three times as many as there are settings.
 """
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,19 @@ MOST_COLLISIONS = 200  # in a row that were tried before
 
 
 @dataclasses.dataclass(frozen=True)
+class Complaint:
+    """Why some values cannot be trained.
+
+    Attributes:
+        reason: In words.
+        parameters: Of the model, where it has too many; else None.
+    """
+
+    reason: str
+    parameters: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Surroundings:
     """What an oracle asks for.
 
@@ -40,7 +55,7 @@ class Surroundings:
         ended: Is told when a trial has ended and the oracle has been saved.
     """
 
-    complaint: Callable[[dict[str, Any]], str | None]
+    complaint: Callable[[dict[str, Any]], Complaint | None]
     is_at_work: Callable[[str], bool]
     ended: Callable[[], None]
 
@@ -85,7 +100,7 @@ class _Careful:
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._max_collisions = MOST_COLLISIONS
-        self.passed_over = []  # {"settings": ..., "reason": ...}
+        self.passed_over = []  # {"settings": ..., "reason": ..., "parameters": ...}
         self._trials_under_way = {}
 
     def create_trial(self, tuner_id: str) -> Trial:
@@ -123,12 +138,12 @@ class _Careful:
     def _may_be_tried(self, values: dict[str, Any]) -> bool:
         if self._duplicate(values):
             return False
-        reason = self.surroundings.complaint(values)
-        if reason is not None:
+        complaint = self.surroundings.complaint(values)
+        if complaint is not None:
             self._tried_so_far.add(self._compute_values_hash(values))
             settings = self.plan.space.settings(values)
-            self.passed_over.append({"settings": settings, "reason": reason})
-        return reason is None
+            self.passed_over.append({"settings": settings, **dataclasses.asdict(complaint)})
+        return complaint is None
 
     def get_state(self) -> dict[str, Any]:
         return {**super().get_state(), "passed_over": self.passed_over}
@@ -196,3 +211,19 @@ class HyperbandOracle(_Careful, keras_tuner.oracles.HyperbandOracle):
         finally:
             for trial in failed:
                 trial.status, trial.score = FAILED, None
+
+    def _random_trial(self, trial_id: str, bracket: dict[str, Any]) -> dict[str, Any]:
+        response = super()._random_trial(trial_id, bracket)
+        if "values" in response:
+            return response
+        # No new values are left: the first rung is as large as it is, and the next ones follow.
+        bracket["num_values"] = len(bracket["rounds"][0])
+        return self.populate_space(trial_id)
+
+    def _get_size(self, bracket_num: int, round_num: int) -> int:
+        """Trials of a rung: Keras Tuner's number, or fewer where the space had no more values."""
+        size = super()._get_size(bracket_num, round_num)
+        for bracket in self._brackets:
+            if bracket["bracket_num"] == bracket_num and "num_values" in bracket:
+                return min(size, math.ceil(bracket["num_values"] / self.factor**round_num))
+        return size

@@ -1,5 +1,6 @@
 """What came out of a search: a line and a row for each trial, a picture, and the best settings."""
 
+import collections
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ class Row:
         outcome: What came of the trial; None if it is not over, or none.
         trial: Its name; None if it is none.
         reason: Why it failed or was passed over.
+        parameters: Of the model, if it was passed over for having too many; else None.
     """
 
     status: str
@@ -32,12 +34,13 @@ class Row:
     outcome: Outcome | None = None
     trial: str | None = None
     reason: str | None = None
+    parameters: int | None = None
 
     def content(self) -> dict[str, Any]:
         """A line of trials.jsonl."""
         if self.outcome is not None:
             return dataclasses.asdict(self.outcome)
-        names = ("trial", "status", "settings", "reason")
+        names = ("trial", "status", "settings", "reason", "parameters")
         return {name: getattr(self, name) for name in names}
 
 
@@ -51,7 +54,7 @@ def rows_of(
     Args:
         trials: Knows the outcomes.
         values: Of Keras Tuner, by the name of the trial.
-        passed_over: What the oracle did not try: "settings" and "reason".
+        passed_over: What the oracle did not try: "settings", "reason" and "parameters".
     """
     rows = []
     for trial, own in values.items():
@@ -61,7 +64,11 @@ def rows_of(
             rows.append(Row(RUNNING, settings, trial=trial))
         else:
             rows.append(Row(outcome.status, settings, outcome, trial, outcome.reason))
-    return rows + [Row(PASSED_OVER, one["settings"], reason=one["reason"]) for one in passed_over]
+    # A search that an earlier version began may have no parameters there.
+    return rows + [
+        Row(PASSED_OVER, one["settings"], reason=one["reason"], parameters=one.get("parameters"))
+        for one in passed_over
+    ]
 
 
 def write_report(folder: SearchFolder, plan: SearchPlan, rows: Sequence[Row]) -> None:
@@ -115,16 +122,33 @@ def table(plan: SearchPlan, rows: Sequence[Row]) -> str:
     for row in ranked:
         lines.append(_cells(row, continues) + [spelled(row.settings[name]) for name in names])
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    reasons = [row for row in ranked if row.reason]
-    if reasons:
-        text += "\n" + "".join(f"- {_named(row)}: {_short(row.reason)}\n" for row in reasons)
-    return text
+    reasons = [
+        f"trial {row.trial} failed: {_short(row.reason)}" for row in ranked if row.status == FAILED
+    ]
+    reasons += _reasons_to_pass_over(plan, [row for row in ranked if row.status == PASSED_OVER])
+    return text + "\n" * bool(reasons) + "".join(f"- {reason}\n" for reason in reasons)
+
+
+def _reasons_to_pass_over(plan: SearchPlan, rows: Sequence[Row]) -> list[str]:
+    """One line for all that were too large, and one for each other reason."""
+    numbers = [row.parameters for row in rows if row.parameters is not None]
+    lines = []
+    if numbers:
+        least, most = min(numbers), max(numbers)
+        span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        lines.append(
+            f"{len(numbers)} passed over: too large, {span} parameters, of at most"
+            f" {plan.max_parameters:,}"
+        )
+    others = collections.Counter(row.reason for row in rows if row.parameters is None)
+    return lines + [f"{count} passed over: {_short(reason)}" for reason, count in others.items()]
 
 
 def _cells(row: Row, continues: bool) -> list[str]:
     outcome = row.outcome
     if outcome is None:
-        return [row.trial or "", row.status, *[""] * (5 + continues)]
+        parameters = "" if row.parameters is None else f"{row.parameters:,}"
+        return [row.trial or "", row.status, "", "", "", parameters, *[""] * (1 + continues)]
     return [
         outcome.trial,
         outcome.status,
@@ -146,13 +170,6 @@ def spelled(value) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _named(row: Row) -> str:
-    if row.trial is not None:
-        return f"trial {row.trial} failed"
-    settings = [f"{name} {spelled(value)}" for name, value in row.settings.items()]
-    return f"passed over {', '.join(settings)}"
 
 
 def _short(reason: str) -> str:

@@ -12,10 +12,11 @@ import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
-from training.command import InputError, import_tensorflow
+from training.command import InputError
+from training.devices import leave_devices_to_children
 from training.run_folder import RunFolder
 from training.settings import TrainingSettings
-from training.tuning.oracles import Surroundings, make_oracle
+from training.tuning.oracles import Complaint, Surroundings, make_oracle
 from training.tuning.plan import SearchFolder, SearchPlan, is_held
 from training.tuning.report import Row, rows_of, spelled, write_report
 from training.tuning.trials import COMPLETED, FAILED, Outcome, Trials, num_parameters
@@ -111,7 +112,7 @@ def search(trials: Trials, max_trials: int | None) -> bool:
     """
     role = _role()
     folder, plan = trials.folder, trials.plan
-    _leave_the_devices_to_the_trials()
+    leave_devices_to_children()
     if role == "worker":
         tuner_id = os.environ[ENVIRONMENT[0]]
         with folder.worker_lock(tuner_id):
@@ -156,24 +157,6 @@ def _role() -> str:
     return "chief" if "chief" in os.environ[ENVIRONMENT[0]] else "worker"
 
 
-def _leave_the_devices_to_the_trials() -> None:
-    """Keeps this process off the GPUs, whose memory TensorFlow or JAX would take at first use."""
-    import keras
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        jax.config.update("jax_platforms", "cpu")
-        return
-    import_tensorflow()
-    import tensorflow as tf
-
-    try:
-        tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
-        return  # in use already, by what called us
-
-
 def _surroundings(trials: Trials, ended: Callable[[], None]) -> Surroundings:
     return Surroundings(
         complaint=functools.partial(complaint_about, trials.plan),
@@ -182,17 +165,18 @@ def _surroundings(trials: Trials, ended: Callable[[], None]) -> Surroundings:
     )
 
 
-def complaint_about(plan: SearchPlan, values: dict[str, Any]) -> str | None:
+def complaint_about(plan: SearchPlan, values: dict[str, Any]) -> Complaint | None:
     """Why a trial of these values cannot be trained, or None."""
     try:
         settings = plan.trial_settings(plan.space.settings(values), plan.max_epochs)
     except ValueError as error:
-        return str(error)
+        return Complaint(str(error))
     if plan.max_parameters is None:
         return None
     number = num_parameters(settings, _vocabulary_size(settings))
     if number > plan.max_parameters:
-        return f"too large: {number:,} parameters, of at most {plan.max_parameters:,}"
+        limit = f"of at most {plan.max_parameters:,}"
+        return Complaint(f"too large: {number:,} parameters, {limit}", parameters=number)
     return None
 
 

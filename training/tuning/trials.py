@@ -16,13 +16,11 @@ from training.command import InputError
 from training.devices import Devices
 from training.run_folder import TEMPORARY_PREFIX, RunFolder, RunRecord, replacing, write_text
 from training.settings import TrainingSettings
-from training.text import shared_tokenizer
-from training.tuning.child_process import run_child
+from training.text import check_text, shared_tokenizer
+from training.tuning.child_process import Failure, run_child
 from training.tuning.plan import SearchFolder, SearchPlan
 
 COMPLETED, FAILED = "completed", "failed"
-# A full disk or a folder in use says nothing about the settings of a trial.
-NOT_THE_SETTINGS = ("must fit on the disk", "only one process may train in a folder")
 LOCK_SECONDS = 60  # how long a training needs to stop once its search is gone
 
 
@@ -67,14 +65,41 @@ def train_apart(run: RunFolder, settings: TrainingSettings, watch: Callable[[], 
         InputError: If it fails for another reason.
         KeyboardInterrupt: If it is stopped.
     """
-    with filelock.FileLock(run.lock_path, timeout=LOCK_SECONDS):
-        pass  # a training whose search was killed is still about to stop
+    await_free(run)
     options = ["--config", str(run.config_path), "--output", str(run.path)]
-    reason = run_child("training.train", options, log_path(run), watch)
-    if reason is not None and any(words in reason for words in NOT_THE_SETTINGS):
-        raise InputError(reason)
-    if reason is not None:
-        raise TrialFailed(reason)
+    failure = run_child("training.train", options, log_path(run), watch)
+    if failure is None:
+        return
+    if failure.is_of_settings:
+        raise TrialFailed(failure.reason)
+    raise failed_to_train(run, failure)
+
+
+def await_free(run: RunFolder) -> None:
+    """Waits for a training whose search was killed and that is still about to stop.
+
+    Raises:
+        InputError: If it goes on.
+    """
+    if not run.path.exists():
+        return
+    try:
+        with filelock.FileLock(run.lock_path, timeout=LOCK_SECONDS):
+            pass
+    except filelock.Timeout as error:
+        raise InputError(
+            f"{run.path}: only one process may train in a folder. Received: another one is still at"
+            f" work after {LOCK_SECONDS} seconds. Wait for it, or stop it, and run the same command"
+            " again."
+        ) from error
+
+
+def failed_to_train(run: RunFolder, failure: Failure) -> InputError:
+    """The error of a command that failed for another reason than its settings."""
+    return InputError(
+        f"{run.path}: {failure.reason.rstrip('.')}. What the training printed is in"
+        f" {log_path(run)}."
+    )
 
 
 def log_path(run: RunFolder) -> Path:
@@ -168,6 +193,9 @@ class Trials:
             try:
                 tokenizer = shared_tokenizer(run, settings, Devices())
             except InputError as error:
+                if settings.tokenizer is not None or settings.initial_run is not None:
+                    raise
+                check_text(settings)  # what cannot be read is no fault of the vocabulary
                 raise TrialFailed(str(error)) from error
             if not run.tokenizer_path.exists():
                 with replacing(run.tokenizer_path) as temporary:

@@ -1,6 +1,7 @@
 """Models with more and fewer heads, with and without positions."""
 
 import json
+import types
 
 import keras
 import numpy as np
@@ -92,6 +93,63 @@ def test_a_wrong_option_is_one_line(arguments, message, capfd, tmp_path):
     assert run_command(main, [*arguments, f"--output={tmp_path}"]) == 2
     [line] = capfd.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_quick_look_replaces_no_numbers_of_a_long_training(tmp_path, monkeypatch):
+    trained = []
+
+    def name_neighbours(settings):
+        trained.append(settings)
+        return {"score": settings["steps"] / 10, "parameters": 3}
+
+    monkeypatch.setattr(heads, "_name_neighbours", name_neighbours)
+    options = [types.SimpleNamespace(output=tmp_path, steps=steps) for steps in (9, 1, 9)]
+    assert [heads._neighbours(2, 0, one)["score"] for one in options] == [0.9, 0.1, 0.9]
+    assert len(trained) == 2
+    for name in ("MODEL", "RECIPE"):
+        monkeypatch.setattr(heads, name, {**getattr(heads, name), name: "changed"})
+        heads._neighbours(2, 0, options[0])
+    monkeypatch.setattr(heads, "OFFSETS", (-1, 1))
+    heads._neighbours(2, 0, options[0])
+    monkeypatch.setattr(heads, "NUM_TEST", 7)
+    heads._neighbours(2, 0, options[0])
+    assert len(trained) == 2 + 4
+
+
+@pytest.mark.parametrize("name", ["steps", "trained_length"])
+def test_positions_of_other_options_stand_beside_each_other(tmp_path, monkeypatch, name):
+    trained = []
+
+    def train(settings):
+        trained.append(settings)
+        return {"length": [1], "accuracy": [settings[name] / 10]}
+
+    monkeypatch.setattr(positions, "_train_and_test", train)
+    common = {"output": tmp_path, "steps": 5, "trained_length": 4, "seeds": 1}
+    options = [types.SimpleNamespace(**common | {name: number}) for number in (9, 6, 9)]
+    found = [positions._of_seeds("copy", "none", one) for one in options]
+    assert found == [[[0.9]], [[0.6]], [[0.9]]]
+    assert len(trained) == 2
+    for needed in ("tested_quarters", "num_test", "batch_size", "peak_learning_rate"):
+        assert needed in trained[0]
+
+
+def test_this_process_trains_once_the_others_have(tmp_path, monkeypatch):
+    """It keeps the GPU's memory from its first use on."""
+    seen = []
+
+    def note(what, result):
+        return lambda *_: seen.append(what) or dict(result)
+
+    monkeypatch.setattr(heads, "HEADS", (1, 2))
+    monkeypatch.setattr(heads, "_translation", note("other", {"score": 1.0}))
+    monkeypatch.setattr(heads, "_parameters", lambda _: seen.append("read") or 3)
+    monkeypatch.setattr(heads, "_neighbours", note("this", {"score": 0.5, "parameters": 3}))
+    assert run_command(main, ["heads", f"--output={tmp_path}", "--seeds=1"]) == 0
+    assert seen == ["other", "other", "read", "read", "this", "this"]
+    tasks = json.loads((tmp_path / "heads.json").read_text())["tasks"]
+    assert list(tasks) == ["neighbours", "translation"]
+    assert tasks["translation"]["2"] == [{"score": 1.0, "parameters": 3}]
 
 
 @pytest.mark.slow

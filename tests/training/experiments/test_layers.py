@@ -8,7 +8,15 @@ import pytest
 
 from training.command import run_command
 from training.experiments.__main__ import main
-from training.experiments.layers import KINDS, RADIUS, Line, _crossings, make_layer
+from training.experiments.layers import (
+    KINDS,
+    RADIUS,
+    Line,
+    _crossing_cells,
+    _crossings,
+    make_layer,
+)
+from training.experiments.slopes import Crossing
 
 # Kernels with d = 64 inputs: four projections; three gates for input and state; three taps.
 SQUARES = {"self_attention": 4, "restricted": 4, "recurrent": 6, "convolutional": 3}
@@ -42,6 +50,16 @@ def test_counted_lines_of_self_attention_and_recurrence_cross_at_the_width():
     # Between the lengths the true line of self-attention is bent, by the projections.
     assert crossings["forward", 100][0] == pytest.approx(100, rel=0.05)
     assert crossings["forward", 300][0] == pytest.approx(300, rel=0.05)
+    assert _crossing_cells(100, Crossing(250.0, 3.0, True), lengths) == ["250", "2.5"]
+
+
+def test_lines_that_do_not_cross_are_told_apart():
+    lines = [Crossing(None, None, is_above) for is_above in (True, False)]
+    cells = [_crossing_cells(64, line, [32, 4096]) for line in lines]
+    assert cells == [
+        ["nowhere: longer at each n from 32 to 4,096", "-"],
+        ["nowhere: shorter still at n = 4,096", "-"],
+    ]
 
 
 @pytest.mark.slow

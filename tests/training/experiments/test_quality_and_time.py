@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.training.conftest import as_arguments
 from training.command import run_command
+from training.experiments import quality_and_time
 from training.experiments.__main__ import main
 from training.experiments.quality_and_time import (
     BY_DEFAULT,
     SYSTEMS,
+    quality_figure,
     seeds_over_time,
     system_settings,
     write_results,
@@ -65,19 +68,55 @@ def test_the_table_has_the_mean_and_the_range_of_the_seeds(tmp_path, capsys):
         course([60, 95], [1.5, 2.5], bleu=24.0, test_bleu=22.04, tokens_per_second=2000.0),
     ]
     transformer = [course([30, 60, 90], [4.0, 8.0, 9.0])] * 2
-    write_results(
-        tmp_path, {"transformer": dict(enumerate(transformer)), "gru": dict(enumerate(gru))}, 1.65
-    )
+    measured = {"transformer": dict(enumerate(transformer)), "gru": dict(enumerate(gru))}
+    write_results(tmp_path, measured, 1.65, tokenized=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == ("| system | parameters | tokens/s | epochs | validation BLEU | test BLEU |")
-    assert lines[2].startswith("| Transformer | 2,610,944 | 1,000 | 3 | 30.0 (30.0 to 30.0) |")
+    assert lines[0] == (
+        "| system | parameters | tokens/s | epochs | minutes | validation BLEU | test BLEU |"
+    )
+    assert lines[2].startswith("| Transformer | 2,610,944 | 1,000 | 3 | 1.5 | 30.0 (30.0 to")
     assert lines[3] == (
-        "| GRU, one vector | 2,610,944 | 1,500 | 2 | 22.0 (20.0 to 24.0) | 21.5 (21.0 to 22.0) |"
+        "| GRU, one vector | 2,610,944 | 1,500 | 2 | 1.6 | 22.0 (20.0 to 24.0) |"
+        " 21.5 (21.0 to 22.0) |"  # 50 and 60 s of the first epoch, 99 and 95 s in all
     )
     numbers = json.loads((tmp_path / "quality_and_time.json").read_text())
     assert numbers["systems"]["gru"]["1"]["bleu"] == 24.0
     assert (tmp_path / "quality_and_time.png").read_bytes().startswith(b"\x89PNG")
-    assert "1.65 minutes" in (tmp_path / "quality_and_time.md").read_text()
+    caption = (tmp_path / "quality_and_time.md").read_text()
+    assert "at most 1.65 minutes" in caption
+    assert "Means of 2 seeds and their range. Tokens per second are target tokens" in caption
+
+
+def test_the_picture_says_how_tokenised_text_was_scored_meanwhile():
+    measured = {"gru": {0: course([50, 99], [1.0, 2.0])}}
+    for tokenized in (False, True):
+        figure = quality_figure(measured, 1.5, tokenized=tokenized)
+        caption = " ".join(figure.get_suptitle().split())
+        assert ("sacreBLEU's own tokenisation (13a), in the table" in caption) == tokenized
+        assert ("13a" in figure.axes[0].get_ylabel()) == tokenized
+
+
+def test_the_table_is_written_after_each_run_without_a_device_of_its_own(
+    text_files, tmp_path, monkeypatch
+):
+    seen = []
+
+    def train(folder, settings, *, tokenized):
+        table = tmp_path / "quality_and_time.md"
+        seen.append(table.read_text() if table.exists() else "")
+        return {}
+
+    monkeypatch.setattr(quality_and_time, "leave_devices_to_children", lambda: seen.append("left"))
+    monkeypatch.setattr(quality_and_time, "trained_and_scored", train)
+    monkeypatch.setattr(quality_and_time, "quality_figure", lambda *_, **__: None)
+    monkeypatch.setattr(quality_and_time, "_course", lambda folder: course([60], [1.0]))
+    arguments = ["quality", *as_arguments(text_files), f"--output={tmp_path}", "--seeds", "0", "1"]
+    assert run_command(main, [*arguments, "--systems", "transformer", "gru"]) == 0
+    left, *tables = seen
+    assert left == "left"
+    assert [table.count("| 1,000 |") for table in tables] == [0, 1, 2, 2]
+    assert "One seed." in tables[1]
+    assert "Means of 1 to 2 seeds" in tables[3]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """What experiments leave, and how they are asked for."""
 
 import json
+import sys
+import types
 
+import keras
 import pytest
 
 from training.command import run_command
@@ -45,11 +48,21 @@ def test_table_numbers_and_picture_are_written(tmp_path, capsys):
     assert (tmp_path / "new" / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_help_names_every_experiment(capsys):
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_names_every_experiment(capsys, option):
     with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
+        main([option])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[3] for line in lines] == list(EXPERIMENTS)
+
+
+def test_versions_are_those_of_what_is_imported(monkeypatch):
+    """Builds of TensorFlow come under several names, and not every backend needs it."""
+    monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(__version__="2.99+cpu"))
+    assert circumstances()["tensorflow"] == "2.99+cpu"
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    assert circumstances()["tensorflow"] is None
+    assert circumstances()["keras"] == keras.__version__
 
 
 @pytest.mark.parametrize("arguments", [[], ["tabel3"], ["--output", "x"]])

@@ -19,16 +19,18 @@ def test_the_slope_is_that_of_least_squares():
 
 def test_lines_cross_where_both_powers_are_equal():
     # 2 n^2 = 60 n at n = 30, between two lengths.
-    x, y = crossing(LENGTHS, [2 * n**2 for n in LENGTHS], [60 * n for n in LENGTHS])
-    assert (x, y) == (pytest.approx(30), pytest.approx(1800))
+    x, y, is_above = crossing(LENGTHS, [2 * n**2 for n in LENGTHS], [60 * n for n in LENGTHS])
+    assert (x, y, is_above) == (pytest.approx(30), pytest.approx(1800), True)
 
 
 def test_a_crossing_is_where_the_line_stays_above():
     # Above, below, then above for good between 45 and 100; halfway, on a logarithmic scale.
-    x, y = crossing(LENGTHS, [2, 1, 1, 2], [1, 2, 2, 1])
+    x, y, _ = crossing(LENGTHS, [2, 1, 1, 2], [1, 2, 2, 1])
     assert (x, y) == (pytest.approx((45 * 100) ** 0.5), pytest.approx(2**0.5))
 
 
-@pytest.mark.parametrize("rising", [[1, 1, 1, 1], [3, 3, 3, 3], [3, 1, 3, 1]])
-def test_lines_that_end_below_or_begin_above_do_not_cross(rising):
-    assert crossing(LENGTHS, rising, [2, 2, 2, 2]) is None
+@pytest.mark.parametrize(
+    ("rising", "is_above"), [([1, 1, 1, 1], False), ([3, 3, 3, 3], True), ([3, 1, 3, 1], False)]
+)
+def test_lines_that_end_below_or_begin_above_do_not_cross(rising, is_above):
+    assert crossing(LENGTHS, rising, [2, 2, 2, 2]) == (None, None, is_above)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import types
 
 import pytest
@@ -226,12 +227,13 @@ def test_a_process_that_fails_or_is_stopped_is_not_passed_over(monkeypatch, capf
     with pytest.raises(InputError, match=r"python -m training\.absent must succeed\. .* code 1,"):
         _run_command("training.absent")
     assert "No module named training.absent" in capfd.readouterr().err
-    monkeypatch.setattr(
-        "training.experiments.runs.subprocess.Popen",
-        lambda command, env: types.SimpleNamespace(wait=lambda: 130),
-    )
-    with pytest.raises(KeyboardInterrupt):
-        _run_command("training.train")
+    for code in (130, 143, -signal.SIGINT, -signal.SIGTERM):  # the last two while it imports
+        process = types.SimpleNamespace(wait=lambda code=code: code)
+        monkeypatch.setattr(
+            "training.experiments.runs.subprocess.Popen", lambda command, env, p=process: p
+        )
+        with pytest.raises(KeyboardInterrupt):
+            _run_command("training.train")
 
 
 def test_results_stand_beside_the_papers(tmp_path, capsys):
