@@ -54,7 +54,8 @@ class TransformerConfig:
             True normalizes each sub-layer's input instead (pre-norm).
         position_encoding: "sinusoidal" (section 3.5) or "learned" (Table 3, row E).
         max_positions: The longest sequence that learned positions can take, in tokens.
-        max_source_tokens: The longest source that is read, in tokens, the end included.
+        max_source_tokens: The longest source that is read, in tokens, the end included. The model
+            keeps the number for its `Translator`.
 
     Raises:
         ValueError: If a number is out of its range or widths do not divide.

@@ -1,8 +1,8 @@
 """Which positions may be attended to (section 3.2.3).
 
 Masks are Boolean and True means "may be attended to", everywhere. An attention mask has the shape
-(batch, query_length, key_length) or one that broadcasts to it. Decoding alone uses another form,
-which `to_add` makes.
+(batch, query_length, key_length) or one that broadcasts to it. Layers take numbers for masks as
+well, of which 0 is False. Decoding alone uses another form, which `to_add` makes.
 """
 
 from keras import backend, ops
@@ -50,6 +50,23 @@ def hide(scores, attention_mask):
     if backend.standardize_dtype(attention_mask.dtype) == "bool":
         return ops.where(attention_mask, scores, _FAR_BELOW)
     return scores + attention_mask
+
+
+def for_all_heads(attention_mask):
+    """An attention mask that a caller gave, for the scores of every head.
+
+    Args:
+        attention_mask: Boolean, or numbers of which 0 is False, broadcastable to (batch,
+            query_length, key_length); None where every query may see every key.
+
+    Returns:
+        Boolean, broadcastable to (batch, heads, query_length, key_length), or None.
+    """
+    if attention_mask is None:
+        return None
+    attention_mask = ops.cast(attention_mask, "bool")
+    has_batch = len(attention_mask.shape) > 2
+    return ops.expand_dims(attention_mask, 1) if has_batch else attention_mask
 
 
 def to_add(attention_mask):

@@ -21,8 +21,20 @@ class Transformer(keras.Model):
     """The functional model that `build_transformer` makes.
 
     It is a class of its own only so that a model read from a file is recognised by
-    `decoding_steps`, and so that the boxes of Figure 1 have names.
+    `decoding_steps`, so that the boxes of Figure 1 have names, and so that the config's longest
+    source stays with the weights.
+
+    Args:
+        max_source_tokens: The longest source that a translator reads if it is not told otherwise,
+            in tokens, the end included. The model itself takes longer ones.
     """
+
+    def __init__(self, *args, max_source_tokens=TransformerConfig.max_source_tokens, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.max_source_tokens = max_source_tokens
+
+    def get_config(self):
+        return {**super().get_config(), "max_source_tokens": self.max_source_tokens}
 
     @property
     def embedding(self) -> PositionalEmbedding:
@@ -91,7 +103,9 @@ def build_transformer(config: TransformerConfig, name: str = "transformer") -> T
 
     logits = embedding(x, reverse=True)  # (batch, target_length, vocabulary)
     inputs = {"source_ids": source_ids, "target_ids": target_ids}
-    return Transformer(inputs=inputs, outputs=logits, name=name)
+    return Transformer(
+        inputs=inputs, outputs=logits, name=name, max_source_tokens=config.max_source_tokens
+    )
 
 
 def _blocks(block_class, config):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_transformer.model import Transformer
-from keras_transformer.signatures import NO_RESULT, most_target_tokens
+from keras_transformer.signatures import NO_RESULT
 from keras_transformer.translator import Translator
 
 _PACKAGES = ("keras-seq2seq-transformer", "keras", "tensorflow", "tensorflow-text")
@@ -109,7 +109,7 @@ def _search(translator: Translator) -> dict[str, Any]:
         " min_target_tokens batch_tokens"
     )
     search = {name: getattr(translator, name) for name in names.split()}
-    return {**search, "max_scored_target_tokens": most_target_tokens(translator)}
+    return {**search, "max_scored_target_tokens": translator.most_target_tokens}
 
 
 def _described(function) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
         return type(layer).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=with_policy)
+    if hasattr(model, "max_source_tokens"):  # beside the graph, which is all that Keras clones
+        copy.max_source_tokens = model.max_source_tokens
     copy.set_weights(model.get_weights())
     copy.trainable = False
     for layer in copy._flatten_layers():

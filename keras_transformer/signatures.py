@@ -10,7 +10,6 @@ Text that is no UTF-8 is read with U+FFFD in the place of what is wrong, as Pyth
 
 from collections.abc import Callable
 
-from keras_transformer.config import EXTRA_TARGET_TOKENS
 from keras_transformer.decoding.hypotheses import IMPOSSIBLE
 from keras_transformer.decoding.scoring import score
 from keras_transformer.model import cross_attention_weights
@@ -67,15 +66,6 @@ def served_functions(translator: Translator) -> dict:
     return functions
 
 
-def most_target_tokens(translator: Translator) -> int:
-    """The longest target whose score or attention is served, in tokens, the end included.
-
-    As long as a translation of the longest source: learned positions reach no further.
-    """
-    longest = translator.max_source_tokens - 1 + EXTRA_TARGET_TOKENS
-    return max(longest, translator.max_target_tokens or 0)
-
-
 def _translates(translator, beam_size):
     def serve(text):
         translations, scores = _results(translator, text, beam_size, 1)
@@ -102,7 +92,7 @@ def _scores(translator):
             return score(
                 translator.model,
                 _rows_of(source_ids, rows, translator.max_source_tokens),
-                _rows_of(target_ids, rows, most_target_tokens(translator)),
+                _rows_of(target_ids, rows, translator.most_target_tokens),
                 start_id=tokenizer.start_id,
             )
 
@@ -142,7 +132,7 @@ def _attends(translator):
 
         def weights_of(rows):
             source_rows = _rows_of(source_ids, rows, translator.max_source_tokens)
-            target_rows = _rows_of(target_ids, rows, most_target_tokens(translator))
+            target_rows = _rows_of(target_ids, rows, translator.most_target_tokens)
             start = tf.fill([tf.size(rows), 1], tokenizer.start_id)
             begun = tf.concat([start, target_rows], axis=1)[:, :-1]
             weights = cross_attention_weights(model, source_rows, begun)
@@ -255,7 +245,7 @@ def _whole_ids(translator, source, target):
         )
         for name, ids, most_tokens in (
             ("source", source_ids, translator.max_source_tokens),
-            ("target", target_ids, most_target_tokens(translator)),
+            ("target", target_ids, translator.most_target_tokens),
         )
     ]
     with tf.control_dependencies(checks):

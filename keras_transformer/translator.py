@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transformer.config import EXTRA_TARGET_TOKENS
+from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
 from keras_transformer.decoding.beam import beam_search
 from keras_transformer.decoding.greedy import greedy_search
 from keras_transformer.decoding.hypotheses import (
@@ -22,6 +22,7 @@ from keras_transformer.decoding.hypotheses import (
 from keras_transformer.decoding.sampling import noise_of, sample
 from keras_transformer.decoding.scoring import score
 from keras_transformer.errors import InputError
+from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.masks import padding_mask
 from keras_transformer.model import (
     Transformer,
@@ -92,8 +93,9 @@ class Translator:
         length_penalty: Alpha of section 6.1.
         length_normalization: How the length counts: "gnmt", the paper's, or "length", with which an
             alpha of 1 compares the mean log-probability of a token.
-        max_source_tokens: Longest source that is read, in tokens, the end included. What is longer
-            is cut there, and a warning counts how many were.
+        max_source_tokens: Longest source that is read, in tokens, the end included; the model's
+            own, see `TransformerConfig`, if None. What is longer is cut there, and a warning counts
+            how many were.
         max_target_tokens: Longest translation, in tokens, the end included; the source's tokens and
             50 (section 6.1) if None.
         min_target_tokens: Shortest translation, in tokens, the end included.
@@ -102,8 +104,9 @@ class Translator:
             copy of the model as it is now. None for the model itself, whose training it follows.
 
     Raises:
-        ValueError: If a number is out of its range, the precision unknown, or the model's
-            vocabulary not the tokenizer's.
+        ValueError: If a number is out of its range, the precision unknown, the model's vocabulary
+            not the tokenizer's, or a source or a translation may get longer than the model's
+            learned positions.
 
     Example:
         >>> translator = Translator.load("runs/en-de")
@@ -119,7 +122,7 @@ class Translator:
         beam_size: int = 4,
         length_penalty: float = 0.6,
         length_normalization: str = "gnmt",
-        max_source_tokens: int = 256,
+        max_source_tokens: int | None = None,
         max_target_tokens: int | None = None,
         min_target_tokens: int = 1,
         batch_tokens: int = 2048,
@@ -138,6 +141,9 @@ class Translator:
                 )
         check_length_penalty(length_penalty, length_normalization)
         _check_vocabulary(model, tokenizer)
+        if max_source_tokens is None:
+            max_source_tokens = _source_tokens_of(model)
+        _check_positions(model, max_source_tokens, max_target_tokens)
         if precision is not None:
             model = inference_model(model, precision)
         self.model = model
@@ -318,7 +324,8 @@ class Translator:
             tokens, the end included.
 
         Raises:
-            InputError: If a source has more than `max_source_tokens` tokens.
+            InputError: If a source has more than `max_source_tokens` tokens, or a target more than
+                `most_target_tokens`.
         """
         sources, targets = _checked(sources), _checked(targets)
         if len(sources) != len(targets):
@@ -326,8 +333,7 @@ class Translator:
                 "Each source needs a target. Received:"
                 f" {len(sources)} sources, {len(targets)} targets. Give as many."
             )
-        source = [self._whole_source(text) for text in sources]
-        target = [[*ids, self.tokenizer.end_id] for ids in self.tokenizer.encode(targets)]
+        source, target = self._whole_sources(sources), self._whole_targets(targets)
         compiled = self._compiled(
             "score",
             lambda source_ids, target_ids: score(
@@ -421,6 +427,7 @@ class Translator:
         rows = [row for row, text in enumerate(texts) if not is_blank(text)]
         source = self._encode([texts[row] for row in rows])
         prefix = self.tokenizer.encode([prefixes[row] for row in rows])
+        self._check_prefixes(prefix)
         for batch in _batches_by_length([len(ids) for ids in source], self.batch_tokens):
             of_batch = [rows[i] for i in batch]
             found = search(
@@ -429,6 +436,17 @@ class Translator:
             for row, best in zip(of_batch, self._texts_and_scores(found, n), strict=True):
                 results[row] = best
         return results
+
+    @property
+    def most_target_tokens(self) -> int:
+        """The longest target whose score or attention is told, in tokens, the end included.
+
+        As long as a translation of the longest source may get: learned positions reach no further.
+        """
+        longest = self.max_source_tokens - 1 + EXTRA_TARGET_TOKENS
+        longest = max(longest, self.max_target_tokens or 0)
+        positions = _most_positions(self.model)
+        return longest if positions is None else min(longest, positions)
 
     @property
     def has_attention(self) -> bool:
@@ -443,8 +461,8 @@ class Translator:
             target: A translation of it, the model's own or another.
 
         Raises:
-            InputError: If the source has more than `max_source_tokens` tokens, or the model does
-                not attend to it.
+            InputError: If the source has more than `max_source_tokens` tokens, the target more
+                than `most_target_tokens`, or the model does not attend to the source.
         """
         if not self.has_attention:
             raise InputError(
@@ -467,8 +485,8 @@ class Translator:
             target: A translation of it, the model's own or another.
 
         Raises:
-            InputError: If the source has more than `max_source_tokens` tokens, or the model is no
-                Transformer.
+            InputError: If the source has more than `max_source_tokens` tokens, the target more
+                than `most_target_tokens`, or the model is no Transformer.
         """
         if not isinstance(self.model, Transformer):
             raise InputError(
@@ -484,8 +502,7 @@ class Translator:
     def _attention_ids(self, source: str, target: str) -> tuple[list[int], list[int], list[int]]:
         """Ids of the source, of what the decoder reads, and of what it predicts."""
         source, target = _checked([source, target])
-        source_ids = self._whole_source(source)
-        target_ids = [*self.tokenizer.encode(target), self.tokenizer.end_id]
+        [source_ids], [target_ids] = self._whole_sources([source]), self._whole_targets([target])
         return source_ids, [self.tokenizer.start_id, *target_ids[:-1]], target_ids
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
@@ -502,16 +519,32 @@ class Translator:
             )
         return [[*ids[:room], self.tokenizer.end_id] for ids in encoded]
 
-    def _whole_source(self, text: str) -> list[int]:
-        """Its ids with the end id."""
-        ids = [*self.tokenizer.encode(text), self.tokenizer.end_id]
-        if len(ids) > self.max_source_tokens:
+    def _whole_sources(self, texts: list[str]) -> list[list[int]]:
+        return self._whole("source", texts, self.max_source_tokens)
+
+    def _whole_targets(self, texts: list[str]) -> list[list[int]]:
+        return self._whole("target", texts, self.most_target_tokens)
+
+    def _whole(self, name: str, texts: list[str], most_tokens: int) -> list[list[int]]:
+        """Ids of each text with the end id, of which none is cut."""
+        rows = [[*ids, self.tokenizer.end_id] for ids in self.tokenizer.encode(texts)]
+        longest = max(map(len, rows), default=0)
+        if longest > most_tokens:
             raise InputError(
-                "A source whose score or attention is asked for must have at most"
-                f" {self.max_source_tokens} tokens, the end included. Received: {len(ids)}. Shorten"
-                " it, or raise max_source_tokens."
+                f"A {name} whose score or attention is asked for must have at most {most_tokens}"
+                f" tokens, the end included. Received: {longest}. Shorten it, or raise"
+                " max_source_tokens."
             )
-        return ids
+        return rows
+
+    def _check_prefixes(self, prefixes: list[list[int]]) -> None:
+        """Refuses a beginning that leaves no position for the end."""
+        longest, positions = max(map(len, prefixes), default=0), _most_positions(self.model)
+        if positions is not None and longest >= positions:
+            raise InputError(
+                f"A prefix must have fewer tokens than the model's {positions} learned positions."
+                f" Received: {longest}. Shorten it."
+            )
 
     def _compiled(self, key, function, *arguments):
         """A function of a batch's arrays, compiled.
@@ -528,7 +561,7 @@ class Translator:
                 specs = [tf.TensorSpec(shape, dtype) for shape, dtype in arguments]
                 function = tf.function(function, input_signature=specs, autograph=False)
             elif keras.backend.backend() == "jax":
-                function = _jitted(function, self.model)
+                function = _jitted(function, self.model, _most_positions(self.model))
             self._functions[key] = function
         return self._functions[key]
 
@@ -560,7 +593,7 @@ def _batches_by_length(lengths: list[int], batch_tokens: int) -> Iterator[list[i
         yield batch
 
 
-def _jitted(function, model):
+def _jitted(function, model, most_tokens):
     """The function compiled by JAX, for few shapes and with the weights that the model has then."""
     import jax
 
@@ -572,16 +605,22 @@ def _jitted(function, model):
             return function(*arrays)
 
     def call(*arrays):
-        found = stateless([v.value for v in variables], *map(_in_one_of_few_shapes, arrays))
+        arrays_of_few = [_in_one_of_few_shapes(array, most_tokens) for array in arrays]
+        found = stateless([v.value for v in variables], *arrays_of_few)
         return keras.tree.map_structure(lambda x: x[: len(arrays[0])], found)
 
     return call
 
 
-def _in_one_of_few_shapes(array: np.ndarray) -> np.ndarray:
-    """With rows repeated up to a power of two, and zeros behind, up to a multiple of 16."""
+def _in_one_of_few_shapes(array: np.ndarray, most_tokens: int | None) -> np.ndarray:
+    """With rows repeated up to a power of two, and zeros behind.
+
+    Up to a multiple of 16 of these, but none behind the last of `most_tokens`.
+    """
     rows = 1 << (len(array) - 1).bit_length()
-    behind = [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % 16)]
+    length = array.shape[-1]
+    more = -length % 16 if most_tokens is None else min(-length % 16, most_tokens - length)
+    behind = [(0, 0)] * (array.ndim - 1) + [(0, more)]
     array = np.pad(array, behind)
     return np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])
 
@@ -608,6 +647,31 @@ def _checked(texts) -> list[str]:
         f"texts must be a list of strings. Received: texts={texts!a:.100} of type"
         f" {type(texts).__name__}. Put a single text into a list."
     )
+
+
+def _most_positions(model) -> int | None:
+    """The longest sequence that the model has learned positions for; None if it needs none."""
+    embedding = getattr(model, "embedding", None)
+    return embedding.most_tokens if isinstance(embedding, PositionalEmbedding) else None
+
+
+def _source_tokens_of(model) -> int:
+    """The longest source that a model is meant to read, in tokens, the end included."""
+    own = getattr(model, "max_source_tokens", TransformerConfig.max_source_tokens)
+    positions = _most_positions(model)
+    return own if positions is None else max(1, min(own, positions - EXTRA_TARGET_TOKENS))
+
+
+def _check_positions(model, max_source_tokens: int, max_target_tokens: int | None) -> None:
+    positions = _most_positions(model)
+    longest = max_target_tokens or max_source_tokens + EXTRA_TARGET_TOKENS
+    if positions is not None and max(max_source_tokens, longest) > positions:
+        raise ValueError(
+            f"max_source_tokens + {EXTRA_TARGET_TOKENS}, or with max_target_tokens each of the two,"
+            f" must be at most the model's {positions} learned positions. Received:"
+            f" max_source_tokens={max_source_tokens}, max_target_tokens={max_target_tokens}. Choose"
+            " less, or train a model with a larger max_positions."
+        )
 
 
 def _check_vocabulary(model, tokenizer) -> None:

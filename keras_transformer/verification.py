@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_transformer.decoding.hypotheses import length_penalty_of
 from keras_transformer.errors import InputError
-from keras_transformer.signatures import NO_RESULT, most_target_tokens
+from keras_transformer.signatures import NO_RESULT
 from keras_transformer.translator import Translator
 
 Results = list[tuple[str, float]]  # of one text, best first
@@ -91,9 +91,10 @@ class _LiveAnswers:
 
     def _may_be_scored(self, source, target):
         source_ids, target_ids = self.translator.tokenizer.encode([source, target])
-        return len(source_ids) < self.translator.max_source_tokens and len(
-            target_ids
-        ) < most_target_tokens(self.translator)
+        return (
+            len(source_ids) < self.translator.max_source_tokens
+            and len(target_ids) < self.translator.most_target_tokens
+        )
 
     def differences(self, name: str, ask: Ask) -> Iterator[tuple]:
         """Yields the text, the export's answer and the live one, where they differ."""

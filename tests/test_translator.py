@@ -8,7 +8,9 @@ from keras import ops
 from keras_transformer.decoding.scoring import score
 from keras_transformer.decoding.state import DecodingState
 from keras_transformer.errors import InputError
+from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.model import decoding_steps
+from keras_transformer.precision import inference_model
 from keras_transformer.translator import Translator
 from tests.random_models import TEXTS, numbers, random_transformer, small_config
 
@@ -131,6 +133,69 @@ def test_texts_that_fit_are_not_warned_of(parrot, tokenizer, caplog):
     assert not caplog.records
 
 
+@pytest.fixture(scope="module")
+def of_70_positions(tokenizer):
+    """A model that reads 15 tokens, and can read 20."""
+    config = small_config(
+        vocabulary_size=tokenizer.vocabulary_size,
+        position_encoding="learned",
+        max_positions=70,
+        max_source_tokens=15,
+    )
+    return random_transformer(config)
+
+
+def test_the_config_says_what_is_read(of_70_positions, tokenizer, tmp_path, caplog):
+    of_70_positions.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    for model in (of_70_positions, loaded, inference_model(loaded, "bfloat16")):
+        translator = Translator(model, tokenizer, beam_size=1)
+        assert (translator.max_source_tokens, translator.most_target_tokens) == (15, 64)
+    assert len(translator([" ".join(["snow"] * 60)])) == 1
+    assert "1 of 1 texts are longer than max_source_tokens=15" in caplog.text
+
+
+def test_without_a_config_what_is_read_leaves_learned_positions_to_the_target(tokenizer):
+    model = Parrot(tokenizer.vocabulary_size)
+    assert Translator(model, tokenizer).max_source_tokens == 256
+    model.embedding = PositionalEmbedding(
+        tokenizer.vocabulary_size, 12, position_encoding="learned", max_positions=70
+    )
+    assert Translator(model, tokenizer).max_source_tokens == 20
+
+
+@pytest.mark.parametrize(
+    ("most", "is_refused"),
+    [
+        ({"max_source_tokens": 20}, False),
+        ({"max_source_tokens": 21}, True),
+        ({"max_source_tokens": 70, "max_target_tokens": 70}, False),
+        ({"max_source_tokens": 71, "max_target_tokens": 70}, True),
+        ({"max_source_tokens": 20, "max_target_tokens": 71}, True),
+    ],
+)
+def test_learned_positions_bound_what_is_read_and_written(
+    of_70_positions, tokenizer, most, is_refused
+):
+    if is_refused:
+        message = r"must be at most the model's 70 learned positions\. Received: .*\. Choose less"
+        with pytest.raises(ValueError, match=message):
+            Translator(of_70_positions, tokenizer, **most)
+    else:
+        assert Translator(of_70_positions, tokenizer, **most).most_target_tokens <= 70
+
+
+def test_a_prefix_has_room_in_learned_positions(of_70_positions, tokenizer):
+    translator = Translator(of_70_positions, tokenizer, beam_size=1)
+    longest, too_long = "\x01" * 69, "\x01" * 70  # a token for each byte
+    [found] = translator.translate(["snow"], prefixes=[longest])
+    assert found.startswith(longest)
+    with pytest.raises(
+        InputError, match=r"the model's 70 learned positions\. Received: 70\. Short"
+    ):
+        translator.translate(["snow"], prefixes=[too_long])
+
+
 @pytest.mark.parametrize("beam_size", [1, 2])
 def test_a_translation_is_at_most_50_tokens_longer_than_its_source(tokenizer, beam_size):
     endless = Translator(Chatterbox(tokenizer.vocabulary_size), tokenizer)
@@ -209,6 +274,19 @@ def test_scores_need_pairs_that_are_read_in_full(random_model, tokenizer, transl
     short = Translator(random_model, tokenizer, max_source_tokens=6)
     with pytest.raises(InputError, match=r"at most 6 tokens.* Received: \d+\. Shorten it, or"):
         short.score([TEXTS[1]], ["snow"])
+
+
+def test_targets_are_told_of_if_they_are_as_long_as_translations(random_model, tokenizer):
+    short = Translator(random_model, tokenizer, max_source_tokens=3)  # translations of 3 - 1 + 50
+    longest, too_long = "\x01" * 51, "\x01" * 52  # a token for each byte, and the end
+    [(_, num_tokens)] = short.score(["a"], [longest])
+    assert num_tokens == 52
+    assert short.attention("a", longest).weights.shape[1] == 52
+    for ask in (short.attention, short.attention_by_layer, lambda a, b: short.score([a], [b])):
+        with pytest.raises(
+            InputError, match=r"A target .* at most 52 tokens.* Received: 53\. Short"
+        ):
+            ask("a", too_long)
 
 
 # Samples

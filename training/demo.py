@@ -18,7 +18,7 @@ from pathlib import Path
 from training.command import CommandParser, InputError, parse, quiet_stderr, run_command
 from training.phrase_grammar import SHOWN_SENTENCES, make_pairs
 from training.run_folder import RunFolder, write_text
-from training.settings import TrainingSettings, make_settings, read_settings_file
+from training.settings import FileSettings, TrainingSettings, make_settings, read_settings_file
 
 CONFIG = Path(__file__).with_name("configs") / "demo.yaml"
 LANGUAGES = {"source": "fr", "target": "en"}
@@ -50,13 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_option("epochs", int | None, None, "Instead of the setting in the YAML file.")
     parser.add_flag("overwrite", "Replace a run at OUTPUT even if no demo wrote it.")
     options = parse(parser, arguments)
-    values = read_settings_file(options.config)
-    if options.epochs is not None:
-        values["epochs"] = options.epochs
-    run_demo(values, options)
+    run_demo(read_settings_file(options.config), options)
 
 
-def run_demo(values: dict, options) -> None:
+def run_demo(values: FileSettings, options) -> None:
     """All steps, in the order in which they are announced.
 
     Args:
@@ -73,7 +70,8 @@ def run_demo(values: dict, options) -> None:
     _heading("1. Sentence pairs from a phrase grammar")
     text = DemoText(run.with_name(f"{run.name}-text"))
     held_out = text.write(options.num_pairs)
-    settings = make_settings({**values, **text.data_settings()})
+    own = {} if options.epochs is None else {"epochs": options.epochs}
+    settings = make_settings({**values, **own, **text.data_settings()}, values)
 
     _heading("2. Training")
     train_run(settings, run, overwrite=options.overwrite)

@@ -188,8 +188,8 @@ class RunFolder:
                 f"{self.path}: a run folder must hold config.yaml. Received: none. Give the folder"
                 " that `python -m training.train --output` wrote."
             )
-        content = read_yaml_mapping(self.config_path)
-        version = content.get("format_version", (None, 0))[0]
+        content = {name: entry.value for name, entry in read_yaml_mapping(self.config_path).items()}
+        version = content.get("format_version")
         if version != FORMAT_VERSION:
             raise InputError(
                 f"{self.config_path}: the run folder's format must be version {FORMAT_VERSION}."
@@ -197,13 +197,13 @@ class RunFolder:
                 " it, or train anew."
             )
         values = read_settings_file(self.config_path)
-        sha256, _ = content.get("data_sha256", (None, 0))
+        sha256 = content.get("data_sha256")
         if not isinstance(sha256, dict):
             raise InputError(
                 f"{self.config_path}: the file must hold every setting, and data_sha256 behind"
                 " them. Received: no data_sha256. It is damaged: restore it, or train anew."
             )
-        return RunRecord(make_settings(values), sha256)
+        return RunRecord(make_settings(values, values), sha256)
 
     def check_finished(self) -> None:
         """Refuses a run that has no model yet.

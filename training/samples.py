@@ -62,7 +62,8 @@ class SampleTranslations(keras.callbacks.Callback):
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self.path))
         with self._writer.as_default(step=epoch):
-            if sources and self._is_short(sources[0]) and self.translator.has_attention:
+            is_drawn = self.translator.has_attention and sources
+            if is_drawn and self._fits(sources[0], translations[0]):
                 self._write_picture(sources[0], translations[0])
             # Behind the picture: TensorFlow says nothing of what is large and cannot be written,
             # but of what is small it does in flush.
@@ -79,8 +80,17 @@ class SampleTranslations(keras.callbacks.Callback):
             writer.close()
 
     def _is_short(self, source: str) -> bool:
-        num_tokens = len(self.translator.tokenizer.encode(source)) + 1  # the end
-        return num_tokens <= min(PICTURE_TOKENS, self.translator.max_source_tokens)
+        return self._num_tokens(source) <= min(PICTURE_TOKENS, self.translator.max_source_tokens)
+
+    def _fits(self, source: str, translation: str) -> bool:
+        """Whether there is a picture of the two: read anew, a text may have more tokens."""
+        return (
+            self._is_short(source)
+            and self._num_tokens(translation) <= self.translator.most_target_tokens
+        )
+
+    def _num_tokens(self, text: str) -> int:
+        return len(self.translator.tokenizer.encode(text)) + 1  # the end
 
     def _write_picture(self, source: str, translation: str) -> None:
         import tensorflow as tf

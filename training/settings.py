@@ -2,10 +2,11 @@
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -274,6 +275,12 @@ class TrainingSettings:
                 f" to pass. Received: sampling={self.sampling}, steps_per_epoch=null. Choose for"
                 " example steps_per_epoch=1000."
             )
+        if self.train_corpora is not None and (self.train_source or self.train_target):
+            raise ValueError(
+                "train_corpora must come alone. Received: train_corpora with"
+                f" train_source={self.train_source}, train_target={self.train_target}. Put all text"
+                " into train_corpora."
+            )
         if self.tokenizer is not None and self.initial_run is not None:
             raise ValueError(
                 "tokenizer must not be given with initial_run, which brings its own. Received:"
@@ -340,7 +347,7 @@ class TrainingSettings:
         """The training text.
 
         Raises:
-            InputError: If it is not given, or in two ways.
+            InputError: If it is not given, or a corpus is wrong.
         """
         self._check_given()
         if self.train_corpora is not None:
@@ -357,16 +364,11 @@ class TrainingSettings:
         return self.validation_source, self.validation_target
 
     def _check_given(self) -> None:
-        """Refuses settings that lack text, or name the text to train on twice."""
+        """Refuses settings that lack text."""
         needed = ["validation_source", "validation_target"]
         if self.train_corpora is None:
             own_lines = not self.train_source or not _all_tsv(self.train_source)
             needed = ["train_source", *["train_target"] * own_lines, *needed]
-        elif self.train_source is not None or self.train_target is not None:
-            raise InputError(
-                "train_corpora must come alone. Received: train_source or train_target as well."
-                " Put all text into train_corpora."
-            )
         missing = [option_name(name) for name in needed if not getattr(self, name)]
         if self.train_corpora == []:
             missing.insert(0, option_name("train_corpora"))
@@ -417,33 +419,66 @@ def make_settings_parser(
     return parser
 
 
-def make_settings(values: Mapping[str, Any]) -> TrainingSettings:
+class FileSettings(dict):
+    """Values by setting name, as a YAML file gives them.
+
+    Args:
+        values: Only those that the file gives.
+        places: FILE:LINE of each.
+    """
+
+    def __init__(self, values: Mapping[str, Any], places: Mapping[str, str]):
+        super().__init__(values)
+        self.places = places
+
+    def place_of(self, complaint: str, values: Mapping[str, Any]) -> str | None:
+        """Where the file gives the last of the values that a complaint is about.
+
+        Args:
+            complaint: Names the settings that contradict each other as `name=value`.
+            values: The values in force, some from elsewhere.
+
+        Returns:
+            FILE:LINE; None if it gives none of them.
+        """
+        named = re.findall(r"(\w+)=", complaint)
+        lines = [name for name in self if name in named and self[name] == values.get(name)]
+        return self.places[lines[-1]] if lines else None
+
+
+def make_settings(values: Mapping[str, Any], file: FileSettings | None = None) -> TrainingSettings:
     """Settings from typed values, for which a contradiction is the user's error.
 
+    Args:
+        values: Values by setting name; those that are missing take their default.
+        file: The settings file that some of them come from, if one was read.
+
     Raises:
-        InputError: As `TrainingSettings` raises ValueError.
+        InputError: As `TrainingSettings` raises ValueError. Names the file and the line of the
+            last of the settings that contradict each other, if they come from it.
     """
     try:
         return TrainingSettings(**values)
     except ValueError as error:
-        raise InputError(str(error)) from error
+        place = file and file.place_of(str(error), values)
+        raise InputError(f"{place}: {error}" if place else str(error)) from error
 
 
-def read_settings_file(path: str | Path) -> dict[str, Any]:
+def read_settings_file(path: str | Path) -> FileSettings:
     """The settings that a YAML file gives, checked one by one.
 
     Args:
         path: A file of `name: value` lines; only plain YAML types are constructed.
 
     Returns:
-        Values by setting name; only those that the file gives.
+        The values, which know their lines.
 
     Raises:
         InputError: If the file is missing or no YAML mapping, or a setting is unknown, given
             twice, of the wrong type or out of range. Names the file and the line.
     """
-    values, parser = {}, make_settings_parser()
-    for name, (value, line) in read_yaml_mapping(path).items():
+    values, places, parser = {}, {}, make_settings_parser()
+    for name, (value, line, lines_of_items) in read_yaml_mapping(path).items():
         where = f"{path}:{line}"
         if name in RECORD_KEYS:
             continue
@@ -451,12 +486,36 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
             raise InputError(
                 f"{where}: every key must be a setting. Received: {name}. {_did_you_mean(name)}"
             )
-        values[name] = convert_value(name, value, where, parser)
-    return values
+        values[name], places[name] = convert_value(name, value, where, parser), where
+        if name == "train_corpora" and value is not None:
+            _check_corpora(values[name], [f"{path}:{line}" for line in lines_of_items])
+    return FileSettings(values, places)
 
 
-def read_yaml_mapping(path: str | Path) -> dict[str, tuple[Any, int]]:
-    """A YAML file's top-level keys, each with its value and its line number.
+def _check_corpora(corpora: list[dict], places: list[str]) -> None:
+    for values, place in zip(corpora, places, strict=True):
+        try:
+            _corpus(values)
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from error
+
+
+class YamlEntry(NamedTuple):
+    """What a YAML file gives a top-level key.
+
+    Attributes:
+        value: Of plain YAML types.
+        line: Where the key stands, counted from 1.
+        lines_of_items: Where each item stands, if the value is a list.
+    """
+
+    value: Any
+    line: int
+    lines_of_items: tuple[int, ...]
+
+
+def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
+    """A YAML file's top-level keys, each with its value and its line numbers.
 
     Raises:
         InputError: If the file is missing, unreadable, no mapping, or gives a key twice.
@@ -475,9 +534,15 @@ def read_yaml_mapping(path: str | Path) -> dict[str, tuple[Any, int]]:
             if key in mapping:
                 raise InputError(
                     f"{path}:{line}: a setting must be given once. Received: {key} again, first"
-                    f" in line {mapping[key][1]}. Remove one."
+                    f" in line {mapping[key].line}. Remove one."
                 )
-            mapping[key] = (loader.construct_object(value_node, deep=True), line)
+            is_list = isinstance(value_node, yaml.SequenceNode)
+            items = value_node.value if is_list else ()
+            mapping[key] = YamlEntry(
+                loader.construct_object(value_node, deep=True),
+                line,
+                tuple(item.start_mark.line + 1 for item in items),
+            )
         return mapping
     except OSError as error:
         raise InputError(

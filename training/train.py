@@ -48,10 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_flag("overwrite", "Replace a run that is there, once this one is done.")
     _add_device_options(parser)
     config = parse(parser, arguments).config
+    from_file = None
     if config is not None:
-        parser.set_defaults(read_settings_file(config))
+        from_file = read_settings_file(config)
+        parser.set_defaults(from_file)
     options = parse(parser, arguments)
-    settings = make_settings({name: options[name] for name in SETTING_NAMES})
+    settings = make_settings({name: options[name] for name in SETTING_NAMES}, from_file)
     _check_backend(options.backend)
     train(settings, options.output, overwrite=options.overwrite, strategy=options.strategy)
 

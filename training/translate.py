@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, Literal
 
+from keras_transformer.data.lines import without_end
 from training.command import (
     CommandParser,
     InputError,
@@ -233,7 +234,7 @@ def read_text_lines(stream: BinaryIO, name: str = "<stdin>") -> Iterator[str]:
         InputError: If a line is not UTF-8. Names the line.
     """
     for number, line in enumerate(stream, start=1):
-        line = line.removesuffix(b"\n").removesuffix(b"\r")
+        line = without_end(line)
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:

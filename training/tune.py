@@ -9,6 +9,7 @@ from training.command import CommandParser, InputError, UsageError, parse, run_c
 from training.run_folder import RunRecord
 from training.settings import (
     SETTING_NAMES,
+    FileSettings,
     make_settings,
     make_settings_parser,
     read_settings_file,
@@ -31,12 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = _parser()
     config = parse(parser, arguments).config
+    from_file = None
     if config is not None:
-        parser.set_defaults(read_settings_file(config))
+        from_file = read_settings_file(config)
+        parser.set_defaults(from_file)
     options = parse(parser, arguments)
     _check_numbers(options)
     _check_installed()
-    plan = _plan(options)
+    plan = _plan(options, from_file)
     folder = SearchFolder(options.output)
     from training.tuning.search import search
     from training.tuning.trials import Trials
@@ -162,8 +165,8 @@ def _check_installed() -> None:
         )
 
 
-def _plan(options) -> SearchPlan:
-    settings = make_settings({name: options[name] for name in SETTING_NAMES})
+def _plan(options, from_file: FileSettings | None) -> SearchPlan:
+    settings = make_settings({name: options[name] for name in SETTING_NAMES}, from_file)
     space = Space.read(options.space)
     _check_tokenizer(settings, space, options.objective)
     check_text(settings)

@@ -108,6 +108,11 @@ def iterate_columns(path: PathName, columns: tuple[int, int] | None) -> Iterator
         yield parts[first - 1], parts[second - 1]
 
 
+def without_end(line: bytes) -> bytes:
+    r"""A line of a binary file without its \n or \r\n; a last line without them stays as it is."""
+    return line.removesuffix(b"\n").removesuffix(b"\r") if line.endswith(b"\n") else line
+
+
 def describe_os_error(error: OSError) -> str:
     """What went wrong with a file, in words: "No such file or directory"."""
     return error.strerror or str(error)
@@ -126,7 +131,7 @@ def _iterate_bytes(path: PathName) -> Iterator[bytes]:
     try:
         with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
             for line in file:
-                yield line.removesuffix(b"\n").removesuffix(b"\r") if line[-1:] == b"\n" else line
+                yield without_end(line)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(
             f"{path}: must be a whole gzip file. Received: {error}. Copy or pack the file again."

@@ -20,7 +20,7 @@ from keras_transformer.config import multiples_near
 from keras_transformer.decoding.cache import KeyValues, write
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.few_rows import matmul_of_few_rows
-from keras_transformer.masks import hide
+from keras_transformer.masks import for_all_heads, hide
 
 
 def attention_weights(query, key, attention_mask=None):
@@ -216,11 +216,14 @@ class _MultiHeadAttention(keras.Layer):
     def _attend(self, query, key, value, attention_mask, training):
         """softmax(Q K^T / sqrt(d_k)) V for each head, the heads side by side, projected.
 
+        Args:
+            query, key, value: Float (batch, heads, length, width).
+            attention_mask: As in `attention_weights`, the heads included.
+            training: Whether dropout is at work.
+
         Returns:
             Float (batch * query_length, output_dim).
         """
-        if attention_mask is not None:
-            attention_mask = ops.expand_dims(attention_mask, 1)  # one mask for all heads
         weights = attention_weights(query, key, attention_mask)
         weights = self.weights_dropout(weights, training=training)
         attended = _matmul_for(query)(weights, value)  # (batch, heads, query_length, value_dim)
@@ -258,7 +261,7 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
     Call arguments:
         inputs: Float (batch, length, model_dim).
         attention_mask: Boolean (batch, query_length, key_length) or broadcastable to it, True
-            where a query may see a key; None if it may see all.
+            where a query may see a key; None if it may see all. Of numbers 0 is False.
         training: Whether dropout is at work.
 
     Returns:
@@ -280,15 +283,14 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
     def call(self, inputs, attention_mask=None, training=None):
         batch, length, model_dim = ops.shape(inputs)
         query, key, value = self._project(ops.reshape(inputs, (-1, model_dim)), length)
-        rows = self._attend(query, key, value, attention_mask, training)
+        rows = self._attend(query, key, value, for_all_heads(attention_mask), training)
         return ops.reshape(rows, (batch, length, model_dim))
 
     def attention_weights(self, inputs, attention_mask=None):
         """The weights that `call` sums the values with: Float (batch, heads, length, length)."""
         _, length, model_dim = ops.shape(inputs)
         query, key, _ = self._project(ops.reshape(inputs, (-1, model_dim)), length)
-        mask = None if attention_mask is None else attention_mask[:, None, :, :]
-        return attention_weights(query, key, mask)
+        return attention_weights(query, key, for_all_heads(attention_mask))
 
     def step(self, rows, cache, place, attention_mask):
         """The same for one new position of each hypothesis.
@@ -298,13 +300,14 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
             cache: KeyValues of Float (batch, heads, slots, width), what came before.
             place: Where the new position is written, from `next_position`.
             attention_mask: (batch, beams, slots), which lets each hypothesis see the slots that it
-                descends from, its new one too.
+                descends from, its new one too; Boolean or from `masks.to_add`.
 
         Returns:
             (Float (batch * beams, model_dim), the cache with the new position in it).
         """
         query, key, value = self._project(rows, attention_mask.shape[1])
         cache = write(cache, KeyValues(key, value), place)
+        attention_mask = ops.expand_dims(attention_mask, 1)  # one mask for all heads
         return self._attend(query, *cache, attention_mask, training=False), cache
 
     def _project(self, rows, length):
@@ -331,7 +334,7 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         query: Float (batch, query_length, model_dim).
         memory: Float (batch, key_length, memory_dim), the encoder's output.
         attention_mask: Boolean (batch, query_length, key_length) or broadcastable to it, True
-            where a query may see a key; None if it may see all.
+            where a query may see a key; None if it may see all. Of numbers 0 is False.
         training: Whether dropout is at work.
 
     Returns:
@@ -355,7 +358,7 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         batch, length, model_dim = ops.shape(query)
         key, value = self.project_memory(memory)
         [query] = self._project(ops.reshape(query, (-1, model_dim)), length)
-        rows = self._attend(query, key, value, attention_mask, training)
+        rows = self._attend(query, key, value, for_all_heads(attention_mask), training)
         return ops.reshape(rows, (batch, length, model_dim))
 
     def attention_weights(self, query, memory, attention_mask=None):
@@ -366,8 +369,8 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         """
         _, length, model_dim = ops.shape(query)
         [query] = self._project(ops.reshape(query, (-1, model_dim)), length)
-        mask = None if attention_mask is None else attention_mask[:, None, :, :]
-        return attention_weights(query, self.project_memory(memory).key, mask)
+        key = self.project_memory(memory).key
+        return attention_weights(query, key, for_all_heads(attention_mask))
 
     def project_memory(self, memory):
         """Keys and values of the encoder's output: KeyValues of (batch, heads, length, width).
@@ -388,12 +391,13 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
             rows: Float (batch * beams, model_dim).
             beams: Hypotheses of each sentence.
             memory: KeyValues from `project_memory`.
-            attention_mask: (batch, 1, key_length).
+            attention_mask: (batch, 1, key_length), Boolean or from `masks.to_add`.
 
         Returns:
             Float (batch * beams, model_dim).
         """
         [query] = self._project(rows, beams)
+        attention_mask = ops.expand_dims(attention_mask, 1)  # one mask for all heads
         return self._attend(query, *memory, attention_mask, training=False)
 
     def _project(self, rows, length):

@@ -33,7 +33,7 @@ class DecoderBlock(keras.Layer):
         inputs: Float (batch, target_length, model_dim).
         memory: Float (batch, source_length, memory_dim), the encoder's output.
         padding_mask: Boolean (batch, target_length), True where a token stands; None if
-            everywhere.
+            everywhere. Of numbers 0 is False.
         memory_padding_mask: Boolean (batch, source_length), likewise.
         training: Whether dropout is at work.
 

@@ -87,6 +87,11 @@ class PositionalEmbedding(keras.Layer):
                 initializer=keras.initializers.RandomNormal(stddev=0.02),
             )
 
+    @property
+    def most_tokens(self) -> int | None:
+        """The longest sequence that has positions, in tokens; None if there is no longest one."""
+        return self.max_positions if self.position_encoding == "learned" else None
+
     def call(self, inputs, reverse=False, training=None):
         if reverse:
             return self._logits(inputs)

@@ -27,7 +27,8 @@ class EncoderBlock(keras.Layer):
 
     Call arguments:
         inputs: Float (batch, length, model_dim).
-        padding_mask: Boolean (batch, length), True where a token stands; None if everywhere.
+        padding_mask: Boolean (batch, length), True where a token stands; None if everywhere. Of
+            numbers 0 is False.
         training: Whether dropout is at work.
 
     Returns:

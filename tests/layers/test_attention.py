@@ -20,6 +20,7 @@ from tests.random_models import (
 
 E = np.e
 BATCH, QUERY_LENGTH, KEY_LENGTH, MODEL_DIM, MEMORY_DIM = 2, 7, 5, 12, 10
+SQUARE = 4  # heads and positions, where a mask might be taken for one of heads
 WIDTHS = {"num_heads": 3, "head_dim": 4, "value_dim": 5}
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -120,6 +121,43 @@ def test_half_precision_keeps_masked_keys_out(dtype):
     key = keras.ops.cast(np.array([[[0.0] * 4, [100.0] * 4, [0.0] * 4]]), dtype)
     weights = attention_weights(query, key, np.array([[[True, False, True]]]))
     np.testing.assert_array_equal(numbers(keras.ops.cast(weights, "float32")), [[[0.5, 0, 0.5]]])
+
+
+# Masks of other ranks and dtypes
+
+
+def layers_and_calls():
+    """Each layer with its inputs, square where masks are ambiguous: as many heads as positions."""
+    x = random_vectors(BATCH, SQUARE, MODEL_DIM)
+    yield randomized(MultiHeadSelfAttention(num_heads=SQUARE), x), (x,)
+    yield randomized(MultiHeadCrossAttention(num_heads=SQUARE), x, x), (x, x[:, ::-1])
+
+
+def randomized(layer, *inputs):
+    layer.build(*(x.shape for x in inputs))
+    return randomize(layer)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_mask_without_a_batch_counts_for_every_sentence_and_head(rank):
+    few_axes = np.tril(np.ones((SQUARE, SQUARE), bool))[(SQUARE - 2,) * (2 - rank)]
+    all_axes = np.broadcast_to(few_axes, (BATCH, SQUARE, SQUARE))
+    for layer, x in layers_and_calls():
+        for ask in (layer, layer.attention_weights):
+            expected = numbers(ask(*x, attention_mask=all_axes))
+            found = numbers(ask(*x, attention_mask=few_axes))
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_of_a_mask_of_numbers_0_is_false(dtype):
+    some = np.random.default_rng(9).random((BATCH, 1, SQUARE)) < 0.5
+    some[:, :, 0] = True
+    for layer, x in layers_and_calls():
+        for ask in (layer, layer.attention_weights):
+            expected = numbers(ask(*x, attention_mask=some))
+            found = numbers(ask(*x, attention_mask=some.astype(dtype)))
+            np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 # Multi-head attention against Keras' own

@@ -73,6 +73,20 @@ def test_padding_of_the_target_changes_nothing():
     np.testing.assert_allclose(output[:, 3:], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_of_masks_of_numbers_0_is_padding(dtype):
+    block = decoder_block()
+    masks = {
+        "padding_mask": np.arange(TARGET_LENGTH) < [[4], [TARGET_LENGTH]],
+        "memory_padding_mask": np.arange(SOURCE_LENGTH) < [[SOURCE_LENGTH], [3]],
+    }
+    of_numbers = {name: mask.astype(dtype) for name, mask in masks.items()}
+    for ask in (block, block.attention_weights):
+        expected = numbers(ask(inputs(), memory(), **masks))
+        found = numbers(ask(inputs(), memory(), **of_numbers))
+        np.testing.assert_array_equal(found, expected)
+
+
 @ORDERS
 @pytest.mark.parametrize("beams", [1, 3])
 def test_steps_equal_the_call(beams, normalize_first):

@@ -32,6 +32,16 @@ def test_padding_changes_nothing(normalize_first):
     np.testing.assert_allclose(output[:, :LENGTH], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_of_a_mask_of_numbers_0_is_padding(dtype):
+    block = encoder_block()
+    real = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
+    of_numbers = real.astype(dtype)
+    for ask in (block, block.attention_weights):
+        expected = numbers(ask(inputs(), padding_mask=real))
+        np.testing.assert_array_equal(numbers(ask(inputs(), padding_mask=of_numbers)), expected)
+
+
 @ORDERS
 def test_a_sentence_does_not_depend_on_its_batch(normalize_first):
     block = encoder_block(normalize_first=normalize_first)

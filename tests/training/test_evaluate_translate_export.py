@@ -12,9 +12,10 @@ import pytest
 import training.evaluate
 import training.export
 import training.translate
+from keras_transformer.data import read_lines
 from training.command import run_command
 from training.evaluate import score
-from training.translate import load_translator, translate_lines
+from training.translate import load_translator, read_text_lines, translate_lines
 
 
 class Shouting:
@@ -148,6 +149,13 @@ def test_a_search_out_of_range_is_one_line(finished_run, translate, option, mess
     code, _, err = translate(b"a\n", str(finished_run), option)
     assert code == 1
     assert message in err
+
+
+def test_lines_of_a_stream_are_those_of_a_file(tmp_path):
+    text = b"a\rb\r\r\n\nc\r"
+    (tmp_path / "text").write_bytes(text)
+    found = list(read_text_lines(io.BytesIO(text)))
+    assert found == read_lines(tmp_path / "text") == ["a\rb\r", "", "c\r"]
 
 
 def test_lines_are_read_as_they_are_needed():

@@ -30,6 +30,7 @@ class Backwards:
 
     tokenizer = WordTokenizer()
     max_source_tokens = 100
+    most_target_tokens = 149
     has_attention = True
 
     def __init__(self, num_target_tokens=3):
@@ -161,6 +162,16 @@ def test_without_a_short_sentence_there_is_a_table_and_no_picture(tmp_path):
     assert events.keys() == {"translations"}
     [(_, table)] = events["translations"]
     assert len(cells_of(table)) == 1 + 5
+
+
+def test_a_translation_that_is_too_long_when_read_anew_has_no_picture(tmp_path):
+    translator = Backwards()
+    translator.most_target_tokens = 2  # "two one", and the end
+    callback = samples(tmp_path, translator=translator)
+    callback.on_epoch_end(0)
+    callback.close()
+    assert translator.asked_for == []
+    assert sorted(events_of(tmp_path)) == ["translations"]
 
 
 def test_without_matplotlib_there_is_one_warning_and_no_picture(tmp_path, monkeypatch, caplog):

@@ -173,6 +173,11 @@ def test_values_take_the_type_of_their_setting(tmp_path):
         ("epochs: [1\n", r"settings.yaml:2: the settings file must be plain YAML"),
         ("epochs: !!python/object/apply:os.getpid []\n", r"settings.yaml:1: .* could not determine "
          r"a constructor"),
+        ("train_corpora:\n- source: a.tsv\n- target: b\n", r"settings.yaml:3: Each of "
+         r"train_corpora must have a source"),
+        ("train_corpora:\n- source: a.tsv\n  weight: 0\n", r"settings.yaml:2: weight must be "
+         r"greater than 0"),
+        ("train_corpora: [{source: a,\n columns: [1]}]\n", r"settings.yaml:1: columns must be two"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named_with_its_file_and_line(tmp_path, text, message):
@@ -200,11 +205,45 @@ def test_a_settings_file_that_is_not_utf_8_is_named(tmp_path):
         ({"monitor": "val_bleu"}, "monitor must be val_perplexity unless validation_bleu"),
         ({"sampling": 0.1}, "sampling needs steps_per_epoch, .* Received: sampling=0.1"),
         ({"tokenizer": "a", "initial_run": "b"}, "tokenizer must not be given with initial_run"),
+        (
+            {"train_corpora": [{"source": "a"}], "train_source": "b"},
+            "train_corpora must come alone",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(values, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"^{message}"):
         make_settings(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("model_dim: 100\n\nnum_heads: 3\nseed: 5\n", [], "{file}:3: model_dim must be a multiple"),
+        (
+            "seed: 5\nmodel_dim: 100\n",
+            ["--num-heads", "3"],
+            "{file}:2: model_dim must be a multiple",
+        ),
+        ("model_dim: 96\nnum_heads: 3\n", ["--model-dim", "100"], "{file}:2: model_dim must be a"),
+        (
+            "model_dim: 96\nnum_heads: 4\n",
+            ["--model-dim", "100", "--num-heads", "3"],
+            "model_dim must be a multiple",
+        ),
+        (
+            "train_source: a\ntrain_corpora:\n- source: b\n",
+            [],
+            "{file}:1: train_corpora must come alone",
+        ),
+    ],
+)
+def test_a_contradiction_is_named_with_the_last_line_that_takes_part(
+    tmp_path, capfd, text, options, message
+):
+    path = settings_file(tmp_path, text)
+    assert run_command(main, ["--config", str(path), "--output", "r", *options]) == 1
+    assert capfd.readouterr().err.startswith("error: " + message.format(file=path))
 
 
 def test_missing_data_settings_are_named_as_options():
@@ -245,10 +284,6 @@ def test_text_to_train_on_is_named_in_several_ways(values, corpora):
         ({"train_source": "pairs.txt"}, "no --train-target. Give"),
         ({"train_source": ["a.tsv", "b.en"]}, "no --train-target. Give"),
         ({"train_corpora": []}, "no --train-corpora. Give"),
-        (
-            {"train_corpora": [{"source": "a"}], "train_source": "b"},
-            "train_corpora must come alone",
-        ),
         ({"train_corpora": [{"target": "a"}]}, "Each of train_corpora must have a source"),
         ({"train_corpora": [{"source": "a", "wieght": 2}]}, "Each of train_corpora must have"),
         ({"train_corpora": [{"source": "a", "weight": "2"}]}, r"weight \(a number\)"),

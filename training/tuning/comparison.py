@@ -90,10 +90,8 @@ class Comparison:
                 f"{self.folder.best_path}: a comparison needs a search of which a trial is"
                 " completed. Received: none. Look at the reasons in trials.md."
             )
-        settings = {
-            "start": self.plan.settings,
-            "best": make_settings(read_settings_file(self.folder.best_path)),
-        }
+        best = read_settings_file(self.folder.best_path)
+        settings = {"start": self.plan.settings, "best": make_settings(best, best)}
         self.path.mkdir(exist_ok=True)
         with self._alone():
             results = [

@@ -136,7 +136,7 @@ class SearchFolder:
         Raises:
             InputError: If it is none, damaged, or of another format.
         """
-        content = {name: value for name, (value, _) in read_yaml_mapping(self.plan_path).items()}
+        content = {name: entry.value for name, entry in read_yaml_mapping(self.plan_path).items()}
         version = content.get(FORMAT_KEY)
         if version != FORMAT_VERSION:
             raise InputError(

@@ -128,7 +128,9 @@ class Space:
             InputError: If the file or a line of it is wrong, which it names.
         """
         content = read_yaml_mapping(path)
-        return cls._of({name: (value, f"{path}:{line}") for name, (value, line) in content.items()})
+        return cls._of(
+            {name: (entry.value, f"{path}:{entry.line}") for name, entry in content.items()}
+        )
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Space":
