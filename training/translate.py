@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, Literal
 
-from keras_transformer.data.lines import without_end
 from training.command import (
     CommandParser,
     InputError,
@@ -233,6 +232,8 @@ def read_text_lines(stream: BinaryIO, name: str = "<stdin>") -> Iterator[str]:
     Raises:
         InputError: If a line is not UTF-8. Names the line.
     """
+    from keras_transformer.data.lines import without_end
+
     for number, line in enumerate(stream, start=1):
         line = without_end(line)
         try:
