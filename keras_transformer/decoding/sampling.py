@@ -15,6 +15,7 @@ from keras_transformer.decoding.constraints import (
     end_is_too_early,
     forced_token,
 )
+from keras_transformer.decoding.gathering import gather_rows
 from keras_transformer.decoding.hypotheses import (
     Hypotheses,
     check_length_penalty,
@@ -251,13 +252,13 @@ def _draw(probability, token, number):
     last = ops.max(ops.where(possible, place, 0), axis=-1, keepdims=True)  # (batch, beams, 1)
     exceeds = ops.logical_and(possible, ops.cumsum(probability, axis=-1) > number)
     drawn = ops.min(ops.where(exceeds, place, last), axis=-1, keepdims=True)
-    return ops.take_along_axis(token, drawn, axis=-1)[..., 0]
+    return gather_rows(token, drawn)[..., 0]
 
 
 def _log_probability(logits, token):
     """The model's own, at temperature 1: Float32 (batch, beams)."""
     normalizer = log_normalizer(logits, ops.max(logits, axis=-1, keepdims=True))
-    return (ops.take_along_axis(logits, token[..., None], axis=-1) - normalizer)[..., 0]
+    return (gather_rows(logits, token[..., None]) - normalizer)[..., 0]
 
 
 def _with_tokens(search, token, gained, end_id, state):

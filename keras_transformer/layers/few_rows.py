@@ -7,9 +7,9 @@ from keras import ops
 def matmul_of_few_rows(x, y, transpose_y=False):
     """x y, as `ops.matmul` has it, but begun sooner on a processor.
 
-    TensorFlow's usual products are oneDNN's, which look for a plan each time they are called: with
-    one row that takes longer than the product. The kernel of this operation does not. On GPUs, in
-    half precisions and on other backends it is `ops.matmul`'s product.
+    On a processor TensorFlow hands its usual products to oneDNN, but not this operation: of one row
+    and a small kernel it takes half the time, of many rows about the same. In half precisions and
+    on other backends it is `ops.matmul`.
 
     Args:
         x: Float (..., rows, inner).
