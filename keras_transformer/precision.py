@@ -18,7 +18,7 @@ _FEWEST_WEIGHTS_IN_8_BITS = 2**16
 
 # A smaller kernel stays in the processor's cache, whatever its order.
 _FEWEST_WEIGHTS_IN_PANELS = 2**19
-_PANEL_WIDTH = 64
+_PANEL_WIDTHS = (64, 80, 96, 48, 112)  # multiples of what a processor takes at once, best first
 
 # Keeps a scale from being 0; no weight and no vector is as small.
 _SMALLEST = 1e-30
@@ -106,7 +106,8 @@ class Product:
 
     def __init__(self, kernel, bias=None, activation=None):
         self.kernel = _fixed(kernel)
-        self.bias = None if bias is None else _fixed(bias)
+        # A constant: reading a variable would be one more operation at each step.
+        self.bias = None if bias is None else ops.convert_to_numpy(bias)
         self.activation = activation
 
     def __call__(self, x):
@@ -138,16 +139,18 @@ class PanelProduct(Product):
 
     def __init__(self, kernel, bias=None, activation=None):
         inputs, self.num_outputs = kernel.shape
-        missing = -self.num_outputs % _PANEL_WIDTH
-        columns = ops.pad(kernel, ((0, 0), (0, missing)))
-        panels = ops.reshape(columns, (inputs, -1, _PANEL_WIDTH))
+        fitting = [width for width in _PANEL_WIDTHS if self.num_outputs % width == 0]
+        width = (fitting or _PANEL_WIDTHS)[0]
+        columns = ops.pad(kernel, ((0, 0), (0, -self.num_outputs % width)))
+        panels = ops.reshape(columns, (inputs, -1, width))
         super().__init__(ops.transpose(panels, (1, 0, 2)), bias, activation)
 
     def __call__(self, x):
         rows = ops.reshape(x, (1, -1, x.shape[-1]))
         outputs = ops.transpose(ops.matmul(rows, self.kernel), (1, 0, 2))  # (rows, panels, width)
-        width = self.kernel.shape[0] * _PANEL_WIDTH
-        outputs = ops.reshape(outputs, (*ops.shape(x)[:-1], width))
+        width = self.kernel.shape[0] * self.kernel.shape[2]
+        leading = (-1,) if len(x.shape) == 2 else ops.shape(x)[:-1]
+        outputs = ops.reshape(outputs, (*leading, width))
         if width != self.num_outputs:
             outputs = outputs[..., : self.num_outputs]
         return self._finished(outputs)

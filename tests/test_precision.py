@@ -88,15 +88,18 @@ def test_unknown_precision_is_refused():
         inference_model(with_policy("float32"), "int4")
 
 
-@pytest.mark.parametrize("outputs", [64, 128, 100, 3], ids=lambda n: f"{n} outputs")
+@pytest.mark.parametrize(
+    ("outputs", "panels", "width"),
+    [(64, 1, 64), (128, 2, 64), (160, 2, 80), (96, 1, 96), (100, 2, 64), (3, 1, 64)],
+)
 @pytest.mark.parametrize("shape", [(ROWS, INPUTS), (1, INPUTS), (0, INPUTS), (2, ROWS, INPUTS)])
-def test_a_product_in_panels_is_the_product(shape, outputs):
+def test_a_product_in_panels_is_the_product(shape, outputs, panels, width):
     generator = np.random.default_rng(3)
     kernel = generator.normal(size=(INPUTS, outputs)).astype("float32")
     bias = generator.normal(size=outputs).astype("float32")
     x = generator.normal(size=shape).astype("float32")
     product = PanelProduct(ops.convert_to_tensor(kernel), ops.convert_to_tensor(bias))
-    assert product.kernel.shape == (-(-outputs // 64), INPUTS, 64)
+    assert product.kernel.shape == (panels, INPUTS, width)
     np.testing.assert_allclose(numbers(product(x)), x @ kernel + bias, atol=1e-5)
     product = PanelProduct(ops.convert_to_tensor(kernel), None, keras.activations.relu)
     np.testing.assert_allclose(numbers(product(x)), np.maximum(x @ kernel, 0), atol=1e-5)

@@ -32,6 +32,7 @@ from training.training_speed import PRESETS, limit_threads
 if TYPE_CHECKING:
     import keras
 
+    from keras_transformer.config import TransformerConfig
     from keras_transformer.tokenizer import SubwordTokenizer
 
 # What describes a random model and its search, with the default; it has no place beside
@@ -138,7 +139,6 @@ def _measure_random_model(options: Namespace) -> None:
     import keras
 
     from keras_transformer.config import TransformerConfig
-    from keras_transformer.model import build_transformer
     from keras_transformer.precision import inference_model
 
     for name, default in MODEL_OPTIONS.items():
@@ -148,7 +148,7 @@ def _measure_random_model(options: Namespace) -> None:
     config = getattr(TransformerConfig, options.preset)(vocabulary_size, **changes)
     keras.utils.set_random_seed(0)  # before there is a tokenizer, which it would destroy
     tokenizer, words = tokenizer_of_words(vocabulary_size)
-    model = inference_model(build_transformer(config), options.dtype)
+    model = inference_model(random_transformer(config), options.dtype)
     for length, (exported_beam_size, beam_sizes) in itertools.product(
         options.length, exports_for(options.beam_size)
     ):
@@ -223,6 +223,22 @@ def _measure_real_lines(options: Namespace) -> None:
             measured,
             {"sentences_per_second": round(len(lines) / statistics.median(measured["seconds"]), 2)},
         )
+
+
+def random_transformer(config: "TransformerConfig") -> "keras.Model":
+    """A model of which no weight is all zeros, as none of a trained model is.
+
+    Biases begin at zero, and TensorFlow would leave out what adds a constant zero.
+    """
+    import numpy as np
+
+    from keras_transformer.model import build_transformer
+
+    model, generator = build_transformer(config), np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        if not np.any(weight):
+            weight.assign(generator.normal(scale=0.02, size=weight.shape))
+    return model
 
 
 def tokenizer_of_words(vocabulary_size: int) -> tuple["SubwordTokenizer", list[str]]:

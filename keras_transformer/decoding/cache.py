@@ -17,7 +17,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_transformer.decoding.gathering import gather_rows
+from keras_transformer.decoding.gathering import gather_for_all_beams, gather_rows, take
 
 
 class KeyValues(NamedTuple):
@@ -165,7 +165,7 @@ def with_room(cache: Cache, sentences, num_positions: int) -> Cache:
         num_positions: How many positions there shall be room for.
     """
     beams = cache.visible.shape[1]
-    visible = ops.take(cache.visible, sentences, axis=0)
+    visible = take(cache.visible, sentences)
     slots = ops.shape(visible)[2]
     seen = ops.cast(ops.any(visible, axis=1), "int32")  # (batch, slots)
     most_seen = ops.max(ops.sum(seen, axis=1), initial=0)
@@ -174,14 +174,15 @@ def with_room(cache: Cache, sentences, num_positions: int) -> Cache:
     _, kept = ops.top_k(seen * (slots - ops.arange(slots, dtype="int32")), num_kept)
     kept = ops.cast(kept, "int32")
     room = ((0, 0), (0, num_positions * beams))
-    visible = ops.take_along_axis(visible, kept[:, None, :], axis=2)
+    visible = gather_for_all_beams(visible, kept)
     kept = ops.pad(kept, room)  # the room is filled with anything: it is not seen
 
+    heads = cache.layers[0].key.shape[1]
+    first = (sentences[:, None] * heads + ops.arange(heads, dtype="int32")) * slots
+    index = first[:, :, None] + kept[:, None, :]  # (new_batch, heads, slots)
+
     def copy(x):
-        batch, heads, slots, width = ops.shape(x)
-        first = (sentences[:, None] * heads + ops.arange(heads, dtype="int32")) * slots
-        index = first[:, :, None] + kept[:, None, :]  # (new_batch, heads, slots)
-        return ops.take(ops.reshape(x, (batch * heads * slots, width)), index, axis=0)
+        return take(ops.reshape(x, (-1, x.shape[-1])), index)
 
     return Cache(
         layers=tuple(KeyValues(copy(layer.key), copy(layer.value)) for layer in cache.layers),

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 from keras import ops
 
 from keras_transformer.decoding.constraints import Constraints, end_is_too_early, forced_token
-from keras_transformer.decoding.gathering import gather_rows
+from keras_transformer.decoding.gathering import gather_for_all_beams, gather_rows, take
 from keras_transformer.decoding.hypotheses import IMPOSSIBLE
 from keras_transformer.masks import PADDING_ID
 
@@ -34,21 +35,22 @@ def best_tokens(logits, num_tokens, held_to: Constraints, position, end_id, barr
     logit, token = top_logits(logits, num_tokens + len(barred_ids) + 1)
     normalizer = log_normalizer(logits, logit[..., :1])
 
-    may_stand = ops.logical_not(
-        ops.logical_and(
-            ops.equal(token, end_id), end_is_too_early(held_to, position)[:, None, None]
-        )
+    log_probability = logit - normalizer
+    if barred_ids:
+        barred = np.zeros(logits.shape[-1], "float32")
+        barred[list(barred_ids)] = IMPOSSIBLE
+        log_probability = log_probability + take(barred, token)
+    too_early = ops.logical_and(
+        ops.equal(token, end_id), end_is_too_early(held_to, position)[:, None, None]
     )
-    for barred in barred_ids:
-        may_stand = ops.logical_and(may_stand, ops.not_equal(token, barred))
-    log_probability = ops.where(may_stand, logit - normalizer, IMPOSSIBLE)
+    log_probability = ops.where(too_early, IMPOSSIBLE, log_probability)
 
-    forced = forced_token(held_to, position, end_id)[:, None, None]  # (batch, 1, 1)
-    is_forced = ops.not_equal(forced, PADDING_ID)
+    forced = forced_token(held_to, position, end_id)[:, None]  # (batch, 1)
+    only_forced = gather_for_all_beams(logits, forced) - normalizer  # (batch, beams, 1)
     first = ops.equal(ops.arange(token.shape[-1]), 0)
-    forced = ops.broadcast_to(forced, ops.shape(normalizer))  # (batch, beams, 1)
-    forced_logit = gather_rows(logits, forced)
-    only_forced = ops.where(first, forced_logit - normalizer, IMPOSSIBLE)
+    only_forced = ops.where(first, only_forced, IMPOSSIBLE)
+    forced = forced[:, None]  # (batch, 1, 1)
+    is_forced = ops.not_equal(forced, PADDING_ID)
     return (
         ops.where(is_forced, only_forced, log_probability),
         ops.where(is_forced, forced, token),
@@ -85,7 +87,7 @@ def top_logits(logits, num_tokens):
     Returns:
         (Float32 (batch, beams, num_tokens), Integer (batch, beams, num_tokens)).
     """
-    batch, beams, vocabulary = ops.shape(logits)
+    _, beams, vocabulary = logits.shape
     num_tokens = min(num_tokens, vocabulary)
     length = _block_length(vocabulary)
     num_blocks = -(-vocabulary // length)
@@ -94,15 +96,12 @@ def top_logits(logits, num_tokens):
     missing = num_blocks * length - vocabulary
     if missing:
         logits = ops.pad(logits, ((0, 0), (0, 0), (0, missing)), constant_values=-math.inf)
-    blocks = ops.reshape(logits, (batch, beams, num_blocks, length))
+    blocks = ops.reshape(logits, (-1, beams, num_blocks, length))
     _, block = _top_k(ops.max(blocks, axis=-1), num_tokens)  # (batch, beams, num_tokens)
-    block = ops.sort(block, axis=-1)  # in the order of tokens, which decides between equal logits
-    first_block = ops.arange(batch * beams, dtype="int32") * num_blocks
-    rows = ops.reshape(first_block, (batch, beams, 1)) + block
-    candidates = ops.take(
-        ops.reshape(blocks, (batch * beams * num_blocks, length)), rows, axis=0
-    )  # (batch, beams, num_tokens, length)
-    candidates = ops.reshape(candidates, (batch, beams, num_tokens * length))
+    # In the order of tokens, which decides between equal logits.
+    block = -_top_k(-block, num_tokens)[0]
+    candidates = gather_rows(blocks, block)  # (batch, beams, num_tokens, length)
+    candidates = ops.reshape(candidates, (-1, beams, num_tokens * length))
     logit, index = _top_k(candidates, num_tokens)
     block = gather_rows(block, index // length)
     return logit, block * length + index % length

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from keras import ops
 
+from keras_transformer.decoding.gathering import take
 from keras_transformer.masks import PADDING_ID
 
 
@@ -47,7 +48,7 @@ def constraints(max_length, min_length=0, prefix=None) -> Constraints:
 def forced_token(held_to: Constraints, position, end_id):
     """The only token that may stand at a position: Integer (batch,), padding where any may."""
     last = ops.shape(held_to.prefix)[1] - 1
-    forced = ops.take(held_to.prefix, ops.minimum(position, last), axis=1)
+    forced = take(held_to.prefix, ops.minimum(position, last), axis=1)
     return ops.where(position + 1 >= held_to.max_length, end_id, forced)
 
 

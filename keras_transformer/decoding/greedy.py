@@ -68,9 +68,9 @@ def greedy_search(
         gained, token = best_tokens(
             logits, 1, search.held_to, search.position, end_id, barred_ids
         )  # each (batch, 1, candidates)
-        best = ops.argmax(gained, axis=-1)[:, :, None]
-        token = gather_rows(token, best)[:, 0]  # (batch, 1)
-        return _with_token(search, token[:, 0], ops.max(gained, axis=(1, 2)), end_id, state)
+        gained, best = ops.top_k(gained, 1)  # each (batch, 1, 1)
+        token = gather_rows(token, ops.cast(best, "int32"))
+        return _with_token(search, token[:, 0, 0], gained[:, 0, 0], end_id, state)
 
     held_to = constraints(max_length, min_length, prefix)
     start = _start(state, start_id, held_to, longest)

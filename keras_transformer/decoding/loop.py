@@ -17,6 +17,9 @@ from keras_transformer.decoding.state import keep_sentences, take_sentences
 # 16 are within each other's noise on the base model.
 POSITIONS_BETWEEN_TIDYING = 8
 
+# One sentence waits for no other to leave it, and its small steps feel what tidying up costs.
+POSITIONS_OF_ONE_SENTENCE = 16
+
 
 def run(advance: Callable, start, results_of: Callable):
     """Advances a search from its start to its end.
@@ -46,8 +49,8 @@ def _run_with_fewer_and_fewer_sentences(advance, start, results_of):
 
     in_graph = not tf.executing_eagerly()
 
-    def some_positions(search):
-        last = search.position + POSITIONS_BETWEEN_TIDYING
+    def some_positions(search, num_positions):
+        last = search.position + num_positions
 
         def goes_on(search):
             return (search.position < last) & ~tf.reduce_all(search.done)
@@ -62,8 +65,10 @@ def _run_with_fewer_and_fewer_sentences(advance, start, results_of):
 
     def go_on(left):
         sentences = tf.gather(left.sentences, left.going_on)
-        room = POSITIONS_BETWEEN_TIDYING if in_graph else 0
-        search = some_positions(_keep_sentences(left.search, left.going_on, room))
+        is_alone = tf.equal(tf.size(sentences), 1)
+        num_positions = tf.where(is_alone, POSITIONS_OF_ONE_SENTENCE, POSITIONS_BETWEEN_TIDYING)
+        room = num_positions if in_graph else 0
+        search = some_positions(_keep_sentences(left.search, left.going_on, room), num_positions)
         results = keras.tree.map_structure(
             lambda results, new: tf.tensor_scatter_nd_update(results, sentences[:, None], new),
             left.results,

@@ -15,7 +15,7 @@ from keras_transformer.decoding.constraints import (
     end_is_too_early,
     forced_token,
 )
-from keras_transformer.decoding.gathering import gather_rows
+from keras_transformer.decoding.gathering import gather_rows, take
 from keras_transformer.decoding.hypotheses import (
     Hypotheses,
     check_length_penalty,
@@ -238,7 +238,7 @@ def _number_at(noise, position):
     Positions behind the last number can only be forced, and look at none.
     """
     last = ops.shape(noise)[2] - 1
-    return ops.take(noise, ops.minimum(position, last), axis=2)[..., None]
+    return take(noise, ops.minimum(position, last), axis=2)[..., None]
 
 
 def _draw(probability, token, number):

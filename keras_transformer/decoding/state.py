@@ -3,10 +3,9 @@
 from typing import NamedTuple
 
 import keras
-from keras import ops
 
 from keras_transformer.decoding.cache import Cache, reorder_cache, with_room
-from keras_transformer.decoding.gathering import gather_rows
+from keras_transformer.decoding.gathering import gather_rows, take
 
 
 class DecodingState(NamedTuple):
@@ -46,7 +45,7 @@ def keep_sentences(state: DecodingState, sentences, num_positions: int) -> Decod
 
     Args:
         state: Of the whole batch.
-        sentences: Integer (new_batch,).
+        sentences: Integer (new_batch,), ascending, none of them twice.
         num_positions: How many positions there shall be room for.
     """
     return state._replace(
@@ -57,5 +56,24 @@ def keep_sentences(state: DecodingState, sentences, num_positions: int) -> Decod
 
 
 def take_sentences(nest, sentences):
-    """Picks sentences: a nest of (batch, ...) tensors to one of (new_batch, ...) tensors."""
-    return keras.tree.map_structure(lambda x: ops.take(x, sentences, axis=0), nest)
+    """Picks some of the sentences; where all stay, nothing is copied.
+
+    Only on TensorFlow.
+
+    Args:
+        nest: Of (batch, ...) tensors.
+        sentences: Integer (new_batch,), ascending, none of them twice.
+
+    Returns:
+        The nest of (new_batch, ...) tensors.
+    """
+    import tensorflow as tf
+
+    tensors = keras.tree.flatten(nest)
+    if not tensors:
+        return nest
+    return tf.cond(
+        tf.size(sentences) < tf.shape(tensors[0])[0],
+        lambda: keras.tree.map_structure(lambda x: take(x, sentences), nest),
+        lambda: nest,
+    )

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_transformer.config import POSITION_ENCODINGS
+from keras_transformer.decoding.gathering import take
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.position import sinusoidal_encoding
 
@@ -118,7 +119,7 @@ class PositionalEmbedding(keras.Layer):
 
     def _scaled(self, token_ids):
         token_ids = ops.cast(token_ids, "int32")
-        embedded = ops.take(self.embeddings, token_ids, axis=0)  # (batch, length, model_dim)
+        embedded = take(self.embeddings, token_ids)  # (batch, length, model_dim)
         return ops.cast(embedded, self.compute_dtype) * self.model_dim**0.5
 
     def _positions(self, first, length):

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from keras_transformer.decoding.cache import KeyValues, empty_cache, next_position, write
 from keras_transformer.decoding.state import (
@@ -41,10 +42,27 @@ def test_a_state_without_a_cache_is_reordered_too():
     assert state.cache == ()
 
 
-def test_sentences_are_taken_with_all_that_is_theirs():
-    taken = take_sentences({"a": NAMES, "b": (np.array([5, 6]),)}, np.array([1, 1, 0]))
-    np.testing.assert_array_equal(numbers(taken["a"]), NAMES[[1, 1, 0]])
-    np.testing.assert_array_equal(numbers(taken["b"][0]), [6, 6, 5])
+@TENSORFLOW_ONLY
+@pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize("sentences", [[], [0], [1], [0, 1]], ids=str)
+def test_sentences_are_taken_with_all_that_is_theirs(sentences, in_graph):
+    import tensorflow as tf
+
+    take = tf.function(take_sentences) if in_graph else take_sentences
+    nest = {"a": tf.constant(NAMES), "b": (tf.constant([5, 6]),), "c": ()}
+    taken = take(nest, tf.constant(sentences, "int32"))
+    np.testing.assert_array_equal(numbers(taken["a"]), NAMES[sentences])
+    np.testing.assert_array_equal(numbers(taken["b"][0]), np.array([5, 6])[sentences])
+    assert taken["c"] == ()
+
+
+@TENSORFLOW_ONLY
+def test_nothing_is_copied_where_all_sentences_stay():
+    import tensorflow as tf
+
+    names = tf.constant(NAMES)
+    assert take_sentences((names,), tf.constant([0, 1]))[0] is names
+    assert take_sentences((), tf.constant([0, 1])) == ()
 
 
 @TENSORFLOW_ONLY

@@ -9,7 +9,12 @@ import tensorflow as tf
 from keras_transformer.config import TransformerConfig
 from training.benchmark import main
 from training.command import run_command
-from training.decoding_speed import exports_for, made_up_texts, tokenizer_of_words
+from training.decoding_speed import (
+    exports_for,
+    made_up_texts,
+    random_transformer,
+    tokenizer_of_words,
+)
 from training.flops import decoding_flops
 from training.served_speed import answer
 from training.step_profile import DECODING_PARTS, DECODING_REST, OUTSIDE
@@ -47,6 +52,15 @@ def lines(tmp_path):
     path = tmp_path / "lines"
     path.write_text("".join(f"line {number}\n" for number in range(5)))
     return str(path)
+
+
+def test_no_weight_of_a_random_model_can_be_left_out_of_its_graph():
+    config = TransformerConfig(
+        vocabulary_size=50, num_layers=1, model_dim=8, feed_forward_dim=12, num_heads=2
+    )
+    weights = random_transformer(config).get_weights()
+    assert weights
+    assert all(weight.any() for weight in weights)
 
 
 def test_operations_of_a_search_are_those_of_every_product():
