@@ -14,7 +14,8 @@ class Constraints(NamedTuple):
     Attributes:
         max_length: Integer (batch,), tokens it may have, the end included: there it is ended.
         min_length: Integer (batch,), tokens it must have, the end included.
-        prefix: Integer (batch, prefix_length + 1), the tokens it must begin with, then padding.
+        prefix: Integer (batch, prefix_length + 1), the tokens it must begin with, then padding; ()
+            where no sentence must begin with anything, which costs nothing.
     """
 
     max_length: object
@@ -34,10 +35,10 @@ def constraints(max_length, min_length=0, prefix=None) -> Constraints:
     max_length = ops.convert_to_tensor(max_length, dtype="int32")
     min_length = ops.convert_to_tensor(min_length, dtype="int32")
     if prefix is None:
-        prefix = ops.zeros_like(max_length)[:, None]
+        prefix, prefix_length = (), 0
     else:
         prefix = ops.pad(ops.convert_to_tensor(prefix, dtype="int32"), ((0, 0), (0, 1)))
-    prefix_length = ops.sum(ops.cast(ops.not_equal(prefix, PADDING_ID), "int32"), axis=1)
+        prefix_length = ops.sum(ops.cast(ops.not_equal(prefix, PADDING_ID), "int32"), axis=1)
     return Constraints(
         ops.maximum(max_length, prefix_length + 1),
         ops.broadcast_to(min_length, ops.shape(max_length)),
@@ -47,8 +48,10 @@ def constraints(max_length, min_length=0, prefix=None) -> Constraints:
 
 def forced_token(held_to: Constraints, position, end_id):
     """The only token that may stand at a position: Integer (batch,), padding where any may."""
-    last = ops.shape(held_to.prefix)[1] - 1
-    forced = take(held_to.prefix, ops.minimum(position, last), axis=1)
+    forced = PADDING_ID
+    if not isinstance(held_to.prefix, tuple):
+        last = ops.shape(held_to.prefix)[1] - 1
+        forced = take(held_to.prefix, ops.minimum(position, last), axis=1)
     return ops.where(position + 1 >= held_to.max_length, end_id, forced)
 
 
