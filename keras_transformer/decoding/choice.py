@@ -29,7 +29,7 @@ def best_tokens(logits, num_tokens, held_to: Constraints, position, end_id, barr
     Returns:
         (log-probability Float32 (batch, beams, candidates), token Integer (batch, beams,
         candidates)): all of the `num_tokens` best, in no order, and some others; `IMPOSSIBLE`
-        where a token may not stand. Where one is forced, it alone may.
+        or less where a token may not stand. Where one is forced, it alone may.
     """
     logits = ops.cast(logits, "float32")
     logit, token = top_logits(logits, num_tokens + len(barred_ids) + 1)
