@@ -18,7 +18,8 @@ _FEWEST_WEIGHTS_IN_8_BITS = 2**16
 
 # A smaller kernel stays in the processor's cache, whatever its order.
 _FEWEST_WEIGHTS_IN_PANELS = 2**19
-_PANEL_WIDTHS = (64, 80, 96, 48, 112)  # multiples of what a processor takes at once, best first
+# The first that divides the outputs is taken, so that nothing is cut off behind; else the first.
+_PANEL_WIDTHS = (64, 80, 96, 48, 112)
 
 # Keeps a scale from being 0; no weight and no vector is as small.
 _SMALLEST = 1e-30
