@@ -93,9 +93,7 @@ class _Left(NamedTuple):
 def _keep_sentences(search, rows, num_positions):
     """The search for some of its rows, with room for more positions."""
     state = keep_sentences(search.state, rows, num_positions)
-    others = keras.tree.map_structure(
-        lambda x: take_sentences(x, rows) if x.shape.rank else x, search._replace(state=())
-    )
+    others = take_sentences(search._replace(state=()), rows)
     return others._replace(state=state)
 
 

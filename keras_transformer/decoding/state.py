@@ -61,19 +61,20 @@ def take_sentences(nest, sentences):
     Only on TensorFlow.
 
     Args:
-        nest: Of (batch, ...) tensors.
+        nest: Of (batch, ...) tensors, and of scalars, which stay.
         sentences: Integer (new_batch,), ascending, none of them twice.
 
     Returns:
-        The nest of (new_batch, ...) tensors.
+        The nest of (new_batch, ...) tensors and scalars.
     """
     import tensorflow as tf
 
-    tensors = keras.tree.flatten(nest)
-    if not tensors:
+    of_sentences = [x for x in keras.tree.flatten(nest) if len(x.shape)]
+    if not of_sentences:
         return nest
-    return tf.cond(
-        tf.size(sentences) < tf.shape(tensors[0])[0],
-        lambda: keras.tree.map_structure(lambda x: take(x, sentences), nest),
-        lambda: nest,
-    )
+
+    def picked():
+        return keras.tree.map_structure(lambda x: take(x, sentences) if len(x.shape) else x, nest)
+
+    all_stay = tf.equal(tf.size(sentences), tf.shape(of_sentences[0])[0])
+    return tf.cond(all_stay, lambda: nest, picked)

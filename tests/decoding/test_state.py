@@ -49,11 +49,12 @@ def test_sentences_are_taken_with_all_that_is_theirs(sentences, in_graph):
     import tensorflow as tf
 
     take = tf.function(take_sentences) if in_graph else take_sentences
-    nest = {"a": tf.constant(NAMES), "b": (tf.constant([5, 6]),), "c": ()}
+    nest = {"a": tf.constant(NAMES), "b": (tf.constant([5, 6]),), "c": (), "d": tf.constant(7)}
     taken = take(nest, tf.constant(sentences, "int32"))
     np.testing.assert_array_equal(numbers(taken["a"]), NAMES[sentences])
     np.testing.assert_array_equal(numbers(taken["b"][0]), np.array([5, 6])[sentences])
     assert taken["c"] == ()
+    assert numbers(taken["d"]) == 7
 
 
 @TENSORFLOW_ONLY
