@@ -171,6 +171,9 @@ def time_is_up(metrics: list[dict[str, Any]], max_minutes: float | None) -> bool
 def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> list[int]:
     """The epochs whose weights would make the model, if training ended now, in their order.
 
+    The last ones are never more than half of all (rounded up): in a short training the weights of
+    the first epochs would spoil the mean.
+
     Args:
         metrics: A line for each epoch so far.
         settings: How many epochs, and which: the last, or the best, of equals the first.
@@ -179,7 +182,9 @@ def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> 
     count = settings.average_checkpoints
     if count == 1 or settings.average_epochs == "best":
         lines = sorted(lines, key=lambda line: _badness(line, settings))[:count]
-    return sorted(line["epoch"] for line in lines[-count:])
+    else:
+        lines = lines[-min(count, -(-len(lines) // 2)) :]
+    return sorted(line["epoch"] for line in lines)
 
 
 def is_over(metrics: list[dict[str, Any]], settings: TrainingSettings) -> bool:

@@ -239,7 +239,10 @@ class TrainingSettings:
         None, "Stop after so many epochs in a row without a better one; null never does.", minimum=1
     )
     average_checkpoints: int = _setting(
-        5, "Epochs whose weights are averaged at the end; 1 keeps the best one.", minimum=1
+        5,
+        "Epochs whose weights are averaged at the end, of the last ones never more than half of"
+        " all; 1 keeps the best one.",
+        minimum=1,
     )
     average_epochs: Literal["last", "best"] = _setting(
         "last", "Whether the last epochs are averaged, or the best ones by `monitor`."

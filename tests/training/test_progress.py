@@ -1,5 +1,6 @@
 """What stops a training, and what it has written down by then."""
 
+import itertools
 import os
 import signal
 
@@ -24,8 +25,8 @@ METRICS = [
     [
         ({"average_checkpoints": 1}, [2]),
         ({"average_checkpoints": 2}, [3, 4]),
-        ({"average_checkpoints": 4}, [1, 2, 3, 4]),
-        ({"average_checkpoints": 9}, [1, 2, 3, 4]),
+        ({"average_checkpoints": 3}, [3, 4]),  # no more than half of them
+        ({"average_checkpoints": 9}, [3, 4]),
         ({"average_checkpoints": 2, "average_epochs": "best"}, [2, 4]),
         ({"average_checkpoints": 3, "average_epochs": "best"}, [2, 3, 4]),
         ({"average_checkpoints": 9, "average_epochs": "best"}, [1, 2, 3, 4]),
@@ -35,6 +36,18 @@ METRICS = [
 def test_the_last_epochs_or_the_best_ones_make_the_model(settings, epochs):
     metrics = [*METRICS, {"final": True, "val_perplexity": 1.0}]
     assert progress.epochs_wanted(metrics, TrainingSettings(**settings)) == epochs
+
+
+def test_the_last_epochs_are_averaged_up_to_half_of_all():
+    """The weights of a short training's first epochs would spoil the mean."""
+    settings = TrainingSettings(average_checkpoints=3)
+    wanted = [
+        progress.epochs_wanted([{"epoch": epoch} for epoch in range(1, last + 1)], settings)
+        for last in range(8)
+    ]
+    assert wanted == [[], [1], [2], [2, 3], [3, 4], [3, 4, 5], [4, 5, 6], [5, 6, 7]]
+    for before, now in itertools.pairwise(wanted):  # only what was wanted before is still there
+        assert {*now[:-1]} <= {*before}
 
 
 @pytest.mark.parametrize(

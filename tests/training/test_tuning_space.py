@@ -154,10 +154,18 @@ def test_a_space_can_be_written_and_read(content):
     assert again.dimensions == space.dimensions
 
 
-@pytest.mark.parametrize("name", ["multi30k_space", "default_space"])
-def test_the_spaces_of_the_project_hold_the_config_that_they_are_for(name):
-    config = read_settings_file(CONFIGS / "multi30k_tiny.yaml")
-    start = make_settings(config)
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("default_space", "multi30k_tiny"),
+        ("multi30k_space", "multi30k_tiny"),
+        ("multi30k_recurrent_space", "multi30k_gru_attention"),
+        ("multi30k_recurrent_space", "multi30k_gru"),
+        ("multi30k_convolution_space", "multi30k_convolution"),
+    ],
+)
+def test_the_spaces_of_the_project_hold_the_config_that_they_are_for(name, config):
+    start = make_settings(read_settings_file(CONFIGS / f"{config}.yaml"))
     space = Space.read(CONFIGS / f"{name}.yaml")
     values = space.start(start)
     assert space.settings(values) == {key: getattr(start, key) for key in space.dimensions}
