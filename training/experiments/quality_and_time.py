@@ -1,8 +1,8 @@
 """BLEU by seconds of training: `python -m training.experiments quality --help`.
 
 The Transformer and the systems that it replaced, each as its YAML has it, on the same text, with
-the same sub-words, batches, loss and search, for the same time on the same machine. One process at
-a time trains, and validation counts as training time, for all alike.
+the same sub-words and search, for the same time on the same machine. One process at a time trains,
+and validation counts as training time, for all alike.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 # gate more, and so much narrower that they have as many parameters.
 LSTM_DIM = 192
 SYSTEMS = {
-    "transformer": ("multi30k_tiny", "Transformer"),
+    "transformer": ("multi30k_transformer", "Transformer"),
     "gru_attention": ("multi30k_gru_attention", "GRU with attention"),
     "lstm_attention": ("multi30k_gru_attention", "LSTM with attention"),
     "convolution": ("multi30k_convolution", "convolution"),

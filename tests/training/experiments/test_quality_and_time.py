@@ -41,7 +41,8 @@ def test_systems_differ_in_the_model_and_its_recipe_alone():
         assert settings.model == system
         assert (settings.seed, settings.max_minutes, settings.validation_bleu) == (5, 7.5, True)
         assert settings.epochs > 1000  # not what ends a training
-        for name in "vocabulary_size batch_tokens label_smoothing average_checkpoints".split():
+        names = "vocabulary_size tokenizer_type average_checkpoints beam_size length_penalty"
+        for name in names.split():
             assert getattr(settings, name) == getattr(asked["transformer"], name)
 
 
