@@ -247,13 +247,19 @@ def quality_figure(
     measured: dict[str, dict[int, dict]], minutes: float, *, tokenized: bool
 ) -> Figure:
     """A line of each system: BLEU by seconds of training; in the legend the best stands on top."""
+    if max(len(seeds) for seeds in measured.values()) == 1:
+        what = "text; a mark is the end of an epoch."
+    else:
+        what = (
+            "text, the mean over seeds; a band is the seeds' range; a mark is the end of an epoch"
+            " (of the first seed)."
+        )
     figure = new_figure(
         8.6,
         5.0,
         f"Who translates best after the same time on the same machine, up to {minutes:g} minutes?"
-        " A line is the BLEU of greedy translations of the validation text, the mean over seeds; a"
-        " band is the seeds' range; a mark is the end of an epoch (of the first seed). What stands"
-        " higher is better, what rises further left is sooner." + GREEDY_IS_13A * tokenized,
+        f" A line is the BLEU of greedy translations of the validation {what} What stands higher is"
+        " better, what rises further left is sooner." + GREEDY_IS_13A * tokenized,
     )
     axes = figure.subplots()
     clear_axes(axes)

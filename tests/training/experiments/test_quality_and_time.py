@@ -97,6 +97,16 @@ def test_the_picture_says_how_tokenised_text_was_scored_meanwhile():
         assert ("13a" in figure.axes[0].get_ylabel()) == tokenized
 
 
+def test_the_picture_of_one_seed_speaks_of_no_range():
+    runs = {0: course([50, 99], [1.0, 2.0]), 1: course([50, 99], [2.0, 2.5])}
+    for num_seeds in (1, 2):
+        seeds = {seed: runs[seed] for seed in range(num_seeds)}
+        figure = quality_figure({"gru": seeds}, 1.5, tokenized=False)
+        caption = " ".join(figure.get_suptitle().split())
+        assert ("the seeds' range" in caption) == (num_seeds == 2)
+        assert "a mark is the end of an epoch" in caption
+
+
 def test_the_table_is_written_after_each_run_without_a_device_of_its_own(
     text_files, tmp_path, monkeypatch
 ):
