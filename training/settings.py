@@ -240,8 +240,8 @@ class TrainingSettings:
     )
     average_checkpoints: int = _setting(
         5,
-        "Epochs whose weights are averaged at the end, of the last ones never more than half of"
-        " all; 1 keeps the best one.",
+        "Epochs whose weights are averaged at the end; of the last ones at most half of all,"
+        " rounded up; 1 keeps the best one.",
         minimum=1,
     )
     average_epochs: Literal["last", "best"] = _setting(

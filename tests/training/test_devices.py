@@ -84,6 +84,7 @@ def arguments(tmp_path_factory):
         "warmup_steps": 20,
         "peak_learning_rate": 0.01,
         "average_checkpoints": 2,
+        "average_epochs": "best",  # of two epochs both
         "checkpoint_steps": 1,
         "keep_checkpoints": 1000,
         "seed": 5,

@@ -41,6 +41,7 @@ def arguments(text_files):
             "warmup_steps": 20,
             "peak_learning_rate": 0.01,
             "average_checkpoints": 2,
+            "average_epochs": "best",  # of two epochs both
             "beam_size": 2,
         }
     )
