@@ -209,7 +209,7 @@ def options_of(command_line):
 def options_by_command():
     """The options that the README gives to each command, in its blocks and its table."""
     shell = "\n".join(blocks(ENGLISH, "sh")).replace("\\\n", " ")
-    uses = re.findall(r"python -m training\.(benchmark \w+|\w+)([^\n|]*)", shell)
+    uses = re.findall(r"python -m training\.((?:benchmark|experiments) \w+|\w+)([^\n|]*)", shell)
     for command, what in table_headed("command", "what it does"):
         uses.append((spans(command)[0].removeprefix("training."), " ".join(spans(what))))
     found = {}
@@ -221,7 +221,8 @@ def options_by_command():
 @pytest.mark.parametrize(("command", "options"), sorted(options_by_command().items()))
 def test_every_option_of_a_command_is_in_its_help(command, options, capsys):
     name, *first_arguments = command.split()
-    module = importlib.import_module(f"training.{name}")
+    package = {"experiments": "experiments.__main__"}
+    module = importlib.import_module(f"training.{package.get(name, name)}")
     with pytest.raises(SystemExit, match="0"):
         module.main([*first_arguments, "--help"])
     known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
