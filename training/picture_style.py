@@ -3,8 +3,11 @@
 import textwrap
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from training.run_folder import replacing
 
@@ -59,6 +62,15 @@ def line_style(number: int) -> dict:
 
 
 def save_picture(figure: Figure, path: str | Path) -> None:
-    """Writes a PNG, whole or not at all; it is replaced if it is there."""
+    """Writes a PNG, whole or not at all; it is replaced if it is there.
+
+    Of the hundreds of shades that the edges of letters and lines have, 256 are kept: nobody sees
+    the difference, and the file is a third as large.
+    """
+    figure.set_dpi(DOTS_PER_INCH)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    few_colours = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     with replacing(Path(path)) as temporary:
-        figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+        few_colours.save(temporary, format="PNG", optimize=True, dpi=2 * (DOTS_PER_INCH,))
