@@ -16,8 +16,10 @@ PRECISIONS = ("float32", "bfloat16", "int8")
 # A smaller product takes less time than rounding its factors does.
 _FEWEST_WEIGHTS_IN_8_BITS = 2**16
 
-# A smaller kernel stays in the processor's cache, whatever its order.
+# A smaller kernel stays in the processor's cache, whatever its order. Of fewer inputs the product
+# is so quick that putting its outputs into order takes more time than panels save.
 _FEWEST_WEIGHTS_IN_PANELS = 2**19
+_FEWEST_INPUTS_OF_PANELS = 256
 # The first that divides the outputs is taken, so that nothing is cut off behind; else the first.
 _PANEL_WIDTHS = (64, 80, 96, 48, 112)
 
@@ -85,9 +87,11 @@ def _faster_product(kernel, precision):
     num_weights = np.prod(kernel.shape)
     if precision == "int8" and num_weights >= _FEWEST_WEIGHTS_IN_8_BITS:
         return Int8Product
-    if precision != "bfloat16" and keras.backend.backend() == "tensorflow":
-        return PanelProduct if num_weights >= _FEWEST_WEIGHTS_IN_PANELS else FewRowsProduct
-    return None
+    if precision == "bfloat16" or keras.backend.backend() != "tensorflow":
+        return None
+    is_large = num_weights >= _FEWEST_WEIGHTS_IN_PANELS
+    has_many_inputs = kernel.shape[0] >= _FEWEST_INPUTS_OF_PANELS
+    return PanelProduct if is_large and has_many_inputs else FewRowsProduct
 
 
 class Product:
@@ -148,13 +152,23 @@ class PanelProduct(Product):
 
     def __call__(self, x):
         rows = ops.reshape(x, (1, -1, x.shape[-1]))
-        outputs = ops.transpose(ops.matmul(rows, self.kernel), (1, 0, 2))  # (rows, panels, width)
+        outputs = ops.transpose(self._by_panels(rows), (1, 0, 2))  # (rows, panels, width)
         width = self.kernel.shape[0] * self.kernel.shape[2]
         leading = (-1,) if len(x.shape) == 2 else ops.shape(x)[:-1]
         outputs = ops.reshape(outputs, (*leading, width))
         if width != self.num_outputs:
             outputs = outputs[..., : self.num_outputs]
         return self._finished(outputs)
+
+    def _by_panels(self, rows):
+        """Float (1, rows, inputs) to (panels, rows, width)."""
+        import tensorflow as tf
+
+        return tf.cond(
+            tf.equal(tf.shape(rows)[1], 1),
+            lambda: matmul_of_few_rows(rows, self.kernel),  # of two rows it takes twice as long
+            lambda: ops.matmul(rows, self.kernel),
+        )
 
 
 def _fixed(weight):

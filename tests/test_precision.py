@@ -88,6 +88,7 @@ def test_unknown_precision_is_refused():
         inference_model(with_policy("float32"), "int4")
 
 
+@TENSORFLOW_ONLY
 @pytest.mark.parametrize(
     ("outputs", "panels", "width"),
     [(64, 1, 64), (128, 2, 64), (160, 2, 80), (96, 1, 96), (100, 2, 64), (3, 1, 64)],
@@ -105,6 +106,20 @@ def test_a_product_in_panels_is_the_product(shape, outputs, panels, width):
     np.testing.assert_allclose(numbers(product(x)), np.maximum(x @ kernel, 0), atol=1e-5)
 
 
+@TENSORFLOW_ONLY
+def test_a_product_in_panels_of_so_many_rows_as_come():
+    import tensorflow as tf
+
+    generator = np.random.default_rng(3)
+    kernel = generator.normal(size=(INPUTS, 100)).astype("float32")
+    product = PanelProduct(ops.convert_to_tensor(kernel))
+    spec = [tf.TensorSpec([None, INPUTS], tf.float32)]
+    in_graph = tf.function(product, input_signature=spec, autograph=False)
+    for rows in (0, 1, 2, 5):
+        x = generator.normal(size=(rows, INPUTS)).astype("float32")
+        np.testing.assert_allclose(numbers(in_graph(x)), x @ kernel, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(ROWS, INPUTS), (1, INPUTS), (0, INPUTS), (2, ROWS, INPUTS)])
 def test_a_product_of_few_rows_is_the_product(shape):
     generator = np.random.default_rng(3)
@@ -120,7 +135,7 @@ def test_a_product_of_few_rows_is_the_product(shape):
 
 @TENSORFLOW_ONLY
 def test_float32_takes_panels_for_large_kernels_and_keeps_the_logits():
-    changes = {"num_layers": 1, "model_dim": 64, "feed_forward_dim": 8192, "vocabulary_size": 9000}
+    changes = {"num_layers": 1, "model_dim": 256, "feed_forward_dim": 2048, "vocabulary_size": 2100}
     model = random_transformer(small_config(**changes))
     copy = inference_model(model, "float32")
     for block in (*copy.encoder_blocks, *copy.decoder_blocks):
@@ -129,6 +144,16 @@ def test_float32_takes_panels_for_large_kernels_and_keeps_the_logits():
         assert isinstance(block.self_attention.query_key_value, FewRowsProduct)
     assert isinstance(copy.embedding.output_product, PanelProduct)
     np.testing.assert_allclose(numbers(copy(ids())), numbers(model(ids())), atol=1e-4)
+
+
+@TENSORFLOW_ONLY
+def test_float32_takes_no_panels_for_few_inputs():
+    changes = {"num_layers": 1, "model_dim": 64, "feed_forward_dim": 8192, "vocabulary_size": 9000}
+    copy = inference_model(random_transformer(small_config(**changes)), "float32")
+    for block in copy.decoder_blocks:
+        assert isinstance(block.feed_forward.inner, FewRowsProduct)
+        assert isinstance(block.feed_forward.outer, PanelProduct)
+    assert isinstance(copy.embedding.output_product, FewRowsProduct)
 
 
 # bfloat16

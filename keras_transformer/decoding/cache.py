@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_transformer.decoding.gathering import gather_for_all_beams, gather_rows, take
@@ -82,6 +83,36 @@ def empty_cache(batch, beams, widths, max_length, dtype) -> Cache:
     )
 
 
+class HeadOrder(NamedTuple):
+    """Where heads stand before beams, and where beams stand before heads.
+
+    A row is what one head has of one hypothesis. In a product's output rows stand in the order
+    (batch, beams, heads); attention takes all beams of a head at once, (batch, heads, beams).
+    Picking rows is faster than a transposition, and one pick moves query, key and value.
+
+    Attributes:
+        heads_first: Integer (batch, heads, beams), rows of (batch, beams, heads).
+        parts_first: Integer (3, batch, heads, beams), rows of (batch, beams, 3, heads).
+        beams_first: Integer (batch, beams, heads), rows of (batch, heads, beams).
+    """
+
+    heads_first: object
+    parts_first: object
+    beams_first: object
+
+
+def head_order(batch, heads: int, beams: int) -> HeadOrder:
+    """The order for so many sentences."""
+    head, beam = np.arange(heads, dtype="int32")[:, None], np.arange(beams, dtype="int32")
+    part = np.arange(3, dtype="int32")[:, None, None, None]
+    first_row = ops.arange(batch, dtype="int32")[:, None, None] * (heads * beams)
+    return HeadOrder(
+        heads_first=first_row + (beam * heads + head),
+        parts_first=3 * first_row + ((beam * 3 + part) * heads + head),
+        beams_first=first_row + (head * beams + beam).T,
+    )
+
+
 class Place(NamedTuple):
     """Where the newest position of each hypothesis stands, the same in each layer.
 
@@ -89,10 +120,13 @@ class Place(NamedTuple):
         rows: Integer (batch * heads,), in a cache seen as a matrix of which one row holds the slots
             that all beams fill together.
         num_slots: Integer scalar, of the cache that is written to.
+        order: How heads are split and put together again; None where there is one beam, or where
+            transposing serves as well (JAX).
     """
 
     rows: object
     num_slots: object
+    order: HeadOrder | None
 
 
 def next_position(cache: Cache) -> tuple[Cache, Place]:
@@ -112,7 +146,8 @@ def next_position(cache: Cache) -> tuple[Cache, Place]:
     heads = cache.layers[0].key.shape[1]
     rows = ops.arange(batch * heads, dtype="int32") * (num_slots // beams) + first_slot // beams
     cache = cache._replace(visible=visible | own, num_filled=first_slot + beams)
-    return cache, Place(rows, num_slots)
+    order = head_order(batch, heads, beams) if shapes_are_dynamic() and beams > 1 else None
+    return cache, Place(rows, num_slots, order)
 
 
 def write(layer: KeyValues, new: KeyValues, place: Place) -> KeyValues:

@@ -33,7 +33,7 @@ def best_tokens(logits, num_tokens, held_to: Constraints, position, end_id, barr
     """
     logits = ops.cast(logits, "float32")
     logit, token = top_logits(logits, num_tokens + len(barred_ids) + 1)
-    normalizer = log_normalizer(logits, logit[..., :1])
+    normalizer = log_normalizer(logits, logit[..., :1], token[..., :1])
 
     log_probability = logit - normalizer
     if barred_ids:
@@ -57,7 +57,7 @@ def best_tokens(logits, num_tokens, held_to: Constraints, position, end_id, barr
     )
 
 
-def log_normalizer(logits, maximum):
+def log_normalizer(logits, maximum, most_probable=None):
     """log sum exp(logits), what makes log-probabilities out of logits.
 
     Every v has log p[v] = logits[v] - log_normalizer. Solved for the most probable one, which is
@@ -66,11 +66,18 @@ def log_normalizer(logits, maximum):
     Args:
         logits: Float32 (..., vocabulary).
         maximum: Float32 (..., 1), the largest of them.
+        most_probable: Integer (..., 1), where it stands; None if that is not known, which costs
+            another look at all of them.
 
     Returns:
         Float32 (..., 1).
     """
-    return maximum - ops.log(ops.max(ops.softmax(logits), axis=-1, keepdims=True))
+    probabilities = ops.softmax(logits)
+    if most_probable is None:
+        largest = ops.max(probabilities, axis=-1, keepdims=True)
+    else:
+        largest = gather_rows(probabilities, most_probable)
+    return maximum - ops.log(largest)
 
 
 def top_logits(logits, num_tokens):
@@ -89,7 +96,7 @@ def top_logits(logits, num_tokens):
     """
     _, beams, vocabulary = logits.shape
     num_tokens = min(num_tokens, vocabulary)
-    length = _block_length(vocabulary)
+    length = _block_length(vocabulary, num_tokens)
     num_blocks = -(-vocabulary // length)
     if num_blocks <= 2 * num_tokens:
         return _top_k(logits, num_tokens)
@@ -107,9 +114,12 @@ def top_logits(logits, num_tokens):
     return logit, block * length + index % length
 
 
-def _block_length(vocabulary):
-    """About the square root of the vocabulary, and a divisor of it if there is one near."""
-    ideal = math.isqrt(vocabulary)
+def _block_length(vocabulary, num_tokens):
+    """The length at which the fewest numbers are sorted, or a divisor of the vocabulary near it.
+
+    Those are vocabulary / length maxima, then num_tokens * length candidates.
+    """
+    ideal = math.isqrt(vocabulary // num_tokens)
     near = range(max(1, ideal // 2), 2 * ideal + 1)
     divisors = [length for length in near if vocabulary % length == 0]
     return min(divisors or [ideal], key=lambda length: abs(length - ideal))

@@ -17,7 +17,8 @@ import keras
 from keras import ops
 
 from keras_transformer.config import multiples_near
-from keras_transformer.decoding.cache import KeyValues, write
+from keras_transformer.decoding.cache import HeadOrder, KeyValues, write
+from keras_transformer.decoding.gathering import take
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.few_rows import matmul_of_few_rows
 from keras_transformer.masks import for_all_heads, hide
@@ -195,8 +196,13 @@ class _MultiHeadAttention(keras.Layer):
     # Between inputs and heads, positions stand as the rows of a matrix: the product of a matrix is
     # one TensorFlow operation, that of anything wider some twenty, which take their time to trace.
 
-    def _to_heads(self, rows, length, *head_widths):
+    def _to_heads(self, rows, length, *head_widths, order: HeadOrder | None = None):
         """Float (batch * length, all widths) to one or several (batch, heads, length, width)."""
+        if order is not None and len(set(head_widths)) == 1:
+            rows = ops.reshape(rows, (-1, head_widths[0]))
+            if len(head_widths) == 1:
+                return [take(rows, order.heads_first)]
+            return ops.unstack(take(rows, order.parts_first), len(head_widths))
         if len(set(head_widths)) == 1:
             parts = ops.split(rows, len(head_widths), axis=-1)  # by far the simpler operation
         else:
@@ -213,13 +219,14 @@ class _MultiHeadAttention(keras.Layer):
         rows = ops.reshape(rows, (-1, length, self.num_heads, width))
         return ops.transpose(rows, (0, 2, 1, 3))
 
-    def _attend(self, query, key, value, attention_mask, training):
+    def _attend(self, query, key, value, attention_mask, training, order=None):
         """softmax(Q K^T / sqrt(d_k)) V for each head, the heads side by side, projected.
 
         Args:
             query, key, value: Float (batch, heads, length, width).
             attention_mask: As in `attention_weights`, the heads included.
             training: Whether dropout is at work.
+            order: HeadOrder of the queries, if they are hypotheses.
 
         Returns:
             Float (batch * query_length, output_dim).
@@ -227,7 +234,9 @@ class _MultiHeadAttention(keras.Layer):
         weights = attention_weights(query, key, attention_mask)
         weights = self.weights_dropout(weights, training=training)
         attended = _matmul_for(query)(weights, value)  # (batch, heads, query_length, value_dim)
-        if attended.shape[2] != 1:
+        if order is not None:
+            attended = take(ops.reshape(attended, (-1, self.value_width)), order.beams_first)
+        elif attended.shape[2] != 1:
             attended = ops.transpose(attended, (0, 2, 1, 3))
         return self.output_projection(
             ops.reshape(attended, (-1, self.num_heads * self.value_width))
@@ -305,15 +314,16 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         Returns:
             (Float (batch * beams, model_dim), the cache with the new position in it).
         """
-        query, key, value = self._project(rows, attention_mask.shape[1])
+        query, key, value = self._project(rows, attention_mask.shape[1], place.order)
         cache = write(cache, KeyValues(key, value), place)
         attention_mask = ops.expand_dims(attention_mask, 1)  # one mask for all heads
-        return self._attend(query, *cache, attention_mask, training=False), cache
+        rows = self._attend(query, *cache, attention_mask, training=False, order=place.order)
+        return rows, cache
 
-    def _project(self, rows, length):
+    def _project(self, rows, length, order=None):
         """Query, key and value: Float (batch, heads, length, width) each."""
         widths = (self.key_width, self.key_width, self.value_width)
-        return self._to_heads(self.query_key_value(rows), length, *widths)
+        return self._to_heads(self.query_key_value(rows), length, *widths, order=order)
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -381,7 +391,7 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         rows = self.key_value(ops.reshape(memory, (-1, memory_dim)))
         return KeyValues(*self._to_heads(rows, length, self.key_width, self.value_width))
 
-    def step(self, rows, beams, memory, attention_mask):
+    def step(self, rows, beams, memory, attention_mask, order=None):
         """The same for one new position of each hypothesis.
 
         The hypotheses of a sentence stand where `call` has positions: all of them ask the same
@@ -392,17 +402,18 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
             beams: Hypotheses of each sentence.
             memory: KeyValues from `project_memory`.
             attention_mask: (batch, 1, key_length), Boolean or from `masks.to_add`.
+            order: HeadOrder of the hypotheses; None to transpose instead.
 
         Returns:
             Float (batch * beams, model_dim).
         """
-        [query] = self._project(rows, beams)
+        [query] = self._project(rows, beams, order)
         attention_mask = ops.expand_dims(attention_mask, 1)  # one mask for all heads
-        return self._attend(query, *memory, attention_mask, training=False)
+        return self._attend(query, *memory, attention_mask, training=False, order=order)
 
-    def _project(self, rows, length):
+    def _project(self, rows, length, order=None):
         """The query alone: Float (batch, heads, length, head_dim)."""
-        return self._to_heads(self.query_projection(rows), length, self.key_width)
+        return self._to_heads(self.query_projection(rows), length, self.key_width, order=order)
 
     def compute_output_shape(self, query_shape, memory_shape):
         return tuple(query_shape)

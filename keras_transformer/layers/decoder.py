@@ -143,7 +143,7 @@ class DecoderBlock(keras.Layer):
 
         residual = self.cross_attention_residual
         attended = self.cross_attention.step(
-            residual.sublayer_input(x), attention_mask.shape[1], memory, memory_mask
+            residual.sublayer_input(x), attention_mask.shape[1], memory, memory_mask, place.order
         )
         x = residual(x, attended, training=False)
         return self._after_feed_forward(x, training=False), cache

@@ -7,6 +7,7 @@ from keras_transformer.decoding.cache import (
     KeyValues,
     as_length,
     empty_cache,
+    head_order,
     next_position,
     reorder_cache,
     states_used_once,
@@ -108,6 +109,18 @@ def assert_holds(cache, length, sentences=range(BATCH)):
 
 
 # Positions
+
+
+def test_the_order_of_heads_is_that_of_a_transposition():
+    batch, heads, beams = 2, 3, 4
+    order = head_order(batch, heads, beams)
+    rows = np.arange(batch * beams * heads)
+    by_beams = rows.reshape(batch, beams, heads)
+    np.testing.assert_array_equal(numbers(order.heads_first), by_beams.transpose(0, 2, 1))
+    by_heads = rows.reshape(batch, heads, beams)
+    np.testing.assert_array_equal(numbers(order.beams_first), by_heads.transpose(0, 2, 1))
+    parts = np.arange(3 * len(rows)).reshape(batch, beams, 3, heads)
+    np.testing.assert_array_equal(numbers(order.parts_first), parts.transpose(2, 0, 3, 1))
 
 
 @pytest.mark.parametrize("length", [1, 4, MAX_LENGTH])

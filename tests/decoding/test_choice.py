@@ -50,7 +50,7 @@ def test_the_largest_may_stand_side_by_side():
 
 
 def test_of_equal_logits_in_several_blocks_the_lowest_token_comes_first():
-    logits = np.zeros((1, 1, 144), "float32")  # 12 blocks of 12
+    logits = np.zeros((1, 1, 144), "float32")  # 18 blocks of 8
     logits[0, 0, [3, 100]] = 1.0
     logits[0, 0, 101] = 2.0
     logit, token = top_logits(logits, 2)
@@ -71,6 +71,15 @@ def test_log_normalizer_counts_what_is_impossible_as_nothing():
     logits = np.array([[[0.0, -math.inf, 0.0, -math.inf]]], "float32")
     normalizer = numbers(log_normalizer(logits, logits[..., :1]))
     np.testing.assert_allclose(normalizer, [[[np.log(2)]]], rtol=1e-6)
+
+
+def test_log_normalizer_is_the_same_where_the_most_probable_token_is_known():
+    logits = random_logits()
+    logit, token = sorted_by_hand(logits, 1)
+    normalizer = numbers(log_normalizer(logits, logit, token))
+    np.testing.assert_allclose(normalizer, numbers(log_normalizer(logits, logit)), rtol=1e-6)
+    expected = np.log(np.exp(logits.astype("float64")).sum(axis=-1, keepdims=True))
+    np.testing.assert_allclose(normalizer, expected, rtol=1e-6)
 
 
 def choose(logits, num_tokens=4, position=1, max_length=9, min_length=0, prefix=None, barred=()):

@@ -2,7 +2,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transformer.decoding.cache import empty_cache, next_position, reorder_cache
+from keras_transformer.decoding.cache import (
+    empty_cache,
+    head_order,
+    next_position,
+    reorder_cache,
+)
 from keras_transformer.layers.attention import (
     MultiHeadCrossAttention,
     MultiHeadSelfAttention,
@@ -273,11 +278,12 @@ def test_cross_attention_weights_are_zero_at_masked_keys():
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_steps_of_self_attention_equal_the_causal_call(beams):
-    layer = self_attention()
+@pytest.mark.parametrize("value_dim", [4, 5])  # as wide as a key, or wider
+def test_steps_of_self_attention_equal_the_causal_call(beams, value_dim):
+    layer = self_attention(value_dim=value_dim)
     x = random_vectors(BATCH * beams, QUERY_LENGTH, MODEL_DIM)
     expected = numbers(layer(x, causal_mask(QUERY_LENGTH)))
-    cache = empty_cache(BATCH, beams, [(3, 4, 5)], QUERY_LENGTH, "float32")
+    cache = empty_cache(BATCH, beams, [(3, 4, value_dim)], QUERY_LENGTH, "float32")
     for position in range(QUERY_LENGTH):
         cache, place = next_position(cache)
         output, held = layer.step(x[:, position], cache.layers[0], place, cache.visible)
@@ -305,8 +311,9 @@ def test_step_of_cross_attention_equals_the_call(beams):
     seen = mask()[:, :1]  # the same keys for each hypothesis
     expected = numbers(layer(query, memory(), seen)).reshape(BATCH * beams, MODEL_DIM)
     rows = query.reshape(BATCH * beams, MODEL_DIM)
-    output = layer.step(rows, beams, layer.project_memory(memory()), seen)
-    np.testing.assert_allclose(numbers(output), expected, atol=1e-6)
+    for order in (None, head_order(BATCH, layer.num_heads, beams)):
+        output = layer.step(rows, beams, layer.project_memory(memory()), seen, order)
+        np.testing.assert_allclose(numbers(output), expected, atol=1e-6)
 
 
 # Dropout and weights
