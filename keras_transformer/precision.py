@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.layers.few_rows import matmul_of_few_rows
+from keras_transformer.layers.normalization import LayerNormalization, layer_normalization
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 
@@ -70,16 +71,18 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
             kernel = ops.transpose(layer.embeddings)
             layer.output_product = (_faster_product(kernel, precision) or Product)(kernel)
         else:
-            _replace_linear_maps(layer, precision)
+            _replace_parts(layer, precision)
     return copy
 
 
-def _replace_linear_maps(layer, precision):
-    for name, linear in list(vars(layer).items()):
-        if not isinstance(linear, keras.layers.Dense):
-            continue
-        if product := _faster_product(linear.kernel, precision):
-            setattr(layer, name, product(linear.kernel, linear.bias, linear.activation))
+def _replace_parts(layer, precision):
+    for name, part in list(vars(layer).items()):
+        if isinstance(part, LayerNormalization):
+            setattr(layer, name, FixedNormalization(part))
+        elif isinstance(part, keras.layers.Dense):
+            product = _faster_product(part.kernel, precision)
+            if product is not None:
+                setattr(layer, name, product(part.kernel, part.bias, part.activation))
 
 
 def _faster_product(kernel, precision):
@@ -122,6 +125,30 @@ class Product:
         if self.bias is not None:
             outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
+
+
+class FixedNormalization:
+    """What a LayerNormalization computes, with constants for its weights, as `Product` has them.
+
+    Args:
+        layer: A built LayerNormalization of the last axis.
+
+    Call arguments:
+        x: Float (..., width).
+
+    Returns:
+        Float (..., width), of the layer's dtype.
+    """
+
+    def __init__(self, layer):
+        self.gamma = ops.convert_to_numpy(ops.cast(layer.gamma, "float32"))
+        self.beta = ops.convert_to_numpy(ops.cast(layer.beta, "float32"))
+        self.epsilon = layer.epsilon
+        self.dtype = layer.compute_dtype
+
+    def __call__(self, x):
+        x = ops.cast(x, "float32")
+        return ops.cast(layer_normalization(x, self.gamma, self.beta, self.epsilon), self.dtype)
 
 
 class FewRowsProduct(Product):

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_transformer.layers.normalization import LayerNormalization
 from keras_transformer.model import Transformer, decoding_steps
 from keras_transformer.precision import (
     FewRowsProduct,
+    FixedNormalization,
     Int8Product,
     PanelProduct,
     inference_model,
@@ -154,6 +156,26 @@ def test_float32_takes_no_panels_for_few_inputs():
         assert isinstance(block.feed_forward.inner, FewRowsProduct)
         assert isinstance(block.feed_forward.outer, PanelProduct)
     assert isinstance(copy.embedding.output_product, FewRowsProduct)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_normalization_of_constants_is_the_layer(dtype):
+    layer = LayerNormalization(epsilon=1e-6, dtype=dtype)
+    layer.build((None, INPUTS))
+    generator = np.random.default_rng(3)
+    for weight in layer.weights:
+        weight.assign(generator.normal(size=INPUTS))
+    x = ops.cast(generator.normal(size=(ROWS, INPUTS)), dtype)
+    output, expected = FixedNormalization(layer)(x), layer(x)
+    assert keras.backend.standardize_dtype(output.dtype) == dtype
+    np.testing.assert_array_equal(*(numbers(ops.cast(y, "float32")) for y in (output, expected)))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_normalizations_in_blocks_are_constants(precision):
+    copy = inference_model(with_policy("float32"), precision)
+    for block in (*copy.encoder_blocks, *copy.decoder_blocks):
+        assert isinstance(block.feed_forward_residual.normalization, FixedNormalization)
 
 
 # bfloat16

@@ -119,13 +119,14 @@ class Place(NamedTuple):
     Attributes:
         rows: Integer (batch * heads,), in a cache seen as a matrix of which one row holds the slots
             that all beams fill together.
-        num_slots: Integer scalar, of the cache that is written to.
+        shapes: By their width, the shape of what a layer keeps, (batch, heads, slots, width): made
+            once, it serves many layers.
         order: How heads are split and put together again; None where there is one beam, or where
             transposing serves as well (JAX).
     """
 
     rows: object
-    num_slots: object
+    shapes: dict[int, object]
     order: HeadOrder | None
 
 
@@ -147,7 +148,9 @@ def next_position(cache: Cache) -> tuple[Cache, Place]:
     rows = ops.arange(batch * heads, dtype="int32") * (num_slots // beams) + first_slot // beams
     cache = cache._replace(visible=visible | own, num_filled=first_slot + beams)
     order = head_order(batch, heads, beams) if shapes_are_dynamic() and beams > 1 else None
-    return cache, Place(rows, num_slots, order)
+    widths = {x.shape[-1] for layer in cache.layers for x in layer}
+    shapes = {width: _as_shape(-1, heads, num_slots, width) for width in widths}
+    return cache, Place(rows, shapes, order)
 
 
 def write(layer: KeyValues, new: KeyValues, place: Place) -> KeyValues:
@@ -164,10 +167,19 @@ def write(layer: KeyValues, new: KeyValues, place: Place) -> KeyValues:
 def _write(old, new, place):
     if _grows():
         return ops.concatenate([old, new], axis=2)
-    _, heads, beams, width = new.shape
+    _, _, beams, width = new.shape
     matrix = ops.reshape(old, (-1, beams * width))
     new = ops.reshape(new, (-1, beams * width))
-    return ops.reshape(_replace_rows(matrix, place.rows, new), (-1, heads, place.num_slots, width))
+    return ops.reshape(_replace_rows(matrix, place.rows, new), place.shapes[width])
+
+
+def _as_shape(*lengths):
+    """A shape to give to `ops.reshape`; on TensorFlow one tensor."""
+    if not shapes_are_dynamic():
+        return lengths
+    import tensorflow as tf
+
+    return tf.stack(lengths)
 
 
 def _replace_rows(matrix, rows, new):
