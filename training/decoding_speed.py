@@ -226,9 +226,10 @@ def _measure_real_lines(options: Namespace) -> None:
 
 
 def random_transformer(config: "TransformerConfig") -> "keras.Model":
-    """A model of which no weight is all zeros, as none of a trained model is.
+    """A model of which no weight holds one number alone, as none of a trained model does.
 
-    Biases begin at zero, and TensorFlow would leave out what adds a constant zero.
+    Biases begin at zero and the scales of normalizations at one, and TensorFlow would leave out
+    what adds a constant zero or multiplies by a constant one.
     """
     import numpy as np
 
@@ -236,8 +237,8 @@ def random_transformer(config: "TransformerConfig") -> "keras.Model":
 
     model, generator = build_transformer(config), np.random.default_rng(0)
     for weight in model.trainable_weights:
-        if not np.any(weight):
-            weight.assign(generator.normal(scale=0.02, size=weight.shape))
+        if np.ptp(weight) == 0:
+            weight.assign_add(generator.normal(scale=0.02, size=weight.shape))
     return model
 
 
