@@ -88,7 +88,7 @@ class HeadOrder(NamedTuple):
 
     A row is what one head has of one hypothesis. In a product's output rows stand in the order
     (batch, beams, heads); attention takes all beams of a head at once, (batch, heads, beams).
-    Picking rows is faster than a transposition, and one pick moves query, key and value.
+    On TensorFlow picking rows is faster than transposing, and one pick moves query, key and value.
 
     Attributes:
         heads_first: Integer (batch, heads, beams), rows of (batch, beams, heads).
@@ -121,8 +121,8 @@ class Place(NamedTuple):
             that all beams fill together.
         shapes: By their width, the shape of what a layer keeps, (batch, heads, slots, width): made
             once, it serves many layers.
-        order: How heads are split and put together again; None where there is one beam, or where
-            transposing serves as well (JAX).
+        order: How heads are split and put together again; None for one beam, which needs no order,
+            and on JAX, where they are transposed.
     """
 
     rows: object
