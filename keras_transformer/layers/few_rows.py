@@ -14,7 +14,7 @@ def matmul_of_few_rows(x, y, transpose_y=False):
     Args:
         x: Float (..., rows, inner).
         y: Float (..., inner, columns), with `transpose_y` (..., columns, inner); as many leading
-            axes as `x`, or none.
+            axes as `x`, to which they are broadcast, or none.
         transpose_y: Whether the last two axes of `y` change places first.
 
     Returns:
