@@ -7,8 +7,9 @@ import keras
 from keras import ops
 
 from keras_transformer.config import TransformerConfig
-from keras_transformer.decoding.cache import KeyValues, empty_cache, next_position
+from keras_transformer.decoding.cache import empty_cache, next_position
 from keras_transformer.decoding.state import DecodingState
+from keras_transformer.layers.attention import ProjectedMemory
 from keras_transformer.layers.decoder import DecoderBlock
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.layers.encoder import EncoderBlock
@@ -145,11 +146,11 @@ class Memory(NamedTuple):
     """What every step of the decoder asks about the source; one for all beams of a sentence.
 
     Attributes:
-        layers: For each decoder block, KeyValues of Float (batch, heads, source_length, width).
+        layers: For each decoder block, what its cross-attention asks.
         mask: Float32 (batch, 1, source_length), from `masks.to_add`.
     """
 
-    layers: tuple[KeyValues, ...]
+    layers: tuple[ProjectedMemory, ...]
     mask: object
 
 
@@ -202,7 +203,7 @@ def _(model):
                 num_beams,
                 [(layer.num_heads, layer.key_width, layer.value_width) for layer in attentions],
                 max_length,
-                attentions[0].compute_dtype,
+                attentions[0].attention_dtype,
             ),
         )
 

@@ -100,8 +100,9 @@ class Translator:
             50 (section 6.1) if None.
         min_target_tokens: Shortest translation, in tokens, the end included.
         batch_tokens: Source tokens that are translated at once, padding included.
-        precision: "float32", "bfloat16" or "int8", see `inference_model`: the translator then has a
-            copy of the model as it is now. None for the model itself, whose training it follows.
+        precision: "float32", "bfloat16", "int8" or "int8_bfloat16", see `inference_model`: the
+            translator then has a copy of the model as it is now. None for the model itself, whose
+            training it follows.
 
     Raises:
         ValueError: If a number is out of its range, the precision unknown, the model's vocabulary
@@ -176,7 +177,7 @@ class Translator:
             beam_size: Instead of the run's own setting.
             length_penalty: Instead of the run's own setting.
             length_normalization: Instead of the run's own setting.
-            precision: "float32", "bfloat16" or "int8", whatever the run was trained with.
+            precision: As for a Translator, whatever the run was trained with.
 
         Raises:
             InputError: If the folder is no finished run or a file in it cannot be read.

@@ -66,7 +66,8 @@ def verify_saved_model(
 def _rounding(translator) -> float:
     """How far two ways to compute the same may end from each other."""
     precision = translator.precision or translator.model.compute_dtype
-    return {"bfloat16": 0.05, "float16": 0.05, "int8": 0.01}.get(precision, 1e-3)
+    half = dict.fromkeys(("bfloat16", "float16", "int8_bfloat16"), 0.05)
+    return {**half, "int8": 0.01}.get(precision, 1e-3)
 
 
 class _LiveAnswers:

@@ -8,10 +8,12 @@ from keras import ops
 from keras_transformer.layers.normalization import LayerNormalization
 from keras_transformer.model import Transformer, decoding_steps
 from keras_transformer.precision import (
+    PRECISIONS,
     FewRowsProduct,
     FixedNormalization,
     Int8Product,
     PanelProduct,
+    Product,
     inference_model,
 )
 from tests.random_models import (
@@ -63,7 +65,7 @@ def test_float32_of_a_model_trained_in_bfloat16_is_the_float32_model(normalize_f
     assert not np.allclose(numbers(trained(ids())), numbers(expected(ids())), atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_copy_can_be_searched_with_and_leaves_the_model_as_it_was(precision):
     model = with_policy("float32")
     before = numbers(model(ids()))
@@ -85,7 +87,7 @@ def test_a_copy_can_be_searched_with_and_leaves_the_model_as_it_was(precision):
 
 
 def test_unknown_precision_is_refused():
-    message = r"one of \('float32', 'bfloat16', 'int8'\)\. Received: precision='int4'\. Choose"
+    message = r"one of \('float32', .*'int8_bfloat16'\)\. Received: precision='int4'\. Choose"
     with pytest.raises(ValueError, match=message):
         inference_model(with_policy("float32"), "int4")
 
@@ -149,13 +151,13 @@ def test_float32_takes_panels_for_large_kernels_and_keeps_the_logits():
 
 
 @TENSORFLOW_ONLY
-def test_float32_takes_no_panels_for_few_inputs():
+def test_float32_takes_the_usual_product_for_large_kernels_of_few_inputs():
     changes = {"num_layers": 1, "model_dim": 64, "feed_forward_dim": 8192, "vocabulary_size": 9000}
     copy = inference_model(random_transformer(small_config(**changes)), "float32")
     for block in copy.decoder_blocks:
-        assert isinstance(block.feed_forward.inner, FewRowsProduct)
+        assert isinstance(block.feed_forward.inner, keras.layers.Dense)
         assert isinstance(block.feed_forward.outer, PanelProduct)
-    assert isinstance(copy.embedding.output_product, FewRowsProduct)
+    assert type(copy.embedding.output_product) is Product
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -171,7 +173,7 @@ def test_a_normalization_of_constants_is_the_layer(dtype):
     np.testing.assert_array_equal(*(numbers(ops.cast(y, "float32")) for y in (output, expected)))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_normalizations_in_blocks_are_constants(precision):
     copy = inference_model(with_policy("float32"), precision)
     for block in (*copy.encoder_blocks, *copy.decoder_blocks):
@@ -322,3 +324,17 @@ def test_large_maps_are_rounded_and_small_ones_are_not():
     logits, expected = numbers(copy(ids())), numbers(model(ids()))
     assert 0 < np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
     assert isinstance(model.decoder_blocks[0].feed_forward.inner, keras.layers.Dense)
+
+
+def test_of_8_bits_and_bfloat16_the_attention_alone_is_in_bfloat16():
+    model = with_policy("float32")
+    copy = inference_model(model, "int8_bfloat16")
+    encode, initial_state, _ = decoding_steps(copy)
+    state = initial_state(encode(ids()["source_ids"]), 3, max_length=2)
+    for kept in (*state.cache.layers, *state.per_sentence.layers):
+        assert [keras.backend.standardize_dtype(x.dtype) for x in kept] == ["bfloat16"] * 2
+    # Too small for 8 bits, the linear maps are those of float32: what is rounded is attention.
+    logits, same_maps = numbers(copy(ids())), numbers(inference_model(model, "int8")(ids()))
+    np.testing.assert_allclose(same_maps, numbers(model(ids())), atol=1e-5)
+    assert 1e-4 < np.abs(logits - same_maps).max() < 0.05 * np.abs(same_maps).max()
+    assert model.decoder_blocks[0].cross_attention.attention_dtype == "float32"

@@ -10,7 +10,7 @@ from keras_transformer.decoding.state import DecodingState
 from keras_transformer.errors import InputError
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.model import decoding_steps
-from keras_transformer.precision import inference_model
+from keras_transformer.precision import PRECISIONS, inference_model
 from keras_transformer.translator import Translator
 from tests.random_models import TEXTS, numbers, random_transformer, small_config
 
@@ -342,7 +342,7 @@ def test_a_stream_holds_few_texts_at_a_time(parrot):
 # Precision
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_translator_of_a_precision_translates_with_a_copy(random_model, tokenizer, precision):
     translator = Translator(random_model, tokenizer, beam_size=3, precision=precision)
     assert translator.model is not random_model

@@ -87,7 +87,7 @@ def test_what_only_python_can_load_is_refused(served_translator, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("precision", ["bfloat16", "int8", "int8_bfloat16"])
 def test_an_export_in_another_precision_is_verified(tokenizer, tmp_path, precision):
     from keras_transformer.export import export_saved_model
 

@@ -82,7 +82,8 @@ def _parser() -> CommandParser:
         " with --saved-model, any on real lines. A line for each length, beam size and batch size.",
     )
     several = {"nargs": "+"}
-    presets, dtypes = Literal["tiny", "base", "big"], Literal["float32", "bfloat16", "int8"]
+    presets = Literal["tiny", "base", "big"]
+    dtypes = Literal["float32", "bfloat16", "int8", "int8_bfloat16"]
     parser.add_option("preset", presets | None, None, "The model's size; tiny.")
     parser.add_option("num_layers", int | None, None, "Instead of the preset's, to try things.")
     parser.add_option("dtype", dtypes | None, None, "Precision of the export; float32.")

@@ -129,7 +129,7 @@ class DecoderBlock(keras.Layer):
             place: Where the new position is written, from `next_position`.
             attention_mask: (batch, beams, slots), which lets each hypothesis see the slots that it
                 descends from, its new one too.
-            memory: KeyValues from `cross_attention.project_memory`.
+            memory: From `cross_attention.project_memory`.
             memory_mask: (batch, 1, source_length), which lets all see the source's tokens.
 
         Returns:

@@ -19,7 +19,7 @@ from keras_transformer.decoding.sampling import noise_of, sample
 from keras_transformer.decoding.scoring import score
 from keras_transformer.decoding.state import keep_sentences, reorder_beams
 from keras_transformer.model import decoding_steps
-from keras_transformer.precision import inference_model
+from keras_transformer.precision import PRECISIONS, inference_model
 from tests.random_models import (
     END,
     ON_TENSORFLOW,
@@ -46,7 +46,6 @@ MODELS = {
         "value_dim": 3,
     },
 }
-PRECISIONS = ("float32", "bfloat16", "int8")
 WORDS = (1, 4, 5)  # of the tiny vocabulary, whose other tokens are padding, start and end
 
 

@@ -316,6 +316,13 @@ def test_step_of_cross_attention_equals_the_call(beams):
         np.testing.assert_allclose(numbers(output), expected, atol=1e-6)
 
 
+def test_keys_in_columns_are_the_same_keys():
+    query, key = random_vectors(BATCH, 3, QUERY_LENGTH, 4), random_vectors(BATCH, 3, 6, 4, seed=8)
+    expected = numbers(attention_weights(query, key))
+    columns = attention_weights(query, np.swapaxes(key, -1, -2), key_in_columns=True)
+    np.testing.assert_allclose(numbers(columns), expected, rtol=1e-5)
+
+
 # Dropout and weights
 
 

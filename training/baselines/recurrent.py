@@ -30,9 +30,8 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_transformer.decoding.cache import KeyValues
 from keras_transformer.decoding.state import DecodingState
-from keras_transformer.layers.attention import MultiHeadCrossAttention
+from keras_transformer.layers.attention import MultiHeadCrossAttention, ProjectedMemory
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.masks import attend_to, padding_mask, to_add
@@ -474,11 +473,11 @@ class Memory(NamedTuple):
     """What attention asks at every step, the same for all beams of a sentence.
 
     Attributes:
-        key_values: KeyValues of Float (batch, 1, source_length, recurrent_dim).
+        projected: Keys and values of the one head, recurrent_dim wide.
         mask: Float32 (batch, 1, source_length), from `masks.to_add`.
     """
 
-    key_values: KeyValues
+    projected: ProjectedMemory
     mask: object
 
 
@@ -516,7 +515,7 @@ def _(model):
             _, beams, width = x.shape
             rows = ops.reshape(x, (-1, width))
             memory = state.per_sentence
-            rows = attention.step(rows, beams, memory.key_values, memory.mask)
+            rows = attention.step(rows, beams, memory.projected, memory.mask)
             return ops.reshape(rows, (-1, beams, width))
 
         return _step(model, token_ids, state, context_of)
