@@ -38,7 +38,7 @@ def draw_memory(arguments: Sequence[str]) -> None:
 
 
 def memory_figure(memory: Speeds, preset: str, batch: int) -> Figure:
-    """A line for each precision and beam size, and one for the caches of each beam size.
+    """A line for each precision and beam size, and one for each kind of caches that they hold.
 
     Args:
         memory: MiB, from `read_memory`.
@@ -65,10 +65,12 @@ def memory_figure(memory: Speeds, preset: str, batch: int) -> Figure:
         label = f"{_search(beam_size)}, {dtype}"
         axes.plot(*zip(*points, strict=True), label=label, **line_style(number))
     lengths = sorted({length for points in lines.values() for length, _ in points})
-    for number, beam_size in enumerate(sorted({beam_size for beam_size, _ in lines})):
-        cache = [cache_mib(preset, batch * beam_size, length) for length in lengths]
-        label = f"keys and values, {_search(beam_size)}"
-        axes.plot(lengths, cache, ("--", ":")[number % 2], color=INK, linewidth=1.5, label=label)
+    caches = sorted({(beam_size, _cache_dtype(dtype)) for beam_size, dtype in lines})
+    for number, (beam_size, dtype) in enumerate(caches):
+        held = [cache_mib(preset, batch * beam_size, length, dtype) for length in lengths]
+        label = f"keys and values, {_search(beam_size)}, {dtype}"
+        dashes = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))[number % 4]
+        axes.plot(lengths, held, linestyle=dashes, color=INK, linewidth=1.5, label=label)
     axes.set_xlabel("target tokens of each sentence")
     axes.set_ylabel("MiB beyond the loaded model")
     axes.set_xticks(lengths)
@@ -83,10 +85,17 @@ def _search(beam_size: int) -> str:
     return "greedy" if beam_size == 1 else f"{beam_size} beams"
 
 
-def cache_mib(preset: str, rows: int, length: int) -> float:
+def _cache_dtype(precision: str) -> str:
+    """What a model of that precision keeps its keys and values in."""
+    return "bfloat16" if precision.endswith("bfloat16") else "float32"
+
+
+def cache_mib(preset: str, rows: int, length: int, dtype: str = "float32") -> float:
     """What the decoder's self-attention keeps of `rows` sequences of `length` tokens, in MiB.
 
-    A key and a value for each token in each layer, model_dim floats of 4 bytes each.
+    A key and a value for each token in each layer, model_dim floats each, of 4 bytes in float32 and
+    of 2 in bfloat16.
     """
     config = getattr(TransformerConfig, preset)(vocabulary_size=5)
-    return rows * length * config.num_layers * 2 * config.model_dim * 4 / 2**20
+    num_bytes = {"float32": 4, "bfloat16": 2}[dtype]
+    return rows * length * config.num_layers * 2 * config.model_dim * num_bytes / 2**20

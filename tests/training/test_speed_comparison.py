@@ -132,20 +132,31 @@ def test_memory_is_what_a_search_took_beyond_the_loaded_model(write):
 def test_the_caches_hold_a_key_and_a_value_of_each_token_in_each_layer():
     floats = 2 * 512 * 6  # keys and values of the base model's six layers
     assert cache_mib("base", rows=128, length=200) == 128 * 200 * floats * 4 / 2**20
+    assert (
+        cache_mib("base", rows=128, length=200, dtype="bfloat16") == 128 * 200 * floats * 2 / 2**20
+    )
 
 
 def test_the_picture_of_memory_has_the_caches_beside_what_was_taken(write, tmp_path, capfd):
-    def line(length, beam_size, most):
-        return our_line(1, length=length, beam_size=beam_size, memory_mib=7, peak_memory_mib=most)
+    def line(length, beam_size, most, **changes):
+        of_memory = {"memory_mib": 7, "peak_memory_mib": most}
+        return our_line(1, length=length, beam_size=beam_size, **of_memory, **changes)
 
-    ours = write("ours", line(200, 1, 47), line(100, 1, 27), line(100, 4, 107))
+    in_half = line(200, 4, 207, dtype="int8_bfloat16")
+    ours = write("ours", line(200, 1, 47), line(100, 1, 27), line(100, 4, 107), in_half)
     [axes] = memory_figure(read_memory([ours]), "base", 32).axes
     drawn = {text.get_label(): text.get_xydata().tolist() for text in axes.lines}
     assert drawn["greedy, int8"] == [[100, 20], [200, 40]]
     assert drawn["4 beams, int8"] == [[100, 100]]
-    for search, rows in (("greedy", 32), ("4 beams", 128)):
-        caches = [[length, cache_mib("base", rows, length)] for length in (100, 200)]
-        assert drawn[f"keys and values, {search}"] == caches
+    assert drawn["4 beams, int8_bfloat16"] == [[200, 200]]
+    for rows, search, dtype in (
+        (32, "greedy", "float32"),
+        (128, "4 beams", "float32"),
+        (128, "4 beams", "bfloat16"),
+    ):
+        caches = [[length, cache_mib("base", rows, length, dtype)] for length in (100, 200)]
+        assert drawn[f"keys and values, {search}, {dtype}"] == caches
+    assert "keys and values, greedy, bfloat16" not in drawn
     picture = str(tmp_path / "memory.png")
     assert run_command(main, ["memory", ours, "--output", picture]) == 0
     assert 800 <= imread(picture).shape[1] <= 1200
