@@ -13,9 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Tracing all signatures would take most of the time, and writes nothing: one does. Given a number N,
-# it kills itself before its N-th operation on a file since the graph was written, as Python's audit
-# events count them: that is the same place on every machine, which a time is not.
+# Tracing all signatures would take most of the time, and writes nothing: one does. Given a number
+# N, it kills itself before its N-th operation on a file since the graph was written, as audit
+# events of Python count them: that is the same place on every machine, which a time is not.
 EXPORTS = """
 import json, os, signal, sys
 import tensorflow as tf
