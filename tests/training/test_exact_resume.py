@@ -55,7 +55,9 @@ def test_ten_kills_change_nothing(train_arguments, tmp_path):
 
     generator = random.Random(11)
     done = []
-    for number, step in enumerate(sorted(generator.sample(range(1, last), NUM_KILLS)), start=1):
+    # None is near the end: a machine that is busy may be late to kill.
+    steps = generator.sample(range(1, last - num_batches // 2), NUM_KILLS)
+    for number, step in enumerate(sorted(steps), start=1):
         target = Position(*divmod(step, num_batches))
         with training(train_arguments, killed.path, hash_seed=number) as process:
             wait_until(lambda target=target: killed.position_saved >= target, process)

@@ -1,7 +1,5 @@
 """The clock is read in turns, and memory counts what was there at a time."""
 
-import time
-
 import pytest
 import tensorflow as tf
 
@@ -20,25 +18,42 @@ def test_measurements_are_taken_in_turns():
     assert {name: len(values) for name, values in seconds.items()} == {"one": 3, "other": 3}
 
 
-def test_seconds_are_those_of_one_call():
-    def sleep(number):
-        for _ in range(number):
-            time.sleep(0.002)
+class Clock:
+    """One that only work moves."""
 
-    [seconds] = seconds_per_call({"sleep": sleep}, repeats=2, least_seconds=0.02).values()
-    assert all(0.002 <= value < 0.02 for value in seconds)
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def takes(self, seconds, calls):
+        """A function each of whose repetitions takes so long; it notes how many are asked for."""
+
+        def work(number):
+            calls.append(number)
+            self.now += seconds * number
+
+        return work
 
 
-def test_what_is_short_is_repeated_until_the_clock_can_tell():
-    seconds_of_calls = []
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(machine, "time", clock)
+    return clock
 
-    def sleep(number):
-        start = time.perf_counter()
-        time.sleep(0.001 * number)
-        seconds_of_calls.append(time.perf_counter() - start)
 
-    seconds_per_call({"sleep": sleep}, repeats=2, least_seconds=0.03)
-    assert min(seconds_of_calls[-2:]) >= 0.03
+def test_seconds_are_those_of_one_call(clock):
+    functions = {"short": clock.takes(0.002, []), "long": clock.takes(3.0, [])}
+    seconds = seconds_per_call(functions, repeats=2, least_seconds=0.02)
+    assert seconds["short"] == pytest.approx([0.002] * 2)
+    assert seconds["long"] == pytest.approx([3.0] * 2)
+
+
+def test_what_is_short_is_repeated_until_the_clock_can_tell(clock):
+    calls = []
+    seconds_per_call({"short": clock.takes(0.001, calls)}, repeats=2, least_seconds=0.03)
+    assert calls == [1, 1, 4, 16, 64, 64, 64]
 
 
 def test_memory_is_what_tensors_took_at_the_same_time():
