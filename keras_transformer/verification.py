@@ -39,7 +39,7 @@ def verify_saved_model(
         texts: What is translated, 1 or more.
         tolerance: By how much a score may differ, as a part of it, or of 1 if it is smaller;
             attention weights, by how much at all. What rounding explains if None: 0.001, in int8
-            0.01, in half precision 0.05.
+            0.01, in half precision, of attention alone too, 0.05.
 
     Raises:
         InputError: If the export cannot be loaded, lacks a signature, or answers otherwise. Names

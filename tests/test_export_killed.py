@@ -43,7 +43,7 @@ def count(*arguments):
     card(*arguments)
 
 def count_or_die(event, arguments):
-    if operations is None or event not in {"open", "os.scandir", "os.rename", "os.rmdir"}:
+    if operations is None or event not in {"open", "os.scandir", "os.rename"}:
         return
     path = str(arguments[0])
     if path.startswith(folder):
