@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_option("top_p", float | None, None, "Sample among tokens of this probability.")
     parser.add_option("seed", int, 0, "Of samples; the same seed draws the same.")
     parser.add_flag("scores", "Write the score and a tab in front of each translation.")
+    parser.add_threads()
     options = parse(parser, arguments)
     if options.samples is not None:
         check_sampling_options(options)
