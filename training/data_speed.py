@@ -67,6 +67,7 @@ def measure_data(arguments: Sequence[str]) -> None:
     parser.add_option("vocabulary_size", int, 8_000, "Sub-words.")
     parser.add_option("config", str, "training/configs/multi30k_tiny.yaml", "Other settings.")
     parser.add_option("folder", str | None, None, "Where the text is made; a temporary folder.")
+    parser.add_threads()
     options = parse(parser, arguments)
     for name in ("num_pairs", "in_memory"):
         if options[name] < FEWEST_PAIRS:

@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_option("source", str, None, "Sentences to translate, one a line.", required=True)
     parser.add_option("reference", str, None, "Their translations, line by line.", required=True)
     add_search_options(parser)
+    parser.add_threads()
     parser.add_flag("tokenized", "References are tokenised already: score the text as it is.")
     parser.add_option("json", str | None, None, "File to write the scores to.")
     parser.add_option("hypotheses", str | None, None, "File to write the translations to.")

@@ -65,6 +65,7 @@ def _parser() -> CommandParser:
     add("body_timeout_seconds", float, 30.0, "For the body of a request to arrive.")
     add("request_timeout_seconds", float, 300.0, "For the model to answer a request.")
     add("allowed_hosts", str | None, None, "Names that this server goes by, as in a.org,b.org.")
+    parser.add_threads()
     add("cors_origins", str | None, None, "Sites whose pages may ask, as in https://a.org.")
     return parser
 

@@ -58,6 +58,7 @@ def _parser() -> CommandParser:
     add("max_batch_size", int | None, None, "For the server that is started.")
     add("batch_timeout_ms", float | None, None, "For the server that is started.")
     add("runs_at_once", int | None, None, "For the server that is started.")
+    parser.add_threads()
     return parser
 
 

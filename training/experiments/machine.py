@@ -5,8 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Hashable
 
-from training.command import InputError, UsageError, import_tensorflow
-from training.training_speed import limit_threads
+from training.command import InputError, UsageError, import_keras, import_tensorflow, use_threads
 
 
 def prepare_tensorflow(threads: int) -> None:
@@ -24,7 +23,8 @@ def prepare_tensorflow(threads: int) -> None:
             f"--threads must be 0 or more. Received: {threads}. Give 0 for all processors."
         )
     if threads:
-        limit_threads(threads)
+        use_threads(threads)
+    import_keras()
     import keras
 
     if keras.backend.backend() != "tensorflow":

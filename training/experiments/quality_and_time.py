@@ -96,6 +96,7 @@ def _parser() -> CommandParser:
     parser.add_option(
         "configs", str, str(CONFIGS), "The folder with the YAML files of the systems."
     )
+    parser.add_threads()
     return parser
 
 

@@ -140,6 +140,7 @@ def _parser() -> CommandParser:
         " that is less.",
     )
     parser.add_option("seed", int, 0, "Seed of all rows.")
+    parser.add_threads()
     return parser
 
 
