@@ -261,18 +261,32 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments=None)
     return 0
 
 
+def tell(what: str) -> None:
+    """Says what a command is about to do, beside its output."""
+    if sys.stderr is not None:
+        print(what, file=sys.stderr, flush=True)
+
+
 def import_keras() -> None:
     """Imports Keras and its backend, without the lines that these write meanwhile."""
+    _tell_of_start("keras", "Keras")
     with quiet_stderr():
         import keras  # noqa: F401
 
 
 def import_tensorflow() -> None:
     """Imports TensorFlow and looks for a GPU, without the lines that it writes meanwhile."""
+    _tell_of_start("tensorflow", "TensorFlow")
     with quiet_stderr():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+
+
+def _tell_of_start(module: str, name: str) -> None:
+    """Names what takes seconds to be imported, unless it has been."""
+    if module not in sys.modules:
+        tell(f"starting {name} ...")
 
 
 def _raise_terminated(_signal_number, _frame):

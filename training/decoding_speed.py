@@ -23,6 +23,7 @@ from training.command import (
     option_name,
     parse,
     quiet_stderr,
+    tell,
 )
 from training.flops import decoding_flops
 from training.step_profile import DECODING_PARTS, DECODING_REST, milliseconds_by_part
@@ -160,7 +161,7 @@ def _measure_random_model(options: Options) -> None:
                     "source_length": options.source_length,
                     "length": length,
                 }
-                _tell(", ".join(f"{name} {number}" for name, number in work.items()))
+                tell(", ".join(f"{name} {number}" for name, number in work.items()))
                 measured = _served(
                     version,
                     "serving_default" if beam_size > 1 else "greedy",
@@ -205,7 +206,7 @@ def _measure_real_lines(options: Options) -> None:
             " saved_model.pb. Give saved_models/NAME/VERSION."
         )
     for batch in options.batch:
-        _tell(f"{len(lines)} lines, batch {batch}")
+        tell(f"{len(lines)} lines, batch {batch}")
         batches = [lines[start : start + batch] for start in range(0, len(lines), batch)]
         name = "greedy" if options.greedy else "serving_default"
         measured = _served(options.saved_model, name, batches, options, fewest_bytes=0)
@@ -289,7 +290,7 @@ def _exported(
     from keras_transformer.export import export_saved_model
     from keras_transformer.translator import Translator
 
-    _tell(f"exporting length {length}, beam size {beam_size}")
+    tell(f"exporting length {length}, beam size {beam_size}")
     translator = Translator(
         model,
         tokenizer,
@@ -372,9 +373,3 @@ def _print_line(what: dict, measured: dict, rates: dict) -> None:
         if name in measured:
             line[name] = measured[name]
     print(json.dumps(line))
-
-
-def _tell(what: str) -> None:
-    """Where someone watches, what takes so long."""
-    if sys.stderr.isatty():
-        print(what, file=sys.stderr)

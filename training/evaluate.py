@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.command import CommandParser, InputError, parse, run_command
+from training.command import CommandParser, InputError, parse, run_command, tell
 from training.run_folder import write_text
 from training.translate import (
     add_search_options,
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     sources, references = read_pairs(options.source, options.reference)
     translator = load_translator(options.run, **search_settings(options))
+    tell(f"translating {len(sources):,} sentences ...")
     start_seconds = time.monotonic()
     hypotheses = list(translate_lines(translator.translate, sources))
     seconds = time.monotonic() - start_seconds

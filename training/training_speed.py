@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from training.command import CommandParser, import_keras, parse
+from training.command import CommandParser, import_keras, parse, tell
 from training.flops import forward_flops
 from training.step_profile import step_profile
 
@@ -46,6 +46,7 @@ def measure_training(arguments: Sequence[str]) -> None:
     keras.config.set_dtype_policy(DTYPE_POLICIES[options.dtype])
     keras.utils.set_random_seed(0)
 
+    tell(f"building {options.preset}, then {options.repeats} times {options.steps} updates ...")
     start = time.perf_counter()
     model = model_to_train(config, options.xla)
     fit = _fit_on_random_tokens(model, config, batch, source_length, target_length)

@@ -17,6 +17,7 @@ from training.command import (
     option_name,
     parse,
     run_command,
+    tell,
 )
 from training.exported_translator import ExportedTranslator, find_version
 from training.outputs import check_output_files
@@ -269,6 +270,7 @@ def load_translator(
     }
     check_search(**search)
     import_tensorflow()
+    tell(f"loading {path} ...")
     import training.baselines  # noqa: F401  registers their classes
     from keras_transformer.translator import Translator
 
