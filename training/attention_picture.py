@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from keras_transformer.translator import AttentionWeights
-from training.picture_style import INK, new_figure, save_picture
+from training.picture_style import INK, new_figure, pixels, save_picture
 
 COLOURS = "Blues"
 SPECIAL_LABELS = {"<s>": "(start)", "</s>": "(end)"}
@@ -47,11 +46,7 @@ def attention_pixels(attention: AttentionWeights, dots_per_inch: int) -> np.ndar
     Returns:
         Uint8 (height, width, 4): red, green, blue and opacity.
     """
-    figure = attention_figure(attention, "source", "translation")
-    figure.set_dpi(dots_per_inch)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())
+    return pixels(attention_figure(attention, "source", "translation"), dots_per_inch)
 
 
 def attention_figure(attention: AttentionWeights, source_name: str, target_name: str) -> Figure:
@@ -106,9 +101,9 @@ def heads_figure(
         image = _heat_map(panel, weights[layer, head], f"layer {layer + 1}, head {head + 1}")
     rows, columns = token_labels(row_tokens), token_labels(column_tokens)
     for panel in panels[-1]:
-        panel.set_xticks(range(key_length), columns, rotation=90, fontsize=9)
+        panel.set_xticks(range(key_length), columns, rotation=90, fontsize=9, parse_math=False)
     for panel in panels[:, 0]:
-        panel.set_yticks(range(query_length), rows, fontsize=9)
+        panel.set_yticks(range(query_length), rows, fontsize=9, parse_math=False)
     figure.supxlabel(column_name, fontsize=10)
     figure.supylabel(row_name, fontsize=10)
     figure.colorbar(image, ax=panels, label="attention weight", ticks=[0, 0.5, 1], shrink=0.6)
@@ -130,9 +125,10 @@ def token_labels(tokens: list[str]) -> list[str]:
 
 def _name_axes(axes: Axes, attention: AttentionWeights, source_name: str, target_name: str) -> None:
     labels = token_labels(attention.source_tokens)
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor")
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(labels)), labels, parse_math=False, **turned)
     labels = token_labels(attention.target_tokens)
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
     axes.set_xlabel(source_name)
     axes.set_ylabel(target_name)
 

@@ -1,8 +1,9 @@
-"""Which Keras backend a command runs on, if any; imported before anything that imports Keras.
+"""What must be decided before Keras is imported: its backend, the threads, and when it is.
 
-Keras reads the environment when it is imported and cannot change its backend afterwards. Parsing
-all options needs the settings, and these need the package, which imports Keras. So this one option
-is looked for first, and so is --help, which needs no backend at all.
+Keras reads the environment when it is imported and cannot change its backend afterwards. So this
+one option is looked for before all others are parsed. Parsing needs the settings, and with them
+modules of the library that do without Keras; the library's root, which imports all of it, has to
+wait.
 """
 
 import importlib.util
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 BACKENDS = ("tensorflow", "jax")
 OPTION = "--backend"
+_LIBRARY = "keras_transformer"
 
 
 def choose_backend(arguments: Sequence[str]) -> None:
@@ -35,12 +37,44 @@ def choose_backend(arguments: Sequence[str]) -> None:
             os.environ["KERAS_BACKEND"] = value
 
 
-def spare_keras_for_help(arguments: Sequence[str]) -> None:
-    """Where a command line asks for help, keeps the library's root from being run.
+def defer_library() -> None:
+    """In a command, keeps the library's root from being run before it is asked for a name.
 
-    The root imports all of the library, thereby Keras and TensorFlow: four seconds. The options
-    need only modules that do without, and those can be imported as ever.
+    The root imports all of the library, thereby Keras and TensorFlow: five seconds and 800 MB that
+    neither --help nor a mistyped option should cost. The library's modules can be imported as ever.
+    Programs that import commands have the root as it is: a model's file can be read only where all
+    layers have been imported.
     """
-    if {"-h", "--help"} & {*arguments} and "keras_transformer" not in sys.modules:
-        spec = importlib.util.find_spec("keras_transformer")
-        sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    if not _is_a_command() or _LIBRARY in sys.modules:
+        return
+    spec = importlib.util.find_spec(_LIBRARY)
+    root = importlib.util.module_from_spec(spec)
+
+    def run_and_look_up(name: str):
+        vars(root).pop("__getattr__", None)
+        spec.loader.exec_module(root)
+        return getattr(root, name)
+
+    root.__getattr__ = run_and_look_up
+    sys.modules[_LIBRARY] = root
+
+
+def _is_a_command() -> bool:
+    """Whether this process is `python -m training.NAME`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec is not None and spec.name.split(".")[0] == __package__
+
+
+def limit_threads(threads: int) -> None:
+    """Has TensorFlow or JAX, here and in processes that are started, use so many threads at most.
+
+    Raises:
+        RuntimeError: If TensorFlow has started in this process: it does not listen any more.
+    """
+    if "tensorflow" in sys.modules:
+        threading = sys.modules["tensorflow"].config.threading
+        threading.set_intra_op_parallelism_threads(threads)
+        threading.set_inter_op_parallelism_threads(threads)
+    names = "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
+    for name in (*names, "NPROC"):  # the last is what XLA asks for on a processor, so JAX, too
+        os.environ[name] = str(threads)

@@ -8,17 +8,19 @@ import argparse
 import contextlib
 import difflib
 import errno
+import functools
+import itertools
 import logging
 import os
-import re
 import signal
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
-
-from training.backend import choose_backend, spare_keras_for_help
+from training.backend import choose_backend, defer_library, limit_threads
+from training.option_types import from_text, in_words
 
 
 @contextlib.contextmanager
@@ -40,11 +42,13 @@ def quiet_stderr() -> Iterator[None]:
 
 
 choose_backend(sys.argv[1:])  # before Keras is imported
-spare_keras_for_help(sys.argv[1:])
+defer_library()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
-with quiet_stderr():  # the package imports Keras, and Keras TensorFlow
+with quiet_stderr():  # where it is not deferred, the package imports Keras, and Keras TensorFlow
     from keras_transformer.errors import InputError
 
+# From 0, nothing in common, to 1.5, the same: what is less alike is not suggested.
+LEAST_LIKENESS = 0.8
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -60,8 +64,22 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came: the same clean stop as Ctrl-C, another exit code."""
 
 
-class CommandParser(ArgumentParser):
-    """The parser of `python -m training.NAME`: dashed options, spelled out, typed.
+class Options(argparse.Namespace):
+    """What a command line gives, by name."""
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    def get(self, name: str) -> Any:
+        """The value; None if there is no such option."""
+        return getattr(self, name, None)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of `python -m training.NAME`: dashed options, spelled out, typed, given once.
 
     Args:
         name: The command.
@@ -70,31 +88,83 @@ class CommandParser(ArgumentParser):
 
     def __init__(self, name: str, description: str):
         super().__init__(
-            prog=f"python -m training.{name}",
-            description=description,
-            exit_on_error=False,
-            allow_abbrev=False,
+            prog=f"python -m training.{name}", description=description, allow_abbrev=False
         )
-        self.type_hints = {}
-        self.option_names = []
+        self.obeys_threads = False
+        self._instead_of_repeating = {"--help": "Leave all but one out."}
 
     def add_option(self, name: str, type_hint, default, help_text: str, **more) -> None:
         """Adds the option --some-name for the value `some_name`."""
-        self.type_hints[name] = type_hint
-        self.option_names.append(option_name(name))
+        spelled = option_name(name)
+        instead = "Leave all but one out."
+        if "nargs" in more:
+            instead = f"Give all values after one {spelled}."
+        elif list[str] in typing.get_args(type_hint):
+            instead = f"Give a list, {spelled} '[FIRST, SECOND]', or a pattern."
+        self._instead_of_repeating[spelled] = instead
         self.add_argument(
-            option_name(name), type=type_hint, default=default, help=help_text, **more
+            spelled,
+            type=functools.partial(self._typed, spelled, type_hint),
+            default=default,
+            help=f"{help_text} ({in_words(type_hint)})".replace("%", "%%"),
+            **more,
         )
 
     def add_positional(self, name: str, help_text: str, **more) -> None:
         """Adds a value that must be given, known by its place."""
-        self.type_hints[name] = str
-        self.add_argument(name, type=str, help=help_text, **more)
+        self.add_argument(name, help=help_text, **more)
 
     def add_flag(self, name: str, help_text: str) -> None:
         """Adds the option --some-name, which takes no value and is false if not given."""
-        self.option_names.append(option_name(name))
+        self._instead_of_repeating[option_name(name)] = "Leave all but one out."
         self.add_argument(option_name(name), action="store_true", help=help_text)
+
+    def add_threads(self) -> None:
+        """Adds the option --threads, which `parse` obeys."""
+        self.obeys_threads = True
+        self.add_option("threads", int | None, None, "Threads to compute with; all if not given.")
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else [*args]
+        self._check_names(args)
+        return super().parse_known_args(args, Options() if namespace is None else namespace)
+
+    def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ").rstrip(".")
+        raise UsageError(f"{message}. See {self.prog} --help.")
+
+    def _typed(self, name: str, type_hint, text: str) -> Any:
+        try:
+            return from_text(text, type_hint)
+        except ValueError as error:
+            raise UsageError(
+                f"{name} {error}. Received: {text or 'nothing'}. See {self.prog} --help."
+            ) from error
+
+    def _check_names(self, arguments: Sequence[str]) -> None:
+        """Refuses options that are unknown or repeated, before anything else is complained of."""
+        arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        seen = Counter()
+        for place, argument in enumerate(arguments):
+            name = argument.partition("=")[0]
+            if name in self._instead_of_repeating:
+                seen[name] += 1
+            elif argument.startswith("--") and " " not in argument:
+                self._refuse_unknown(name, arguments[place:])
+        for name, times in seen.items():
+            if times > 1:
+                raise UsageError(
+                    f"{name} must be given once. Received: {name} {times} times."
+                    f" {self._instead_of_repeating[name]}"
+                )
+
+    def _refuse_unknown(self, name: str, arguments: Sequence[str]) -> NoReturn:
+        """Complains of the first argument, with the values that belong to it."""
+        values = itertools.takewhile(lambda argument: argument[:1] != "-", arguments[1:])
+        given = [arguments[0], *("" if "=" in arguments[0] else values)]
+        close = closest(name, self._instead_of_repeating)
+        hint = f"Did you mean {close}?" if close else f"See {self.prog} --help."
+        raise UsageError(f"unrecognized arguments: {' '.join(given)}. {hint}")
 
 
 def option_name(name: str) -> str:
@@ -102,32 +172,70 @@ def option_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def in_words(type_hint) -> str:
-    """What a value must be."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    words |= {type(None): "null", list[str]: "a list of texts", list[dict]: "a list of mappings"}
-    if typing.get_origin(type_hint) is typing.Literal:
-        return "one of " + ", ".join(typing.get_args(type_hint))
-    if type_hint in words:
-        return words[type_hint]
-    return " or ".join(in_words(part) for part in typing.get_args(type_hint))
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """What a mistyped name was most probably meant to be; None if nothing is like it.
+
+    People are surer of how a name begins, or of a part of it, than of all of it: --batchsize is
+    nearer to --batch-tokens than to --beam-size, and --heads means --num-heads.
+    """
+    mine = _letters(name)
+
+    def likeness(other: str) -> float:
+        pairs = zip(mine, _letters(other), strict=False)
+        beginning = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        whole = len(mine) if len(mine) > 2 and mine in _letters(other) else beginning
+        return difflib.SequenceMatcher(None, mine, _letters(other)).ratio() + whole / len(mine) / 2
+
+    best = max(names, key=likeness)
+    return best if likeness(best) >= LEAST_LIKENESS else None
 
 
-def parse(parser: CommandParser, arguments: Sequence[str] | None) -> Namespace:
+def _letters(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower() or name
+
+
+def parse(
+    parser: CommandParser,
+    arguments: Sequence[str] | None,
+    from_file: Mapping[str, Any] | None = None,
+) -> Options:
     """The parsed options.
+
+    Args:
+        parser: Of the command.
+        arguments: The command line; that of the process if None.
+        from_file: Typed values that stand where the command line gives none.
 
     Raises:
         UsageError: If they are wrong; one line that says how.
     """
+    options = parser.parse_args(arguments, Options(**(from_file or {})))
+    if parser.obeys_threads and options.threads is not None:
+        use_threads(options.threads)
+    return options
+
+
+def use_threads(threads: int) -> None:
+    """Has all that computes use so many threads at most, child processes too.
+
+    Raises:
+        UsageError: If that is none, or comes too late.
+    """
+    if threads < 1:
+        raise UsageError(f"--threads must be at least 1. Received: {threads}. Choose 1 or more.")
     try:
-        return parser.parse_args(arguments)
-    except argparse.ArgumentError as error:
-        raise UsageError(_usage_complaint(str(error), parser)) from error
+        limit_threads(threads)
+    except RuntimeError as error:
+        raise UsageError(
+            "--threads must be given before TensorFlow starts. Received: a process in which it"
+            " has. Run the command in a process of its own."
+        ) from error
 
 
 def run_command(command: Callable[[Sequence[str] | None], None], arguments=None) -> int:
     """Runs a command and turns what the user can mend into one line and an exit code."""
-    sys.stdout.reconfigure(line_buffering=True)  # progress shows in a pipe, too
+    # Progress shows in a pipe, too, and names of files that the terminal cannot spell do no harm.
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     earlier_handler = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
@@ -153,12 +261,32 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments=None)
     return 0
 
 
+def tell(what: str) -> None:
+    """Says what a command is about to do, beside its output."""
+    if sys.stderr is not None:
+        print(what, file=sys.stderr, flush=True)
+
+
+def import_keras() -> None:
+    """Imports Keras and its backend, without the lines that these write meanwhile."""
+    _tell_of_start("keras", "Keras")
+    with quiet_stderr():
+        import keras  # noqa: F401
+
+
 def import_tensorflow() -> None:
     """Imports TensorFlow and looks for a GPU, without the lines that it writes meanwhile."""
+    _tell_of_start("tensorflow", "TensorFlow")
     with quiet_stderr():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+
+
+def _tell_of_start(module: str, name: str) -> None:
+    """Names what takes seconds to be imported, unless it has been."""
+    if module not in sys.modules:
+        tell(f"starting {name} ...")
 
 
 def _raise_terminated(_signal_number, _frame):
@@ -182,19 +310,3 @@ def _file_complaint(error: OSError) -> str:
             " command again."
         )
     return f"{where}: {error.strerror}"
-
-
-def _usage_complaint(message: str, parser: CommandParser) -> str:
-    """One line about a wrong option, in the command line's own spelling."""
-    key = re.match(r'Parser key "(\w+)"(?: element \d+)?:', message)
-    if key and key[1] in parser.type_hints:
-        received = re.search(r"(?:Got|Given) value: (.*)", message)
-        return (
-            f"{option_name(key[1])} must be {in_words(parser.type_hints[key[1]])}. Received:"
-            f" {received[1] if received else 'something else'}. See {parser.prog} --help."
-        )
-    unknown = re.match(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
-    spelled = unknown[1].split("=")[0].replace("_", "-") if unknown else ""
-    close = difflib.get_close_matches(spelled, parser.option_names, n=1)
-    hint = f"Did you mean {close[0]}?" if close else f"See {parser.prog} --help."
-    return f"{message.rstrip('.')}. {hint}"

@@ -19,7 +19,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.command import CommandParser, InputError, UsageError, option_name, parse, quiet_stderr
+from training.command import (
+    CommandParser,
+    InputError,
+    UsageError,
+    option_name,
+    parse,
+    quiet_stderr,
+    tell,
+)
 
 CONSONANTS, VOWELS = "bdklmnrst", "aeiou"
 NUM_WORDS = 30_000
@@ -67,6 +75,7 @@ def measure_data(arguments: Sequence[str]) -> None:
     parser.add_option("vocabulary_size", int, 8_000, "Sub-words.")
     parser.add_option("config", str, "training/configs/multi30k_tiny.yaml", "Other settings.")
     parser.add_option("folder", str | None, None, "Where the text is made; a temporary folder.")
+    parser.add_threads()
     options = parse(parser, arguments)
     for name in ("num_pairs", "in_memory"):
         if options[name] < FEWEST_PAIRS:
@@ -82,6 +91,7 @@ def measure_data(arguments: Sequence[str]) -> None:
             )
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
+        tell(f"writing {options.num_pairs:,} pairs to {folder} ...")
         texts = write_texts(folder, options.num_pairs, options.in_memory, options.num_files)
         tokenizer = _train_tokenizer(folder, texts[0], options.vocabulary_size)
         rounds = [
@@ -178,6 +188,7 @@ def _measured(folder: Path, text: Text, tokenizer: Path, options) -> dict[str, f
     Raises:
         InputError: With the last words of a training that fails.
     """
+    tell(f"training twice on {text.name} ...")
     command = _command(folder, text, tokenizer, options)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         runs = Path(name)

@@ -14,20 +14,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jsonargparse import Namespace
-
 from training.command import (
     CommandParser,
     InputError,
+    Options,
     UsageError,
     import_tensorflow,
     option_name,
     parse,
     quiet_stderr,
+    tell,
 )
 from training.flops import decoding_flops
 from training.step_profile import DECODING_PARTS, DECODING_REST, milliseconds_by_part
-from training.training_speed import PRESETS, limit_threads
+from training.training_speed import PRESETS
 
 if TYPE_CHECKING:
     import keras
@@ -49,7 +49,7 @@ MODEL_OPTIONS = {
 
 # The fewest that a number may be. A translation of one token is its end and nothing else.
 FEWEST = {"length": 2, "source_length": 2, "vocabulary_size": 300}
-NUMBERS = "num_layers batch beam_size length source_length vocabulary_size repeats threads".split()
+NUMBERS = "num_layers batch beam_size length source_length vocabulary_size repeats".split()
 LARGEST_VOCABULARY = 80_000
 
 # An export always holds a beam search, also where its greedy search alone is measured.
@@ -67,8 +67,6 @@ def measure_decoding(arguments: Sequence[str]) -> None:
     options = parse(_parser(), arguments)
     _check(options)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    if options.threads:
-        limit_threads(options.threads)
     if options.saved_model is None:
         _measure_random_model(options)
     else:
@@ -93,7 +91,7 @@ def _parser() -> CommandParser:
     parser.add_option("source_length", int | None, None, "Tokens of a source, its end too; 25.")
     parser.add_option("vocabulary_size", int | None, None, "tiny 10,000, base and big 8,000.")
     parser.add_option("repeats", int, 5, "Repeats; the median counts.")
-    parser.add_option("threads", int | None, None, "Threads of TensorFlow; all by default.")
+    parser.add_threads()
     parser.add_flag("profile", "Tell where the time goes.")
     parser.add_option("saved_model", str | None, None, "A version of an export to measure instead.")
     parser.add_option("text", str | None, None, "With --saved-model: lines to translate, in order.")
@@ -101,7 +99,7 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _check(options: Namespace) -> None:
+def _check(options: Options) -> None:
     """Refuses numbers that are out of range, and options that do not go together."""
     for name in NUMBERS:
         given, fewest = options[name], FEWEST.get(name, 1)
@@ -134,7 +132,7 @@ def _check(options: Namespace) -> None:
         )
 
 
-def _measure_random_model(options: Namespace) -> None:
+def _measure_random_model(options: Options) -> None:
     """Prints a line for each length, beam size and batch size."""
     import_tensorflow()
     import keras
@@ -163,7 +161,7 @@ def _measure_random_model(options: Namespace) -> None:
                     "source_length": options.source_length,
                     "length": length,
                 }
-                _tell(", ".join(f"{name} {number}" for name, number in work.items()))
+                tell(", ".join(f"{name} {number}" for name, number in work.items()))
                 measured = _served(
                     version,
                     "serving_default" if beam_size > 1 else "greedy",
@@ -197,7 +195,7 @@ def exports_for(beam_sizes: list[int]) -> list[tuple[int, list[int]]]:
     return [(first, [1, first]), *((beam_size, [beam_size]) for beam_size in others)]
 
 
-def _measure_real_lines(options: Namespace) -> None:
+def _measure_real_lines(options: Options) -> None:
     """Prints a line for each batch size."""
     from keras_transformer.data.lines import read_lines
 
@@ -208,7 +206,7 @@ def _measure_real_lines(options: Namespace) -> None:
             " saved_model.pb. Give saved_models/NAME/VERSION."
         )
     for batch in options.batch:
-        _tell(f"{len(lines)} lines, batch {batch}")
+        tell(f"{len(lines)} lines, batch {batch}")
         batches = [lines[start : start + batch] for start in range(0, len(lines), batch)]
         name = "greedy" if options.greedy else "serving_default"
         measured = _served(options.saved_model, name, batches, options, fewest_bytes=0)
@@ -292,7 +290,7 @@ def _exported(
     from keras_transformer.export import export_saved_model
     from keras_transformer.translator import Translator
 
-    _tell(f"exporting length {length}, beam size {beam_size}")
+    tell(f"exporting length {length}, beam size {beam_size}")
     translator = Translator(
         model,
         tokenizer,
@@ -309,7 +307,7 @@ def _exported(
 
 
 def _served(
-    version: str, signature: str, batches: list[list[str]], options: Namespace, fewest_bytes: int
+    version: str, signature: str, batches: list[list[str]], options: Options, fewest_bytes: int
 ) -> dict:
     """What `served_speed` answers, and `profile_ms` where that is asked for.
 
@@ -375,9 +373,3 @@ def _print_line(what: dict, measured: dict, rates: dict) -> None:
         if name in measured:
             line[name] = measured[name]
     print(json.dumps(line))
-
-
-def _tell(what: str) -> None:
-    """Where someone watches, what takes so long."""
-    if sys.stderr.isatty():
-        print(what, file=sys.stderr)

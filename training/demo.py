@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_option("config", str, str(CONFIG), "YAML file with the settings of the training.")
     parser.add_option("num_pairs", int, 24_000, "Sentence pairs to train on.")
     parser.add_option("epochs", int | None, None, "Instead of the setting in the YAML file.")
+    parser.add_threads()
     parser.add_flag("overwrite", "Replace a run at OUTPUT even if no demo wrote it.")
     options = parse(parser, arguments)
     run_demo(read_settings_file(options.config), options)

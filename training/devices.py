@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from training.command import InputError, import_tensorflow
+from training.command import InputError, import_keras, import_tensorflow
 from training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ def leave_devices_to_children() -> None:
 
     For one that only starts others which train. It comes before any other use of the Keras backend.
     """
+    import_keras()
     import keras
 
     if keras.backend.backend() == "jax":
@@ -186,6 +187,7 @@ def open_devices(strategy: Strategy) -> Iterator[Devices]:
 
 
 def _devices(strategy: Strategy) -> Devices:
+    import_keras()
     import keras
 
     if keras.backend.backend() == "jax":

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.command import CommandParser, InputError, parse, run_command
+from training.command import CommandParser, InputError, parse, run_command, tell
 from training.run_folder import write_text
 from training.translate import (
     add_search_options,
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_option("source", str, None, "Sentences to translate, one a line.", required=True)
     parser.add_option("reference", str, None, "Their translations, line by line.", required=True)
     add_search_options(parser)
+    parser.add_threads()
     parser.add_flag("tokenized", "References are tokenised already: score the text as it is.")
     parser.add_option("json", str | None, None, "File to write the scores to.")
     parser.add_option("hypotheses", str | None, None, "File to write the translations to.")
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     sources, references = read_pairs(options.source, options.reference)
     translator = load_translator(options.run, **search_settings(options))
+    tell(f"translating {len(sources):,} sentences ...")
     start_seconds = time.monotonic()
     hypotheses = list(translate_lines(translator.translate, sources))
     seconds = time.monotonic() - start_seconds

@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"File whose first {TEXTS_VERIFIED} lines the export is compared with the run by; the"
         " run's validation source if not given.",
     )
+    parser.add_threads()
     options = parse(parser, arguments)
     about = {"description": options.description} if options.description else {}
     if options.evaluation is not None:

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from training.picture_fonts import choose_fonts, no_glyph_warnings
 from training.run_folder import replacing
 
 INK = "#333333"
@@ -61,16 +62,27 @@ def line_style(number: int) -> dict:
     }
 
 
+def pixels(figure: Figure, dots_per_inch: int) -> np.ndarray:
+    """A figure drawn, with fonts that have its letters.
+
+    Returns:
+        Uint8 (height, width, 4): red, green, blue and opacity.
+    """
+    figure.set_dpi(dots_per_inch)
+    canvas = FigureCanvasAgg(figure)
+    choose_fonts(figure)
+    with no_glyph_warnings():
+        canvas.draw()
+    return np.array(canvas.buffer_rgba())
+
+
 def save_picture(figure: Figure, path: str | Path) -> None:
     """Writes a PNG, whole or not at all; it is replaced if it is there.
 
     Of the hundreds of shades that the edges of letters and lines have, 256 are kept: nobody sees
     the difference, and the file is a third as large.
     """
-    figure.set_dpi(DOTS_PER_INCH)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    picture = Image.fromarray(pixels(figure, DOTS_PER_INCH)).convert("RGB")
     few_colours = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     with replacing(Path(path)) as temporary:
         few_colours.save(temporary, format="PNG", optimize=True, dpi=2 * (DOTS_PER_INCH,))

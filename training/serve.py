@@ -31,10 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _check_folder(folder, options.wait)
     _need_serve_extra()
     from training.serving.http_server import listening_socket
+    from training.serving.versions import Policy, Versions
 
     bound = listening_socket(options.host, options.port)
+    versions = Versions(folder, name, Policy(**policy_settings), labels, tell=print)
+    if not versions.announce():
+        if not options.wait:
+            raise _no_version(versions, options)
+        print(f"waiting for a version in {folder} ...")
     import_tensorflow()
-    versions = folder, name, policy_settings, labels
     asyncio.run(_serve(options, versions, visitors, bound))
 
 
@@ -65,20 +70,18 @@ def _parser() -> CommandParser:
     add("body_timeout_seconds", float, 30.0, "For the body of a request to arrive.")
     add("request_timeout_seconds", float, 300.0, "For the model to answer a request.")
     add("allowed_hosts", str | None, None, "Names that this server goes by, as in a.org,b.org.")
+    parser.add_threads()
     add("cors_origins", str | None, None, "Sites whose pages may ask, as in https://a.org.")
     return parser
 
 
-async def _serve(options, which_versions, who, bound) -> None:
+async def _serve(options, versions, who, bound) -> None:
     from training.serving.app import RequestBounds, Service, make_app
     from training.serving.batching import Batcher
     from training.serving.http_server import make_server, serve_until_stopped
     from training.serving.predict import Limits
-    from training.serving.versions import Policy, Versions
     from training.serving.visitors import Visitors
 
-    folder, name, policy_settings, labels = which_versions
-    versions = Versions(folder, name, Policy(**policy_settings), labels, tell=print)
     await _first_version(versions, options)
     batcher = Batcher(
         options.runs_at_once or num_processors(),
@@ -104,7 +107,7 @@ async def _serve(options, which_versions, who, bound) -> None:
     bound.listen(2048)
     host, port = bound.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    print(f"serving {address}/v1/models/{name} and the page {address}/")
+    print(f"serving {address}/v1/models/{versions.name} and the page {address}/")
     await serve_until_stopped(server, bound, versions.watch(options.poll_seconds))
     batcher.close()
     print("stopped")
@@ -114,13 +117,16 @@ async def _first_version(versions, options) -> None:
     """Loads what is there, and with --wait goes on until something is."""
     with quiet_stderr():  # SentencePiece describes itself when it is loaded
         await versions.refresh()
-    if versions.available or options.wait:
-        return
+    if not versions.available and not options.wait:
+        raise _no_version(versions, options)
+
+
+def _no_version(versions, options) -> InputError:
     failures = [
         f"version {number}: {status.message}"
         for number, status in sorted(versions.statuses.items())
     ]
-    raise InputError(
+    return InputError(
         f"{versions.folder}: must hold a version that can be served. Received:"
         f" {'; '.join(failures) or f'none that --versions {options.versions} names'}. Export one"
         " with python -m training.export, or start with --wait."

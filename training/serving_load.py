@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from training.command import CommandParser, InputError, UsageError, option_name, parse
+from training.command import CommandParser, InputError, UsageError, option_name, parse, tell
 from training.serving.processors import num_processors
 
 ASKING = Path(__file__).with_name("served_load.py")
@@ -30,6 +30,7 @@ def measure_serving(arguments: Sequence[str]) -> None:
     ]
     with _server(options) as (model_address, process_id):
         for clients in options.clients:
+            tell(f"asking as {clients} at a time for {options.seconds:g} s ...")
             before = _counts(model_address)
             answer = _ask(model_address, bodies, clients, options.seconds)
             after = _counts(model_address)
@@ -58,6 +59,7 @@ def _parser() -> CommandParser:
     add("max_batch_size", int | None, None, "For the server that is started.")
     add("batch_timeout_ms", float | None, None, "For the server that is started.")
     add("runs_at_once", int | None, None, "For the server that is started.")
+    parser.add_threads()
     return parser
 
 
@@ -117,6 +119,7 @@ def _server(options) -> Iterator[tuple[str, int | None]]:
     if options.address:
         yield options.address, None
         return
+    tell(f"starting a server on {options.folder} ...")
     command = [sys.executable, "-m", "training.serve", options.folder, "--port=0"]
     for name in PASSED_ON:
         if options[name] is not None:

@@ -1,7 +1,6 @@
 """Every setting of a training, typed, from a YAML file and the command line (options win)."""
 
 import dataclasses
-import difflib
 import re
 import typing
 from collections.abc import Mapping
@@ -12,7 +11,8 @@ import yaml
 
 from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
 from keras_transformer.data import Corpus
-from training.command import CommandParser, InputError, in_words, option_name
+from training.command import CommandParser, InputError, closest, option_name
+from training.option_types import from_yaml
 
 # What a run's config.yaml holds beside the settings. A config.yaml may be given as --config, so
 # these are known there and passed over.
@@ -480,7 +480,7 @@ def read_settings_file(path: str | Path) -> FileSettings:
         InputError: If the file is missing or no YAML mapping, or a setting is unknown, given
             twice, of the wrong type or out of range. Names the file and the line.
     """
-    values, places, parser = {}, {}, make_settings_parser()
+    values, places = {}, {}
     for name, (value, line, lines_of_items) in read_yaml_mapping(path).items():
         where = f"{path}:{line}"
         if name in RECORD_KEYS:
@@ -489,7 +489,7 @@ def read_settings_file(path: str | Path) -> FileSettings:
             raise InputError(
                 f"{where}: every key must be a setting. Received: {name}. {_did_you_mean(name)}"
             )
-        values[name], places[name] = convert_value(name, value, where, parser), where
+        values[name], places[name] = convert_value(name, value, where), where
         if name == "train_corpora" and value is not None:
             _check_corpora(values[name], [f"{path}:{line}" for line in lines_of_items])
     return FileSettings(values, places)
@@ -556,14 +556,13 @@ def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
         raise InputError(_yaml_complaint(path, error)) from error
 
 
-def convert_value(name: str, value, where: str, parser: CommandParser):
+def convert_value(name: str, value, where: str):
     """The value as the setting's type."""
     try:
-        converted = parser.parse_object({name: value})[name]
-    except Exception as error:  # jsonargparse raises several kinds for one wrong value
+        converted = from_yaml(value, TYPES[name])
+    except ValueError as error:
         raise InputError(
-            f"{where}: {name} must be {in_words(TYPES[name])}. Received: {name}={value!r}. Correct"
-            " the line."
+            f"{where}: {name} {error}. Received: {name}={value!r}. Correct the line."
         ) from error
     complaint = _range_complaint(name, converted)
     if complaint:
@@ -597,9 +596,9 @@ def _example(name: str):
 
 
 def _did_you_mean(name: str) -> str:
-    close = difflib.get_close_matches(name.replace("-", "_"), SETTING_NAMES, n=1)
+    close = closest(name, SETTING_NAMES)
     if close:
-        return f"Did you mean {close[0]}?"
+        return f"Did you mean {close}?"
     return "`python -m training.train --help` lists the settings."
 
 

@@ -14,6 +14,7 @@ from training.command import (
     CommandParser,
     InputError,
     UsageError,
+    import_keras,
     import_tensorflow,
     parse,
     run_command,
@@ -47,12 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_option("output", str, None, "The run folder to write.", required=True)
     parser.add_flag("overwrite", "Replace a run that is there, once this one is done.")
     _add_device_options(parser)
+    parser.add_threads()
     config = parse(parser, arguments).config
     from_file = None
     if config is not None:
         from_file = read_settings_file(config)
-        parser.set_defaults(from_file)
-    options = parse(parser, arguments)
+    options = parse(parser, arguments, from_file)
     settings = make_settings({name: options[name] for name in SETTING_NAMES}, from_file)
     _check_backend(options.backend)
     train(settings, options.output, overwrite=options.overwrite, strategy=options.strategy)
@@ -78,6 +79,7 @@ def _add_device_options(parser: CommandParser) -> None:
 
 
 def _check_backend(wanted: str | None) -> None:
+    import_keras()
     import keras
 
     backend = keras.backend.backend()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from training.command import CommandParser, parse
+from training.command import CommandParser, import_keras, parse, tell
 from training.flops import forward_flops
 from training.step_profile import step_profile
 
@@ -31,8 +31,7 @@ def measure_training(arguments: Sequence[str]) -> None:
     """Trains on random tokens without padding, and prints how fast."""
     options = parse(_training_parser(), arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if options.threads:
-        limit_threads(options.threads)
+    import_keras()
     import keras
 
     from keras_transformer.config import TransformerConfig
@@ -47,6 +46,7 @@ def measure_training(arguments: Sequence[str]) -> None:
     keras.config.set_dtype_policy(DTYPE_POLICIES[options.dtype])
     keras.utils.set_random_seed(0)
 
+    tell(f"building {options.preset}, then {options.repeats} times {options.steps} updates ...")
     start = time.perf_counter()
     model = model_to_train(config, options.xla)
     fit = _fit_on_random_tokens(model, config, batch, source_length, target_length)
@@ -102,16 +102,10 @@ def _training_parser() -> CommandParser:
     parser.add_option("dropout", float, 0.1, "P_drop.")
     parser.add_option("steps", int, 10, "Updates of a repeat.")
     parser.add_option("repeats", int, 5, "Repeats; the median counts.")
-    parser.add_option("threads", int | None, None, "Threads of TensorFlow; all by default.")
+    parser.add_threads()
     parser.add_flag("profile", "Tell where a step's time goes; on TensorFlow.")
     parser.add_flag("xla", "Compile the step with XLA, which JAX always does.")
     return parser
-
-
-def limit_threads(threads: int) -> None:
-    """Has TensorFlow, here and in processes that are started, use so many and no more."""
-    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ[name] = str(threads)
 
 
 def matrix_product_flops_per_second(dtype: str, repeats: int = 7) -> float:

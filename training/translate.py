@@ -1,32 +1,64 @@
-"""Translates line by line, stdin to stdout: `python -m training.translate --help`."""
+"""Translates line by line: `python -m training.translate --help`."""
 
-import itertools
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO, Literal
 
+from training.arriving import ArrivingLines, batches
 from training.command import (
     CommandParser,
     InputError,
+    UsageError,
+    import_keras,
     import_tensorflow,
     option_name,
     parse,
     run_command,
+    tell,
 )
-from training.run_folder import RunFolder
+from training.exported_translator import ExportedTranslator, find_version
+from training.outputs import check_output_files
+from training.run_folder import RunFolder, replacing
 
 LINES_AT_ONCE = 1000
+
+Row = tuple[str, str | None]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
+    parser = _parser()
+    options = parse(parser, arguments)
+    _check_numbers(options)
+    check_files(options, {"--input": options.input, "--prefixes": options.prefixes})
+    if options.prefixes is not None and options.input not in (None, "-"):
+        for _ in _with_prefixes(_file_lines(options.input), options):
+            pass  # before the work, not in the midst of it
+    translate = _translation_of(options, _translator(options, parser))
+    lines, has_more = _lines(options)
+    rows = _with_prefixes(lines, options)
+    with opened_output(options.output) as output:
+        in_turns = batches(rows, options.batch_lines, has_more)
+        for some in _translated(translate, in_turns, shows=not _types(options)):
+            output.write(b"".join(line.encode("utf-8") + b"\n" for line in some))
+            output.flush()
+
+
+def _parser() -> CommandParser:
     parser = CommandParser(
         "translate",
         "Translates stdin to stdout: one line out for each line in, in the same order. More than"
         " one translation, or a score, stand in the line of their source, separated by tabs.",
     )
-    parser.add_positional("run", "The folder of a finished run.")
+    parser.add_positional(
+        "run", "The folder of a finished run; or an export, saved_models/NAME or NAME/VERSION."
+    )
+    parser.add_option("input", str | None, None, "File to translate; stdin if not given, or -.")
+    parser.add_option("prefixes", str | None, None, "File with how each translation must begin.")
+    add_output_options(parser, LINES_AT_ONCE)
     add_search_options(parser)
     parser.add_option("n_best", int, 1, "Translations for each line, the best first.")
     parser.add_option("samples", int | None, None, "Draw so many translations by chance instead.")
@@ -34,47 +66,155 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_option("top_k", int | None, None, "Sample among so many tokens.")
     parser.add_option("top_p", float | None, None, "Sample among tokens of this probability.")
     parser.add_option("seed", int, 0, "Of samples; the same seed draws the same.")
+    parser.add_threads()
     parser.add_flag("scores", "Write the score and a tab in front of each translation.")
-    options = parse(parser, arguments)
-    if options.samples is not None:
-        check_sampling_options(options)
-    translator = load_translator(options.run, **search_settings(options))
-    at_once = 1 if sys.stdin.isatty() else LINES_AT_ONCE
-    lines = translate_lines(
-        _translation_of(options, translator), read_text_lines(sys.stdin.buffer), at_once
+    return parser
+
+
+def add_output_options(parser: CommandParser, lines_at_once: int) -> None:
+    """Adds the options of a command that writes a line for each that it reads."""
+    parser.add_option(
+        "output", str | None, None, "File to write, whole or not at all; stdout if not given, or -."
     )
-    for line in lines:
-        sys.stdout.buffer.write(line.encode("utf-8") + b"\n")
-        if at_once == 1:
-            sys.stdout.buffer.flush()
-    sys.stdout.buffer.flush()
+    parser.add_flag("overwrite", "Replace the output if it is there.")
+    parser.add_option(
+        "batch_lines",
+        int,
+        lines_at_once,
+        "Lines at once at most; fewer go together if no more arrive.",
+    )
 
 
-def _translation_of(options, translator) -> Callable[[list[str]], list[str]]:
-    """What makes lines of texts, as the options ask for."""
-    if options.samples is not None:
-        num_lines = 0
+def check_files(options, inputs: dict[str, str | None]) -> None:
+    """Refuses what `add_output_options` was given if it cannot be obeyed.
 
-        def sample(texts):
-            nonlocal num_lines
-            first_place, num_lines = num_lines, num_lines + len(texts)
-            return translator.sample(
-                texts,
-                options.samples,
-                temperature=options.temperature,
-                top_k=options.top_k,
-                top_p=options.top_p,
-                seed=options.seed,
-                first_place=first_place,
+    Raises:
+        InputError: If the output cannot be written.
+        UsageError: If there are no lines at once.
+    """
+    if options.batch_lines < 1:
+        raise UsageError(
+            f"--batch-lines must be at least 1. Received: {options.batch_lines}. Choose for example"
+            " 1000."
+        )
+    output = None if options.output == "-" else options.output
+    check_output_files({"--output": output}, inputs, overwrite=options.overwrite)
+
+
+@contextlib.contextmanager
+def opened_output(path: str | None) -> Iterator[BinaryIO]:
+    """The file that --output names, which is there once the block has ended well; or stdout."""
+    if path in (None, "-"):
+        yield sys.stdout.buffer
+        return
+    with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
+        yield file
+
+
+def _types(options) -> bool:
+    """Whether someone types the lines."""
+    return options.input in (None, "-") and sys.stdin.isatty()
+
+
+def _lines(options) -> tuple[Iterator[str], Callable[[], bool]]:
+    """The lines to translate, and what tells whether the next one can be had without waiting."""
+    if options.input not in (None, "-"):
+        return _file_lines(options.input), lambda: True
+    if sys.stdin is None:
+        raise InputError("stdin must be open. Received: none. Give --input FILE.")
+    try:
+        stream = ArrivingLines(sys.stdin.fileno())
+    except OSError:  # another program's object, without a file below it
+        return read_text_lines(sys.stdin.buffer), lambda: True
+    return read_text_lines(stream), stream.has_more
+
+
+def _file_lines(path: str) -> Iterator[str]:
+    from keras_transformer.data.lines import iterate_any_lines
+
+    return iterate_any_lines(path)
+
+
+def _with_prefixes(lines: Iterable[str], options) -> Iterator[Row]:
+    """Each line with how its translation must begin; None if nothing is said.
+
+    Raises:
+        InputError: If there are not as many prefixes as lines.
+    """
+    if options.prefixes is None:
+        yield from ((line, None) for line in lines)
+        return
+    prefixes = _file_lines(options.prefixes)
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        prefix = next(prefixes, None)
+        if prefix is None:
+            raise InputError(
+                f"{options.prefixes}: there must be as many prefixes as lines. Received:"
+                f" {number - 1}, and more lines. Write an empty line where nothing is asked for."
             )
+        yield line, prefix
+    if next(prefixes, None) is not None:
+        raise InputError(
+            f"{options.prefixes}: there must be as many prefixes as lines. Received: {number} lines"
+            " and more prefixes. Leave out what belongs to no line."
+        )
 
-        return in_columns(sample, with_scores=options.scores)
-    check_n_best(options.n_best, translator.beam_size)
-    if options.n_best == 1 and not options.scores:
-        return translator.translate
-    return in_columns(
-        lambda texts: translator.n_best(texts, options.n_best), with_scores=options.scores
-    )
+
+def _translator(options, parser: CommandParser):
+    """That of the run, or the export.
+
+    Raises:
+        InputError: If it is neither, or an export that cannot do what is asked for.
+    """
+    version = find_version(options.run)
+    if RunFolder(options.run).config_path.exists() or version is None:
+        return load_translator(options.run, **search_settings(options))
+    greedy = options.beam_size == 1
+    given = [*search_settings(options), "samples", "prefixes"]
+    unfit = [option_name(name) for name in given if options[name] != parser.get_default(name)]
+    unfit = [name for name in unfit if not (name == "--beam-size" and greedy)]
+    if unfit:
+        raise InputError(
+            f"{options.run}: an export must be asked for what its signatures can do: its own beam"
+            f" search, --n-best, --scores, and greedy search with --beam-size 1. Received:"
+            f" {', '.join(unfit)}. Leave that out, or name the run."
+        )
+    return ExportedTranslator(version, greedy=greedy)
+
+
+def _translation_of(options, translator) -> Callable[[list[Row]], list[str]]:
+    """What makes lines of texts and their prefixes, as the options ask for."""
+    if options.samples is None:
+        check_n_best(options.n_best, translator.beam_size)
+    num_lines = 0
+
+    def hypotheses_of(texts, **more):
+        nonlocal num_lines
+        if options.samples is None:
+            return translator.n_best(texts, options.n_best, **more)
+        first_place, num_lines = num_lines, num_lines + len(texts)
+        return translator.sample(
+            texts,
+            options.samples,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            seed=options.seed,
+            first_place=first_place,
+            **more,
+        )
+
+    lines_of = translator.translate
+    if options.samples is not None or options.n_best > 1 or options.scores:
+        lines_of = in_columns(hypotheses_of, with_scores=options.scores)
+
+    def translate(rows):
+        texts, prefixes = zip(*rows, strict=True)
+        more = {} if options.prefixes is None else {"prefixes": list(prefixes)}
+        return lines_of(list(texts), **more)
+
+    return translate
 
 
 def add_search_options(parser: CommandParser) -> None:
@@ -89,6 +229,11 @@ def add_search_options(parser: CommandParser) -> None:
         None,
         "What alpha is the power of; the run's setting if not given.",
     )
+    add_precision(parser)
+
+
+def add_precision(parser: CommandParser) -> None:
+    """Adds the option of the number format that is computed in."""
     parser.add_option(
         "precision",
         Literal["float32", "bfloat16", "int8", "int8_bfloat16"],
@@ -125,6 +270,7 @@ def load_translator(
     }
     check_search(**search)
     import_tensorflow()
+    tell(f"loading {path} ...")
     import training.baselines  # noqa: F401  registers their classes
     from keras_transformer.translator import Translator
 
@@ -133,18 +279,21 @@ def load_translator(
     )
 
 
-def check_sampling_options(options) -> None:
+def _check_numbers(options) -> None:
     """Refuses numbers that nothing can be drawn with.
 
     Raises:
         InputError: If one is out of its range.
     """
+    if options.samples is None:
+        return
     if options.samples < 1:
         raise InputError(
             f"--samples must be at least 1. Received: {options.samples}. Choose for example 5."
         )
     if options.seed < 0:
         raise InputError(f"--seed must be at least 0. Received: {options.seed}. Choose 0.")
+    import_keras()
     from keras_transformer.decoding.sampling import check_sampling
 
     try:
@@ -185,8 +334,8 @@ def check_n_best(n_best: int, beam_size: int) -> None:
 
 
 def in_columns(
-    hypotheses_of: Callable[[list[str]], list[list[tuple[str, float]]]], *, with_scores: bool
-) -> Callable[[list[str]], list[str]]:
+    hypotheses_of: Callable[..., list[list[tuple[str, float]]]], *, with_scores: bool
+) -> Callable[..., list[str]]:
     """A function from texts to lines with their translations, separated by tabs.
 
     A tab inside a translation becomes a space.
@@ -198,7 +347,10 @@ def in_columns(
                 yield f"{score:.6f}"
             yield text.replace("\t", " ")
 
-    return lambda texts: ["\t".join(columns(found)) for found in hypotheses_of(texts)]
+    def lines(texts, **more):
+        return ["\t".join(columns(found)) for found in hypotheses_of(texts, **more)]
+
+    return lines
 
 
 def translate_lines(
@@ -213,18 +365,27 @@ def translate_lines(
         lines: Any number of texts.
         at_once: How many texts are in memory and go to `translate` together.
     """
-    lines, num_done, start_seconds = iter(lines), 0, time.monotonic()
-    while texts := list(itertools.islice(lines, at_once)):
-        yield from translate(texts)
-        num_done += len(texts)
-        if sys.stderr.isatty() and at_once > 1:
+    for translations in _translated(translate, batches(lines, at_once), shows=at_once > 1):
+        yield from translations
+
+
+def _translated(
+    translate: Callable[[list], list[str]], in_turns: Iterable[list], *, shows: bool
+) -> Iterator[list[str]]:
+    """The translations of each batch; `shows` tells a terminal how many there are."""
+    num_done, start_seconds = 0, time.monotonic()
+    shows = shows and sys.stderr.isatty()
+    for some in in_turns:
+        yield translate(some)
+        num_done += len(some)
+        if shows:
             rate = num_done / (time.monotonic() - start_seconds)
             print(f"\rtranslated {num_done:,} lines, {rate:.1f} a second", end="", file=sys.stderr)
-    if sys.stderr.isatty() and at_once > 1 and num_done:
+    if shows and num_done:
         print(file=sys.stderr)
 
 
-def read_text_lines(stream: BinaryIO, name: str = "<stdin>") -> Iterator[str]:
+def read_text_lines(stream: Iterable[bytes], name: str = "<stdin>") -> Iterator[str]:
     """Yields the lines of a stream of bytes, without their ends.
 
     Lines end at LF or CR LF and nowhere else.

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.command import CommandParser, InputError, UsageError, parse, run_command
+from training.command import CommandParser, InputError, UsageError, import_keras, parse, run_command
 from training.run_folder import RunRecord
 from training.settings import (
     SETTING_NAMES,
@@ -35,12 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from_file = None
     if config is not None:
         from_file = read_settings_file(config)
-        parser.set_defaults(from_file)
-    options = parse(parser, arguments)
+    options = parse(parser, arguments, from_file)
     _check_numbers(options)
     _check_installed()
     plan = _plan(options, from_file)
     folder = SearchFolder(options.output)
+    import_keras()
     from training.tuning.search import search
     from training.tuning.trials import Trials
 
@@ -126,6 +126,7 @@ def _parser() -> CommandParser:
     parser.add_option(
         "confirm_minutes", float | None, None, "Their minutes at most; null is `max_minutes`."
     )
+    parser.add_threads()
     parser.add_flag("tokenized", "In this comparison, score text that is tokenised as it is.")
     return parser
 

@@ -63,6 +63,12 @@ def iterate_lines(path: PathName) -> Iterator[str]:
         )
 
 
+def iterate_any_lines(path: PathName) -> Iterator[str]:
+    """`iterate_lines` of a file that may be blank, or empty."""
+    for number, data in enumerate(_iterate_bytes(path), start=1):
+        yield _decode(data, path, number)
+
+
 def iterate_pairs(source_path: PathName, target_path: PathName) -> Iterator[tuple[str, str]]:
     """`read_pairs`, one pair at a time; a file that ends first is noticed at its end."""
     sides = iterate_lines(source_path), iterate_lines(target_path)

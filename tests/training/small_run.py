@@ -15,3 +15,14 @@ SMALL = {
     "beam_size": 3,
     "seed": 5,
 }
+
+
+def once(arguments):
+    """The command line with each option as it is given last: commands refuse to be told twice."""
+    values, name = {}, None
+    for argument in arguments:
+        if argument.startswith("--"):
+            name = argument.partition("=")[0]
+            values.pop(name, None)
+        values.setdefault(name, []).append(argument)
+    return [argument for arguments in values.values() for argument in arguments]

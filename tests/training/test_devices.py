@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import WORDS, as_arguments, write_lines
+from tests.training.small_run import once
 from training.backend import choose_backend
 from training.checkpoints import load_arrays
 from training.command import run_command
@@ -104,7 +105,8 @@ class Start:
     """What starts a process of a training: `python -m training.train`, or of its own making."""
 
     def __init__(self, arguments, output, *more, program=("-m", "training.train"), **environment):
-        self.command = [sys.executable, *program, *arguments, f"--output={output}", *more]
+        options = once([*arguments, f"--output={output}", *more])
+        self.command = [sys.executable, *program, *options]
         self.environment = environment
 
 

@@ -13,6 +13,7 @@ import training.evaluate
 import training.export
 import training.translate
 from keras_transformer.data import read_lines
+from tests.training.small_run import once
 from training.command import run_command
 from training.evaluate import score
 from training.translate import load_translator, read_text_lines, translate_lines
@@ -111,7 +112,7 @@ def test_samples_are_drawn_by_the_lines_place_in_the_whole_text(shouting, transl
     ],
 )
 def test_samples_that_cannot_be_drawn_are_one_line(shouting, translate, option, message):
-    code, out, err = translate(b"a\n", "run", "--samples=1", option)
+    code, out, err = translate(b"a\n", *once(["run", "--samples=1", option]))
     assert (code, out) == (1, b"")
     assert err.startswith(f"error: {message}")
     assert len(err.splitlines()) == 1

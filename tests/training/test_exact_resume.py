@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.training.processes import finish, started, wait_until
+from tests.training.small_run import once
 from training.checkpoints import load_arrays
 from training.run_folder import Position, RunFolder
 
@@ -28,7 +29,7 @@ SETTINGS = [
 
 def training(arguments, run, hash_seed):
     settings = [*arguments, *SETTINGS, f"--output={run}"]
-    return started("training.train", *settings, PYTHONHASHSEED=str(hash_seed))
+    return started("training.train", *once(settings), PYTHONHASHSEED=str(hash_seed))
 
 
 def sha256_of(run):

@@ -594,6 +594,63 @@ def test_right_to_left_text_runs_and_is_walked_through_from_the_right(page, stub
     assert page.text("#target-tokens [aria-pressed=true]") == hebrew.split()[1]
 
 
+@pytest.mark.parametrize(
+    "text, language",
+    [
+        ("나는 학교 에", "ko"),
+        ("私 は 学校", "ja"),
+        ("我 去 学校", "zh"),
+        ("שלום עולם", ""),
+        ("one two", ""),
+    ],
+)
+def test_text_has_the_direction_and_the_letters_of_its_script(page, stub, text, language):
+    page.open(stub)
+    page.run("document.getElementById('numbers').open = true")
+    page.translate(text)
+    page.until("document.querySelector('#numbers td') !== null")
+    places = ["#source", "#lines > *", ".words", "#target-tokens", "#source-tokens"]
+    cells = ["#map-columns span", "#map-rows span", "#numbers thead th + th", "#numbers tbody th"]
+    for place in places + cells:
+        element = page.driver.find_element("css selector", place)
+        assert page.run("return arguments[0].dir", element) == "auto", place
+        nearest = "return arguments[0].closest('[lang]').lang"
+        assert page.run(nearest, element) == language, place
+        family = page.run("return getComputedStyle(arguments[0]).fontFamily", element)
+        assert "system-ui" in family, place
+        assert ("Malgun Gothic" in family) == (language == "ko"), place
+        direction = page.run("return getComputedStyle(arguments[0]).direction", element)
+        assert (direction == "rtl") == (text[0] == "ש"), place
+
+
+def test_a_piece_of_another_script_is_not_turned_by_its_neighbours(page, stub):
+    pieces = ["\u2581\u05d0\u05d1", "\u2581C++", "</s>"]
+    stub.attention = lambda source, target: (pieces, ["x", "</s>"], [[[0.1] * 3] * 2])
+    page.open(stub)
+    page.translate("one")
+    script = "return getComputedStyle(document.querySelectorAll('#source-tokens .token')[1])"
+    assert page.run(f"{script}.unicodeBidi") == "plaintext"
+    labels = "return [...document.querySelectorAll('#map-columns span')].map(e => "
+    assert page.run(f"{labels}getComputedStyle(e).direction)") == ["rtl", "ltr", "ltr"]
+
+
+@pytest.mark.parametrize("line", ["\u3000", "\u200b", "\ufeff\u00a0", "\u2003 \u205f"])
+def test_lines_that_are_blank_in_unicode_are_not_sent(page, stub, line):
+    page.open(stub)
+    page.translate(f"one\n{line}\ntwo")
+    assert stub.predictions("n_best") == [{"text": ["one", "two"]}]
+    page.paste(line)
+    assert page.run("return document.getElementById('translate').disabled")
+
+
+def test_a_text_that_comes_twice_is_shown_once(page, stub):
+    stub.n_best = lambda text: (["A", "B", "A", "C", ""], [-0.1, -0.2, -0.3, -0.4, -1e9])
+    page.open(stub)
+    page.translate("one", translation="A")
+    assert page.texts(".words") == ["A", "B", "C"]
+    assert page.texts(".score") == ["\u22120.100", "\u22120.200", "\u22120.400"]
+
+
 def test_copy_takes_every_line(page, stub):
     page.open(stub)
     page.translate("one\n\ntwo three")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.training.small_run import once
 from training import progress
 from training.checkpoints import load_arrays, load_weights
 from training.command import run_command
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def train(arguments, output, *more):
-    return run_command(main, [*arguments, "--output", str(output), *more])
+    return run_command(main, once([*arguments, "--output", str(output), *more]))
 
 
 def one_line(capfd):
@@ -257,7 +258,8 @@ def test_no_room_for_tensorboard_is_one_line(tmp_path, capfd):
 
 @pytest.mark.slow
 def test_sigterm_stops_a_training_and_says_how_to_resume(train_arguments, tmp_path):
-    command = [sys.executable, "-m", "training.train", *train_arguments, "--epochs", "1000"]
+    options = once([*train_arguments, "--epochs", "1000"])
+    command = [sys.executable, "-m", "training.train", *options]
     process = subprocess.Popen(
         [*command, "--output", str(tmp_path / "run")],
         stderr=subprocess.PIPE,

@@ -5,6 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
+from tests.training.small_run import once
 from training.checkpoints import load_arrays
 from training.command import parse, run_command
 from training.devices import Devices
@@ -37,7 +38,7 @@ def shards(text_files, tmp_path):
 
 
 def trained(arguments, output, *more):
-    assert run_command(main, [*arguments, f"--output={output}", *more]) == 0
+    assert run_command(main, once([*arguments, f"--output={output}", *more])) == 0
     return RunFolder(output)
 
 
@@ -47,7 +48,7 @@ def settings_of(options):
 
 
 def error_of(arguments, output, capsys, *more):
-    assert run_command(main, [*arguments, f"--output={output}", *more]) == 1
+    assert run_command(main, once([*arguments, f"--output={output}", *more])) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     return line
 

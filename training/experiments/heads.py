@@ -46,6 +46,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_option("steps", int, 2000, f"Updates of neighbours, of {BATCH_SIZE} sequences each.")
     parser.add_option("translation_steps", int, 1000, "Updates of translation.")
     parser.add_option("seeds", int, 3, "How often each is trained.")
+    parser.add_threads()
     options = parse(parser, arguments)
     _check(options)
     import_tensorflow()

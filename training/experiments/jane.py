@@ -79,6 +79,7 @@ def run(arguments: Sequence[str]) -> None:
         "target", str | None, None, "Its translation; the run's own if none is given."
     )
     parser.add_option("output", str, "runs/jane", "The folder for the table and the pictures.")
+    parser.add_threads()
     options = parse(parser, arguments)
     import_tensorflow()
     draw(_translator(options.run), options.source, options.target, Path(options.output))

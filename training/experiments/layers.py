@@ -11,13 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from training.command import CommandParser, UsageError, parse
+from training.command import CommandParser, UsageError, parse, tell
 from training.experiments.machine import (
     device,
     peak_bytes,
     prepare_tensorflow,
     seconds_per_call,
-    tell,
 )
 from training.experiments.report import markdown_table, write_report
 from training.experiments.slopes import Crossing, crossing, slope

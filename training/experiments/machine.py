@@ -1,12 +1,17 @@
 """The clock and the memory's account, as experiments read them on TensorFlow."""
 
 import itertools
-import sys
 import time
 from collections.abc import Callable, Hashable
 
-from training.command import InputError, UsageError, import_tensorflow
-from training.training_speed import limit_threads
+from training.command import (
+    InputError,
+    UsageError,
+    import_keras,
+    import_tensorflow,
+    tell,
+    use_threads,
+)
 
 
 def prepare_tensorflow(threads: int) -> None:
@@ -24,7 +29,8 @@ def prepare_tensorflow(threads: int) -> None:
             f"--threads must be 0 or more. Received: {threads}. Give 0 for all processors."
         )
     if threads:
-        limit_threads(threads)
+        use_threads(threads)
+    import_keras()
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -37,11 +43,6 @@ def prepare_tensorflow(threads: int) -> None:
 
     # It warns of functions that are traced again and again, as each size has to be.
     tf.get_logger().setLevel("ERROR")
-
-
-def tell(what: str) -> None:
-    """How far the command has come, beside its output."""
-    print(what, file=sys.stderr, flush=True)
 
 
 def device() -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training.command import tell
 from training.run_folder import write_text
 
 PADDING_ID, START_ID, END_ID = 0, 2, 3
@@ -111,6 +112,7 @@ def remembered(path: Path, settings: dict, measure: Callable[[], dict]) -> dict:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         if earlier["settings"] == settings:
             return earlier["measured"]
+    tell(f"training for {path} ...")
     measured = measure()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"settings": settings, "measured": measured}) + "\n")

@@ -19,8 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from training.command import CommandParser, UsageError, parse
-from training.experiments.machine import prepare_tensorflow, tell
+from training.command import CommandParser, UsageError, parse, tell
+from training.experiments.machine import prepare_tensorflow
 from training.experiments.parallel import check_model_dim
 from training.experiments.report import write_report
 from training.experiments.stacks import COMPILED, KINDS, reach, stack
@@ -42,6 +42,7 @@ def run(arguments: Sequence[str]) -> None:
     tasks = list(dict.fromkeys(options.tasks))
     accuracies, parameters = {}, {}
     for task, distance, kind in itertools.product(tasks, distances, kinds):
+        tell(f"training: {task}, k = {distance}, {KINDS[kind]}")
         learner = Learner(kind, task, distance, options)
         parameters[kind] = learner.model.count_params()
         accuracies[task, kind, distance] = [learner.accuracy(seed) for seed in options.seeds]

@@ -57,6 +57,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_option("trained_length", int, 16, "The longest sequences to train on, in symbols.")
     parser.add_option("steps", int, 2000, f"Updates, of {BATCH_SIZE} sequences each.")
     parser.add_option("seeds", int, 3, "How often each is trained.")
+    parser.add_threads()
     options = parse(parser, arguments)
     _check(options)
     import_tensorflow()

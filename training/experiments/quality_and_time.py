@@ -41,6 +41,8 @@ BY_DEFAULT = ("transformer", "gru_attention", "convolution", "gru")
 # More than fit in any time: only the time ends a training.
 EPOCHS = 10_000
 
+COLUMNS = ("system", "parameters", "tokens/s", "epochs", "minutes", "validation BLEU")
+
 GREEDY_IS_13A = (
     " While it is trained a system is scored with sacreBLEU's own tokenisation (13a), in the table"
     " as the text is."
@@ -94,6 +96,7 @@ def _parser() -> CommandParser:
     parser.add_option(
         "configs", str, str(CONFIGS), "The folder with the YAML files of the systems."
     )
+    parser.add_threads()
     return parser
 
 
@@ -206,7 +209,9 @@ def write_results(
             f"{statistics.mean(run['seconds_by_epoch'][-1] for run in runs) / 60:.1f}",
             _mean_and_range(runs, "bleu"),
         ]
-        rows.append(cells + [_mean_and_range(runs, "test_bleu")] * has_test)
+        if has_test:
+            cells.append(_mean_and_range(runs, "test_bleu"))
+        rows.append(cells)
     signatures = {one["bleu_signature"], *([one["test_bleu_signature"]] if has_test else [])}
     write_report(
         output,
@@ -216,8 +221,7 @@ def write_results(
         f" its last, would take it beyond that. {_of_seeds(measured)}. Tokens per second are"
         " target tokens, padding left out, in the median epoch. BLEU is sacreBLEU's of beam search"
         f" over averaged weights. Signatures: {'; '.join(sorted(signatures))}.",
-        columns=["system", "parameters", "tokens/s", "epochs", "minutes", "validation BLEU"]
-        + ["test BLEU"] * has_test,
+        columns=[*COLUMNS, "test BLEU"] if has_test else COLUMNS,
         rows=rows,
         measured={"minutes": minutes, "tokenized": tokenized, "systems": measured},
         figure=quality_figure(measured, minutes, tokenized=tokenized),

@@ -10,13 +10,6 @@ With d = model_dim, and biases and normalization left out, a block of each has 1
 Each layer stands within the Transformer's Add & Norm, and all read the same embedded tokens.
 """
 
-import keras
-
-from keras_transformer.layers.embedding import PositionalEmbedding
-from keras_transformer.layers.encoder import EncoderBlock
-from keras_transformer.layers.residual import AddAndNorm
-from training.baselines.recurrent import Recurrence
-
 KINDS = {
     "self_attention": "self-attention",
     "gru": "GRU",
@@ -26,7 +19,6 @@ KINDS = {
 # What XLA makes faster; the others are as fast without, and are ready in a fraction of the time.
 COMPILED = ("gru", "lstm")
 
-HEAD_DIM = 64  # of the paper, where the width is a multiple of it
 KERNEL = 3
 CONVOLUTIONS = 4
 
@@ -44,46 +36,15 @@ def stack(kind: str, token_ids, vocabulary_size: int, model_dim: int, num_blocks
     Returns:
         Float (batch, length, model_dim).
     """
+    from keras_transformer.layers.embedding import PositionalEmbedding
+    from training.experiments.blocks import BLOCKS
+
     x = PositionalEmbedding(vocabulary_size, model_dim, dropout=0.0)(token_ids)
     for _ in range(num_blocks):
-        x = _BLOCKS[kind](x, model_dim)
+        x = BLOCKS[kind](x, model_dim)
     return x
 
 
 def reach(num_blocks: int) -> int:
     """How many positions back the last position of a stack of convolutions can look."""
     return num_blocks * CONVOLUTIONS * (KERNEL - 1)
-
-
-def _self_attention(x, model_dim):
-    num_heads = max(1, model_dim // HEAD_DIM)
-    return EncoderBlock(num_heads, 4 * model_dim, dropout=0.0)(x)
-
-
-def _gru(x, model_dim):
-    for _ in range(2):
-        x = AddAndNorm(0.0)(x, Recurrence("gru", model_dim)(x))
-    return x
-
-
-def _lstm(x, model_dim):
-    for _ in range(2):
-        states = Recurrence("lstm", model_dim * 3 // 4)(x)
-        x = AddAndNorm(0.0)(x, keras.layers.Dense(model_dim)(states))
-    return x
-
-
-def _convolution(x, model_dim):
-    for _ in range(CONVOLUTIONS):
-        # Causal: all that it sees is behind it, where the recurrent layers look, too.
-        convolution = keras.layers.Conv1D(model_dim, KERNEL, padding="causal", activation="relu")
-        x = AddAndNorm(0.0)(x, convolution(x))
-    return x
-
-
-_BLOCKS = {
-    "self_attention": _self_attention,
-    "gru": _gru,
-    "lstm": _lstm,
-    "convolution": _convolution,
-}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_transformer.config import TABLE_3, TransformerConfig
-from training.command import CommandParser, InputError, UsageError, parse
+from training.command import CommandParser, InputError, UsageError, parse, tell
 from training.devices import leave_devices_to_children
 from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
@@ -140,6 +140,7 @@ def _parser() -> CommandParser:
         " that is less.",
     )
     parser.add_option("seed", int, 0, "Seed of all rows.")
+    parser.add_threads()
     return parser
 
 
@@ -172,6 +173,7 @@ def _text(options) -> dict[str, str] | None:
 
 def count_rows(rows: Sequence[str], output: Path) -> None:
     """Prints and writes the parameters of each row beside the paper's."""
+    tell(f"counting the parameters of {len(rows)} rows ...")
     ours = {row: _count(row, PAPER_VOCABULARY) for row in rows}
     fitting = {row: _count(row, FITTING_VOCABULARY) for row in rows}
     columns = ["row", *MODEL_COLUMNS, "parameters", "paper (10^6)", "difference"]

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from training.serving.batching import Batcher
+from training.serving.bodies import LARGEST_RATIO, GzipBody, PlainBody
 from training.serving.errors import ServingError, invalid
 from training.serving.metrics import Metrics
 from training.serving.predict import (
@@ -29,6 +30,7 @@ from training.serving.predict import (
     read_object,
     signature_name_of,
 )
+from training.serving.request_targets import in_origin_form
 from training.serving.versions import Versions
 from training.serving.visitors import Visitors
 
@@ -57,7 +59,7 @@ class RequestBounds:
     """What bounds a request before its JSON is read.
 
     Attributes:
-        max_request_bytes: Of the body.
+        max_request_bytes: Of the body, as it comes and as it is unpacked.
         max_bytes_in_flight: Of all bodies that are being read or worked on.
         body_seconds: For the body to arrive.
         answer_seconds: For the model to answer.
@@ -93,7 +95,7 @@ def make_app(service: Service):
             return await _rest(service, request)
         except ServingError as error:
             code = error.code
-            return _error(error.status, error.message, hang_up=_body_is_unread(error))
+            return _refusal(error)
         except ClientDisconnect:
             code = "CANCELLED"
             return Response(status_code=499)
@@ -121,7 +123,8 @@ def make_app(service: Service):
         *[Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()],
     ]
     handlers = {HTTPException: _http_error, Exception: _bug}
-    return service.visitors.guard(Starlette(routes=routes, exception_handlers=handlers))
+    app = service.visitors.guard(Starlette(routes=routes, exception_handlers=handlers))
+    return in_origin_form(app)
 
 
 async def _rest(service: Service, request: Request) -> Response:
@@ -267,30 +270,54 @@ def _other_method(service: Service, asked: _Asked, document: dict) -> Response:
     )
 
 
+def _is_gzip(request: Request) -> bool:
+    """Whether the body is in gzip.
+
+    Raises:
+        ServingError: If it is in another coding.
+    """
+    named = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    codings = [name.strip() for name in named if name.strip() not in ("", "identity")]
+    if not codings:
+        return False
+    if codings not in (["gzip"], ["x-gzip"]):
+        raise _unread(
+            "UNSUPPORTED_MEDIA_TYPE",
+            f"Content-Encoding must be gzip or left out. Received: {', '.join(codings)[:200]}. Send"
+            " the body as it is, or in gzip.",
+        )
+    return True
+
+
 def _expected_bytes(request: Request, most: int) -> int:
-    """How many bytes a body will have, or may have if it does not say."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise _unread("UNSUPPORTED_MEDIA_TYPE", "A body must not be compressed.")
+    """How many bytes a body will have, unpacked, or may have if it does not say."""
+    is_gzip = _is_gzip(request)
     length = request.headers.get("content-length", "")
     expected = int(length) if length.isascii() and length.isdecimal() else most
     if expected > most:
         raise _too_large(most)
-    return expected
+    return min(expected * LARGEST_RATIO, most) if is_gzip else expected
 
 
 async def _body(request: Request, bounds: RequestBounds) -> bytes:
-    body = bytearray()
+    """The body, unpacked."""
+    most, num_received = bounds.max_request_bytes, 0
+    body = GzipBody(most) if _is_gzip(request) else PlainBody()
     try:
         async with asyncio.timeout(bounds.body_seconds):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > bounds.max_request_bytes:
-                    raise _too_large(bounds.max_request_bytes)
+                num_received += len(chunk)
+                body.add(chunk)
+                if max(num_received, len(body.content)) > most:
+                    raise _too_large(most)
+        body.end()
     except TimeoutError as error:
         raise _unread(
             "REQUEST_TIMEOUT", f"The body must arrive within {bounds.body_seconds:g} s."
         ) from error
-    return bytes(body)
+    except ValueError as error:
+        raise _unread("INVALID_ARGUMENT", str(error)) from error
+    return bytes(body.content)
 
 
 def _too_large(most: int) -> ServingError:
@@ -328,8 +355,14 @@ def _answer(body: bytes, content_type: str = "application/json", *, status=200, 
     )
 
 
-def _error(status: int, message: str, *, hang_up: bool = False) -> Response:
-    headers = {"connection": "close"} if hang_up else {}
+def _refusal(error: ServingError) -> Response:
+    headers = {"connection": "close"} if _body_is_unread(error) else {}
+    if error.code == "UNSUPPORTED_MEDIA_TYPE":
+        headers["accept-encoding"] = "gzip"
+    return _error(error.status, error.message, headers)
+
+
+def _error(status: int, message: str, headers: dict | None = None) -> Response:
     return _answer(json_bytes({"error": message}), status=status, headers=headers)
 
 

@@ -88,6 +88,7 @@ class Versions:
         self._loaded = {}  # number -> LoadedVersion, those that answer
         self._failed = {}  # number -> what its folder held when it could not be loaded
         self._retiring = {}  # number -> the task that ends it
+        self._announced = set()  # what has been said to be loaded, and is not yet
 
     @property
     def available(self) -> list[int]:
@@ -135,6 +136,20 @@ class Versions:
         finally:
             version.num_running -= 1
 
+    def announce(self) -> list[int]:
+        """Says what `refresh` is about to load, for whoever has seconds of work before that.
+
+        Returns:
+            The numbers of these versions.
+        """
+        there = set()
+        with contextlib.suppress(OSError):
+            there = set(find_versions(self.folder))
+        wanted = self._policy.choose(there)
+        for number in wanted:
+            self._tell_of_loading(number)
+        return wanted
+
     async def watch(self, poll_seconds: float) -> None:
         """Follows what happens in the folder, for ever."""
         while True:
@@ -163,6 +178,8 @@ class Versions:
         if self._failed.get(number) == content:
             return
         self.statuses[number] = Status("LOADING")
+        self._tell_of_loading(number)
+        self._announced.discard(number)
         start_seconds = time.monotonic()
         try:
             version = await asyncio.to_thread(self._load, path, number)
@@ -177,6 +194,11 @@ class Versions:
         self.statuses[number] = Status("AVAILABLE")
         seconds = time.monotonic() - start_seconds
         self._tell(f"version {number} is available (loaded and warm after {seconds:.1f} s)")
+
+    def _tell_of_loading(self, number: int) -> None:
+        if number not in self._announced:
+            self._tell(f"loading {self.folder} version {number} ...")
+            self._announced.add(number)
 
     def _retire(self, number: int) -> None:
         version = self._loaded.pop(number)

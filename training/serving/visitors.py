@@ -16,7 +16,7 @@ from training.serving.predict import json_bytes
 LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost", "ip6-loopback"})
 CORS_HEADERS = {
     "access-control-allow-methods": "POST, GET",
-    "access-control-allow-headers": "Content-Type",
+    "access-control-allow-headers": "Content-Type, Content-Encoding",
     "access-control-max-age": "600",
 }
 

@@ -1,22 +1,19 @@
 """Which settings a search tries, and which values of each."""
 
 import dataclasses
-import difflib
-import functools
 import math
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.command import CommandParser, InputError
+from training.command import InputError, closest
 from training.settings import (
     DATA_SETTINGS,
     FIELDS,
     TYPES,
     TrainingSettings,
     convert_value,
-    make_settings_parser,
     read_yaml_mapping,
 )
 
@@ -143,9 +140,8 @@ class Space:
 
     @classmethod
     def _of(cls, content: Mapping[str, tuple[Any, str]]) -> "Space":
-        parser = _settings_parser()
         dimensions = {
-            name: _dimension(name, value, where, parser) for name, (value, where) in content.items()
+            name: _dimension(name, value, where) for name, (value, where) in content.items()
         }
         if not dimensions:
             raise InputError(
@@ -202,18 +198,13 @@ class Space:
         return dict(hp.values)
 
 
-@functools.cache
-def _settings_parser() -> CommandParser:
-    return make_settings_parser()
-
-
-def _dimension(name: str, content, where: str, parser: CommandParser) -> Choices | Range:
+def _dimension(name: str, content, where: str) -> Choices | Range:
     _check_name(name, where)
     if isinstance(content, list):
-        values = [convert_value(name, value, where, parser) for value in content]
+        values = [convert_value(name, value, where) for value in content]
         return _choices(name, values, where)
     if isinstance(content, Mapping) and _is_number(name):
-        return _range(name, content, where, parser)
+        return _range(name, content, where)
     form = "[VALUE, VALUE]" + " or {min: NUMBER, max: NUMBER}" * _is_number(name)
     raise InputError(
         f"{where}: the values of {name} must be given as {form}. Received: {content!r}. Correct"
@@ -223,8 +214,8 @@ def _dimension(name: str, content, where: str, parser: CommandParser) -> Choices
 
 def _check_name(name: str, where: str) -> None:
     if name not in FIELDS:
-        close = difflib.get_close_matches(name.replace("-", "_"), FIELDS, n=1)
-        hint = f"Did you mean {close[0]}?" if close else "`python -m training.train --help`."
+        close = closest(name, FIELDS)
+        hint = f"Did you mean {close}?" if close else "`python -m training.train --help`."
         raise InputError(
             f"{where}: every key of a space must be a setting. Received: {name}. {hint}"
         )
@@ -263,7 +254,7 @@ def _choices(name: str, values: list, where: str) -> Choices:
     return Choices(tuple(values))
 
 
-def _range(name: str, content: Mapping, where: str, parser: CommandParser) -> Choices | Range:
+def _range(name: str, content: Mapping, where: str) -> Choices | Range:
     unknown = [key for key in content if key not in RANGE_KEYS]
     is_log = content.get("log", False)
     if unknown or not {"min", "max"} <= content.keys() or not isinstance(is_log, bool):
@@ -272,7 +263,7 @@ def _range(name: str, content: Mapping, where: str, parser: CommandParser) -> Ch
             f" log (true or false). Received: {dict(content)}. Write for example"
             f" {name}: {{min: 1, max: 4}}."
         )
-    low, high = (convert_value(name, content[key], where, parser) for key in ("min", "max"))
+    low, high = (convert_value(name, content[key], where) for key in ("min", "max"))
     if low is None or high is None or not low < high:
         raise InputError(
             f"{where}: min of {name} must be below max. Received: min={low}, max={high}. Correct"

@@ -13,6 +13,7 @@ import yaml
 import training.translate
 from keras_transformer.translator import Translator
 from tests.training.conftest import as_arguments
+from tests.training.small_run import once
 from tests.training.test_samples import events_of
 from training import progress
 from training.checkpoints import load_arrays
@@ -151,7 +152,7 @@ def test_a_run_can_be_trained_on_from(finished, arguments, tmp_path):
     name, run = finished
     options = [argument for argument in arguments if "vocabulary" not in argument]
     options += [f"--model={name}", *SIZES[name], "--initial-run", str(run), "--epochs=1"]
-    assert run_command(train, [*options, "--output", str(tmp_path / "run")]) == 0
+    assert run_command(train, once([*options, "--output", str(tmp_path / "run")])) == 0
     trained_on, trained = (RunFolder(each).read_metrics() for each in (tmp_path / "run", run))
     assert trained_on[0]["val_perplexity"] < trained[0]["val_perplexity"]
 

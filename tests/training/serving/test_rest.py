@@ -1,12 +1,15 @@
 """What TensorFlow Serving's documentation says that it answers, asked over HTTP."""
 
 import base64
+import gzip
 import http.client
 import json
 import math
 import socket
 import time
+import urllib.error
 import urllib.request
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -15,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.serving.shouting import REFUSED, ask
+from training.serving.bodies import GzipBody
 
 
 def predict(model_address, document, place=""):
@@ -356,9 +360,143 @@ def test_a_body_that_does_not_come_is_not_waited_for(model_address):
         assert time.monotonic() - start > 1.5
 
 
-def test_compressed_bodies_are_refused(model_address):
-    answer = ask(f"{model_address}:predict", body=b"x", headers={"Content-Encoding": "gzip"})
-    assert error_of(answer)[0] == 415
+# Bodies in gzip
+
+
+def ask_packed(model_address, body, coding="gzip"):
+    headers = {"Content-Encoding": coding}
+    return ask(f"{model_address}:predict", body=body, headers=headers)
+
+
+PLAIN = b'{"inputs": ["ab", "c"], "signature_name": "only_text"}'
+PACKED = gzip.compress(PLAIN)
+UNPACKED_ANSWER = (200, {"outputs": ["2:AB", "2:C"]})
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip", "identity, gzip"])
+def test_a_body_may_come_in_gzip(model_address, coding):
+    assert ask_packed(model_address, PACKED, coding) == UNPACKED_ANSWER
+
+
+def test_a_body_may_come_in_several_members(model_address):
+    members = [gzip.compress(part) for part in (PLAIN[:7], b"", PLAIN[7:])]
+    assert ask_packed(model_address, b"".join(members)) == UNPACKED_ANSWER
+
+
+def test_a_packed_body_may_come_byte_by_byte(model_address):
+    parts = urlsplit(model_address)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+    pieces = (PACKED[i : i + 1] for i in range(len(PACKED)))
+    headers = {"Content-Encoding": "gzip"}  # without a length it is sent in chunks
+    connection.request("POST", f"{parts.path}:predict", pieces, headers)
+    answer = connection.getresponse()
+    assert (answer.status, json.load(answer)) == UNPACKED_ANSWER
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"x",
+        PLAIN,
+        zlib.compress(PLAIN),
+        PACKED[:-1],
+        PACKED[:12],
+        PACKED[:-8] + bytes(8),  # neither its checksum nor its length
+        PACKED + b"more",
+        PACKED + bytes(512),
+        PACKED + PACKED[:5],
+    ],
+    ids=["none", "x", "plain", "zlib", "cut", "head", "checksum", "text", "zeros", "half"],
+)
+def test_what_is_no_whole_gzip_is_refused(model_address, body):
+    status, error = error_of(ask_packed(model_address, body))
+    assert (status, "must be whole gzip members" in error) == (400, True)
+
+
+def packed_text(num_bytes):
+    frame = len(b'{"inputs": [], "signature_name": "only_text"}')
+    texts = ["a" * 4000] * 4
+    texts.append("a" * (num_bytes - frame - len(json.dumps(texts)) - 2))
+    document = {"inputs": texts, "signature_name": "only_text"}
+    body = json.dumps(document).encode()
+    assert len(body) == num_bytes
+    return gzip.compress(body)
+
+
+def test_a_packed_body_is_bounded_as_it_is_unpacked(model_address):
+    assert ask_packed(model_address, packed_text(20_000))[0] == 200
+    status, error = error_of(ask_packed(model_address, packed_text(20_001)))
+    assert (status, "may have 20,000 bytes" in error) == (413, True)
+
+
+def test_the_length_of_a_packed_body_is_bounded_as_well(model_address):
+    empty_members = gzip.compress(b"") * 1200
+    assert len(empty_members) > 20_000
+    assert ask_packed(model_address, empty_members + PACKED)[0] == 413
+
+
+def test_no_more_than_the_limit_is_unpacked():
+    body = GzipBody(1000)
+    bomb = gzip.compress(bytes(50 * 2**20))
+    body.add(bomb + bomb)
+    body.add(bomb)
+    assert len(body.content) == 1001
+
+
+@pytest.mark.parametrize("coding", ["deflate", "br", "gzip, gzip", "deflate, gzip", "none"])
+def test_other_codings_are_refused(model_address, coding):
+    request = urllib.request.Request(
+        f"{model_address}:predict", PACKED, {"Content-Encoding": coding}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    assert refused.value.code == 415
+    assert refused.value.headers["Accept-Encoding"] == "gzip"
+    error = json.load(refused.value)["error"]
+    assert error.startswith(f"Content-Encoding must be gzip or left out. Received: {coding}.")
+
+
+# Targets in absolute form
+
+
+def ask_at(model_address, target, *, method="POST", host=None):
+    """The status and the body of the answer to a request line with this target."""
+    parts = urlsplit(model_address)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+    body = PLAIN if method == "POST" else None
+    connection.request(method, target, body, {"Host": host or parts.netloc})
+    answer = connection.getresponse()
+    found = answer.status, answer.read()
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "https"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8501", "SHOUT.example.org:80"])
+def test_a_target_may_be_in_absolute_form(model_address, scheme, host):
+    root = f"{scheme}://{host}"
+    status, body = ask_at(model_address, f"{root}/v1/models/shout/versions/2:predict")
+    assert (status, json.loads(body)) == UNPACKED_ANSWER
+    for path in ("/v1/models/shout", "/page.json?x=1", "/monitoring/prometheus/metrics", "/", ""):
+        relative = path if path.startswith("/") else f"/{path}"
+        status, body = ask_at(model_address, root + path, method="GET")
+        assert status == 200, path
+        if "monitoring" not in path:  # it counts what was asked meanwhile
+            assert (status, body) == ask_at(model_address, relative, method="GET")
+
+
+def test_the_host_of_an_absolute_target_counts_and_not_the_header(model_address):
+    path = "/v1/models/shout:predict"
+    assert ask_at(model_address, f"http://evil.example.org{path}", host="localhost")[0] == 403
+    assert ask_at(model_address, f"http://a@localhost.evil.org{path}", host="localhost")[0] == 403
+    assert ask_at(model_address, f"http://localhost{path}", host="evil.example.org")[0] == 200
+
+
+@pytest.mark.parametrize("target", ["http:///v1/models/shout", "ftp://localhost/v1/models/shout"])
+def test_other_targets_are_not_found(model_address, target):
+    assert ask_at(model_address, target, method="GET")[0] == 404
 
 
 def test_one_connection_serves_many_requests(model_address):

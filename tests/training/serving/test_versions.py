@@ -92,17 +92,34 @@ def test_a_new_version_replaces_the_old_once_it_is_loaded(tmp_path, loader):
         loader.gate.set()
         await loading
         async with asyncio.timeout(30):
-            while len(told) < 3:
+            while len(told) < 5:
                 await asyncio.sleep(0.05)
         return during
 
     assert asyncio.run(replace()) == ({1: "AVAILABLE", 2: "LOADING"}, [1])
     assert states_of(versions) == {1: "END", 2: "AVAILABLE"}
     assert [line.split(" (")[0] for line in told] == [
+        f"loading {tmp_path} version 1 ...",
         "version 1 is available",
+        f"loading {tmp_path} version 2 ...",
         "version 2 is available",
         "version 1 has ended",
     ]
+
+
+def test_what_was_announced_is_not_told_again(tmp_path, loader):
+    make(tmp_path, 1, 2)
+    told = []
+    versions = Versions(tmp_path, "m", Policy(newest=None), tell=told.append, load=loader)
+    assert versions.announce() == [1, 2]
+    asyncio.run(versions.refresh())
+    assert [line.split(" (")[0] for line in told] == [
+        f"loading {tmp_path} version 1 ...",
+        f"loading {tmp_path} version 2 ...",
+        "version 1 is available",
+        "version 2 is available",
+    ]
+    assert Versions(tmp_path / "none", "m", tell=told.append, load=loader).announce() == []
 
 
 def test_a_retired_version_ends_its_requests_first(tmp_path, loader):

@@ -10,7 +10,7 @@ const BUSY_AFTER = 200; // milliseconds; quicker answers come without a sign of 
 const PATIENCE = 60_000; // milliseconds
 const NO_HYPOTHESIS = -1e8; // a score as low as this fills a list that the search left short
 const MOST_COMPARED = 250_000; // pairs of words in which two hypotheses are compared
-const BLANK = /^[ \t\n\v\f\r]*$/; // as the export sees it
+const BLANK = /^[\p{White_Space}\u200b\ufeff]*$/u; // as the library sees it
 const SPACE = "\u2581"; // how SentencePiece spells a space
 const MEAN = -1; // in place of a head's number
 
@@ -219,7 +219,8 @@ async function bestTranslations(text, signal) {
 
 function hypotheses(texts, scores) {
   const all = texts.map((text, n) => ({ text: String(text), score: Number(scores[n]), attention: null }));
-  return all.filter(({ score }, n) => n === 0 || score > NO_HYPOTHESIS);
+  const isFirst = ({ text }, n) => all.findIndex((other) => other.text === text) === n;
+  return all.filter(isFirst).filter(({ score }, n) => n === 0 || score > NO_HYPOTHESIS);
 }
 
 const chosenOf = (line) => line?.hypotheses[line.chosen];
@@ -227,6 +228,7 @@ const chosenOf = (line) => line?.hypotheses[line.chosen];
 // --- what is shown: texts ------------------------------------------------------------------------
 
 function showSize(text) {
+  part("source").lang = languageOf(text);
   const blank = BLANK.test(text);
   part("translate").disabled = blank;
   part("clear").disabled = text === "";
@@ -268,21 +270,27 @@ function showLines(lines) {
   showHypotheses();
 }
 
+// The languages whose scripts name them. Han letters are drawn, and all are read aloud, in its way.
+const SCRIPTS = {
+  ko: /\p{Script=Hangul}/u,
+  ja: /[\p{Script=Hiragana}\p{Script=Katakana}]/u,
+  zh: /\p{Script=Han}/u,
+};
+const languageOf = (text) => Object.keys(SCRIPTS).find((name) => SCRIPTS[name].test(text)) ?? "";
+const asText = (element, text) => Object.assign(element, { dir: "auto", lang: languageOf(text) });
+
 function lineElement(line, number, choice) {
   const text = chosenOf(line)?.text ?? "";
   if (!choice || !line.hypotheses.length) {
-    const element = made("p", "line", text);
-    element.dir = "auto";
-    return element;
+    return asText(made("p", "line", text), text);
   }
   const input = radio("line", number === state.line, () => {
     state.line = number;
     showHypotheses();
   });
   const label = made("label", "line");
-  label.dir = "auto";
   label.append(input, made("span", "text", text));
-  return label;
+  return asText(label, text);
 }
 
 function showHypotheses() {
@@ -307,8 +315,7 @@ function hypothesisElement(line, hypothesis, n, best) {
     state.source = null;
     showAttention();
   });
-  const words = made("span", "words");
-  words.dir = "auto";
+  const words = asText(made("span", "words"), hypothesis.text);
   words.append(...withDifference(hypothesis.text, best.text));
   const bar = made("span", "bar");
   bar.style.setProperty("--share", share);
@@ -452,12 +459,16 @@ function drawAttention(attention) {
   if (state.head >= attention.heads.length) state.head = MEAN;
   part("target-tokens").replaceChildren(...attention.target.map(targetButton));
   part("source-tokens").replaceChildren(...attention.source.map(sourceElement));
+  for (const name of ["target-tokens", "map-rows"]) part(name).lang = languageOfTokens(attention.target);
+  for (const name of ["source-tokens", "map-columns"]) part(name).lang = languageOfTokens(attention.source);
   part("map-columns").replaceChildren(...attention.source.map(axisLabel));
   part("map-rows").replaceChildren(...attention.target.map(axisLabel));
   drawHeads(attention);
   fitMap();
   showHead();
 }
+
+const languageOfTokens = (tokens) => languageOf(tokens.map((token) => token.text).join(""));
 
 function tokenElement(tag, token) {
   const element = made(tag, "token", token.text);
@@ -482,7 +493,11 @@ function sourceElement(token) {
   return element;
 }
 
-const axisLabel = (token) => made("span", "", token.label);
+function axisLabel(token) {
+  const element = made("span", "", token.label);
+  element.dir = "auto";
+  return element;
+}
 
 function drawHeads(attention) {
   const choices = [MEAN, ...attention.heads.keys()].map((head) => {
@@ -671,11 +686,13 @@ function fillNumbers() {
   const name = headName(attention, state.head);
   table.createCaption().textContent = `Attention weights, ${name}: a row for each piece of the translation.`;
   const head = table.createTHead().insertRow();
-  head.append(heading("", "col"), ...attention.source.map((token) => heading(token.label, "col")));
+  const sourceLanguage = languageOfTokens(attention.source);
+  const targetLanguage = languageOfTokens(attention.target);
+  head.append(heading("", "col"), ...attention.source.map((token) => heading(token.label, "col", sourceLanguage)));
   const body = table.createTBody();
   attention.target.forEach((token, n) => {
     const row = body.insertRow();
-    row.append(heading(token.label, "row"));
+    row.append(heading(token.label, "row", targetLanguage));
     for (const weight of cells.subarray(n * width, (n + 1) * width)) {
       row.insertCell().textContent = weight.toFixed(2);
     }
@@ -683,10 +700,9 @@ function fillNumbers() {
   part("numbers-box").replaceChildren(table);
 }
 
-function heading(text, scope) {
+function heading(text, scope, lang = "") {
   const element = made("th", "", text);
-  element.scope = scope;
-  return element;
+  return Object.assign(element, { scope, lang, dir: "auto" });
 }
 
 // --- alarms, buttons, the start ------------------------------------------------------------------

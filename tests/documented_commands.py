@@ -1,0 +1,219 @@
+"""Every command line in the documents, and what makes each of them tiny.
+
+A command that a document shows must stand in `TINY` or in `RUN_ELSEWHERE`, spelled as it is there.
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "README.ko.md", "CONTRIBUTING.md", "saved_models/README.md")
+
+TEXT = {
+    "--train-source": "train.en",
+    "--train-target": "train.de",
+    "--validation-source": "val.en",
+    "--validation-target": "val.de",
+}
+MODEL = {
+    "--vocabulary-size": 290,
+    "--num-layers": 1,
+    "--model-dim": 12,
+    "--feed-forward-dim": 18,
+    "--num-heads": 3,
+    "--batch-tokens": 256,
+    "--warmup-steps": 4,
+    "--epochs": 2,
+    "--average-checkpoints": 1,
+    "--beam-size": 2,
+}
+QUALITY = {
+    "--configs": "configs",
+    "--systems": "transformer",
+    "--seeds": 0,
+    "--minutes": 0.02,
+}
+SEARCH = {**MODEL, "--space": "space.yaml", "--max-epochs": 1, "--max-trials": 1}
+DECODING = {
+    "--num-layers": 1,
+    "--vocabulary-size": 300,
+    "--length": "2 3",
+    "--source-length": 4,
+    "--repeats": 1,
+}
+SIZES = {"--batch": 2, "--source-length": 3, "--target-length": 4, "--vocabulary-size": 50}
+
+TUNING = (
+    "tune --config training/configs/multi30k_tiny.yaml --space training/configs/multi30k_space.yaml"
+)
+MULTI30K = (
+    "--train-source tok/train.lc.norm.tok.en.gz --train-target tok/train.lc.norm.tok.de.gz"
+    " --validation-source tok/val.lc.norm.tok.en.gz --validation-target tok/val.lc.norm.tok.de.gz"
+)
+MULTI30K_TEST = "tok/test_2016_flickr.lc.norm.tok"
+RAW = (
+    "--train-source raw/train.en.gz --train-target raw/train.de.gz"
+    " --validation-source raw/val.en.gz --validation-target raw/val.de.gz"
+)
+OWN_TEXT = (
+    "--train-source train.en --train-target train.de"
+    " --validation-source val.en --validation-target val.de"
+)
+
+# In the order in which they can be run: what one of them writes, a later one reads.
+TINY = {
+    f"train --config training/configs/multi30k_tiny.yaml {OWN_TEXT} --output runs/en-de": MODEL,
+    "evaluate runs/en-de --source test.en --reference test.de": {},
+    "translate runs/en-de": {},
+    "export runs/en-de saved_models/en-de": {},
+    "serve saved_models/en-de": {"--port": 0},
+    "benchmark serve saved_models/en-de --text lines.en --clients 1 8 32 --seconds 60": {
+        "--clients": "1 2",
+        "--seconds": 1,
+    },
+    "experiments jane": {"--run": "runs/en-de", "--source": "one", "--target": "eins"},
+    'train --config training/configs/base.yaml --train-source "crawl/*.en.gz" --train-target'
+    ' "crawl/*.de.gz" --steps-per-epoch 5000 --sampling 0.1 --max-length-ratio 3'
+    " --accumulation-steps 8 --validation-source val.en --validation-target val.de"
+    " --output runs/en-de-base": {**MODEL, "--steps-per-epoch": 2},
+    f"train --config training/configs/multi30k_tiny.yaml {MULTI30K} --output runs/multi30k-tok": (
+        MODEL
+    ),
+    f"evaluate runs/multi30k-tok --tokenized --source {MULTI30K_TEST}.en.gz"
+    f" --reference {MULTI30K_TEST}.de.gz": {},
+    f"train --config training/configs/multi30k_tiny.yaml --max-minutes 45 {RAW}"
+    " --output runs/multi30k-raw": MODEL,
+    "evaluate runs/multi30k-raw --source raw/test_2016_flickr.en.gz"
+    " --reference raw/test_2016_flickr.de.gz": {},
+    "train --config training/configs/multi30k_tiny.yaml --num-layers 3 --model-dim 256"
+    " --feed-forward-dim 1024 --vocabulary-size 8000 --peak-learning-rate 0.002 --epochs 8"
+    " --max-minutes null --average-checkpoints 4 --dtype-policy mixed_bfloat16"
+    f" {MULTI30K} --output runs/bfloat16": MODEL,
+    "experiments --help": {},
+    f"experiments quality --minutes 15 --tokenized {MULTI30K}"
+    f" --test-source {MULTI30K_TEST}.en.gz --test-target {MULTI30K_TEST}.de.gz": QUALITY,
+    "experiments quality --minutes 15 --tokenized": {
+        **QUALITY,
+        "--data": ".",
+        "--output": "runs/without-test",
+    },
+    "experiments layers": {"--lengths": "32 64", "--widths": 8, "--repeats": 1, "--threads": 0},
+    "experiments parallel": {
+        "--lengths": "4 64",
+        "--tokens": 256,
+        "--model-dim": 8,
+        "--repeats": 2,
+    },
+    "experiments path": {
+        "--distances": "1 2",
+        "--seeds": 4,
+        "--steps": 2,
+        "--batch": 3,
+        "--symbols": 3,
+        "--model-dim": 8,
+    },
+    "experiments heads": {"--tasks": "neighbours", "--steps": 2, "--seeds": 1},
+    "experiments positions": {
+        "--tasks": "copy",
+        "--trained-length": 4,
+        "--steps": 2,
+        "--seeds": 1,
+    },
+    "experiments table3": {"--rows": "base C_layers_2"},
+    "benchmark decode --preset base --threads 1 --dtype float32 --batch 1 32 --beam-size 1 4"
+    " --length 25 100 200": DECODING,
+    "benchmark compare ours.jsonl theirs.jsonl": {},
+    "benchmark curve ours.jsonl theirs.jsonl --preset base --output docs/decoding_speed.png": {},
+    "benchmark memory ours.jsonl --output docs/decoding_memory.png": {},
+    "benchmark train --threads N": {**SIZES, "--threads": 1, "--steps": 1, "--repeats": 1},
+    "benchmark data --repeats 2": {
+        "--num-pairs": 600,
+        "--in-memory": 600,
+        "--num-files": 3,
+        "--steps": 4,
+        "--batch-tokens": 1000,
+        "--vocabulary-size": 500,
+    },
+    f"{TUNING} {OWN_TEXT} --algorithm hyperband --max-epochs 9 --output runs/tuning": SEARCH,
+    "train --config runs/tuning/best.yaml --output runs/best": {},
+    "train --strategy mirrored --config training/configs/base.yaml ... --output RUN": {
+        **TEXT,
+        **MODEL,
+    },
+    "export RUN saved_models/NAME": {},
+    "train --strategy mirrored --backend jax ...": {**TEXT, **MODEL, "--output": "runs/jax"},
+}
+
+# What takes several processes, or minutes: the test that runs it.
+RUN_ELSEWHERE = {
+    "train --strategy multi_worker ... --output /shared/RUN": (
+        "tests/training/test_devices.py",
+        "test_two_workers_train_as_one_and_the_chief_alone_prints",
+    ),
+    "train --backend jax --strategy multi_worker ... --output /shared/RUN": (
+        "tests/training/test_devices.py",
+        "test_two_workers_on_jax_train_as_one_and_tensorflow_reads_the_run",
+    ),
+    "tune ... --output DIR": (
+        "tests/training/test_tune_processes.py",
+        "test_a_chief_and_two_workers_of_which_one_dies",
+    ),
+    f"{TUNING} {MULTI30K} --algorithm hyperband --max-epochs 9 --max-trials 12"
+    " --max-parameters 4000000 --confirm-seeds 3 --confirm-epochs 4 --tokenized"
+    " --output runs/tuning": (
+        "tests/training/test_tune_processes.py",
+        "test_the_best_settings_are_compared_with_the_start",
+    ),
+    "demo": (
+        "tests/training/test_demo.py",
+        "test_a_model_of_one_epoch_fails_and_one_that_passes_is_exported",
+    ),
+}
+
+
+def documents():
+    """The texts of all documents, by path."""
+    paths = [ROOT / name for name in DOCUMENTS] + sorted((ROOT / "docs").glob("*.md"))
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
+def shell_lines(text):
+    """The lines of fenced blocks and the spans of code, where a backslash goes on with the next."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines = re.sub(r" *\\\n *", " ", "".join(blocks)).splitlines()
+    return lines + re.findall(r"`([^`\n]+)`", prose)
+
+
+def python_commands(text):
+    """What a document has behind `python -m training.`, without pipes and redirections.
+
+    A command without arguments in prose names the command and is no line to type.
+    """
+    found = []
+    for line in shell_lines(text):
+        for command in re.findall(r"python -m training\.([^|>&#]+)", line):
+            command = " ".join(command.split())
+            if " " in command:
+                found.append(command)
+    return found
+
+
+def make_targets(text):
+    """The arguments of each `make` line."""
+    lines = (re.match(r"make ((?:[\w=.-]+ ?)+)", line) for line in shell_lines(text))
+    return [match[1].split() for match in lines if match]
+
+
+def tiny(command, options):
+    """The arguments of a documented command, with some options given other values, or added."""
+    groups = []
+    for word in shlex.split(command):
+        if word.startswith("--") or not groups:
+            groups.append([word])
+        elif word != "...":
+            groups[-1].append(word)
+    changed = {name: [name, *str(value).split()] for name, value in options.items()}
+    kept = [changed.pop(group[0], group) for group in groups]
+    return [word for group in [*kept, *changed.values()] for word in group]

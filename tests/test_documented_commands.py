@@ -1,0 +1,212 @@
+"""The commands in the documents: their options exist, and each runs at a tiny size."""
+
+import contextlib
+import gzip
+import importlib
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from unittest import mock
+
+import pytest
+import yaml
+
+from tests.documented_commands import (
+    ROOT,
+    RUN_ELSEWHERE,
+    TINY,
+    documents,
+    make_targets,
+    python_commands,
+    tiny,
+)
+from training.command import CommandParser, run_command
+
+EN_WORDS = "one two three four five six seven eight nine".split()
+DE_WORDS = "eins zwei drei vier fünf sechs sieben acht neun".split()
+# They set the threads, the devices or the backend of their process, or start others.
+IN_A_PROCESS_OF_ITS_OWN = ("benchmark decode", "benchmark train", "train --strategy")
+
+
+def main_of(command):
+    """The function of a command, and the arguments that are left for it."""
+    name, *arguments = command
+    package = {"experiments": "experiments.__main__"}
+    return importlib.import_module(f"training.{package.get(name, name)}").main, arguments
+
+
+# All are known
+
+
+def test_every_command_of_the_documents_is_run_by_a_test():
+    for path, text in documents().items():
+        unknown = set(python_commands(text)) - TINY.keys() - RUN_ELSEWHERE.keys()
+        assert not unknown, f"{path}: enter them in tests/documented_commands.py"
+
+
+def test_every_command_that_is_run_is_in_a_document():
+    shown = {command for text in documents().values() for command in python_commands(text)}
+    assert TINY.keys() | RUN_ELSEWHERE.keys() <= shown | {"demo"}
+
+
+@pytest.mark.parametrize(("path", "name"), RUN_ELSEWHERE.values())
+def test_what_is_run_elsewhere_is_run_there(path, name):
+    assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
+class Parsed(Exception):
+    """The command line was understood."""
+
+
+@pytest.mark.parametrize("command", [*TINY, *RUN_ELSEWHERE])
+def test_the_options_of_a_documented_command_exist(command, monkeypatch, capsys):
+    parse_args = CommandParser.parse_args
+
+    def only_parse(parser, *arguments):
+        parse_args(parser, *arguments)
+        raise Parsed
+
+    monkeypatch.setattr(CommandParser, "parse_args", only_parse)
+    needed = {} if "--output" in command else TINY.get(command, {})
+    needed = {name: needed[name] for name in ("--output", "--threads") if name in needed}
+    main, arguments = main_of(tiny(command, needed))
+    with pytest.raises((Parsed, SystemExit)) as end:
+        main(arguments)
+    assert end.type is Parsed or (command.endswith("--help") and end.value.code == 0)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="GNU Make is absent")
+def test_every_make_line_of_the_documents_has_its_targets():
+    targets = re.findall(r"^([a-z-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    shown = [line for text in documents().values() for line in make_targets(text)]
+    named = {word for line in shown for word in line if word.islower() and "=" not in word}
+    assert {"demo", "test", "lint", "docs", "clean"} & named <= {*targets}
+    assert named <= {*targets}
+
+
+# All run
+
+
+def write_lines(path, lines):
+    path.parent.mkdir(exist_ok=True)
+    content = "".join(line + "\n" for line in lines).encode("utf-8")
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_text(folder):
+    """Number words in two languages, under every name that the documents have for a text."""
+    generator = random.Random(3)
+    names = {
+        "train": ["train.{}", "tok/train.lc.norm.tok.{}.gz", "raw/train.{}.gz", "crawl/1.{}.gz"],
+        "validation": ["val.{}", "tok/val.lc.norm.tok.{}.gz", "raw/val.{}.gz"],
+        "test": [
+            "test.{}",
+            "lines.{}",
+            "tok/test_2016_flickr.lc.norm.tok.{}.gz",
+            "raw/test_2016_flickr.{}.gz",
+        ],
+    }
+    for split, num_lines in (("train", 120), ("validation", 20), ("test", 8)):
+        rows = [generator.choices(range(9), k=generator.randint(2, 5)) for _ in range(num_lines)]
+        for language, words in (("en", EN_WORDS), ("de", DE_WORDS)):
+            lines = [" ".join(words[number] for number in row) for row in rows]
+            for name in names[split]:
+                write_lines(folder / name.format(language), lines)
+
+
+def write_settings(folder):
+    """Tiny settings where an option names a file of them."""
+    settings = {"vocabulary_size": 290, "num_layers": 1, "model_dim": 12, "feed_forward_dim": 18}
+    settings |= {"num_heads": 3, "batch_tokens": 256, "warmup_steps": 4, "beam_size": 2}
+    (folder / "configs").mkdir()
+    (folder / "configs/multi30k_transformer.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "space.yaml").write_text(yaml.safe_dump({"dropout": [0.1, 0.2]}))
+
+
+def write_peer(folder):
+    """What another program would have measured."""
+    peer = {"peer": "other", "task": "decode", "size": "base", "dtype": "float32", "batch": 32}
+    peer |= {"beams": 4, "src": 4, "length": 3, "threads": 1, "tokens_per_s": 100}
+    (folder / "theirs.jsonl").write_text(json.dumps(peer) + "\n")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The folder in which all commands run, one after the other."""
+    folder = tmp_path_factory.mktemp("documented")
+    (folder / "training").symlink_to(ROOT / "training")
+    (folder / "docs").mkdir()
+    write_text(folder)
+    write_settings(folder)
+    write_peer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment():
+    """Of commands in processes of their own."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+
+
+def run_here(arguments, place):
+    """Runs a command in this process, given a line to read; returns what it printed."""
+    main, arguments = main_of(arguments)
+    stdin, stdout = (io.TextIOWrapper(io.BytesIO(text), "utf-8") for text in (b"one two\n", b""))
+    with contextlib.chdir(place), mock.patch("sys.stdin", stdin), mock.patch("sys.stdout", stdout):
+        with contextlib.suppress(SystemExit):  # --help
+            assert run_command(main, arguments) == 0
+        stdout.flush()
+    return stdout.buffer.getvalue().decode("utf-8")
+
+
+def run_apart(arguments, place, environment):
+    """Runs a command in a process of its own; returns what it printed."""
+    command = [sys.executable, "-m", f"training.{arguments[0]}", *arguments[1:]]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def serve_and_ask(arguments, place, environment):
+    """Starts the server, asks it as the documents do, stops it; returns the answer."""
+    command = [sys.executable, "-m", f"training.{arguments[0]}", *arguments[1:]]
+    server = subprocess.Popen(
+        command, cwd=place, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        address = next(line for line in server.stdout if line.startswith("serving ")).split()[1]
+        body = b'{"instances": ["A man rides a bicycle."]}'
+        with urllib.request.urlopen(f"{address}:predict", body, timeout=60) as answer:
+            predictions = json.load(answer)["predictions"]
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+        return predictions[0]["translation"] + "."
+    finally:
+        server.kill()
+        server.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", TINY)
+def test_a_documented_command_runs(command, place, environment):
+    if "--backend jax" in command:
+        pytest.importorskip("jax", reason="the extra jax is absent")
+    arguments = tiny(command, TINY[command])
+    if command.startswith("serve "):
+        printed = serve_and_ask(arguments, place, environment)
+    elif command.startswith(IN_A_PROCESS_OF_ITS_OWN):
+        printed = run_apart(arguments, place, environment)
+    else:
+        printed = run_here(arguments, place)
+    assert printed.strip()
+    if "--output" in arguments:
+        assert (place / arguments[arguments.index("--output") + 1]).exists()
+    if command.startswith("benchmark decode "):
+        (place / "ours.jsonl").write_text(printed)

@@ -1,0 +1,77 @@
+"""Lines that come from elsewhere, as they come: from another program, or from a keyboard."""
+
+import itertools
+import os
+import select
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+# Who writes without a pause is given the chance to go on; nobody notices so short a wait.
+SECONDS_OF_SILENCE = 0.02
+_BYTES_AT_ONCE = 2**16
+
+
+class ArrivingLines:
+    r"""Iterates over lines of bytes, with their \n, and knows whether more have come.
+
+    Args:
+        descriptor: Of a file, a pipe, a terminal or a socket that nobody else reads.
+    """
+
+    def __init__(self, descriptor: int):
+        self._descriptor = descriptor
+        self._lines = deque()
+        self._parts = []  # of a line whose end has not come yet
+        self._has_ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        while not self._lines:
+            if self._has_ended:
+                raise StopIteration
+            self._read()
+        return self._lines.popleft()
+
+    def has_more(self) -> bool:
+        """Whether a line is there, or comes at once."""
+        while not self._lines and not self._has_ended and self._is_readable(SECONDS_OF_SILENCE):
+            self._read()
+        return bool(self._lines)
+
+    def _is_readable(self, seconds: float | None) -> bool:
+        return bool(select.select([self._descriptor], [], [], seconds)[0])
+
+    def _read(self) -> None:
+        self._is_readable(None)  # waits, also where reading itself would not
+        chunk = os.read(self._descriptor, _BYTES_AT_ONCE)
+        self._has_ended = not chunk
+        if chunk and b"\n" not in chunk:
+            self._parts.append(chunk)
+            return
+        *whole, rest = b"".join([*self._parts, chunk]).split(b"\n")
+        self._lines.extend(line + b"\n" for line in whole)
+        self._parts = [rest]
+        if self._has_ended and rest:
+            self._lines.append(rest)
+
+
+def batches(
+    rows: Iterable[Any], most: int, has_more: Callable[[], bool] = lambda: True
+) -> Iterator[list]:
+    """Rows in lists, which end where nothing more has come.
+
+    Args:
+        rows: Any number.
+        most: Rows of a list.
+        has_more: Whether the next row, or the end, can be had without waiting.
+    """
+    rows = iter(rows)
+    while batch := list(itertools.islice(rows, 1)):
+        while len(batch) < most and has_more():
+            batch += (more := list(itertools.islice(rows, 1)))
+            if not more:
+                break
+        yield batch

@@ -1,0 +1,120 @@
+"""The values of options: what the text of a command line, or a value of YAML, says as a type.
+
+Text is taken as it is. Only a list of texts or of mappings is read as YAML, since there is no other
+way to write one.
+"""
+
+import typing
+from typing import Any
+
+import yaml
+
+NULL = "null"  # how a command line unsets what may be None
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): NULL,
+    list[str]: "a list of texts",
+    list[dict]: "a list of mappings",
+}
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_ITEMS = {list[str]: str, list[dict]: dict}
+
+
+def in_words(type_hint) -> str:
+    """What a value must be."""
+    if typing.get_origin(type_hint) is typing.Literal:
+        return "one of " + ", ".join(typing.get_args(type_hint))
+    if type_hint in _WORDS:
+        return _WORDS[type_hint]
+    return " or ".join(in_words(part) for part in typing.get_args(type_hint))
+
+
+def from_text(text: str, type_hint) -> Any:
+    """The value that a command line gives.
+
+    Args:
+        text: As it was typed.
+        type_hint: int, float, bool, str, None, a Literal of texts, list[str], list[dict], or a
+            union of these.
+
+    Raises:
+        ValueError: If it says nothing of that type.
+    """
+    members = _members(type_hint)
+    if text == NULL and type(None) in members:
+        return None
+    for member in sorted(members, key=lambda member: member is str):  # text is what else it may be
+        try:
+            return _one_from_text(text, member)
+        except ValueError:
+            continue
+    raise ValueError(f"must be {in_words(type_hint)}")
+
+
+def from_yaml(value, type_hint) -> Any:
+    """The value that a YAML file gives.
+
+    Args:
+        value: Of plain YAML types.
+        type_hint: As for `from_text`.
+
+    Raises:
+        ValueError: If it is of another type. Text counts as a number that it spells: YAML reads
+            1e-4 as text.
+    """
+    members = _members(type_hint)
+    for member in members:
+        if _is_a(value, member):
+            return float(value) if member is float else value
+    if isinstance(value, str) and {int, float, bool} & {*members}:
+        return from_text(value, type_hint)
+    raise ValueError(f"must be {in_words(type_hint)}")
+
+
+def _members(type_hint) -> tuple:
+    """The types of a union; the type alone if it is none."""
+    is_one = type_hint in _WORDS or typing.get_origin(type_hint) is typing.Literal
+    return (type_hint,) if is_one else typing.get_args(type_hint)
+
+
+def _one_from_text(text: str, kind) -> Any:
+    """The value of one type that is no union.
+
+    Raises:
+        ValueError: If the text spells none.
+    """
+    if kind in (str, int):
+        return kind(text)
+    if kind is float:
+        return float({".inf": "inf", "-.inf": "-inf", ".nan": "nan"}.get(text.lower(), text))
+    if kind is bool and text.lower() in _BOOLEANS:
+        return _BOOLEANS[text.lower()]
+    value = _list_from_text(text) if kind in _ITEMS else text
+    if kind is not bool and _is_a(value, kind):
+        return value
+    raise ValueError
+
+
+def _list_from_text(text: str) -> Any:
+    """What stands in brackets, read as YAML; None if there are none."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+
+
+def _is_a(value, kind) -> bool:
+    """Whether a value is of a type; true is no number."""
+    if typing.get_origin(kind) is typing.Literal:
+        return isinstance(value, str) and value in typing.get_args(kind)
+    if kind in _ITEMS:
+        return isinstance(value, list) and all(isinstance(item, _ITEMS[kind]) for item in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind

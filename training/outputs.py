@@ -1,0 +1,122 @@
+"""Where a command writes its results: looked at before the work begins, so that none is lost."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from keras_transformer.errors import InputError
+
+
+def check_output_files(
+    outputs: Mapping[str, str | None],
+    inputs: Mapping[str, str | None] | None = None,
+    *,
+    overwrite: bool,
+) -> None:
+    """Refuses files that cannot be written in the end; makes the folders that they go to.
+
+    Args:
+        outputs: Files to write, by the option that names them; None where it was not given.
+        inputs: Files that are read, likewise.
+        overwrite: Whether files that are there may be replaced.
+
+    Raises:
+        InputError: If one is a folder, a device or there already, cannot be made where it should
+            be, or is the same as another.
+    """
+    taken = {option: path for option, path in (inputs or {}).items() if path is not None}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        _check_file(option, path, overwrite)
+        for other, other_path in taken.items():
+            if _is_same(path, other_path):
+                raise InputError(
+                    f"{path}: {option} and {other} must be different files. Received: the same one."
+                    " Choose another name."
+                )
+        taken[option] = path
+    for option, path in outputs.items():
+        if path is not None:
+            _check_writable(option, Path(path), Path(path).parent)
+
+
+def check_output_folder(option: str, path: str) -> None:
+    """Refuses a folder that cannot be made, or not written in; it is not made yet.
+
+    Args:
+        option: What names it.
+        path: The folder.
+
+    Raises:
+        InputError: If it is a file, its name is not UTF-8, or the folder above it is at fault.
+    """
+    if not path:
+        raise InputError(f"{option} must name a folder. Received: an empty name. Name one.")
+    check_utf_8(option, path)
+    existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+    if not existing.is_dir():
+        raise InputError(
+            f"{path}: {option} must be a folder. Received: {existing}, a file. Choose another name."
+        )
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise _not_writable(option, Path(path), error.strerror) from error
+
+
+def check_utf_8(option: str, path: str) -> None:
+    """Refuses a name that TensorFlow could not write to.
+
+    Raises:
+        InputError: If it, or that of a folder above it, is not UTF-8.
+    """
+    try:
+        os.path.abspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path}: the name of {option}, and of the folders above it, must be UTF-8, or"
+            f" TensorFlow cannot use it. Received: {os.fsencode(os.path.abspath(path))}. Choose"
+            " another name."
+        ) from error
+
+
+def _check_file(option: str, path: str, overwrite: bool) -> None:
+    what = f"{path}: {option} must be the name of a file"
+    if not path or path.endswith("/") or Path(path).is_dir():
+        kind = "a folder" if path else "an empty name"
+        raise InputError(f"{what}. Received: {kind}. Give a file in it.")
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"{what}. Received: a device or a pipe. Choose another name.")
+    if Path(path).exists() and not overwrite:
+        raise InputError(
+            f"{path}: the output must not exist. Received: a file that does. Choose another"
+            " name, or give --overwrite."
+        )
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
+        return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _check_writable(option: str, path: Path, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=path.name):
+            pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _not_writable(option, path, "a file in place of its folder") from error
+    except OSError as error:
+        raise _not_writable(option, path, error.strerror) from error
+
+
+def _not_writable(option: str, path: Path, received: str | None) -> InputError:
+    return InputError(
+        f"{path}: {option} must be where this user can write. Received: {received}. Choose another"
+        " place."
+    )

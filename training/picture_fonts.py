@@ -1,0 +1,150 @@
+"""Fonts for the texts of a picture: Matplotlib's own, and behind it those that have what it lacks.
+
+Matplotlib's own font has the Latin, Greek and Cyrillic letters and some more. From its version 3.11
+on it also joins Arabic letters and orders those of Hebrew and of Indic scripts; before that, each
+stands for itself and from left to right.
+"""
+
+import contextlib
+import logging
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib import font_manager
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, FontProperties
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
+
+LOGGER = logging.getLogger("keras_transformer")
+
+PLACEHOLDERS = "Last Resort"  # fonts of boxes, for whatever character
+NORMAL_WEIGHT = 400
+PLAIN_NAMES = ("sans", "gothic")  # as Matplotlib's own font is
+CJK_NAMES = (
+    "BOPOMOFO",
+    "CJK",
+    "FULLWIDTH",
+    "HALFWIDTH",
+    "HANGUL",
+    "HIRAGANA",
+    "IDEOGRAPHIC",
+    "KATAKANA",
+)
+
+_family_of = {}  # character -> the family to draw it with, "" for the picture's own, None for none
+_named_packages = set()
+
+
+def choose_fonts(figure: Figure) -> None:
+    """Gives each text of a figure the further fonts that it needs.
+
+    Latin text needs none and stays as it is. What no installed font has is drawn as boxes; one
+    warning names the package to install.
+    """
+    texts = _texts(figure)
+    _learn({character for text in texts for character in text.get_text()})
+    for text in texts:
+        families = {_family_of.get(character) for character in text.get_text()} - {"", None}
+        if families:
+            text.set_fontfamily([*text.get_fontfamily(), *sorted(families)])
+
+
+@contextlib.contextmanager
+def no_glyph_warnings() -> Iterator[None]:
+    """Silences Matplotlib's line about each character that is drawn as a box."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _texts(figure: Figure) -> list[Text]:
+    for axis in figure.findobj(Axis):
+        axis.get_ticklabels(which="both")  # they are made when they are asked for
+    return figure.findobj(lambda artist: isinstance(artist, Text) and bool(artist.get_text()))
+
+
+def _learn(characters: set[str]) -> None:
+    """Finds families for characters that were not asked for before."""
+    new = {c for c in characters - _family_of.keys() if unicodedata.category(c)[0] not in "CZ"}
+    own = _characters_in(font_manager.findfont(FontProperties()), 0, new)
+    _family_of.update(dict.fromkeys(own, ""))
+    missing = new - own
+    if not missing:
+        return
+    found = _search(missing)
+    _family_of.update(dict.fromkeys(missing) | found)
+    _name_packages(missing - found.keys())
+
+
+def _search(missing: set[str]) -> dict[str, str]:
+    """Families by character: as few as will do, and first those that are in use already."""
+    covered = {}  # family -> rank and characters, of its best font
+    for entry in _installed_fonts():
+        characters = _characters_in(entry.fname, getattr(entry, "index", 0), missing)
+        if characters:
+            ranked = (_rank(entry, len(characters)), characters)
+            covered[entry.name] = min(covered.get(entry.name, ranked), ranked, key=lambda r: r[0])
+    found = {}
+    for family in sorted(covered, key=lambda family: covered[family][0]):
+        for character in covered[family][1] - found.keys():
+            found[character] = family
+    return found
+
+
+def _installed_fonts() -> list[FontEntry]:
+    """The fonts that Matplotlib knows, and those that were installed since it looked."""
+    manager = font_manager.fontManager
+    known = {Path(entry.fname) for entry in manager.ttflist}
+    for path in map(Path, font_manager.findSystemFonts()):
+        if path not in known and path.resolve() not in known:
+            with contextlib.suppress(OSError, RuntimeError, ValueError):  # no font, or a broken one
+                manager.addfont(path)
+    return [entry for entry in manager.ttflist if not entry.name.startswith(PLACEHOLDERS)]
+
+
+def _rank(entry: FontEntry, num_characters: int) -> tuple:
+    """What comes first is chosen first."""
+    weight = font_manager.weight_dict.get(entry.weight, entry.weight)
+    is_plain = any(name in entry.name.lower() for name in PLAIN_NAMES)
+    is_new = entry.name not in _family_of.values()
+    is_upright = entry.style == "normal"
+    off = abs(weight - NORMAL_WEIGHT)
+    return -num_characters, is_new, not is_upright, off, not is_plain, entry.name
+
+
+def _characters_in(path: str, face_index: int, characters: set[str]) -> set[str]:
+    """Those of the characters that a font has and Matplotlib can draw."""
+    try:
+        font = FT2Font(path, face_index=face_index) if face_index else FT2Font(path)
+        there = {character for character in characters if font.get_char_index(ord(character))}
+        if there:  # fonts of coloured pictures can't be drawn
+            font.set_size(10, 72)
+            font.load_char(ord(min(there)))
+    except (OSError, RuntimeError, ValueError):
+        return set()
+    return there
+
+
+def _name_packages(characters: set[str]) -> None:
+    """Says once of each package that it would help."""
+    packages = {_package(character) for character in characters} - _named_packages
+    if packages:
+        shown = "".join(sorted(c for c in characters if _package(c) in packages)[:20])
+        LOGGER.warning(
+            "No installed font has %s: pictures show boxes in their place. Install fonts that do,"
+            " on Debian and Ubuntu: apt install %s.",
+            shown,
+            " ".join(sorted(packages)),
+        )
+        _named_packages.update(packages)
+
+
+def _package(character: str) -> str:
+    """The Debian package whose fonts have a character."""
+    if unicodedata.name(character, "").startswith(CJK_NAMES):
+        return "fonts-noto-cjk"
+    return "fonts-symbola" if unicodedata.category(character) == "So" else "fonts-noto-core"
