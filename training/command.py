@@ -46,6 +46,7 @@ defer_library()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 with quiet_stderr():  # where it is not deferred, the package imports Keras, and Keras TensorFlow
     from keras_transformer.errors import InputError
+    from training.outputs import check_output_folder
 
 # From 0, nothing in common, to 1.5, the same: what is less alike is not suggested.
 LEAST_LIKENESS = 0.8
@@ -91,6 +92,7 @@ class CommandParser(argparse.ArgumentParser):
             prog=f"python -m training.{name}", description=description, allow_abbrev=False
         )
         self.obeys_threads = False
+        self.output_folders = []
         self._instead_of_repeating = {"--help": "Leave all but one out."}
 
     def add_option(self, name: str, type_hint, default, help_text: str, **more) -> None:
@@ -109,6 +111,11 @@ class CommandParser(argparse.ArgumentParser):
             help=f"{help_text} ({in_words(type_hint)})".replace("%", "%%"),
             **more,
         )
+
+    def add_output_folder(self, name: str, default: str | None, help_text: str, **more) -> None:
+        """Adds the option for a folder to write, which `parse` looks at."""
+        self.output_folders.append(name)
+        self.add_option(name, str, default, help_text, **more)
 
     def add_positional(self, name: str, help_text: str, **more) -> None:
         """Adds a value that must be given, known by its place."""
@@ -208,10 +215,13 @@ def parse(
 
     Raises:
         UsageError: If they are wrong; one line that says how.
+        InputError: If a folder cannot be written.
     """
     options = parser.parse_args(arguments, Options(**(from_file or {})))
     if parser.obeys_threads and options.threads is not None:
         use_threads(options.threads)
+    for name in parser.output_folders:
+        check_output_folder(option_name(name), options[name])
     return options
 
 
