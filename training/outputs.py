@@ -61,7 +61,8 @@ def check_output_folder(option: str, path: str) -> None:
     )
     if not existing.is_dir():
         raise InputError(
-            f"{path}: {option} must be a folder. Received: {existing}, a file. Choose another name."
+            f"{path}: {option} must be a folder. Received: {existing}: Not a directory. Choose"
+            " another name."
         )
     try:
         with tempfile.TemporaryFile(dir=existing):

@@ -75,8 +75,8 @@ def test_an_output_is_no_other_file_of_the_command(files, other):
     ("path", "message"),
     [
         ("", "--output must name a folder. Received: an empty name"),
-        ("file", "--output must be a folder. Received: .*file, a file"),
-        ("file/deep/run", "--output must be a folder. Received: .*file, a file"),
+        ("file", "--output must be a folder. Received: .*file: Not a directory"),
+        ("file/deep/run", "--output must be a folder. Received: .*file: Not a directory"),
         (NOT_UTF_8, r"must be UTF-8, or TensorFlow cannot use it. Received: b'.*caf\\xe9'"),
         (f"{NOT_UTF_8}/run", "must be UTF-8, or TensorFlow cannot use it"),
     ],
