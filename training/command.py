@@ -108,7 +108,7 @@ class CommandParser(argparse.ArgumentParser):
             spelled,
             type=functools.partial(self._typed, spelled, type_hint),
             default=default,
-            help=f"{help_text} ({in_words(type_hint)})".replace("%", "%%"),
+            help=_escaped(f"{help_text} ({_form(type_hint, default)})"),
             **more,
         )
 
@@ -119,12 +119,12 @@ class CommandParser(argparse.ArgumentParser):
 
     def add_positional(self, name: str, help_text: str, **more) -> None:
         """Adds a value that must be given, known by its place."""
-        self.add_argument(name, help=help_text, **more)
+        self.add_argument(name, help=_escaped(help_text), **more)
 
     def add_flag(self, name: str, help_text: str) -> None:
         """Adds the option --some-name, which takes no value and is false if not given."""
         self._instead_of_repeating[option_name(name)] = "Leave all but one out."
-        self.add_argument(option_name(name), action="store_true", help=help_text)
+        self.add_argument(option_name(name), action="store_true", help=_escaped(help_text))
 
     def add_threads(self) -> None:
         """Adds the option --threads, which `parse` obeys."""
@@ -172,6 +172,20 @@ class CommandParser(argparse.ArgumentParser):
         close = closest(name, self._instead_of_repeating)
         hint = f"Did you mean {close}?" if close else f"See {self.prog} --help."
         raise UsageError(f"unrecognized arguments: {' '.join(given)}. {hint}")
+
+
+def _escaped(help_text: str) -> str:
+    """Help that argparse shows as it is."""
+    return help_text.replace("%", "%%")
+
+
+def _form(type_hint, default) -> str:
+    """What a value must be, and what it is if it is not given."""
+    if default in (None, ""):
+        return in_words(type_hint)
+    shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+    shown = shown.lower() if isinstance(default, bool) else shown
+    return f"{in_words(type_hint)}; default: {shown}"
 
 
 def option_name(name: str) -> str:
