@@ -74,8 +74,9 @@ def write_model_card(
         **about,
     }
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    (version / "model.json").write_text(text, encoding="utf-8")
-    (version / "README.md").write_text(_readme(card), encoding="utf-8")
+    for name, content in (("model.json", text), ("README.md", _readme(card))):
+        # Names of files that are not UTF-8 have parts that it cannot hold; JSON escapes them so.
+        (version / name).write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 def _model(model) -> dict[str, Any]:

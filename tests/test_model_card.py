@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from keras_transformer.model_card import _bleu, _pairs
+from keras_transformer.model_card import _bleu, _pairs, write_model_card
 from tests.random_models import small_config
 
 
@@ -79,3 +79,12 @@ def test_figures_are_quoted_with_what_they_rest_on():
     evaluation = {"bleu": 39.8765, "bleu_signature": "nrefs:1|case:mixed", "num_sentences": 1000}
     assert _bleu(evaluation) == "39.88 on 1,000 sentences (`nrefs:1|case:mixed`)"
     assert _pairs({"steps": 3}) == "the number of sentence pairs is not recorded"
+
+
+def test_names_of_files_that_are_not_utf_8_are_escaped(served_translator, tmp_path):
+    name = "caf\udce9"
+    about = {"description": f"From {name}", "training": {"settings": {"train_source": name}}}
+    write_model_card(tmp_path, "fr-en", 1, served_translator, {}, about)
+    card = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+    assert card["training"]["settings"]["train_source"] == name
+    assert "From caf\\udce9" in (tmp_path / "README.md").read_text(encoding="utf-8")

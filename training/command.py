@@ -46,6 +46,7 @@ defer_library()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
 with quiet_stderr():  # where it is not deferred, the package imports Keras, and Keras TensorFlow
     from keras_transformer.errors import InputError
+    from training.outputs import check_output_folder
 
 # From 0, nothing in common, to 1.5, the same: what is less alike is not suggested.
 LEAST_LIKENESS = 0.8
@@ -91,6 +92,7 @@ class CommandParser(argparse.ArgumentParser):
             prog=f"python -m training.{name}", description=description, allow_abbrev=False
         )
         self.obeys_threads = False
+        self.output_folders = []
         self._instead_of_repeating = {"--help": "Leave all but one out."}
 
     def add_option(self, name: str, type_hint, default, help_text: str, **more) -> None:
@@ -106,18 +108,23 @@ class CommandParser(argparse.ArgumentParser):
             spelled,
             type=functools.partial(self._typed, spelled, type_hint),
             default=default,
-            help=f"{help_text} ({in_words(type_hint)})".replace("%", "%%"),
+            help=_escaped(f"{help_text} ({_form(type_hint, default)})"),
             **more,
         )
 
+    def add_output_folder(self, name: str, default: str | None, help_text: str, **more) -> None:
+        """Adds the option for a folder to write, which `parse` looks at."""
+        self.output_folders.append(name)
+        self.add_option(name, str, default, help_text, **more)
+
     def add_positional(self, name: str, help_text: str, **more) -> None:
         """Adds a value that must be given, known by its place."""
-        self.add_argument(name, help=help_text, **more)
+        self.add_argument(name, help=_escaped(help_text), **more)
 
     def add_flag(self, name: str, help_text: str) -> None:
         """Adds the option --some-name, which takes no value and is false if not given."""
         self._instead_of_repeating[option_name(name)] = "Leave all but one out."
-        self.add_argument(option_name(name), action="store_true", help=help_text)
+        self.add_argument(option_name(name), action="store_true", help=_escaped(help_text))
 
     def add_threads(self) -> None:
         """Adds the option --threads, which `parse` obeys."""
@@ -167,6 +174,20 @@ class CommandParser(argparse.ArgumentParser):
         raise UsageError(f"unrecognized arguments: {' '.join(given)}. {hint}")
 
 
+def _escaped(help_text: str) -> str:
+    """Help that argparse shows as it is."""
+    return help_text.replace("%", "%%")
+
+
+def _form(type_hint, default) -> str:
+    """What a value must be, and what it is if it is not given."""
+    if default in (None, ""):
+        return in_words(type_hint)
+    shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+    shown = shown.lower() if isinstance(default, bool) else shown
+    return f"{in_words(type_hint)}; default: {shown}"
+
+
 def option_name(name: str) -> str:
     """The spelling of a setting on the command line."""
     return "--" + name.replace("_", "-")
@@ -208,10 +229,13 @@ def parse(
 
     Raises:
         UsageError: If they are wrong; one line that says how.
+        InputError: If a folder cannot be written.
     """
     options = parser.parse_args(arguments, Options(**(from_file or {})))
     if parser.obeys_threads and options.threads is not None:
         use_threads(options.threads)
+    for name in parser.output_folders:
+        check_output_folder(option_name(name), options[name])
     return options
 
 

@@ -26,6 +26,7 @@ from training.command import (
     tell,
 )
 from training.flops import decoding_flops
+from training.outputs import check_utf_8
 from training.step_profile import DECODING_PARTS, DECODING_REST, milliseconds_by_part
 from training.training_speed import PRESETS
 
@@ -200,6 +201,7 @@ def _measure_real_lines(options: Options) -> None:
     from keras_transformer.data.lines import read_lines
 
     lines = read_lines(options.text)
+    check_utf_8("--saved-model", options.saved_model)
     if not (Path(options.saved_model) / "saved_model.pb").exists():
         raise InputError(
             f"{options.saved_model}: must be one version of an export. Received: a path without"
@@ -327,7 +329,8 @@ def _served(
             [sys.executable, "-I", SERVED_SPEED],
             input=json.dumps(request),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
         )
         if process.returncode:
             raise InputError(

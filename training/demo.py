@@ -43,8 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "Trains a small French-English Transformer on sentences that it makes itself, scores it,"
         " draws its attention and exports it. Run it again to resume; a finished demo starts anew.",
     )
-    parser.add_option("output", str, "runs/demo", "The run folder; the text goes to OUTPUT-text.")
-    parser.add_option("export", str, "saved_models/demo", "Where the next version is exported to.")
+    parser.add_output_folder("output", "runs/demo", "The run folder; the text goes to OUTPUT-text.")
+    parser.add_output_folder(
+        "export", "saved_models/demo", "Where the next version is exported to."
+    )
     parser.add_option("config", str, str(CONFIG), "YAML file with the settings of the training.")
     parser.add_option("num_pairs", int, 24_000, "Sentence pairs to train on.")
     parser.add_option("epochs", int | None, None, "Instead of the setting in the YAML file.")

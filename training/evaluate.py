@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.command import CommandParser, InputError, parse, run_command, tell
-from training.run_folder import write_text
+from training.command import CommandParser, parse, run_command, tell
+from training.outputs import check_output_files
+from training.run_folder import write_or_keep
 from training.translate import (
     add_search_options,
     load_translator,
@@ -49,8 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_option("hypotheses", str | None, None, "File to write the translations to.")
     parser.add_flag("overwrite", "Replace these files if they are there.")
     options = parse(parser, arguments)
-    if not options.overwrite:
-        check_absent([options.json, options.hypotheses])
+    check_output_files(
+        {"--json": options.json, "--hypotheses": options.hypotheses},
+        {"--source": options.source, "--reference": options.reference},
+        overwrite=options.overwrite,
+    )
     from keras_transformer.data import read_pairs
 
     sources, references = read_pairs(options.source, options.reference)
@@ -60,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hypotheses = list(translate_lines(translator.translate, sources))
     seconds = time.monotonic() - start_seconds
     scores = score(hypotheses, references, tokenized=options.tokenized)
-    if options.hypotheses:
-        write_text(Path(options.hypotheses), "".join(line + "\n" for line in hypotheses))
     report(scores, seconds, translator, options.json)
+    if options.hypotheses is not None:
+        write_or_keep(Path(options.hypotheses), "".join(line + "\n" for line in hypotheses))
 
 
 def score(hypotheses: list[str], references: list[str], *, tokenized: bool) -> Scores:
@@ -93,7 +97,7 @@ def report(scores: Scores, seconds: float, translator, json_path: str | None) ->
     print(f"BLEU {scores.bleu:.2f}  ({scores.bleu_signature})")
     print(f"chrF {scores.chrf:.2f}  ({scores.chrf_signature})")
     print(f"{scores.num_sentences:,} sentences in {seconds:.1f} s")
-    if json_path:
+    if json_path is not None:
         content = {
             **dataclasses.asdict(scores),
             "seconds": round(seconds, 3),
@@ -102,21 +106,7 @@ def report(scores: Scores, seconds: float, translator, json_path: str | None) ->
             "length_normalization": translator.length_normalization,
             "precision": translator.precision,
         }
-        write_text(Path(json_path), json.dumps(content, indent=2) + "\n")
-
-
-def check_absent(paths: Sequence[str | None]) -> None:
-    """Refuses to write over a result.
-
-    Raises:
-        InputError: If one of the files is there.
-    """
-    for path in paths:
-        if path and Path(path).exists():
-            raise InputError(
-                f"{path}: the output must not exist. Received: a file that does. Choose another"
-                " name, or give --overwrite."
-            )
+        write_or_keep(Path(json_path), json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

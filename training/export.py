@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.command import CommandParser, InputError, parse, quiet_stderr, run_command
+from training.outputs import check_output_folder
 from training.run_folder import RunFolder
 from training.translate import (
     add_search_options,
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_threads()
     options = parse(parser, arguments)
+    check_output_folder("the directory", options.directory)
     about = {"description": options.description} if options.description else {}
     if options.evaluation is not None:
         about["evaluation"] = read_evaluation(options.evaluation)

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from keras_transformer.config import TransformerConfig
 from training.command import CommandParser, InputError, UsageError, parse
+from training.outputs import check_output_files
 from training.picture_style import INK, clear_axes, line_style, new_figure, save_picture
 from training.speed_lines import Speeds, read_memory
 
@@ -33,6 +34,8 @@ def draw_memory(arguments: Sequence[str]) -> None:
         raise UsageError(
             "--output must name the picture. Received: none. Give for example --output memory.png."
         )
+    files = {file: file for file in options.files}
+    check_output_files({"--output": options.output}, files, overwrite=True)
     figure = memory_figure(read_memory(options.files), options.preset, options.batch)
     save_picture(figure, options.output)
 

@@ -1,6 +1,7 @@
 """Where a command writes its results: looked at before the work begins, so that none is lost."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,10 +56,13 @@ def check_output_folder(option: str, path: str) -> None:
     if not path:
         raise InputError(f"{option} must name a folder. Received: an empty name. Name one.")
     check_utf_8(option, path)
-    existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+    existing = next(
+        folder for folder in (Path(path), *Path(path).parents) if os.path.exists(folder)
+    )
     if not existing.is_dir():
         raise InputError(
-            f"{path}: {option} must be a folder. Received: {existing}, a file. Choose another name."
+            f"{path}: {option} must be a folder. Received: {existing}: Not a directory. Choose"
+            " another name."
         )
     try:
         with tempfile.TemporaryFile(dir=existing):
@@ -71,26 +75,30 @@ def check_utf_8(option: str, path: str) -> None:
     """Refuses a name that TensorFlow could not write to.
 
     Raises:
-        InputError: If it, or that of a folder above it, is not UTF-8.
+        InputError: If it, or that of a folder above it, is not UTF-8, or Python does not know that
+            it is.
     """
+    name = os.fsencode(os.path.abspath(path))
     try:
-        os.path.abspath(path).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{path}: the name of {option}, and of the folders above it, must be UTF-8, or"
-            f" TensorFlow cannot use it. Received: {os.fsencode(os.path.abspath(path))}. Choose"
-            " another name."
-        ) from error
+        if os.fsdecode(name) == name.decode("utf-8"):
+            return
+        advice = f"Set PYTHONUTF8=1, as {sys.getfilesystemencoding()} cannot spell it."
+    except UnicodeDecodeError:
+        advice = "Choose another name."
+    raise InputError(
+        f"{path}: the name of {option}, and of the folders above it, must be UTF-8, or TensorFlow"
+        f" cannot use it. Received: {name}. {advice}"
+    )
 
 
 def _check_file(option: str, path: str, overwrite: bool) -> None:
     what = f"{path}: {option} must be the name of a file"
-    if not path or path.endswith("/") or Path(path).is_dir():
+    if not path or path.endswith("/") or os.path.isdir(path):
         kind = "a folder" if path else "an empty name"
         raise InputError(f"{what}. Received: {kind}. Give a file in it.")
-    if Path(path).exists() and not Path(path).is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{what}. Received: a device or a pipe. Choose another name.")
-    if Path(path).exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise InputError(
             f"{path}: the output must not exist. Received: a file that does. Choose another"
             " name, or give --overwrite."

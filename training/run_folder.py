@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -395,9 +396,32 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text, whole or not at all."""
+    """Writes UTF-8 text, whole or not at all.
+
+    Names of files that are not UTF-8 have parts that it cannot hold. These are escaped as JSON and
+    YAML escape them, so that such a file is read back as it was.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def write_or_keep(path: Path, text: str) -> None:
+    """`write_text` for what took long to find: if it fails, the text is kept elsewhere.
+
+    Raises:
+        InputError: If it fails; says where the text is.
+    """
+    try:
+        write_text(path, text)
+    except OSError as error:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", prefix=f"{path.name}.", delete=False
+        ) as kept:
+            kept.write(text)
+        raise InputError(
+            f"{path}: the result must be written there. Received: {error.strerror}. It is kept in"
+            f" {kept.name}: move it to where there is room."
+        ) from error
 
 
 def _data_sha256(settings: TrainingSettings) -> dict[str, str]:

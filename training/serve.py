@@ -14,6 +14,7 @@ from training.command import (
     quiet_stderr,
     run_command,
 )
+from training.outputs import check_utf_8
 from training.serving.processors import num_processors
 
 LABEL = re.compile(r"([^/:=,\s]+)=(\d{1,18})")
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     policy_settings = _policy_settings(options.versions)
     labels = _labels(options.labels)
     visitors = _names(options.allowed_hosts, options.host), _origins(options.cors_origins)
+    check_utf_8("the folder", options.folder)
     _check_folder(folder, options.wait)
     _need_serve_extra()
     from training.serving.http_server import listening_socket

@@ -124,7 +124,9 @@ def _server(options) -> Iterator[tuple[str, int | None]]:
     for name in PASSED_ON:
         if options[name] is not None:
             command.append(f"{option_name(name)}={options[name]}")
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, encoding="utf-8", errors="backslashreplace"
+    )
     try:
         yield _address_when_ready(server), server.pid
     finally:

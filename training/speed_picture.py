@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from training.command import CommandParser, InputError, UsageError, parse
+from training.outputs import check_output_files
 from training.picture_style import INK, LINE_COLOURS, MARKERS, clear_axes, save_picture
 from training.speed_lines import US, Speeds, Work, read_speeds
 
@@ -32,6 +33,8 @@ def draw_curve(arguments: Sequence[str]) -> None:
         raise UsageError(
             "--output must name the picture. Received: none. Give for example --output speed.png."
         )
+    files = {file: file for file in options.files}
+    check_output_files({"--output": options.output}, files, overwrite=True)
     figure = speed_figure(
         read_speeds(options.files), options.preset, options.batch, options.beam_size
     )

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_settings_parser(
         "train", "Trains a Transformer on pairs of sentences; run it again to resume."
     )
-    parser.add_option("output", str, None, "The run folder to write.", required=True)
+    parser.add_output_folder("output", None, "The run folder to write.", required=True)
     parser.add_flag("overwrite", "Replace a run that is there, once this one is done.")
     _add_device_options(parser)
     parser.add_threads()

@@ -20,7 +20,7 @@ from training.command import (
     tell,
 )
 from training.exported_translator import ExportedTranslator, find_version
-from training.outputs import check_output_files
+from training.outputs import check_output_files, check_utf_8
 from training.run_folder import RunFolder, replacing
 
 LINES_AT_ONCE = 1000
@@ -170,6 +170,7 @@ def _translator(options, parser: CommandParser):
     version = find_version(options.run)
     if RunFolder(options.run).config_path.exists() or version is None:
         return load_translator(options.run, **search_settings(options))
+    check_utf_8("the export", options.run)
     greedy = options.beam_size == 1
     given = [*search_settings(options), "samples", "prefixes"]
     unfit = [option_name(name) for name in given if options[name] != parser.get_default(name)]

@@ -75,7 +75,7 @@ def _parser() -> CommandParser:
         "Searches for good settings with Keras Tuner; run it again to resume. The settings of"
         " --config, and given as options, are those that the search starts from.",
     )
-    parser.add_option("output", str, None, "The folder of the search to write.", required=True)
+    parser.add_output_folder("output", None, "The folder of the search to write.", required=True)
     parser.add_option(
         "space",
         str,

@@ -12,7 +12,7 @@ from training.command import CommandParser, UsageError, closest, parse, run_comm
 from training.experiments.__main__ import EXPERIMENTS
 from training.settings import SETTING_NAMES, make_settings_parser
 
-COMMANDS = [("train",), ("evaluate",), ("translate",), ("export",)]
+COMMANDS = [("train",), ("evaluate",), ("translate",), ("score",), ("export",)]
 COMMANDS += [("tune",), ("serve",), ("demo",)]
 COMMANDS += [("benchmark", task) for task in TASKS]
 COMMANDS += [("experiments.__main__", name) for name in EXPERIMENTS]
@@ -180,3 +180,19 @@ def test_the_whole_library_is_there_for_a_command_that_asks_for_it():
         "assert keras.saving.get_registered_object('keras_transformer>Transformer')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_help_tells_what_a_value_must_be_and_what_it_is_otherwise(capsys):
+    parser = CommandParser("try", "Tries 100% of it.".replace("%", "%%"))
+    parser.add_option("size", int, 7, "All is 100%.")
+    parser.add_option("dry", bool, False, "Dry.")
+    parser.add_option("names", str, ["a", "b"], "Names.", nargs="+")
+    parser.add_option("file", str | None, None, "A file.")
+    parser.add_flag("fast", "At 50%.")
+    parser.print_help()
+    text = " ".join(capsys.readouterr().out.split())
+    assert "All is 100%. (a whole number; default: 7)" in text
+    assert "Dry. (true or false; default: false)" in text
+    assert "Names. (text; default: a b)" in text
+    assert "A file. (text or null)" in text
+    assert "At 50%." in text

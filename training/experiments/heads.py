@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> None:
         "Trains models with 1, 2, 4 and 8 heads of together the same width: one layer that must"
         " name the neighbours of each place, and translators of the demo's sentences.",
     )
-    parser.add_option("output", str, "runs/heads", "The folder for table, picture and runs.")
+    parser.add_output_folder("output", "runs/heads", "The folder for table, picture and runs.")
     parser.add_option("tasks", str, list(TASKS), f"Among {' and '.join(TASKS)}.", nargs="+")
     parser.add_option("steps", int, 2000, f"Updates of neighbours, of {BATCH_SIZE} sequences each.")
     parser.add_option("translation_steps", int, 1000, "Updates of translation.")

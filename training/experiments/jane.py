@@ -78,7 +78,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_option(
         "target", str | None, None, "Its translation; the run's own if none is given."
     )
-    parser.add_option("output", str, "runs/jane", "The folder for the table and the pictures.")
+    parser.add_output_folder("output", "runs/jane", "The folder for the table and the pictures.")
     parser.add_threads()
     options = parse(parser, arguments)
     import_tensorflow()

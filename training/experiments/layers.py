@@ -160,7 +160,9 @@ def _parser() -> CommandParser:
         " neighbourhood, a GRU, a convolution. Takes five minutes on a processor's core.",
     )
     add = parser.add_option
-    add("output", str, "runs/experiments", "The folder for layers.md, .json and .png.")
+    parser.add_output_folder(
+        "output", "runs/experiments", "The folder for layers.md, .json and .png."
+    )
     add("lengths", int, [2**power for power in range(6, 13)], "n; 64 to 4,096.", nargs="+")
     add("widths", int, [64, 128, 512], "d, the width of the layer; 64 128 512.", nargs="+")
     add("passes", Literal[tuple(PASSES)], list(PASSES), "One or both.", nargs="+")

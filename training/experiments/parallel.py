@@ -77,7 +77,9 @@ def _parser() -> CommandParser:
         " minutes on two processor cores.",
     )
     add = parser.add_option
-    add("output", str, "runs/experiments", "The folder for parallel.md, .json and .png.")
+    parser.add_output_folder(
+        "output", "runs/experiments", "The folder for parallel.md, .json and .png."
+    )
     add("lengths", int, [8, 16, 32, 64, 128, 256, 512], "Tokens of a sequence.", nargs="+")
     add("tokens", int, 4096, "Tokens of a batch, a multiple of each length.")
     add("model_dim", int, 128, "Width of all layers.")

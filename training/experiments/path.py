@@ -87,7 +87,9 @@ def _parser() -> CommandParser:
         " accuracy against k. Takes half an hour on two processor cores.",
     )
     add = parser.add_option
-    add("output", str, "runs/experiments", "The folder for path.md, .json and .png.")
+    parser.add_output_folder(
+        "output", "runs/experiments", "The folder for path.md, .json and .png."
+    )
     add("tasks", Literal[TASKS], list(TASKS), "One marked token, or all of them.", nargs="+")
     add("distances", int, [1, 4, 8, 16, 32, 64, 128], "k, a model for each.", nargs="+")
     add("kinds", Literal[tuple(KINDS)], list(KINDS), "Which stacks.", nargs="+")

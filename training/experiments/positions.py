@@ -52,7 +52,9 @@ def run(arguments: Sequence[str]) -> None:
         "Trains small Transformers without positions, with learned and with sinusoidal ones, to"
         " copy, reverse and sort symbols; tests them up to four times the trained length.",
     )
-    parser.add_option("output", str, "runs/positions", "The folder for table, picture and numbers.")
+    parser.add_output_folder(
+        "output", "runs/positions", "The folder for table, picture and numbers."
+    )
     parser.add_option("tasks", str, list(REWRITINGS), "Among copy, reverse and sort.", nargs="+")
     parser.add_option("trained_length", int, 16, "The longest sequences to train on, in symbols.")
     parser.add_option("steps", int, 2000, f"Updates, of {BATCH_SIZE} sequences each.")

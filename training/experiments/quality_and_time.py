@@ -77,7 +77,7 @@ def _parser() -> CommandParser:
         " and compares their BLEU. Run it again to resume, or with more systems and seeds: what is"
         " trained stays so.",
     )
-    parser.add_option("output", str, "runs/quality", "The folder for table, picture and runs.")
+    parser.add_output_folder("output", "runs/quality", "The folder for table, picture and runs.")
     parser.add_option("systems", str, list(BY_DEFAULT), "Which systems.", nargs="+")
     parser.add_option("seeds", int, [0, 1, 2], "Each system is trained with each seed.", nargs="+")
     parser.add_option("minutes", float, 30.0, "Time of each training at most, validation included.")

@@ -98,9 +98,8 @@ def _parser() -> CommandParser:
         " files), trains rows at any scale, one after the other, and prints the paper's columns;"
         " run it again to resume, or with more rows: those that are trained stay so.",
     )
-    parser.add_option(
+    parser.add_output_folder(
         "output",
-        str,
         "runs/table3",
         "The folder for the table, and for pictures and runs where rows are trained.",
     )
