@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Union
 
 import sentencepiece
 
-from keras_transformer.data.lines import describe_os_error, read_lines
+from keras_transformer.data.lines import describe_os_error, read_lines, refuse_pipe
 from keras_transformer.errors import InputError
 from keras_transformer.sampling import subword_sampler
 
@@ -81,7 +81,7 @@ class SubwordTokenizer:
         """Learns sub-words from text files; the same text always gives the same model.
 
         Args:
-            files: The text files, plain or .gz; both languages, for a shared vocabulary.
+            files: The text files, plain or compressed; both languages, for a shared vocabulary.
             vocabulary_size: The number of ids: sub-words, 256 bytes and 4 special ids.
             model_type: "bpe" or "unigram".
 
@@ -113,8 +113,9 @@ class SubwordTokenizer:
         """Reads a tokenizer that `save` wrote.
 
         Raises:
-            InputError: The file is missing, cut short, or something else.
+            InputError: The file is missing, a pipe, cut short, or something else.
         """
+        refuse_pipe(path)
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:

@@ -392,6 +392,13 @@ def test_loading_a_missing_file_or_a_folder_names_it(tmp_path):
         SubwordTokenizer.load(tmp_path)
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for read in (SubwordTokenizer.load, lambda path: SubwordTokenizer.train(path, 300)):
+        with pytest.raises(InputError, match=r"fifo: must be a regular file, .* Received: a pipe"):
+            read(tmp_path / "fifo")
+
+
 def test_a_file_cut_short_anywhere_is_refused(tmp_path, serialized_model):
     path = tmp_path / "cut.model"
     for kept in [*range(0, len(serialized_model), 97), len(serialized_model) - 1]:

@@ -83,8 +83,11 @@ def read_evaluation(path: str) -> dict[str, Any]:
     Raises:
         InputError: If the file cannot be read, or holds something else.
     """
+    from keras_transformer.data.lines import refuse_pipe
+
+    refuse_pipe(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         for name, types in _READ_OF_EVALUATION.items():
             if type(content[name]) not in types:
                 raise TypeError(f"{name} is {content[name]!r:.50}")

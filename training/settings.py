@@ -12,6 +12,8 @@ import yaml
 
 from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
 from keras_transformer.data import Corpus
+from keras_transformer.data.compressed import without_suffix
+from keras_transformer.data.lines import refuse_pipe
 from training.command import CommandParser, InputError, in_words, option_name
 
 # What a run's config.yaml holds beside the settings. A config.yaml may be given as --config, so
@@ -76,7 +78,7 @@ class TrainingSettings:
     train_source: str | list[str] | None = _setting(
         None,
         "Source sentences to train on, one a line: a file, a pattern such as 'part-*.en.gz', or a"
-        " list. .gz files are read as they are.",
+        " list. .gz, .bz2 and .xz files are read as they are.",
     )
     train_target: str | list[str] | None = _setting(
         None,
@@ -384,7 +386,7 @@ class TrainingSettings:
 
 def _all_tsv(names: str | list[str]) -> bool:
     names = [names] if isinstance(names, str) else names
-    return all(name.removesuffix(".gz").endswith(".tsv") for name in names)
+    return all(without_suffix(name).lower().endswith(".tsv") for name in names)
 
 
 def _corpus(values: dict[str, Any]) -> Corpus:
@@ -521,10 +523,11 @@ def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
     """A YAML file's top-level keys, each with its value and its line numbers.
 
     Raises:
-        InputError: If the file is missing, unreadable, no mapping, or gives a key twice.
+        InputError: If the file is missing, unreadable, a pipe, no mapping, or gives a key twice.
     """
+    refuse_pipe(path)
     try:
-        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8-sig"))
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             raise InputError(

@@ -314,6 +314,17 @@ def test_a_missing_text_is_one_line(train_arguments, tmp_path, capfd):
     assert "absent.txt: must be a file that can be read. Received: No such file" in one_line(capfd)
 
 
+@pytest.mark.parametrize(
+    "option", ["train-source", "train-target", "validation-source", "tokenizer", "config"]
+)
+def test_a_pipe_is_one_line_and_not_waited_for(train_arguments, tmp_path, capfd, option):
+    os.mkfifo(tmp_path / "fifo")
+    for more in ([], ["--steps-per-epoch=3"]):
+        assert train(train_arguments, tmp_path / "run", f"--{option}={tmp_path / 'fifo'}", *more)
+        assert "fifo: must be a regular file, because files are read" in one_line(capfd)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_cut_off_gz_file_is_one_line(train_arguments, tmp_path, capfd):
     path = write(tmp_path, "cut.gz", gzip.compress(b"a b c\n" * 99)[:-9])
     assert train(train_arguments, tmp_path / "run", "--train-source", path) == 1
