@@ -18,7 +18,7 @@ from training.command import CommandParser, InputError, in_words, option_name
 
 # What a run's config.yaml holds beside the settings. A config.yaml may be given as --config, so
 # these are known there and passed over.
-RECORD_KEYS = ("format_version", "package_version", "data_sha256")
+RECORD_KEYS = ("format_version", "package_version", "data_sha256", "asked_for")
 
 DATA_SETTINGS = (
     "train_source",
@@ -105,9 +105,18 @@ class TrainingSettings:
         500_000, "Pairs to train a tokenizer on, drawn at random from a larger text.", minimum=1
     )
     vocabulary_size: int = _setting(
-        37_000, "Sub-words shared by both languages, the four special ids included.", minimum=5
+        37_000,
+        "Sub-words shared by both languages, the four special ids included; of a text that gives"
+        " fewer, as many as it gives.",
+        minimum=5,
     )
     tokenizer_type: Literal["bpe", "unigram"] = _setting("bpe", "How sub-words are found.")
+    normalization: Literal["none", "nfkc"] = _setting(
+        "none",
+        "What is done to text before it is split into sub-words, in training and in translation:"
+        " nothing, or Unicode's form NFKC, in which a letter and its accent are the same whether"
+        " composed or not. A tokenizer that is given, or that of initial_run, brings its own.",
+    )
 
     model: Literal[MODELS] = _setting(
         "transformer",
