@@ -140,10 +140,9 @@ class SubwordTokenizer:
             raise _training_error(str(error), vocabulary_size) from error
         if tokenizer.vocabulary_size < vocabulary_size:
             _LOGGER.warning(
-                "the text gives %d sub-words, fewer than vocabulary_size=%d; the tokenizer has"
-                " these",
-                tokenizer.vocabulary_size,
+                "vocabulary_size=%d is more than the text gives: the tokenizer has %d sub-words",
                 vocabulary_size,
+                tokenizer.vocabulary_size,
             )
         return tokenizer
 
@@ -196,7 +195,8 @@ class SubwordTokenizer:
         Raises:
             InputError: A line is no string, or has half of a surrogate pair.
         """
-        return self.decode(self.encode(text))
+        ids = self.encode(text)
+        return self.decode(ids) if ids or isinstance(text, str) else []
 
     def id_to_piece(self, token_id: int) -> str:
         """The sub-word of an id as SentencePiece writes it: spaces are U+2581, bytes `<0x0A>`."""

@@ -233,6 +233,7 @@ def test_graph_and_python_agree_on_normalized_text(nfkc_tokenizer, batch):
 def test_without_normalization_text_is_what_it_was(tokenizer):
     assert tokenizer.normalization == "none"
     assert tokenizer.normalize(HARD_LINES) == HARD_LINES
+    assert tokenizer.normalize([]) == []
     assert tokenizer.encode("e\u0301") != tokenizer.encode("é")
 
 
@@ -426,8 +427,9 @@ def test_a_text_that_gives_fewer_sub_words_than_asked_for_gives_all_it_can(
 ):
     text = ["ab ab", "b"]
     tokenizer = SubwordTokenizer.train_from_lines(text, 10_000, model_type)
-    [message] = caplog.messages
-    assert message.startswith(f"the text gives {most} sub-words, fewer than vocabulary_size=10000")
+    assert caplog.messages == [
+        f"vocabulary_size=10000 is more than the text gives: the tokenizer has {most} sub-words"
+    ]
     assert tokenizer.vocabulary_size == most
     exact = SubwordTokenizer.train_from_lines(text, most, model_type)
     assert len(caplog.messages) == 1

@@ -344,8 +344,7 @@ def test_a_text_with_fewer_sub_words_than_asked_for_says_so_once_and_resumes(
     given = SubwordTokenizer.load(tmp_path / "run" / "tokenizer.model").vocabulary_size
     assert given < 5000
     assert [message for message in caplog.messages if "sub-words" in message] == [
-        f"the text gives {given} sub-words, fewer than vocabulary_size=5000; the tokenizer has"
-        " these"
+        f"vocabulary_size=5000 is more than the text gives: the tokenizer has {given} sub-words"
     ]
     record = RunFolder(tmp_path / "run").read_record()
     assert record.settings.vocabulary_size == given
