@@ -18,6 +18,8 @@ _PACKAGES = ("keras-seq2seq-transformer", "keras", "tensorflow", "tensorflow-tex
 # By SentencePiece's own numbers.
 _TOKENIZER_KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
+_NORMALIZATIONS = {"none": "as it is", "nfkc": "in Unicode's form NFKC"}
+
 # What the README says of each signature; the shapes stand beside it.
 _PURPOSES = {
     "serving_default": "beam search",
@@ -100,6 +102,7 @@ def _tokenizer(tokenizer) -> dict[str, Any]:
     return {
         "kind": _TOKENIZER_KINDS.get(kind, str(kind)),
         "vocabulary_size": tokenizer.vocabulary_size,
+        "normalization": tokenizer.normalization,
         "sha256": hashlib.sha256(tokenizer.serialized_model).hexdigest(),
     }
 
@@ -190,7 +193,8 @@ def _facts(card: Mapping[str, Any]) -> str:
     lines = [
         f"- model: {model['parameters']:,} parameters" + (f"; {sizes}" if sizes else ""),
         f"- precision: {card['precision']}",
-        f"- sub-words: {tokenizer['vocabulary_size']:,}, {tokenizer['kind']}",
+        f"- sub-words: {tokenizer['vocabulary_size']:,}, {tokenizer['kind']}, of text"
+        f" {_NORMALIZATIONS[tokenizer['normalization']]}",
         f"- search: beam size {search['beam_size']}, length penalty {search['length_penalty']}"
         f" ({search['length_normalization']})",
         f"- training: {_pairs(training)}",

@@ -5,17 +5,19 @@ Shapes: batch = lines, length = sub-words of a line.
 
 import io
 import itertools
+import logging
 import math
 import numbers
 import os
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 import sentencepiece
 
-from keras_transformer.data.lines import describe_os_error, read_lines
+from keras_transformer.data.lines import describe_os_error, read_lines, refuse_pipe
 from keras_transformer.errors import InputError
 from keras_transformer.sampling import subword_sampler
 
@@ -26,14 +28,23 @@ if TYPE_CHECKING:
 PathName = Union[str, "os.PathLike[str]"]
 
 MODEL_TYPES = ("bpe", "unigram")
+NORMALIZATIONS = ("none", "nfkc")
+
+_LOGGER = logging.getLogger("keras_transformer")
 
 # The longest line that SentencePiece learns from. Its default of 4,192 bytes drops longer lines
 # without a word.
 _LONGEST_LINE_BYTES = 2**30
 
-# White space that normalisation would change, a character that no alphabet covers, and the words
-# that a foreign model may take for its special pieces.
-_PROBE = "  two  spaces\t\u2028 \N{LATIN SMALL LIGATURE FI} \N{EXTRATERRESTRIAL ALIEN} <s></s> "
+# SentencePiece's mark of a rare character, and how we write it in text to learn from.
+_RARE_MARK, _RARE = "\u2585".encode(), b"\0"
+
+# White space and letters that normalisation would change, a character that no alphabet covers, and
+# the words that a foreign model may take for its special pieces.
+_PROBE = (
+    "  two  Spaces\t\u2028\u00ad \N{LATIN SMALL LIGATURE FI} \N{EXTRATERRESTRIAL ALIEN} <s></s> "
+)
+_NORMALIZATION_OF_PROBED = {_PROBE: "none", unicodedata.normalize("NFKC", _PROBE): "nfkc"}
 
 
 class SubwordTokenizer:
@@ -41,7 +52,8 @@ class SubwordTokenizer:
 
     `decode(encode(line)) == line` for every line of valid UTF-8 without U+2581, the character
     that SentencePiece writes for a space: text is not normalised, white space is kept, and a
-    character outside the alphabet is spelled in bytes. Padding is id 0, unknown 1 (never produced,
+    character outside the alphabet is spelled in bytes. With `normalization="nfkc"`,
+    `decode(encode(line)) == normalize(line)`. Padding is id 0, unknown 1 (never produced,
     thanks to the bytes), start 2 and end 3; none of them can be written in text: "</s>" is three
     or more ordinary sub-words.
 
@@ -69,52 +81,79 @@ class SubwordTokenizer:
     end_id = 3
 
     def __init__(self, serialized_model: bytes):
-        self._processor = _processor(serialized_model)
+        self._processor, self._normalization = _processor_and_normalization(serialized_model)
         self._serialized_model = serialized_model
         self._graph_tokenizer = None
         self._sampler = None
 
     @classmethod
     def train(
-        cls, files: Iterable[PathName] | PathName, vocabulary_size: int, model_type: str = "bpe"
+        cls,
+        files: Iterable[PathName] | PathName,
+        vocabulary_size: int,
+        model_type: str = "bpe",
+        normalization: str = "none",
     ) -> "SubwordTokenizer":
         """Learns sub-words from text files; the same text always gives the same model.
 
+        A text that gives fewer sub-words than asked for gives all that it can, and a warning.
+        U+2585, which SentencePiece keeps for itself, becomes part of no sub-word: it is always
+        spelled in bytes, as rare characters are.
+
         Args:
-            files: The text files, plain or .gz; both languages, for a shared vocabulary.
-            vocabulary_size: The number of ids: sub-words, 256 bytes and 4 special ids.
+            files: The text files, plain or compressed; both languages, for a shared vocabulary.
+            vocabulary_size: The number of ids at most: sub-words, 256 bytes and 4 special ids.
             model_type: "bpe" or "unigram".
+            normalization: "none" keeps text as it is. "nfkc" has SentencePiece bring it into form
+                NFKC of Unicode first, here and whenever it is split: an accent is the same whether
+                composed or not, "\ufb01" is "fi", a full-width letter is the usual one.
 
         Returns:
             The tokenizer.
 
         Raises:
-            InputError: A file can't be read, a setting is out of range, or the text has too few
-                or too many different characters and words for the vocabulary size.
+            InputError: A file can't be read, a setting is out of range, or the text has too many
+                different characters for the vocabulary size.
         """
         if isinstance(files, str | os.PathLike):
             files = [files]
         lines = itertools.chain.from_iterable([read_lines(path) for path in files])
-        return cls.train_from_lines(lines, vocabulary_size, model_type)
+        return cls.train_from_lines(lines, vocabulary_size, model_type, normalization)
 
     @classmethod
     def train_from_lines(
-        cls, lines: Iterable[str], vocabulary_size: int, model_type: str = "bpe"
+        cls,
+        lines: Iterable[str],
+        vocabulary_size: int,
+        model_type: str = "bpe",
+        normalization: str = "none",
     ) -> "SubwordTokenizer":
         """Learns sub-words from lines of text; see `train`."""
-        _check_settings(vocabulary_size, model_type)
+        _check_settings(vocabulary_size, model_type, normalization)
+        faults = []
         try:
-            return cls(_train(lines, vocabulary_size, model_type))
+            learnable = _learnable(lines, faults)
+            tokenizer = cls(_train(learnable, vocabulary_size, model_type, normalization))
         except RuntimeError as error:
+            if faults:
+                raise faults[0] from None
             raise _training_error(str(error), vocabulary_size) from error
+        if tokenizer.vocabulary_size < vocabulary_size:
+            _LOGGER.warning(
+                "vocabulary_size=%d is more than the text gives: the tokenizer has %d sub-words",
+                vocabulary_size,
+                tokenizer.vocabulary_size,
+            )
+        return tokenizer
 
     @classmethod
     def load(cls, path: PathName) -> "SubwordTokenizer":
         """Reads a tokenizer that `save` wrote.
 
         Raises:
-            InputError: The file is missing, cut short, or something else.
+            InputError: The file is missing, a pipe, cut short, or something else.
         """
+        refuse_pipe(path)
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:
@@ -144,6 +183,20 @@ class SubwordTokenizer:
     def vocabulary_size(self) -> int:
         """The number of ids, special ids and bytes included."""
         return self._processor.get_piece_size()
+
+    @property
+    def normalization(self) -> str:
+        """What is done to text before it is split: "none", or "nfkc"."""
+        return self._normalization
+
+    def normalize(self, text: str | Sequence[str]) -> str | list[str]:
+        """A line, or each of several lines, as the tokenizer reads it; see `normalization`.
+
+        Raises:
+            InputError: A line is no string, or has half of a surrogate pair.
+        """
+        ids = self.encode(text)
+        return self.decode(ids) if ids or isinstance(text, str) else []
 
     def id_to_piece(self, token_id: int) -> str:
         """The sub-word of an id as SentencePiece writes it: spaces are U+2581, bytes `<0x0A>`."""
@@ -201,6 +254,8 @@ class SubwordTokenizer:
         sampler = self._sampler
         if sampler is None or sampler.rate != rate:
             sampler = self._sampler = subword_sampler(self._processor, rate)
+        if self.normalization != "none":
+            lines = self.normalize(lines)
         try:
             return sampler.sample(lines, seed)
         except UnicodeEncodeError as error:
@@ -297,7 +352,14 @@ def _plain(item):
     return [int(token_id) for token_id in item]
 
 
-def _processor(serialized_model: bytes) -> sentencepiece.SentencePieceProcessor:
+def _processor_and_normalization(
+    serialized_model: bytes,
+) -> tuple[sentencepiece.SentencePieceProcessor, str]:
+    """The model, and which of NORMALIZATIONS it was found to do.
+
+    Raises:
+        InputError: It is no model, or does something else to text.
+    """
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=serialized_model)
     except RuntimeError as error:
@@ -311,16 +373,24 @@ def _processor(serialized_model: bytes) -> sentencepiece.SentencePieceProcessor:
         processor.bos_id(),
         processor.eos_id(),
     )
-    if special_ids != (0, 1, 2, 3) or processor.decode(processor.encode(_PROBE)) != _PROBE:
+    normalization = None
+    if special_ids == (0, 1, 2, 3):
+        normalization = _NORMALIZATION_OF_PROBED.get(processor.decode(processor.encode(_PROBE)))
+    if normalization is None:
         raise InputError(
             "a tokenizer must keep the text, with ids 0 to 3 for padding, unknown, start and end. "
             f"Received: a SentencePiece model with the ids {special_ids} that doesn't. "
             "Use one that SubwordTokenizer.train made."
         )
-    return processor
+    return processor, normalization
 
 
-def _check_settings(vocabulary_size: int, model_type: str) -> None:
+def _check_settings(vocabulary_size: int, model_type: str, normalization: str) -> None:
+    if normalization not in NORMALIZATIONS:
+        raise InputError(
+            f"normalization must be one of {', '.join(NORMALIZATIONS)}. "
+            f"Received: normalization={normalization!r}. Choose normalization='none'."
+        )
     if model_type not in MODEL_TYPES:
         raise InputError(
             f"model_type must be one of {', '.join(MODEL_TYPES)}. "
@@ -333,19 +403,57 @@ def _check_settings(vocabulary_size: int, model_type: str) -> None:
         )
 
 
-def _train(lines: Iterable[str], vocabulary_size: int, model_type: str) -> bytes:
+def _learnable(lines: Iterable[str], faults: list[Exception]) -> Iterator[bytes]:
+    """The lines in a form of which SentencePiece drops none, as it drops those with its own mark.
+
+    A NUL takes the mark's place, which SentencePiece takes for a rare character. Of nothing but
+    those it cannot learn, so that a space follows.
+
+    Args:
+        lines: Lines to learn from.
+        faults: Is given what goes wrong, since SentencePiece raises an error of its own for it.
+
+    Raises:
+        InputError: A line is no string, or has half of a surrogate pair.
+    """
+    has_some, is_rare_only = False, True
+    try:
+        for line in lines:
+            data = _as_bytes(line).replace(_RARE_MARK, _RARE)
+            has_some = has_some or data != b""
+            is_rare_only = is_rare_only and not data.strip(_RARE)
+            yield data
+    except Exception as error:
+        faults.append(error)
+        raise
+    if has_some and is_rare_only:
+        yield b" "
+
+
+def _as_bytes(line: str) -> bytes:
+    try:
+        return line.encode("utf-8")
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise _text_error(line) from error
+
+
+def _train(
+    lines: Iterator[bytes], vocabulary_size: int, model_type: str, normalization: str
+) -> bytes:
     """Returns the bytes of a SentencePiece model; only options that every version knows."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
+        sentence_iterator=lines,
         model_writer=model,
-        vocab_size=vocabulary_size,
+        # Fewer than the special ids are refused without saying how many are needed.
+        vocab_size=max(vocabulary_size, 4),
+        hard_vocab_limit=False,
         model_type=model_type,
         pad_id=SubwordTokenizer.padding_id,
         unk_id=SubwordTokenizer.unknown_id,
         bos_id=SubwordTokenizer.start_id,
         eos_id=SubwordTokenizer.end_id,
-        normalization_rule_name="identity",
+        normalization_rule_name={"none": "identity"}.get(normalization, normalization),
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
         byte_fallback=True,
@@ -366,12 +474,6 @@ def _train(lines: Iterable[str], vocabulary_size: int, model_type: str) -> bytes
 
 def _training_error(message: str, vocabulary_size: int) -> InputError:
     received = f"Received: vocabulary_size={vocabulary_size}"
-    if largest := re.search(r"set it to a value <= (\d+)", message):
-        return InputError(
-            "vocabulary_size must not be larger than what the text gives. "
-            f"{received}, and the text gives at most {largest[1]}. "
-            f"Choose vocabulary_size={largest[1]} or less, or train on more text."
-        )
     if smallest := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
         return InputError(
             "vocabulary_size must hold 4 special ids, 256 bytes and the text's characters. "

@@ -689,7 +689,7 @@ def _read_settings(path: Path) -> dict:
     import yaml
 
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
         return {
             "beam_size": _typed(settings, "beam_size", int),
             "length_penalty": _typed(settings, "length_penalty", int, float),

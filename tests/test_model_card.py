@@ -5,7 +5,8 @@ from pathlib import Path
 import keras
 import pytest
 
-from keras_transformer.model_card import _bleu, _pairs, write_model_card
+from keras_transformer.model_card import _bleu, _facts, _pairs, _tokenizer, write_model_card
+from keras_transformer.tokenizer import SubwordTokenizer
 from tests.random_models import small_config
 
 
@@ -26,6 +27,7 @@ def test_the_json_says_what_the_model_is(card, served_translator, tokenizer):
     assert card["tokenizer"] == {
         "kind": "bpe",
         "vocabulary_size": 300,
+        "normalization": "none",
         "sha256": hashlib.sha256(tokenizer.serialized_model).hexdigest(),
     }
 
@@ -72,7 +74,17 @@ def test_the_readme_says_it_to_people(exported):
     ) in readme
     assert "- training: 12,345 sentence pairs\n" in readme
     assert "- BLEU: not measured" in readme
-    assert "sub-words: 300, bpe" in readme
+    assert "sub-words: 300, bpe, of text as it is\n" in readme
+
+
+def test_the_normalization_is_named():
+    tokenizer = SubwordTokenizer.train_from_lines(["ab"], 263, "unigram", "nfkc")
+    described = _tokenizer(tokenizer)
+    assert (described["kind"], described["normalization"]) == ("unigram", "nfkc")
+    card = {"model": {"parameters": 7}, "precision": "float32", "tokenizer": described}
+    card |= {"search": dict.fromkeys(["beam_size", "length_penalty", "length_normalization"], 1)}
+    card |= {"exported": "today", "versions": {}}
+    assert "- sub-words: 263, unigram, of text in Unicode's form NFKC\n" in _facts(card)
 
 
 def test_figures_are_quoted_with_what_they_rest_on():

@@ -19,6 +19,7 @@ HARD_LINES = [
     "\u65e5 \U0001f469\u200d\U0001f467\u2581x",
     "\tqu\u00e9",
     "</s><pad>",
+    "\u2585 a\u2585\0",
     "aaaaaaaaaaaaaa" * 9,
 ]
 
@@ -84,6 +85,16 @@ def test_the_seed_decides(trained):
     first = trained.sample(TEXTS, 0.3, seed=3)
     assert trained.sample(TEXTS, 0.3, seed=3) == first
     assert trained.sample(TEXTS, 0.3, seed=4) != first
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_lines_are_normalized_before_they_are_split(model_type):
+    tokenizer = SubwordTokenizer.train_from_lines(TEXTS, 290, model_type, "nfkc")
+    lines = ["e\u0301te\u0301 \ufb01n", "\u3000 a\t"]
+    composed = ["\xe9t\xe9 fin", "  a\t"]
+    ids = tokenizer.sample(lines, 0.5, seed=7)
+    assert ids == tokenizer.sample(composed, 0.5, seed=7)
+    assert tokenizer.decode(ids) == composed
 
 
 def test_what_was_sampled_before_changes_nothing(trained):

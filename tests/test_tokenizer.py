@@ -3,6 +3,7 @@ import io
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import sentencepiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from keras_transformer.data.lines import iterate_lines
 from keras_transformer.errors import InputError
 from keras_transformer.tokenizer import SubwordTokenizer
 
@@ -45,6 +47,7 @@ HARD_LINES = [
     "<s> </s> <unk> <pad>",
     "<s></s><unk><pad><0x41><0x0A>",
     "⁇ \ufffd \ufffe \uffff \U0010ffff",
+    "\u2585 ▅▆ \u2585\u2585",
     "x" * 5000,
 ]
 
@@ -178,6 +181,87 @@ def test_seeding_keras_does_not_break_tokenizing(serialized_model):
     assert [line.decode() for line in text.numpy()] == ENGLISH
 
 
+# Normalization
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def nfkc_tokenizer(request):
+    return SubwordTokenizer.train_from_lines(ENGLISH + GERMAN, 317, request.param, "nfkc")
+
+
+@pytest.mark.parametrize(
+    ("line", "normalized"),
+    [
+        ("e\u0301 o\u0308 A\u030a", "é ö Å"),
+        ("\u1112\u1161\u11ab\u1100\u1173\u11af", "한글"),
+        ("ﬁ \uff21 \uff11 ① ½ ㍿ ｶﾞ …", "fi A 1 1 1\u20442 株式会社 ガ ..."),
+        ("a\u3000b\xa0c\u2003d", "a b c d"),
+        (
+            "  two  spaces\t\ttabs \r\u2028\u200b\ufeff ",
+            "  two  spaces\t\ttabs \r\u2028\u200b\ufeff ",
+        ),
+        ("\u3000", " "),
+        ("", ""),
+    ],
+    ids=ascii,
+)
+def test_nfkc_is_what_unicode_says_and_no_more(nfkc_tokenizer, line, normalized):
+    assert nfkc_tokenizer.normalize(line) == normalized == unicodedata.normalize("NFKC", line)
+    assert nfkc_tokenizer.encode(line) == nfkc_tokenizer.encode(normalized)
+    assert nfkc_tokenizer.decode(nfkc_tokenizer.encode(line)) == normalized
+
+
+@given(line=st.text(st.characters(exclude_categories=["Cs", "Cn"], exclude_characters="\n\u2581")))
+@settings(max_examples=150, deadline=None)
+def test_normalized_lines_come_back_unchanged(nfkc_tokenizer, line):
+    line = unicodedata.normalize("NFKC", line)
+    assert nfkc_tokenizer.decode(nfkc_tokenizer.encode(line)) == line
+
+
+@given(batch=st.lists(lines, max_size=11))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_graph_and_python_agree_on_normalized_text(nfkc_tokenizer, batch):
+    import tensorflow as tf
+
+    batch = [*batch, *HARD_LINES, "e\u0301 ﬁ \u3000"]
+    ids = nfkc_tokenizer.tokenize(tf.constant([line.encode() for line in batch], tf.string))
+    assert ids.to_list() == nfkc_tokenizer.encode(batch)
+    text = [line.decode() for line in nfkc_tokenizer.detokenize(ids).numpy()]
+    assert text == nfkc_tokenizer.normalize(batch)
+
+
+def test_without_normalization_text_is_what_it_was(tokenizer):
+    assert tokenizer.normalization == "none"
+    assert tokenizer.normalize(HARD_LINES) == HARD_LINES
+    assert tokenizer.normalize([]) == []
+    assert tokenizer.encode("e\u0301") != tokenizer.encode("é")
+
+
+def test_the_normalization_is_stored_in_the_model(nfkc_tokenizer, tmp_path):
+    assert nfkc_tokenizer.normalization == "nfkc"
+    nfkc_tokenizer.save(tmp_path / "tokenizer.model")
+    loaded = SubwordTokenizer.load(tmp_path / "tokenizer.model")
+    assert loaded.normalization == "nfkc"
+    assert loaded.encode("ﬁ e\u0301") == loaded.encode("fi é")
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_sub_words_are_learnt_from_normalized_text(model_type):
+    composed, decomposed = (
+        [unicodedata.normalize(form, line) for line in GERMAN * 3] for form in ("NFC", "NFD")
+    )
+    tokenizers = [
+        SubwordTokenizer.train_from_lines(text, 299, model_type, "nfkc")
+        for text in (composed, decomposed)
+    ]
+    assert len({tokenizer.serialized_model for tokenizer in tokenizers}) == 1
+
+
+def test_an_unknown_normalization_is_refused():
+    with pytest.raises(InputError, match=r"none, nfkc\. Received: normalization='nfc'. Choose"):
+        SubwordTokenizer.train_from_lines(ENGLISH, 299, normalization="nfc")
+
+
 # Special ids and line breaks
 
 
@@ -287,6 +371,47 @@ def test_lines_longer_than_sentencepieces_limit_are_learnt_from():
     assert "ab" in tokenizer.pieces(range(264))
 
 
+# U+2585 is SentencePiece's own mark for a rare character, and NUL its own for the end of a line.
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+@pytest.mark.parametrize("mark", ["\u2585", "\0"], ids=ascii)
+def test_lines_with_characters_that_sentencepiece_keeps_for_itself_are_learnt_from(
+    model_type, mark
+):
+    tokenizer = SubwordTokenizer.train_from_lines(["a", *[f"qqqq{mark}qqqq"] * 7], 300, model_type)
+    pieces = tokenizer.pieces(range(260, tokenizer.vocabulary_size))
+    assert {"q", "qqqq", "a", "\u2581"} <= {*pieces}
+    assert not any(mark in piece for piece in pieces)
+    line = f" {mark}qa{mark}{mark} q"
+    assert tokenizer.decode(tokenizer.encode(line)) == line
+    assert tokenizer.encode(mark) == spell(mark.encode())
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+@pytest.mark.parametrize("line", ["\u2585", "\0\0", "\u2585\0\u2585"], ids=ascii)
+def test_text_of_nothing_but_such_characters_gives_bytes_and_the_space(model_type, line):
+    tokenizer = SubwordTokenizer.train_from_lines([line, "", line], 261, model_type)
+    assert tokenizer.pieces([260]) == ["\u2581"]
+    assert tokenizer.encode(f"{line} a") == [*spell(line.encode()), 260, *spell(b"a")]
+    assert tokenizer.decode(tokenizer.encode(f"{line} a")) == f"{line} a"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("line", ["\ud800", 5, None, b"bytes"], ids=ascii)
+def test_training_refuses_what_is_no_text(line, place):
+    lines = ["a", "b"]
+    lines.insert(place, line)
+    with pytest.raises(InputError, match=r"^text must be a string, .* Received: text=.* Pass str"):
+        SubwordTokenizer.train_from_lines(lines, 300)
+
+
+def test_a_fault_of_the_lines_themselves_is_raised_as_it_is(tmp_path):
+    (tmp_path / "train.en").write_bytes(b"good\nb\xe4d\n")
+    with pytest.raises(InputError, match=r"train\.en:2: a line must be valid UTF-8"):
+        SubwordTokenizer.train_from_lines(iterate_lines(tmp_path / "train.en"), 299)
+
+
 def test_training_is_silent(capfd):
     SubwordTokenizer.train_from_lines(ENGLISH, 299)
     assert capfd.readouterr() == ("", "")
@@ -296,14 +421,19 @@ def test_training_is_silent(capfd):
 # 4 special ids + 256 bytes + 3 characters = 263, and with the merges 266.
 
 
-def test_a_vocabulary_larger_than_the_text_gives_is_refused_with_the_largest_that_works():
-    with pytest.raises(
-        InputError, match=r"vocabulary_size=267, and the text gives at most 266"
-    ) as e:
-        SubwordTokenizer.train_from_lines(["ab ab", "b"], 267)
-    assert "Choose vocabulary_size=266 or less" in str(e.value)
-    assert isinstance(e.value.__cause__, RuntimeError)
-    assert SubwordTokenizer.train_from_lines(["ab ab", "b"], 266).vocabulary_size == 266
+@pytest.mark.parametrize(("model_type", "most"), [("bpe", 266), ("unigram", 264)])
+def test_a_text_that_gives_fewer_sub_words_than_asked_for_gives_all_it_can(
+    model_type, most, caplog
+):
+    text = ["ab ab", "b"]
+    tokenizer = SubwordTokenizer.train_from_lines(text, 10_000, model_type)
+    assert caplog.messages == [
+        f"vocabulary_size=10000 is more than the text gives: the tokenizer has {most} sub-words"
+    ]
+    assert tokenizer.vocabulary_size == most
+    exact = SubwordTokenizer.train_from_lines(text, most, model_type)
+    assert len(caplog.messages) == 1
+    assert exact.pieces(range(most)) == tokenizer.pieces(range(most))
 
 
 def test_a_vocabulary_too_small_for_the_characters_is_refused_with_the_smallest_that_works():
@@ -314,13 +444,11 @@ def test_a_vocabulary_too_small_for_the_characters_is_refused_with_the_smallest_
     assert SubwordTokenizer.train_from_lines(["ab ab", "b"], 263).vocabulary_size == 263
 
 
-def test_the_unigram_limits_are_named_too():
-    with pytest.raises(
-        InputError, match=r"the text gives at most 264\. Choose vocabulary_size=264"
-    ):
-        SubwordTokenizer.train_from_lines(["ab ab", "b"], 5000, "unigram")
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+@pytest.mark.parametrize("vocabulary_size", [1, 3, 4, 5, 100, 259, 260, 262])
+def test_a_vocabulary_of_any_size_below_that_is_told_it(model_type, vocabulary_size):
     with pytest.raises(InputError, match=r"the text needs 263\. Choose vocabulary_size=263"):
-        SubwordTokenizer.train_from_lines(["ab ab", "b"], 100, "unigram")
+        SubwordTokenizer.train_from_lines(["ab ab", "b"], vocabulary_size, model_type)
 
 
 @pytest.mark.parametrize("vocabulary_size", [0, -5, 300.0, "300", None])
@@ -392,6 +520,13 @@ def test_loading_a_missing_file_or_a_folder_names_it(tmp_path):
         SubwordTokenizer.load(tmp_path)
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for read in (SubwordTokenizer.load, lambda path: SubwordTokenizer.train(path, 300)):
+        with pytest.raises(InputError, match=r"fifo: must be a regular file, .* Received: a pipe"):
+            read(tmp_path / "fifo")
+
+
 def test_a_file_cut_short_anywhere_is_refused(tmp_path, serialized_model):
     path = tmp_path / "cut.model"
     for kept in [*range(0, len(serialized_model), 97), len(serialized_model) - 1]:
@@ -409,24 +544,44 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         SubwordTokenizer.load(path)
 
 
+# Options under which a model of SentencePiece is one of ours.
+OURS = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3, "byte_fallback": True}
+OURS |= {"vocab_size": 320, "normalization_rule_name": "identity"}
+OURS |= {"add_dummy_prefix": False, "remove_extra_whitespaces": False}
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {},
         {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3},
-        {"byte_fallback": True, "vocab_size": 320, "normalization_rule_name": "identity"},
+        {**OURS, "add_dummy_prefix": True, "remove_extra_whitespaces": True},
+        {**OURS, "normalization_rule_name": "nmt_nfkc"},
+        {**OURS, "normalization_rule_name": "nfkc_cf"},
     ],
-    ids=["other ids", "no byte fallback", "white space removed"],
+    ids=["other ids", "no byte fallback", "white space removed", "tabs changed", "lower case"],
 )
 def test_a_sentencepiece_model_that_does_not_keep_the_text_is_refused(options):
-    options = {"model_type": "bpe", **options}
-    options.setdefault("vocab_size", 61)
+    with pytest.raises(InputError, match=r"must keep the text, .* Received: a SentencePiece model"):
+        SubwordTokenizer(foreign_model({"vocab_size": 61, **options}))
+
+
+@pytest.mark.parametrize(("rule", "normalization"), [("identity", "none"), ("nfkc", "nfkc")])
+def test_a_sentencepiece_model_that_keeps_the_text_is_taken(rule, normalization):
+    model = foreign_model({**OURS, "normalization_rule_name": rule})
+    assert SubwordTokenizer(model).normalization == normalization
+
+
+def foreign_model(options):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(ENGLISH), model_writer=model, minloglevel=2, **options
+        sentence_iterator=iter(ENGLISH),
+        model_writer=model,
+        model_type="bpe",
+        minloglevel=2,
+        **options,
     )
-    with pytest.raises(InputError, match=r"must keep the text, .* Received: a SentencePiece model"):
-        SubwordTokenizer(model.getvalue())
+    return model.getvalue()
 
 
 # Without TensorFlow, and on real text

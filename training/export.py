@@ -25,8 +25,8 @@ HARD_TEXTS = (
     "",
     " ",
     "two  spaces and a tab\there",
-    "</s> <s> <unk> \u2581",
-    "naïve café, Ελλάδα, 눈, עברית",
+    "</s> <s> <unk> \u2581 \u2585",
+    "naïve cafe\u0301, \ufb01n, Ελλάδα, 눈, עברית",
     "\U0001f469\u200d\U0001f680 \U0001f6b2",
     "line\nbreak\x00nothing",
     "again " * 300,
@@ -86,8 +86,11 @@ def read_evaluation(path: str) -> dict[str, Any]:
     Raises:
         InputError: If the file cannot be read, or holds something else.
     """
+    from keras_transformer.data.lines import refuse_pipe
+
+    refuse_pipe(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         for name, types in _READ_OF_EVALUATION.items():
             if type(content[name]) not in types:
                 raise TypeError(f"{name} is {content[name]!r:.50}")

@@ -23,10 +23,7 @@ from keras_transformer.tokenizer import SubwordTokenizer
 from training.compiled_model import compiled_model
 from training.devices import Devices
 from training.settings import TrainingSettings
-from training.tuning.space import Space
-
-# The tokenizer is given, and with it the size of the embeddings.
-OF_THE_TOKENIZER = ("vocabulary_size", "tokenizer_type")
+from training.tuning.space import SUB_WORDS, Space
 
 
 class TransformerHyperModel(keras_tuner.HyperModel):
@@ -69,7 +66,7 @@ class TransformerHyperModel(keras_tuner.HyperModel):
         if isinstance(space, str | Path):
             space = Space.read(space)
         self.space = space if isinstance(space, Space) else Space.of(space)
-        tuned = [name for name in OF_THE_TOKENIZER if name in self.space.dimensions]
+        tuned = [name for name in SUB_WORDS if name in self.space.dimensions]
         if tuned:
             raise InputError(
                 f"{tuned[0]} must not be tuned, because the tokenizer is given. Received:"

@@ -1,6 +1,7 @@
 """A run folder: what a training leaves behind, who may write it, and what it must agree with.
 
-    config.yaml      every setting, resolved; the format's version; sha256 of the data
+    config.yaml      every setting, resolved; the format's version; sha256 of the data; asked_for:
+                     settings of the tokenizer that it could not, or did not, have
     tokenizer.model  model.keras    what evaluate, translate and export read; model.keras comes last
     checkpoints/     logs/ (TensorBoard)     metrics.jsonl (a line an epoch)     .lock
 
@@ -20,7 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import filelock
 import yaml
@@ -35,9 +36,15 @@ from training.settings import (
     read_yaml_mapping,
 )
 
+if TYPE_CHECKING:
+    from keras_transformer.tokenizer import SubwordTokenizer
+
 FORMAT_VERSION = 2
 TEMPORARY_PREFIX = ".unfinished."
 
+
+# What a tokenizer knows of itself, whatever was asked for.
+TOKENIZER_SETTINGS = ("vocabulary_size", "normalization")
 
 _CHECKPOINT_NAME = re.compile(r"epoch_(\d+)_batch_(\d+)\.")
 
@@ -70,25 +77,38 @@ class RunRecord:
     Attributes:
         settings: Every setting.
         data_sha256: Hexadecimal sha256 of the data files, as stored, by setting name.
+        asked_for: What was asked for, by setting name, where the tokenizer has something else.
     """
 
     settings: TrainingSettings
     data_sha256: dict[str, str]
+    asked_for: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: TrainingSettings) -> "RunRecord":
         """The record of a training that is about to start; reads the data files."""
         return cls(settings, _data_sha256(settings))
 
+    def with_tokenizer(self, tokenizer: "SubwordTokenizer") -> "RunRecord":
+        """The record once the tokenizer is known, with what that has in place of what was asked."""
+        has = {name: getattr(tokenizer, name) for name in TOKENIZER_SETTINGS}
+        asked = {name: getattr(self.settings, name) for name in has}
+        return dataclasses.replace(
+            self,
+            settings=dataclasses.replace(self.settings, **has),
+            asked_for={name: value for name, value in asked.items() if value != has[name]},
+        )
+
     def differences(self, earlier: "RunRecord") -> list[str]:
         """What differs from an earlier record, each as `name: OLD there, NEW now`.
 
-        Data files are compared by content: they may have moved.
+        Data files are compared by content: they may have moved. What was asked for there agrees as
+        well as what the tokenizer then had.
         """
         lines = []
         for name in SETTING_NAMES:
             old, new = getattr(earlier.settings, name), getattr(self.settings, name)
-            if name not in DATA_SETTINGS and old != new:
+            if name not in DATA_SETTINGS and new not in (old, earlier.asked_for.get(name, old)):
                 lines.append(f"{name}: {old} there, {new} now")
         for name in DATA_SETTINGS:
             old, new = earlier.data_sha256.get(name, "none"), self.data_sha256.get(name, "none")
@@ -175,6 +195,7 @@ class RunFolder:
             "package_version": package_version(),
             **dataclasses.asdict(record.settings),
             "data_sha256": record.data_sha256,
+            **({"asked_for": record.asked_for} if record.asked_for else {}),
         }
         write_text(self.config_path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
@@ -198,13 +219,14 @@ class RunFolder:
                 " it, or train anew."
             )
         values = read_settings_file(self.config_path)
-        sha256 = content.get("data_sha256")
+        sha256, asked_for = content.get("data_sha256"), content.get("asked_for")
         if not isinstance(sha256, dict):
             raise InputError(
                 f"{self.config_path}: the file must hold every setting, and data_sha256 behind"
                 " them. Received: no data_sha256. It is damaged: restore it, or train anew."
             )
-        return RunRecord(make_settings(values, values), sha256)
+        asked_for = asked_for if isinstance(asked_for, dict) else {}
+        return RunRecord(make_settings(values, values), sha256, asked_for)
 
     def check_finished(self) -> None:
         """Refuses a run that has no model yet.

@@ -11,12 +11,14 @@ import yaml
 
 from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
 from keras_transformer.data import Corpus
+from keras_transformer.data.compressed import without_suffix
+from keras_transformer.data.lines import refuse_pipe
 from training.command import CommandParser, InputError, closest, option_name
 from training.option_types import from_yaml
 
 # What a run's config.yaml holds beside the settings. A config.yaml may be given as --config, so
 # these are known there and passed over.
-RECORD_KEYS = ("format_version", "package_version", "data_sha256")
+RECORD_KEYS = ("format_version", "package_version", "data_sha256", "asked_for")
 
 DATA_SETTINGS = (
     "train_source",
@@ -76,7 +78,7 @@ class TrainingSettings:
     train_source: str | list[str] | None = _setting(
         None,
         "Source sentences to train on, one a line: a file, a pattern such as 'part-*.en.gz', or a"
-        " list. .gz files are read as they are.",
+        " list. .gz, .bz2 and .xz files are read as they are.",
     )
     train_target: str | list[str] | None = _setting(
         None,
@@ -103,9 +105,18 @@ class TrainingSettings:
         500_000, "Pairs to train a tokenizer on, drawn at random from a larger text.", minimum=1
     )
     vocabulary_size: int = _setting(
-        37_000, "Sub-words shared by both languages, the four special ids included.", minimum=5
+        37_000,
+        "Sub-words shared by both languages, the four special ids included; of a text that gives"
+        " fewer, as many as it gives.",
+        minimum=5,
     )
     tokenizer_type: Literal["bpe", "unigram"] = _setting("bpe", "How sub-words are found.")
+    normalization: Literal["none", "nfkc"] = _setting(
+        "none",
+        "What is done to text before it is split into sub-words, in training and in translation:"
+        " nothing, or Unicode's form NFKC, in which a letter and its accent are the same whether"
+        " composed or not. A tokenizer that is given, or that of initial_run, brings its own.",
+    )
 
     model: Literal[MODELS] = _setting(
         "transformer",
@@ -384,7 +395,7 @@ class TrainingSettings:
 
 def _all_tsv(names: str | list[str]) -> bool:
     names = [names] if isinstance(names, str) else names
-    return all(name.removesuffix(".gz").endswith(".tsv") for name in names)
+    return all(without_suffix(name).lower().endswith(".tsv") for name in names)
 
 
 def _corpus(values: dict[str, Any]) -> Corpus:
@@ -521,10 +532,11 @@ def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
     """A YAML file's top-level keys, each with its value and its line numbers.
 
     Raises:
-        InputError: If the file is missing, unreadable, no mapping, or gives a key twice.
+        InputError: If the file is missing, unreadable, a pipe, no mapping, or gives a key twice.
     """
+    refuse_pipe(path)
     try:
-        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8-sig"))
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             raise InputError(

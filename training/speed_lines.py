@@ -92,7 +92,7 @@ def _medians(measured: dict) -> Speeds:
 
 def _lines(path: str) -> list[str]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             return file.read().splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be UTF-8. Received: {error}. Check the path.") from error

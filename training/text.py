@@ -1,5 +1,7 @@
 """What a training reads: its tokenizer, and the text as numbered batches."""
 
+from pathlib import Path
+
 from keras_transformer.data import (
     Epochs,
     PairBatches,
@@ -9,6 +11,7 @@ from keras_transformer.data import (
     sample_pairs,
 )
 from keras_transformer.tokenizer import SubwordTokenizer
+from training.command import InputError
 from training.devices import Devices
 from training.run_folder import RunFolder
 from training.settings import TrainingSettings
@@ -41,17 +44,33 @@ def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> SubwordTokeni
     if run.tokenizer_path.exists():
         return SubwordTokenizer.load(run.tokenizer_path)
     if settings.tokenizer is not None:
-        return SubwordTokenizer.load(settings.tokenizer)
+        return _given(settings.tokenizer, settings)
     if settings.initial_run is not None:
         initial_run = RunFolder(settings.initial_run)
         initial_run.check_finished()
-        return SubwordTokenizer.load(initial_run.tokenizer_path)
+        return _given(initial_run.tokenizer_path, settings)
     source, target = sample_pairs(
         settings.corpora(), num_pairs=settings.tokenizer_pairs, seed=settings.seed
     )
     return SubwordTokenizer.train_from_lines(
-        source + target, settings.vocabulary_size, settings.tokenizer_type
+        source + target,
+        settings.vocabulary_size,
+        settings.tokenizer_type,
+        settings.normalization,
     )
+
+
+def _given(path: str | Path, settings: TrainingSettings) -> SubwordTokenizer:
+    """A tokenizer that is there already, and has its own normalization."""
+    tokenizer = SubwordTokenizer.load(path)
+    if settings.normalization not in ("none", tokenizer.normalization):
+        raise InputError(
+            f"{path}: the tokenizer must normalize text as normalization says. Received:"
+            f" normalization={settings.normalization}, and a tokenizer of"
+            f" normalization={tokenizer.normalization}. Leave normalization out, or train another"
+            " tokenizer."
+        )
+    return tokenizer
 
 
 def training_epochs(settings: TrainingSettings, tokenizer: SubwordTokenizer) -> Epochs:

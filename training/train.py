@@ -214,7 +214,7 @@ def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:
 def _write_beginning(run: RunFolder, record: RunRecord, tokenizer: "SubwordTokenizer") -> None:
     if run.read_only or run.tokenizer_path.exists():
         return
-    run.write_record(record)
+    run.write_record(record.with_tokenizer(tokenizer))
     with replacing(run.tokenizer_path) as temporary:
         tokenizer.save(temporary)
 

@@ -387,23 +387,26 @@ def _translated(
 
 
 def read_text_lines(stream: Iterable[bytes], name: str = "<stdin>") -> Iterator[str]:
-    """Yields the lines of a stream of bytes, without their ends.
+    """Yields the lines of a stream of bytes, without their ends and a leading byte order mark.
 
     Lines end at LF or CR LF and nowhere else.
 
     Raises:
         InputError: If a line is not UTF-8. Names the line.
     """
-    from keras_transformer.data.lines import without_end
+    from keras_transformer.data.compressed import format_of_bytes
+    from keras_transformer.data.lines import iterate_stream
 
-    for number, line in enumerate(stream, start=1):
-        line = without_end(line)
+    for number, line in enumerate(iterate_stream(stream), start=1):
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
+            received = f"the byte 0x{line[error.start]:02x} at position {error.start}"
+            if number == 1 and (found := format_of_bytes(line)):
+                received = f"a file in {found} format"
             raise InputError(
-                f"{name}:{number}: the text must be UTF-8. Received: the byte"
-                f" 0x{line[error.start]:02x} at position {error.start}. Convert it to UTF-8."
+                f"{name}:{number}: the text must be UTF-8. Received: {received}. Convert it to"
+                " UTF-8."
             ) from error
 
 

@@ -13,6 +13,7 @@ from keras_transformer.data.lines import (
     PathName,
     iterate_columns,
     iterate_pairs,
+    refuse_pipe,
     unreadable,
 )
 from keras_transformer.errors import InputError
@@ -24,7 +25,7 @@ _WILDCARD = re.compile(r"(\*+|\?|\[[^]]+\])")
 
 @dataclass(frozen=True)
 class Corpus:
-    """Pairs of lines in one file or in many, plain or .gz.
+    """Pairs of lines in one file or in many, plain, .gz, .bz2 or .xz.
 
     Example:
         >>> Corpus("train.en", "train.de")
@@ -213,6 +214,7 @@ def _files(names: PathNames) -> list[Path]:
 
 def _matching(name: str) -> list[Path]:
     """The file of this name, or those that match the pattern, in the order of their names."""
+    paths = [Path(name)]
     if _WILDCARD.search(name) and not os.path.exists(name):
         paths = sorted(path for path in map(Path, glob.glob(name)) if not path.is_dir())
         if not paths:
@@ -220,12 +222,17 @@ def _matching(name: str) -> list[Path]:
                 f"{name}: must match at least one file. Received: none that does. "
                 "Check the pattern."
             )
-        return paths
+    for path in paths:
+        _check_readable(path)
+    return paths
+
+
+def _check_readable(path: Path) -> None:
+    refuse_pipe(path)
     try:
-        open(name, "rb").close()
+        open(path, "rb").close()
     except OSError as error:
-        raise unreadable(name, error) from error
-    return [Path(name)]
+        raise unreadable(path, error) from error
 
 
 def _check_partners(source: PathNames, target: PathNames, source_files, target_files) -> None:

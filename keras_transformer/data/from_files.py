@@ -40,8 +40,8 @@ def pair_batches(
         >>> pair_batches("crawl-*.tsv.gz", None, tokenizer, steps_per_epoch=5000)
 
     Args:
-        source: The source side: a file, plain or .gz, a pattern such as "train-*.en", or a list of
-            those. Or a `Corpus`, or several, with None as target.
+        source: The source side: a file, plain or compressed, a pattern such as "train-*.en", or a
+            list of those. Or a `Corpus`, or several, with None as target.
         target: The target side: as many files, line by line. None: each line of the source's files
             is a pair, its sides separated by a tab.
         tokenizer: Its ids are what the batches hold.

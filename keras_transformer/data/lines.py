@@ -1,32 +1,39 @@
-r"""Text files -> lines: plain or .gz, lines that end at \n or \r\n, each fault with file and line.
+r"""Text files -> lines: plain or compressed, ended by \n or \r\n, each fault with file and line.
 
 Whole files and endless streams are read by the same generators, so that both refuse the same.
 """
 
-import gzip
+import codecs
 import itertools
 import os
-import zlib
+import stat
 from collections.abc import Iterator
-from typing import Union
+from typing import BinaryIO
 
+from keras_transformer.data.compressed import (
+    DAMAGES,
+    FORMATS,
+    PathName,
+    format_of_bytes,
+    format_of_name,
+    unpacked,
+)
 from keras_transformer.errors import InputError
-
-PathName = Union[str, "os.PathLike[str]"]
 
 
 def read_lines(path: PathName) -> list[str]:
-    r"""Reads a text file, plain or .gz; lines end at \n or \r\n and nowhere else.
+    r"""Reads a text file; lines end at \n or \r\n and nowhere else.
 
     Args:
-        path: The file, in UTF-8.
+        path: The file, in UTF-8, with or without a byte order mark, which is no part of the text;
+            plain, .gz, .bz2 or .xz.
 
     Returns:
         The lines without their ends. A line may be empty.
 
     Raises:
-        InputError: The file can't be read, is cut short, is not UTF-8, holds a NUL byte, or holds
-            nothing but blank lines.
+        InputError: The file can't be read, is a pipe or a device, is cut short, is not UTF-8,
+            holds a NUL byte, or holds nothing but blank lines.
     """
     return list(iterate_lines(path))
 
@@ -89,7 +96,7 @@ def iterate_columns(path: PathName, columns: tuple[int, int] | None) -> Iterator
     """The pairs of a file with a pair in each line, its sides separated by a tab.
 
     Args:
-        path: The file, plain or .gz.
+        path: The file; see `read_lines`.
         columns: Which columns hold the source and the target, counted from 1, in lines that may
             have more. None: a line has two columns and no more.
 
@@ -114,9 +121,17 @@ def iterate_columns(path: PathName, columns: tuple[int, int] | None) -> Iterator
         yield parts[first - 1], parts[second - 1]
 
 
-def without_end(line: bytes) -> bytes:
-    r"""A line of a binary file without its \n or \r\n; a last line without them stays as it is."""
-    return line.removesuffix(b"\n").removesuffix(b"\r") if line.endswith(b"\n") else line
+def iterate_stream(stream: BinaryIO) -> Iterator[bytes]:
+    r"""The lines of a stream of bytes that is read from its start.
+
+    Yields:
+        Each line without its \n or \r\n; a lone \r ends none. The byte order mark that a stream may
+        begin with is left out, and a stream of nothing else has no line.
+    """
+    lines = iter(stream)
+    first = next(lines, b"").removeprefix(codecs.BOM_UTF8)
+    for line in itertools.chain([first] if first else [], lines):
+        yield line.removesuffix(b"\n").removesuffix(b"\r") if line.endswith(b"\n") else line
 
 
 def describe_os_error(error: OSError) -> str:
@@ -132,31 +147,82 @@ def unreadable(path: PathName, error: OSError) -> InputError:
     )
 
 
-def _iterate_bytes(path: PathName) -> Iterator[bytes]:
-    r"""The lines of a file. A binary file ends them at \n alone, never at a lone \r."""
+def refuse_pipe(path: PathName) -> None:
+    """Refuses what can't be read again and again, without opening it: a FIFO would be waited for.
+
+    What is missing or a folder passes, since opening it tells why it can't be read.
+
+    Raises:
+        InputError: The path leads to a pipe, a device or a socket.
+    """
     try:
-        with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as file:
-            for line in file:
-                yield without_end(line)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         raise InputError(
-            f"{path}: must be a whole gzip file. Received: {error}. Copy or pack the file again."
-        ) from error
+            f"{path}: must be a regular file, because files are read more than once. "
+            f"Received: {kinds.get(stat.S_IFMT(mode), 'a device')}. "
+            "Write its content to a file, and name that."
+        )
+
+
+def _iterate_bytes(path: PathName) -> Iterator[bytes]:
+    refuse_pipe(path)
+    try:
+        with open(path, "rb") as file:
+            yield from iterate_stream(unpacked(file, path))
+    except DAMAGES as error:
+        raise _damaged(path, error) from error
     except OSError as error:
         raise unreadable(path, error) from error
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{path}: needs a Python that can unpack {format_of_name(path)}. "
+            f"Received: one without the module {error.name}. Unpack the file first."
+        ) from error
+
+
+def _damaged(path: PathName, error: Exception) -> InputError:
+    promised, found = format_of_name(path), _format_of(path)
+    if found != promised:
+        error = f"a file in {found} format" if found else "a file that does not begin like one"
+    return InputError(
+        f"{path}: must be a whole {promised} file, as its name says. Received: {error}. "
+        "Copy or pack the file again, or rename it."
+    )
+
+
+def _format_of(path: PathName) -> str | None:
+    with open(path, "rb") as file:
+        return format_of_bytes(file.read(16))
 
 
 def _decode(line: bytes, path: PathName, number: int) -> str:
     if b"\0" in line:
-        raise InputError(
+        raise _not_text(path) or InputError(
             f"{path}:{number}: a line must be text in UTF-8. Received: a NUL byte. "
             "Convert the file to UTF-8 (UTF-16 has NUL bytes), or remove the byte."
         )
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(
+        raise _not_text(path) or InputError(
             f"{path}:{number}: a line must be valid UTF-8. "
             f"Received: byte 0x{line[error.start]:02x} at byte {error.start + 1} of the line. "
             "Convert the file to UTF-8."
         ) from error
+
+
+def _not_text(path: PathName) -> InputError | None:
+    """The error for a compressed file whose name does not say so; None for another file."""
+    found = _format_of(path)
+    if found is None or found == format_of_name(path):
+        return None
+    suffix = {name: suffix for suffix, name in FORMATS.items()}.get(found)
+    return InputError(
+        f"{path}: must be text, or end in the suffix of its compression. "
+        f"Received: a file in {found} format. "
+        + (f"Rename it to end in {suffix}, or unpack it." if suffix else "Unpack it.")
+    )

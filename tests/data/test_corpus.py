@@ -1,4 +1,7 @@
+import bz2
 import gzip
+import lzma
+import os
 
 import pytest
 
@@ -49,6 +52,15 @@ def test_files_with_two_columns_need_no_target(tmp_path):
     assert list(Corpus(f"{tmp_path}/*.tsv*").pairs()) == [("a", "b"), ("c", "d")]
 
 
+def test_each_shard_has_its_own_compression_and_byte_order_mark(tmp_path):
+    (tmp_path / "1.tsv").write_bytes(b"\xef\xbb\xbfa\tb\n")
+    (tmp_path / "2.tsv.xz").write_bytes(lzma.compress(b"\xef\xbb\xbfc\td\n"))
+    (tmp_path / "3.tsv.BZ2").write_bytes(bz2.compress(b"\xef\xbb\xbfe\tf\n"))
+    (tmp_path / "4.tsv.GZ").write_bytes(gzip.compress(b"\xef\xbb\xbfg\th\n"))
+    pairs = [("a", "b"), ("c", "d"), ("e", "f"), ("g", "h")]
+    assert list(Corpus(f"{tmp_path}/*.tsv*").pairs()) == pairs
+
+
 def test_chosen_columns_may_stand_among_others(tmp_path):
     (tmp_path / "1.tsv").write_text("0.5\ta\tb\n")
     assert list(Corpus(tmp_path / "1.tsv", columns=(3, 2)).pairs()) == [("b", "a")]
@@ -67,6 +79,14 @@ def test_a_pattern_without_files_is_refused(tmp_path):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"x\.en: must be a file .* No such file .* Check"):
         Corpus(tmp_path / "x.en", tmp_path / "x.de").files()
+
+
+def test_a_pipe_among_the_files_is_refused_and_not_waited_for(tmp_path):
+    (tmp_path / "1.tsv").write_text("a\tb\n")
+    os.mkfifo(tmp_path / "2.tsv")
+    for corpus in (Corpus(f"{tmp_path}/*.tsv"), Corpus(tmp_path / "2.tsv")):
+        with pytest.raises(InputError, match=r"2\.tsv: must be a regular file, .* a pipe\. Write"):
+            corpus.files()
 
 
 def test_no_file_is_refused():

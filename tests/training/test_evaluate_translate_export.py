@@ -1,5 +1,7 @@
+import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -16,6 +18,7 @@ from keras_transformer.data import read_lines
 from tests.training.small_run import once
 from training.command import run_command
 from training.evaluate import score
+from training.export import read_evaluation
 from training.translate import load_translator, read_text_lines, translate_lines
 
 
@@ -153,10 +156,32 @@ def test_a_search_out_of_range_is_one_line(finished_run, translate, option, mess
 
 
 def test_lines_of_a_stream_are_those_of_a_file(tmp_path):
-    text = b"a\rb\r\r\n\nc\r"
-    (tmp_path / "text").write_bytes(text)
-    found = list(read_text_lines(io.BytesIO(text)))
-    assert found == read_lines(tmp_path / "text") == ["a\rb\r", "", "c\r"]
+    for mark in (b"", b"\xef\xbb\xbf"):
+        text = mark + b"a\rb\r\r\n\nc\r"
+        (tmp_path / "text").write_bytes(text)
+        found = list(read_text_lines(io.BytesIO(text)))
+        assert found == read_lines(tmp_path / "text") == ["a\rb\r", "", "c\r"]
+
+
+def test_a_byte_order_mark_is_not_translated(shouting, translate):
+    assert translate(b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", "run") == (0, b"A\n\xef\xbb\xbfB\n", "")
+    assert translate(b"\xef\xbb\xbf", "run") == (0, b"", "")
+
+
+def test_what_comes_compressed_into_a_stream_is_named(shouting, translate):
+    code, _, err = translate(gzip.compress(b"text\n"), "run")
+    assert code == 1
+    assert "<stdin>:1: the text must be UTF-8. Received: a file in gzip format." in err
+
+
+def test_a_byte_order_mark_changes_no_score(shouting, tmp_path):
+    for name, mark in (("plain", b""), ("marked", b"\xef\xbb\xbf")):
+        (tmp_path / name).write_bytes(mark + b"A B C D E\n")
+    for source, reference in itertools.product(("plain", "marked"), repeat=2):
+        scores = tmp_path / f"{source}_{reference}.json"
+        arguments = ["run", f"--source={tmp_path / source}", f"--reference={tmp_path / reference}"]
+        assert run_command(training.evaluate.main, [*arguments, f"--json={scores}"]) == 0
+        assert json.loads(scores.read_text())["bleu"] == pytest.approx(100)
 
 
 def test_lines_are_read_as_they_are_needed():
@@ -412,6 +437,20 @@ def test_what_is_no_evaluation_is_refused(exports, finished_run, tmp_path, capfd
     arguments = [str(finished_run), str(tmp_path), f"--evaluation={tmp_path / 'json'}"]
     assert run_command(training.export.main, arguments) == 1
     assert "json: an evaluation must be the JSON that `training.evaluate" in one_line(capfd)
+    assert exports == []
+
+
+def test_an_evaluation_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "json").write_text(json.dumps(EVALUATION), encoding="utf-8-sig")
+    assert read_evaluation(str(tmp_path / "json")) == EVALUATION
+
+
+@pytest.mark.parametrize("option", ["--evaluation", "--verify-texts"])
+def test_a_pipe_is_refused_and_not_waited_for(exports, finished_run, tmp_path, capfd, option):
+    os.mkfifo(tmp_path / "fifo")
+    arguments = [str(finished_run), str(tmp_path), f"{option}={tmp_path / 'fifo'}"]
+    assert run_command(training.export.main, arguments) == 1
+    assert "fifo: must be a regular file, " in one_line(capfd)
     assert exports == []
 
 

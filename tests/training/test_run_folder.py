@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from keras_transformer.errors import InputError
+from keras_transformer.tokenizer import SubwordTokenizer
 from training.run_folder import (
     RunFolder,
     RunRecord,
@@ -16,7 +18,7 @@ from training.run_folder import (
     replacing,
     write_text,
 )
-from training.settings import DATA_SETTINGS, make_settings
+from training.settings import DATA_SETTINGS, make_settings, read_settings_file
 
 
 @pytest.fixture
@@ -51,10 +53,35 @@ def test_a_record_reads_back_equal(tmp_path, record):
 
 
 def test_a_records_file_can_be_given_as_settings(tmp_path, record):
-    from training.settings import read_settings_file
-
     run = make_run(tmp_path / "run", record, finished=False)
     assert make_settings(read_settings_file(run.config_path)) == record.settings
+
+
+def test_what_the_tokenizer_has_is_recorded_and_what_was_asked_for_resumes(tmp_path, record):
+    tokenizer = SubwordTokenizer.train_from_lines(["ab"], 10_000, normalization="nfkc")
+    asked = dataclasses.replace(record.settings, vocabulary_size=10_000)
+    run = make_run(
+        tmp_path / "run",
+        dataclasses.replace(record, settings=asked).with_tokenizer(tokenizer),
+        finished=False,
+    )
+    found = run.read_record()
+    assert found.settings.vocabulary_size == tokenizer.vocabulary_size < 10_000
+    assert found.settings.normalization == "nfkc"
+    assert found.asked_for == {"vocabulary_size": 10_000, "normalization": "none"}
+    for size, same in ((10_000, True), (tokenizer.vocabulary_size, True), (9_999, False)):
+        for normalization in ("none", "nfkc"):
+            now = make_record(tmp_path / "data", vocabulary_size=size, normalization=normalization)
+            assert (now.differences(found) == []) == same
+    assert make_settings(read_settings_file(run.config_path)) == found.settings
+
+
+def test_a_run_of_a_version_without_normalization_had_none(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=False)
+    config = run.config_path.read_text()
+    run.config_path.write_text(config.replace("normalization: none\n", ""))
+    assert run.config_path.read_text() != config
+    assert record.differences(run.read_record()) == []
 
 
 def test_sha256_is_of_the_bytes_of_the_file(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -146,6 +147,18 @@ def test_values_take_the_type_of_their_setting(tmp_path):
     assert isinstance(values["dropout"], float)
 
 
+def test_a_settings_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = settings_file(tmp_path, "\ufeffepochs: 7\n")
+    assert read_settings_file(path) == {"epochs": 7}
+    assert read_settings_file(path).places == {"epochs": f"{path}:1"}
+
+
+def test_a_pipe_of_settings_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InputError, match=r"fifo: must be a regular file, .* Received: a pipe\."):
+        read_settings_file(tmp_path / "fifo")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -261,6 +274,8 @@ VALIDATION = {"validation_source": "v.en", "validation_target": "v.de"}
         ({"train_source": "a.en", "train_target": "a.de"}, [Corpus("a.en", "a.de")]),
         ({"train_source": "*.en", "train_target": "*.de"}, [Corpus("*.en", "*.de")]),
         ({"train_source": "pairs-*.tsv.gz"}, [Corpus("pairs-*.tsv.gz")]),
+        ({"train_source": "a.tsv.GZ"}, [Corpus("a.tsv.GZ")]),
+        ({"train_source": ["a.TSV.xz", "b.tsv.bz2"]}, [Corpus(["a.TSV.xz", "b.tsv.bz2"])]),
         ({"train_source": ["a.tsv", "b.tsv"]}, [Corpus(["a.tsv", "b.tsv"])]),
         (
             {

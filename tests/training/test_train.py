@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from keras_transformer.tokenizer import SubwordTokenizer
+from keras_transformer.translator import Translator
 from tests.training.small_run import once
 from training import progress
 from training.checkpoints import load_arrays, load_weights
@@ -316,16 +318,71 @@ def test_a_missing_text_is_one_line(train_arguments, tmp_path, capfd):
     assert "absent.txt: must be a file that can be read. Received: No such file" in one_line(capfd)
 
 
+@pytest.mark.parametrize(
+    "option", ["train-source", "train-target", "validation-source", "tokenizer", "config"]
+)
+def test_a_pipe_is_one_line_and_not_waited_for(train_arguments, tmp_path, capfd, option):
+    os.mkfifo(tmp_path / "fifo")
+    for more in ([], ["--steps-per-epoch=3"]):
+        assert train(train_arguments, tmp_path / "run", f"--{option}={tmp_path / 'fifo'}", *more)
+        assert "fifo: must be a regular file, because files are read" in one_line(capfd)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_cut_off_gz_file_is_one_line(train_arguments, tmp_path, capfd):
     path = write(tmp_path, "cut.gz", gzip.compress(b"a b c\n" * 99)[:-9])
     assert train(train_arguments, tmp_path / "run", "--train-source", path) == 1
     assert "cut.gz: must be a whole gzip file" in one_line(capfd)
 
 
-def test_a_vocabulary_that_the_text_cannot_give_is_one_line(train_arguments, tmp_path, capfd):
-    assert train(train_arguments, tmp_path / "run", "--vocabulary-size", "5000") == 1
-    assert "vocabulary_size must not be larger than what the text gives" in one_line(capfd)
+def test_a_text_with_fewer_sub_words_than_asked_for_says_so_once_and_resumes(
+    train_arguments, tmp_path, monkeypatch, caplog
+):
+    arguments = [*train_arguments, "--vocabulary-size=5000", "--epochs=1"]
+    with monkeypatch.context() as patch:
+        stop_at(patch, Position(0, 2), KeyboardInterrupt())
+        assert train(arguments, tmp_path / "run") == 130
+    assert train(arguments, tmp_path / "run") == 0
+    given = SubwordTokenizer.load(tmp_path / "run" / "tokenizer.model").vocabulary_size
+    assert given < 5000
+    assert [message for message in caplog.messages if "sub-words" in message] == [
+        f"vocabulary_size=5000 is more than the text gives: the tokenizer has {given} sub-words"
+    ]
+    record = RunFolder(tmp_path / "run").read_record()
+    assert record.settings.vocabulary_size == given
+    assert record.asked_for == {"vocabulary_size": 5000}
+
+
+def test_a_vocabulary_too_small_for_the_text_is_one_line(train_arguments, tmp_path, capfd):
+    assert train(train_arguments, tmp_path / "run", "--vocabulary-size", "200") == 1
+    assert "vocabulary_size=200, and the text needs " in one_line(capfd)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_translates_composed_and_decomposed_accents_alike(train_arguments, tmp_path):
+    assert train(train_arguments, tmp_path / "run", "--normalization=nfkc", "--epochs=1") == 0
+    assert RunFolder(tmp_path / "run").read_record().settings.normalization == "nfkc"
+    translator = Translator.load(tmp_path / "run")
+    assert translator.tokenizer.normalization == "nfkc"
+    texts = ("se\u0301ven \ufb01ve \uff54wo", "s\xe9ven five two")
+    one, other = (translator.n_best([text], 2) for text in texts)
+    assert one == other
+
+
+def test_a_tokenizer_that_is_given_brings_its_own_normalization(train_arguments, tmp_path, capfd):
+    for normalization in ("none", "nfkc"):
+        tokenizer = SubwordTokenizer.train_from_lines(["ab"], 300, normalization=normalization)
+        tokenizer.save(tmp_path / normalization)
+    capfd.readouterr()
+    given = [*train_arguments, "--epochs=1", f"--tokenizer={tmp_path / 'none'}"]
+    assert train(given, tmp_path / "run", "--normalization=nfkc") == 1
+    assert "Received: normalization=nfkc, and a tokenizer of normalization=none" in one_line(capfd)
+    assert not (tmp_path / "run").exists()
+    given[-1] = f"--tokenizer={tmp_path / 'nfkc'}"
+    assert train(given, tmp_path / "run") == 0
+    record = RunFolder(tmp_path / "run").read_record()
+    assert record.settings.normalization == "nfkc"
+    assert record.asked_for["normalization"] == "none"
 
 
 def test_pairs_that_are_all_too_long_leave_no_folder(train_arguments, tmp_path, capfd):

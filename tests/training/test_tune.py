@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import types
 from pathlib import Path
 
 import filelock
@@ -79,10 +80,18 @@ class MadeUp:
         run.model_path.touch()
 
 
+MOST_SUB_WORDS = 299
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """No tokenizer is trained, no model built, no picture drawn."""
-    monkeypatch.setattr(Trials, "_tokenizer", lambda self, settings: (os.devnull, 290))
+
+    def tokenizer(trials, settings):
+        size = min(settings.vocabulary_size, MOST_SUB_WORDS)
+        return os.devnull, types.SimpleNamespace(vocabulary_size=size, normalization="none")
+
+    monkeypatch.setattr(Trials, "_tokenizer", tokenizer)
     monkeypatch.setattr("training.tuning.trials.num_parameters", lambda *_: 1234)
     monkeypatch.setattr("training.tuning.picture.draw_trials", lambda *_: None)
 
@@ -120,6 +129,21 @@ def test_the_first_trial_is_the_start_and_the_best_one_is_written(
     table = (tmp_path / "trials.md").read_text().splitlines()
     assert table[2].startswith(f"| {best['trial']} | completed | {best['objective']:.3f} |")
     assert len(table) == 2 + 6
+
+
+@pytest.mark.parametrize("space", [SPACE, {"vocabulary_size": [300, 310, 320]}])
+def test_the_best_settings_have_the_sub_words_that_the_text_gave(make_plan, tmp_path, space):
+    plan = make_plan(vocabulary_size=300, space=space, objective="val_bleu")
+    rows = perform(plan, tmp_path, max_trials=3)
+    assert [row["vocabulary_size"] for row in rows] == [MOST_SUB_WORDS] * 3
+    assert read_settings_file(tmp_path / "best.yaml")["vocabulary_size"] == MOST_SUB_WORDS
+    assert (
+        "# The tokenizer has 299 sub-words; asked for were 3"
+        in (tmp_path / "best.yaml").read_text()
+    )
+    for trial in ("0", "1", "2"):
+        record = RunFolder(tmp_path / "trials" / trial).read_record()
+        assert record.settings.vocabulary_size == MOST_SUB_WORDS
 
 
 def data_of(plan):

@@ -226,10 +226,10 @@ def test_the_exit_code_tells_whether_the_settings_are_at_fault(error, code, line
 
 
 def test_a_text_that_is_gone_is_no_fault_of_the_vocabulary(text_files, tmp_path):
-    settings = make_settings({**text_files, **SETTINGS, "vocabulary_size": 100_000})
+    settings = make_settings({**text_files, **SETTINGS, "vocabulary_size": 100})
     plan = SearchPlan(RunRecord.of(settings), None, "random", "val_bleu", 1, 3, None)
     trials = Trials(SearchFolder(tmp_path), plan)
-    with pytest.raises(TrialFailed, match="100000|100,000"):
+    with pytest.raises(TrialFailed, match="vocabulary_size=100, and the text needs"):
         trials._tokenizer(settings)
     gone = dataclasses.replace(settings, train_source=str(tmp_path / "gone"))
     with pytest.raises(InputError, match="gone"):

@@ -82,7 +82,7 @@ def _parser() -> CommandParser:
     parser.add_option("seeds", int, [0, 1, 2], "Each system is trained with each seed.", nargs="+")
     parser.add_option("minutes", float, 30.0, "Time of each training at most, validation included.")
     parser.add_option(
-        "data", str | None, None, "A folder with train.en, train.de, val.en, val.de, or .gz."
+        "data", str | None, None, "A folder with train.en, train.de, val.en, val.de, or .gz, .xz."
     )
     parser.add_option(
         "languages", str, ["en", "de"], "Suffixes of source and target in --data.", nargs=2

@@ -111,7 +111,7 @@ def _parser() -> CommandParser:
         nargs="+",
     )
     parser.add_option(
-        "data", str | None, None, "A folder with train.en, train.de, val.en, val.de, or .gz."
+        "data", str | None, None, "A folder with train.en, train.de, val.en, val.de, or .gz, .xz."
     )
     parser.add_option(
         "languages", str, ["en", "de"], "Suffixes of source and target in --data.", nargs=2

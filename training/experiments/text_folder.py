@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_transformer.data.compressed import without_suffix
 from training.command import InputError
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
@@ -13,7 +14,7 @@ def text_settings(folder: str | Path, languages: Sequence[str]) -> dict[str, str
 
     Args:
         folder: Holds train.en, train.de, validation.en and validation.de, or as the languages
-            are; .gz files are taken, and valid, val or dev for validation.
+            are; .gz, .bz2 and .xz files are taken, and valid, val or dev for validation.
         languages: The suffix of the source files and that of the target files.
 
     Raises:
@@ -33,11 +34,14 @@ def text_settings(folder: str | Path, languages: Sequence[str]) -> dict[str, str
 
 
 def _find(folder: Path, stems: Sequence[str], language: str) -> Path:
-    names = [f"{stem}.{language}{gz}" for stem in stems for gz in ("", ".gz")]
+    names = [f"{stem}.{language}" for stem in stems]
+    files = [path for path in sorted(folder.glob("*"), reverse=True) if path.is_file()]
+    found = {without_suffix(path.name): path for path in files}  # plain ones win
     for name in names:
-        if (folder / name).is_file():
-            return folder / name
+        if name in found:
+            return found[name]
     raise InputError(
         f"{folder}: the folder of the text must hold {names[0]}. Received: none of"
-        f" {', '.join(names)}. Name the folder with --data and the suffixes with --languages."
+        f" {', '.join(names)}, plain or compressed. Name the folder with --data and the suffixes"
+        " with --languages."
     )

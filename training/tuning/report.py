@@ -101,6 +101,10 @@ def best_settings(plan: SearchPlan, rows: Sequence[Row]) -> str:
         f"# Tuned: {', '.join(best.settings)}. All else is what the search started from.\n"
     )
     settings = dataclasses.asdict(dataclasses.replace(plan.settings, **best.settings))
+    asked, has = settings["vocabulary_size"], best.vocabulary_size
+    if has not in (None, asked):  # None is of a search that an earlier version began
+        head += f"# The tokenizer has {has} sub-words; asked for were {asked}.\n"
+        settings["vocabulary_size"] = has
     return head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 

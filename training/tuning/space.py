@@ -32,7 +32,8 @@ NOT_TUNED = {
     **dict.fromkeys(("average_checkpoints", "average_epochs"), _UNSEEN),
     **dict.fromkeys(("beam_size", "length_penalty", "length_normalization"), _UNSEEN),
 }
-SUB_WORDS = ("vocabulary_size", "tokenizer_type")  # tuned, they change what perplexity counts
+# Tuned, they change what perplexity counts.
+SUB_WORDS = ("vocabulary_size", "tokenizer_type", "normalization")
 RANGE_KEYS = ("min", "max", "step", "log")
 # Values travel between chief and workers as 32-bit floats, which keep seven digits.
 SIGNIFICANT_DIGITS = 6

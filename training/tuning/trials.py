@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
@@ -19,6 +19,9 @@ from training.settings import TrainingSettings
 from training.text import check_text, shared_tokenizer
 from training.tuning.child_process import Failure, run_child
 from training.tuning.plan import SearchFolder, SearchPlan
+
+if TYPE_CHECKING:
+    from keras_transformer.tokenizer import SubwordTokenizer
 
 COMPLETED, FAILED = "completed", "failed"
 LOCK_SECONDS = 60  # how long a training needs to stop once its search is gone
@@ -41,6 +44,7 @@ class Outcome:
         best_epoch: The epoch that it is of, from 1.
         epochs: How many it has, those of the trial that it continues included.
         parameters: Of its model; None where it came to none.
+        vocabulary_size: Sub-words of its tokenizer, which may be fewer than were asked for.
         minutes: Of training, those of the trial that it continues included.
         continues: The trial of a lower rung that it took up, or None.
     """
@@ -53,6 +57,7 @@ class Outcome:
     best_epoch: int | None = None
     epochs: int = 0
     parameters: int | None = None
+    vocabulary_size: int | None = None
     minutes: float = 0.0
     continues: str | None = None
 
@@ -162,11 +167,12 @@ class Trials:
         try:
             self._check_earlier(earlier)
             settings = self._settings(chosen, values.get("tuner/epochs", self.plan.max_epochs))
-            tokenizer, vocabulary_size = self._tokenizer(settings)
-            about["parameters"] = num_parameters(settings, vocabulary_size)
+            path, tokenizer = self._tokenizer(settings)
+            about["vocabulary_size"] = tokenizer.vocabulary_size
+            about["parameters"] = num_parameters(settings, tokenizer.vocabulary_size)
             run = self.run(trial)
-            record = RunRecord(settings, self.plan.record.data_sha256)
-            prepare(run, record, tokenizer, self.run(earlier) if earlier else None)
+            record = RunRecord(settings, self.plan.record.data_sha256).with_tokenizer(tokenizer)
+            prepare(run, record, path, self.run(earlier) if earlier else None)
             if not run.is_finished:
                 self.train(run, settings, EpochLines(run, self.plan.objective))
             return self._measured(about)
@@ -184,9 +190,11 @@ class Trials:
         if outcome is not None and outcome.status == FAILED:
             raise TrialFailed(f"continues trial {earlier}, which failed: {outcome.reason}")
 
-    def _tokenizer(self, settings: TrainingSettings) -> tuple[Path, int]:
-        """The tokenizer that trials of the same vocabulary share, and its size."""
+    def _tokenizer(self, settings: TrainingSettings) -> tuple[Path, "SubwordTokenizer"]:
+        """The tokenizer that trials of the same sub-words share, and where it lies."""
         name = f"{settings.tokenizer_type}_{settings.vocabulary_size}"
+        if settings.normalization != "none":
+            name += f"_{settings.normalization}"
         run = RunFolder(self.folder.tokenizers_path / name)
         run.path.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(run.lock_path):
@@ -200,7 +208,7 @@ class Trials:
             if not run.tokenizer_path.exists():
                 with replacing(run.tokenizer_path) as temporary:
                     tokenizer.save(temporary)
-        return run.tokenizer_path, tokenizer.vocabulary_size
+        return run.tokenizer_path, tokenizer
 
     def _measured(self, about: dict[str, Any], reason: str | None = None) -> Outcome:
         """The outcome that the metrics of the epochs tell of."""

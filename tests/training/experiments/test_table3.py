@@ -175,15 +175,15 @@ def test_a_wrong_option_is_one_line(arguments, code, message, capfd, tmp_path):
 
 
 def test_a_folder_of_text_is_found_by_its_names(tmp_path):
-    for name in ("train.en", "train.de.gz", "val.en.gz", "val.de", "dev.de"):
+    for name in ("train.en", "train.en.gz", "train.de.GZ", "val.en.xz", "val.de", "dev.de"):
         (tmp_path / name).touch()
     assert text_settings(tmp_path, ["en", "de"]) == {
         "train_source": str(tmp_path / "train.en"),
-        "train_target": str(tmp_path / "train.de.gz"),
-        "validation_source": str(tmp_path / "val.en.gz"),
+        "train_target": str(tmp_path / "train.de.GZ"),
+        "validation_source": str(tmp_path / "val.en.xz"),
         "validation_target": str(tmp_path / "val.de"),
     }
-    with pytest.raises(InputError, match=r"must hold train\.fr\. Received: none of train\.fr, tr"):
+    with pytest.raises(InputError, match=r"must hold train\.fr\. Received: none of train\.fr, pl"):
         text_settings(tmp_path, ["en", "fr"])
     with pytest.raises(InputError, match="must be two.* Received: en"):
         text_settings(tmp_path, ["en"])

@@ -1,0 +1,118 @@
+"""Compressed files -> their bytes, by the suffix of their names; what a file is by its first bytes.
+
+.gz, .bz2 and .xz are unpacked, and so are .GZ, .BZ2 and .XZ.
+"""
+
+import gzip
+import io
+import os
+import re
+import zlib
+from typing import BinaryIO, Union
+
+PathName = Union[str, "os.PathLike[str]"]
+
+FORMATS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
+
+# How files begin, also those of formats that are named in errors but not unpacked.
+_BEGINNINGS = {
+    "gzip": rb"\x1f\x8b",
+    "bzip2": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)",
+    "xz": rb"\xfd7zXZ\0",
+    "Zstandard": rb"\x28\xb5\x2f\xfd",
+    "zip": rb"PK\x03\x04",
+    "7z": rb"7z\xbc\xaf\x27\x1c",
+}
+
+_PACKED_BYTES_AT_ONCE = 2**16
+
+
+class DamagedStream(Exception):
+    """A .bz2 or .xz file is cut short, damaged or something else; the message says which."""
+
+
+# What reading the result of `unpacked` raises for such files.
+DAMAGES = (DamagedStream, gzip.BadGzipFile, EOFError, zlib.error)
+
+
+def format_of_name(path: PathName) -> str | None:
+    """The compressed format that a name promises; None for a file that is read as it is."""
+    return FORMATS.get(os.path.splitext(path)[1].lower())
+
+
+def format_of_bytes(beginning: bytes) -> str | None:
+    """The compressed format of a file that begins with these bytes; None if it is none we know."""
+    return next((name for name, start in _BEGINNINGS.items() if re.match(start, beginning)), None)
+
+
+def without_suffix(name: str) -> str:
+    """A name without the suffix of its compression: "pairs.tsv" for "pairs.tsv.gz"."""
+    return os.path.splitext(name)[0] if format_of_name(name) else name
+
+
+def unpacked(file: BinaryIO, path: PathName) -> BinaryIO:
+    """The content of a file that has just been opened, to be read once from its start to its end.
+
+    Args:
+        file: The file.
+        path: Its name, which tells the format.
+
+    Raises:
+        ModuleNotFoundError: This Python was built without the module for the format.
+    """
+    name = format_of_name(path)
+    if name is None:
+        return file
+    return gzip.open(file) if name == "gzip" else io.BufferedReader(_Streams(file, name))
+
+
+class _Streams(io.RawIOBase):
+    """Unpacks a file of one compressed stream or of several, one after the other.
+
+    `bz2.open` and `lzma.open` end without a word at a later stream that is damaged.
+    """
+
+    def __init__(self, file: BinaryIO, name: str):
+        self._file, self._name = file, name
+        self._decompressor = _decompressor(name)
+        self._is_within_stream = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        data = b""
+        while not data:
+            packed = self._packed()
+            if packed is None:
+                return 0
+            try:
+                data = self._decompressor.decompress(packed, len(buffer))
+            except Exception as error:  # OSError or lzma.LZMAError
+                raise DamagedStream(str(error)) from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _packed(self) -> bytes | None:
+        """What the decompressor is to be given next; None at the end of the file."""
+        if not (self._decompressor.eof or self._decompressor.needs_input):
+            return b""
+        packed = self._decompressor.unused_data or self._file.read(_PACKED_BYTES_AT_ONCE)
+        if self._decompressor.eof:
+            self._decompressor, self._is_within_stream = _decompressor(self._name), False
+        if not packed:
+            if self._is_within_stream:
+                raise DamagedStream("the file ends in the middle of a stream")
+            return None
+        self._is_within_stream = True
+        return packed
+
+
+def _decompressor(name: str):
+    if name == "bzip2":
+        import bz2
+
+        return bz2.BZ2Decompressor()
+    import lzma
+
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ)
