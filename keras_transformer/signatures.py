@@ -10,6 +10,7 @@ Text that is no UTF-8 is read with U+FFFD in the place of what is wrong, as Pyth
 
 from collections.abc import Callable
 
+from keras_transformer.blank import is_blank_in_graph
 from keras_transformer.decoding.hypotheses import IMPOSSIBLE
 from keras_transformer.decoding.scoring import score
 from keras_transformer.model import cross_attention_weights
@@ -41,9 +42,9 @@ def served_functions(translator: Translator) -> dict:
             heads, target_length, source_length), which are 0 at padding. Only for a model that
             attends to the source: others have no such weights, and no such signature.
 
-    A text to translate is cut at `max_source_tokens`. The other two refuse what is longer, and
-    targets longer than a translation may get, with InvalidArgument; an answer for the rest of the
-    batch is then not given.
+    Which text is blank, `is_blank` says. A text to translate is cut at `max_source_tokens`. The
+    other two refuse what is longer, and targets longer than a translation may get, with
+    InvalidArgument; an answer for the rest of the batch is then not given.
 
     Args:
         translator: With its search, its max_source_tokens and its batch_tokens.
@@ -173,7 +174,7 @@ def _results(translator, text, beam_size, num_results):
 
     num_results = num_results or beam_size
     text = _valid(text)
-    is_blank = tf.equal(tf.strings.strip(text), "")
+    is_blank = is_blank_in_graph(text)
     source_ids = source_ids_in_graph(translator, tf.boolean_mask(text, ~is_blank))
 
     def results_of(rows):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Union
 
 import sentencepiece
 
+from keras_transformer.blank import is_blank
 from keras_transformer.data.lines import describe_os_error, read_lines
 from keras_transformer.errors import InputError
 from keras_transformer.sampling import subword_sampler
@@ -337,7 +338,7 @@ def _train(lines: Iterable[str], vocabulary_size: int, model_type: str) -> bytes
     """Returns the bytes of a SentencePiece model; only options that every version knows."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
+        sentence_iterator=(line for line in lines if not is_blank(line)),
         model_writer=model,
         vocab_size=vocabulary_size,
         model_type=model_type,

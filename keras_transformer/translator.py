@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_transformer.blank import is_blank
 from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
 from keras_transformer.decoding.beam import beam_search
 from keras_transformer.decoding.greedy import greedy_search
@@ -41,9 +42,6 @@ LOGGER = logging.getLogger("keras_transformer")
 NO_TEXT_IDS = (0, 1, 2)
 
 _IDS = (None, None), "int32"  # (batch, length)
-
-# What counts as blank, here as in the exported graph: TensorFlow strips these and no others.
-_BLANK = " \t\n\v\f\r"
 
 
 class AttentionWeights(NamedTuple):
@@ -197,7 +195,7 @@ class Translator:
             raise InputError(f"{run}: {error}") from error
 
     def __call__(self, texts: Iterable[str]) -> list[str]:
-        """Translates each text; the blank text translates to the empty one.
+        """Translates each text; a blank one, see `is_blank`, translates to the empty text.
 
         Args:
             texts: Any number of texts.
@@ -574,11 +572,6 @@ class Translator:
         for row in range(batch):
             pairs = zip(texts[row * beams : (row + 1) * beams], scores[row], strict=True)
             yield [(text, float(score)) for text, score in pairs if score > IMPOSSIBLE / 2]
-
-
-def is_blank(text: str) -> bool:
-    """Whether there is nothing to translate."""
-    return not text.strip(_BLANK)
 
 
 def _batches_by_length(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:

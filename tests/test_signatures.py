@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import keras_transformer.signatures
+from keras_transformer.blank import BLANK_CHARACTERS
 from keras_transformer.decoding.hypotheses import Hypotheses
 from keras_transformer.signatures import (
     NO_RESULT,
@@ -23,7 +24,7 @@ from keras_transformer.translator import Translator
 from tests.random_models import TEXTS
 from tests.serving_loaders import ask_in_a_fresh_process
 
-BLANKS = ["", " ", "\t \n"]
+BLANKS = ["", "\t \n", *BLANK_CHARACTERS]
 HARD_TEXTS = ["two  spaces ", "tab\tand café", "눈 속의 개", "🚲", "</s> <s>", "snow " * 30]
 BATCHES = [[], [""], ["snow"], [*TEXTS, *BLANKS, *HARD_TEXTS]]
 BEAM_SIZES = {"serving_default": 3, "greedy": 1}
@@ -280,6 +281,9 @@ ODD = [
     b"",
     b"   ",
     b"\xff\xfe",
+    b"\xe3\x80",
+    "\u3000\0".encode(),
+    "\u200b\u200c".encode(),
     b"a\xc3",
     b"\xed\xa0\x80",
     b"snow \xf0\x9f\x9a",

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_transformer.blank import BLANK_CHARACTERS
 from keras_transformer.decoding.scoring import score
 from keras_transformer.decoding.state import DecodingState
 from keras_transformer.errors import InputError
@@ -95,10 +96,17 @@ def test_nothing_gives_nothing(translator):
     assert translator.n_best([], 2) == []
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\t \n", "\r\n"])
-def test_blank_texts_translate_to_the_empty_text(translator, blank):
-    assert translator([blank, "snow", blank]) == ["", translator(["snow"])[0], ""]
-    assert translator.n_best([blank], 2) == [[("", 0.0)]]
+def test_blank_texts_translate_to_the_empty_text(translator):
+    blanks = ["", *BLANK_CHARACTERS, BLANK_CHARACTERS]
+    assert translator([*blanks, "snow"]) == [""] * len(blanks) + translator(["snow"])
+    assert list(translator.stream(blanks)) == [""] * len(blanks)
+    assert translator.n_best(blanks, 2) == [[("", 0.0)]] * len(blanks)
+    assert translator.sample(blanks, 2) == [[("", 0.0)]] * len(blanks)
+
+
+def test_a_text_that_is_not_blank_is_translated(parrot):
+    texts = ["\0", "\u3000\0", "\u200c", " a\u3000"]
+    assert parrot(texts) == texts
 
 
 def test_texts_may_come_from_a_tuple_or_an_iterator(parrot):

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Union
 
+from keras_transformer.blank import is_blank
 from keras_transformer.errors import InputError
 
 PathName = Union[str, "os.PathLike[str]"]
@@ -53,7 +54,7 @@ def iterate_lines(path: PathName) -> Iterator[str]:
     number, only_blank = 0, True
     for number, data in enumerate(_iterate_bytes(path), start=1):
         line = _decode(data, path, number)
-        only_blank = only_blank and not line.strip()
+        only_blank = only_blank and is_blank(line)
         yield line
     if only_blank:
         raise InputError(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from keras_transformer.blank import BLANK_CHARACTERS
 from tests.training.page_stub import HEADS, MODEL, Stub, shouted, start_chromium
 
 SECONDS = 20  # to wait for the page at most
@@ -146,6 +147,16 @@ def test_each_line_is_translated_in_one_request_and_blank_lines_stay(page, stub)
     page.until("document.querySelector('#source-tokens').textContent.startsWith('three')")
     assert stub.predictions("attention")[-1] == {"source": ["three"], "target": ["THREE"]}
     assert page.complaints() == []
+
+
+def test_the_page_knows_the_blank_lines_of_the_export(page, stub):
+    page.open(stub)
+    page.until("document.documentElement.dataset.server === 'ready'")
+    blanks = BLANK_CHARACTERS.replace("\n", "").replace("\r", "")  # which part lines
+    page.paste(blanks)
+    assert page.run("return document.getElementById('translate').disabled")
+    page.translate("\n".join([*blanks, "one", "\0", "\u200c"]), translation="ONE")
+    assert stub.predictions("n_best") == [{"text": ["one", "\0", "\u200c"]}]
 
 
 def test_keys_as_they_are_typed_make_one_request_when_they_pause(page, stub):

@@ -10,7 +10,7 @@ const BUSY_AFTER = 200; // milliseconds; quicker answers come without a sign of 
 const PATIENCE = 60_000; // milliseconds
 const NO_HYPOTHESIS = -1e8; // a score as low as this fills a list that the search left short
 const MOST_COMPARED = 250_000; // pairs of words in which two hypotheses are compared
-const BLANK = /^[ \t\n\v\f\r]*$/; // as the export sees it
+const BLANK = /^[\s\x1c-\x1f\x85\u200b]*$/; // as the export sees it
 const SPACE = "\u2581"; // how SentencePiece spells a space
 const MEAN = -1; // in place of a head's number
 
