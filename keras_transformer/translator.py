@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_transformer.blank import is_blank
 from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
-from keras_transformer.decoding.beam import beam_search
+from keras_transformer.decoding.beam import beam_search, check_beams
 from keras_transformer.decoding.greedy import greedy_search
 from keras_transformer.decoding.hypotheses import (
     IMPOSSIBLE,
@@ -244,6 +244,9 @@ class Translator:
     ) -> list[list[tuple[str, float]]]:
         """The `n` best translations of each text with their scores, best first.
 
+        They differ as texts: of a text that the search found in several spellings (splits into
+        sub-words) the best one counts.
+
         Args:
             texts: Any number of texts.
             n: Translations for each, at most `beam_size`.
@@ -253,18 +256,27 @@ class Translator:
                 None for all. Whole words, as sub-words begin anew after it.
 
         Returns:
-            For each text up to `n` pairs of translation and score; the search may end with fewer.
-            A score is the log-probability of the tokens, the end included, divided by the length
-            penalty. The blank text has the one translation ("", 0.0).
+            For each text up to `n` pairs of translation and score; there are fewer if the search
+            found fewer, or found a text more than once. A score is the log-probability of the
+            tokens, the end included, divided by the length penalty. The blank text has the one
+            translation ("", 0.0).
+
+        Raises:
+            ValueError: If `n` is not 1 to `beam_size`, or there are not as many prefixes as texts.
         """
         beam_size = self.beam_size if beam_size is None else beam_size
         alpha = self.length_penalty if length_penalty is None else length_penalty
+        check_beams(beam_size, n)
+        num_results = 1 if n == 1 else beam_size  # of which some may be the same text
 
         def search(source_ids, prefix):
-            return self.search(source_ids, beam_size, alpha, n, prefix)
+            return self.search(source_ids, beam_size, alpha, num_results, prefix)
 
-        search = self._compiled(("search", beam_size, alpha, n), search, _IDS, _IDS)
-        return self._translations(texts, prefixes, lambda rows, *arrays: search(*arrays), n)
+        search = self._compiled(("search", beam_size, alpha, num_results), search, _IDS, _IDS)
+        results = self._translations(
+            texts, prefixes, lambda rows, *arrays: search(*arrays), num_results
+        )
+        return [_best_of_each_text(found)[:n] for found in results]
 
     def sample(
         self,
@@ -312,7 +324,11 @@ class Translator:
         return self._translations(texts, prefixes, draw_rows, n)
 
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[tuple[float, int]]:
-        """How probable given translations are.
+        """How probable given translations are, split into sub-words as the tokenizer splits them.
+
+        A search may spell a text otherwise and find it more probable, above all with a model that
+        was trained on sampled sub-words: its score in `n_best` is that of the best spelling. A
+        blank text is scored as it stands.
 
         Args:
             sources: Any number of texts.
@@ -572,6 +588,14 @@ class Translator:
         for row in range(batch):
             pairs = zip(texts[row * beams : (row + 1) * beams], scores[row], strict=True)
             yield [(text, float(score)) for text, score in pairs if score > IMPOSSIBLE / 2]
+
+
+def _best_of_each_text(results: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The results, best first, without those whose text a better one has."""
+    best = {}
+    for result in results:
+        best.setdefault(result[0], result)
+    return list(best.values())
 
 
 def _batches_by_length(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -14,6 +14,7 @@ from keras_transformer.model import decoding_steps
 from keras_transformer.precision import PRECISIONS, inference_model
 from keras_transformer.translator import Translator
 from tests.random_models import TEXTS, numbers, random_transformer, small_config
+from tests.writer import speller_of
 
 HARD_TEXTS = ["two  spaces", " and around ", "tab\tand café", "눈 속의 개", "🚲", "</s> <s>"]
 
@@ -223,8 +224,42 @@ def test_n_best_are_sorted_and_begin_with_the_translation(translator):
     for pairs in results:
         scores = [score for _, score in pairs]
         assert scores == sorted(scores, reverse=True)
-        assert len(set(pairs)) == 3
+        assert len({text for text, _ in pairs}) == len(pairs)
         assert all(score < 0 for score in scores)
+
+
+@pytest.fixture(scope="module")
+def speller(tokenizer):
+    """Writes "snow" in three ways, and sometimes something else."""
+    return Translator(speller_of(tokenizer), tokenizer, beam_size=6, length_penalty=0.0)
+
+
+def test_n_best_differ_as_texts_and_have_the_score_of_the_best_spelling(speller):
+    expected = [("snow", 0.3), ("a dog", 0.25), ("", 0.2), ("dog", 0.1)]
+    for n in range(1, 7):
+        [found] = speller.n_best(["a man"], n)
+        assert [text for text, _ in found] == [text for text, _ in expected[:n]]
+        assert [np.exp(score) for _, score in found] == pytest.approx(
+            [probability for _, probability in expected[:n]]
+        )
+
+
+def test_fewer_beams_find_fewer_texts(speller):
+    [found] = speller.n_best(["a man"], 2, beam_size=2)
+    assert [text for text, _ in found] == ["snow", "a dog"]
+    [found] = speller.n_best(["a man"], 4, beam_size=4)
+    assert [text for text, _ in found] == ["snow", "a dog", ""]  # and "snow" once more
+
+
+def test_samples_may_be_equal(speller):
+    [found] = speller.sample(["a man"], 30)
+    assert len({text for text, _ in found}) < 30 == len(found)
+
+
+@pytest.mark.parametrize("n", [0, 4])
+def test_more_results_than_beams_are_refused_before_anything_is_translated(translator, n):
+    with pytest.raises(ValueError, match=rf"Received: beam_size=3, num_results={n}\. Choose"):
+        translator.n_best([], n)
 
 
 def test_the_search_can_be_changed_for_one_call(random_model, tokenizer, translator):
@@ -232,11 +267,6 @@ def test_the_search_can_be_changed_for_one_call(random_model, tokenizer, transla
     changed = translator.n_best(TEXTS, 1, beam_size=1, length_penalty=0.9)
     assert changed == greedy.n_best(TEXTS, 1)
     assert changed != translator.n_best(TEXTS, 1)
-
-
-def test_more_results_than_beams_are_refused(translator):
-    with pytest.raises(ValueError, match=r"Received: beam_size=3, num_results=4\. Choose"):
-        translator.n_best(["snow"], 4)
 
 
 # A beginning that is given

@@ -96,7 +96,7 @@ def beam_search(
         ValueError: If `beam_size`, `num_results`, `length_penalty` or `length_normalization` is out
             of its range.
     """
-    _check(beam_size, num_results)
+    check_beams(beam_size, num_results)
     check_length_penalty(length_penalty, length_normalization)
 
     def penalty_of(num_tokens):
@@ -206,7 +206,8 @@ def _decide_done(search, penalty_of, num_results):
     return search._replace(done=search.done | beaten | (search.position >= max_length))
 
 
-def _check(beam_size, num_results):
+def check_beams(beam_size, num_results):
+    """Raises ValueError if so many beams cannot give so many results."""
     if beam_size < 1 or not 1 <= num_results <= beam_size:
         raise ValueError(
             "beam_size must be at least 1, and num_results from 1 to beam_size. Received:"

@@ -274,6 +274,13 @@ def test_hypotheses_that_only_fill_the_list_are_left_out(page, stub):
     assert page.texts(".words") == ["ONE"]
 
 
+def test_hypotheses_that_repeat_a_text_are_left_out(page, stub):
+    stub.n_best = lambda text: (["A", "B", "A", "C", "B"], [-0.5, -1.0, -1.5, -2.0, -3.0])
+    page.open(stub)
+    page.translate("one", translation="A")
+    assert page.texts("#hypotheses-list .words") == ["A", "B", "C"]
+
+
 def test_what_a_target_token_read_is_shown_for_the_mean_and_for_a_head(page, stub):
     page.open(stub)
     page.translate("one two three")  # with the end four tokens: 0.7 for one, 0.1 for each other

@@ -219,7 +219,9 @@ async function bestTranslations(text, signal) {
 
 function hypotheses(texts, scores) {
   const all = texts.map((text, n) => ({ text: String(text), score: Number(scores[n]), attention: null }));
-  return all.filter(({ score }, n) => n === 0 || score > NO_HYPOTHESIS);
+  const found = all.filter(({ score }, n) => n === 0 || score > NO_HYPOTHESIS);
+  // Exports of earlier versions repeat a text that was found in several spellings.
+  return found.filter(({ text }, n) => found.findIndex((better) => better.text === text) === n);
 }
 
 const chosenOf = (line) => line?.hypotheses[line.chosen];
