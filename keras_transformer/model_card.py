@@ -24,7 +24,7 @@ _NORMALIZATIONS = {"none": "as it is", "nfkc": "in Unicode's form NFKC"}
 _PURPOSES = {
     "serving_default": "beam search",
     "greedy": "greedy search",
-    "n_best": f'all results of the beam search, best first; "" and {NO_RESULT:g} fill a row up',
+    "n_best": f'all texts that beam search found, best first; "" and {NO_RESULT:g} fill a row up',
     "score": "how probable a translation is: the sum over its tokens, the end included",
     "attention": "where the last decoder layer looked, head by head, for each target token",
 }
@@ -163,7 +163,8 @@ says in full what it is.
 
 Text is UTF-8. A text to translate is cut at {search["max_source_tokens"]} tokens; `score` and
 `attention` refuse a source that is longer, and a target of more than
-{search["max_scored_target_tokens"]} tokens. The blank text translates to the empty one.
+{search["max_scored_target_tokens"]} tokens. A text of nothing but Unicode white space,
+U+200B and U+FEFF translates to the empty text.
 
 ## What it is
 

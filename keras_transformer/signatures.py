@@ -10,6 +10,9 @@ Text that is no UTF-8 is read with U+FFFD in the place of what is wrong, as Pyth
 
 from collections.abc import Callable
 
+import numpy as np
+
+from keras_transformer.blank import is_blank_in_graph
 from keras_transformer.decoding.hypotheses import IMPOSSIBLE
 from keras_transformer.decoding.scoring import score
 from keras_transformer.model import cross_attention_weights
@@ -32,8 +35,8 @@ def served_functions(translator: Translator) -> dict:
     Signatures: `text`, `source`, `target` and what is written are String (batch,), UTF-8.
         serving_default, greedy: from text to translation and score Float (batch,).
         n_best: from text to translations String (batch, beams), best first, and scores Float
-            (batch, beams). Where there are fewer results, as for blank text, which has one, a row
-            is filled up with "" and `NO_RESULT`.
+            (batch, beams). They differ as texts. Where there are fewer results, as for blank text,
+            which has one, a row is filled up with "" and `NO_RESULT`.
         score: from source and target to log_probability Float (batch,) and num_tokens Integer
             (batch,).
         attention: from source and target to source_tokens String (batch, source_length),
@@ -41,9 +44,9 @@ def served_functions(translator: Translator) -> dict:
             heads, target_length, source_length), which are 0 at padding. Only for a model that
             attends to the source: others have no such weights, and no such signature.
 
-    A text to translate is cut at `max_source_tokens`. The other two refuse what is longer, and
-    targets longer than a translation may get, with InvalidArgument; an answer for the rest of the
-    batch is then not given.
+    Which text is blank, `is_blank` says. A text to translate is cut at `max_source_tokens`. The
+    other two refuse what is longer, and targets longer than a translation may get, with
+    InvalidArgument; an answer for the rest of the batch is then not given.
 
     Args:
         translator: With its search, its max_source_tokens and its batch_tokens.
@@ -173,7 +176,7 @@ def _results(translator, text, beam_size, num_results):
 
     num_results = num_results or beam_size
     text = _valid(text)
-    is_blank = tf.equal(tf.strings.strip(text), "")
+    is_blank = is_blank_in_graph(text)
     source_ids = source_ids_in_graph(translator, tf.boolean_mask(text, ~is_blank))
 
     def results_of(rows):
@@ -184,6 +187,8 @@ def _results(translator, text, beam_size, num_results):
         token_ids = tf.reshape(token_ids, [-1, tf.shape(token_ids)[2]])
         translations = translator.tokenizer.detokenize(token_ids)
         translations = tf.reshape(translations, [-1, num_results])
+        if num_results > 1:
+            translations, scores = _best_of_each_text(translations, scores)
         is_result = scores > NO_RESULT / 2
         return tf.where(is_result, translations, ""), tf.where(is_result, scores, NO_RESULT)
 
@@ -201,6 +206,26 @@ def _results(translator, text, beam_size, num_results):
         tf.gather(tf.concat([translations, [[""] * num_results]], axis=0), row),
         tf.gather(tf.concat([scores, of_blank], axis=0), row),
     )
+
+
+def _best_of_each_text(translations, scores):
+    """Moves what repeats a better result's text to the end, with `NO_RESULT`.
+
+    Args:
+        translations: String (batch, results), best first.
+        scores: Float32 (batch, results).
+
+    Returns:
+        The same, with other results behind those that differ.
+    """
+    import tensorflow as tf
+
+    num_results = translations.shape[1]
+    is_better = np.tri(num_results, k=-1, dtype=bool)  # [one, other]: other stands before one
+    is_same = tf.equal(translations[:, :, None], translations[:, None, :])
+    repeats = tf.reduce_any(is_same & is_better, axis=2)  # (batch, results)
+    scores, order = tf.math.top_k(tf.where(repeats, NO_RESULT, scores), num_results)
+    return tf.gather(translations, order, batch_dims=1), scores
 
 
 def source_ids_in_graph(translator: Translator, text):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Union
 
 import sentencepiece
 
+from keras_transformer.blank import is_blank
 from keras_transformer.data.lines import describe_os_error, read_lines, refuse_pipe
 from keras_transformer.errors import InputError
 from keras_transformer.sampling import subword_sampler
@@ -420,7 +421,9 @@ def _learnable(lines: Iterable[str], faults: list[Exception]) -> Iterator[bytes]
     try:
         for line in lines:
             data = _as_bytes(line).replace(_RARE_MARK, _RARE)
-            has_some = has_some or data != b""
+            if is_blank(line):
+                continue
+            has_some = True
             is_rare_only = is_rare_only and not data.strip(_RARE)
             yield data
     except Exception as error:

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_transformer.blank import is_blank
 from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
-from keras_transformer.decoding.beam import beam_search
+from keras_transformer.decoding.beam import beam_search, check_beams
 from keras_transformer.decoding.greedy import greedy_search
 from keras_transformer.decoding.hypotheses import (
     IMPOSSIBLE,
@@ -32,6 +33,7 @@ from keras_transformer.model import (
     has_cross_attention,
 )
 from keras_transformer.precision import inference_model
+from keras_transformer.prefixes import Prefix, new_word_ids
 from keras_transformer.tokenizer import SubwordTokenizer
 
 LOGGER = logging.getLogger("keras_transformer")
@@ -41,9 +43,7 @@ LOGGER = logging.getLogger("keras_transformer")
 NO_TEXT_IDS = (0, 1, 2)
 
 _IDS = (None, None), "int32"  # (batch, length)
-
-# What counts as blank, here as in the exported graph: TensorFlow strips these and no others.
-_BLANK = " \t\n\v\f\r"
+_FLAGS = (None,), "bool"  # (batch,)
 
 
 class AttentionWeights(NamedTuple):
@@ -197,7 +197,7 @@ class Translator:
             raise InputError(f"{run}: {error}") from error
 
     def __call__(self, texts: Iterable[str]) -> list[str]:
-        """Translates each text; the blank text translates to the empty one.
+        """Translates each text; a blank one, see `is_blank`, translates to the empty text.
 
         Args:
             texts: Any number of texts.
@@ -246,27 +246,41 @@ class Translator:
     ) -> list[list[tuple[str, float]]]:
         """The `n` best translations of each text with their scores, best first.
 
+        They differ as texts: of a text that the search found in several spellings (splits into
+        sub-words) the best one counts.
+
         Args:
             texts: Any number of texts.
             n: Translations for each, at most `beam_size`.
             beam_size: Instead of the translator's own.
             length_penalty: Instead of the translator's own.
             prefixes: What each translation must begin with, "" where it may begin with anything;
-                None for all. Whole words, as sub-words begin anew after it.
+                None for all. Whole words, as sub-words begin anew after it. Behind one that ends in
+                white space the translation goes on with a new word, or ends.
 
         Returns:
-            For each text up to `n` pairs of translation and score; the search may end with fewer.
-            A score is the log-probability of the tokens, the end included, divided by the length
-            penalty. The blank text has the one translation ("", 0.0).
+            For each text up to `n` pairs of translation and score; there are fewer if the search
+            found fewer, or found a text more than once. A score is the log-probability of the
+            tokens, the end included, divided by the length penalty. The blank text has the one
+            translation ("", 0.0).
+
+        Raises:
+            ValueError: If `n` is not 1 to `beam_size`, or there are not as many prefixes as texts.
         """
         beam_size = self.beam_size if beam_size is None else beam_size
         alpha = self.length_penalty if length_penalty is None else length_penalty
+        check_beams(beam_size, n)
+        num_results = 1 if n == 1 else beam_size  # of which some may be the same text
 
-        def search(source_ids, prefix):
-            return self.search(source_ids, beam_size, alpha, n, prefix)
+        def search(source_ids, prefix, new_word=None):
+            return self.search(source_ids, beam_size, alpha, num_results, prefix, new_word)
 
-        search = self._compiled(("search", beam_size, alpha, n), search, _IDS, _IDS)
-        return self._translations(texts, prefixes, lambda rows, *arrays: search(*arrays), n)
+        def search_rows(rows, *arrays):
+            key = "search", beam_size, alpha, num_results, len(arrays)
+            return self._compiled(key, search, *(_IDS, _IDS, _FLAGS)[: len(arrays)])(*arrays)
+
+        results = self._translations(texts, prefixes, search_rows, num_results)
+        return [_best_of_each_text(found)[:n] for found in results]
 
     def sample(
         self,
@@ -299,22 +313,25 @@ class Translator:
         if n < 1:
             raise ValueError(f"n must be at least 1. Received: n={n}. Choose 1 or more.")
 
-        def draw(source_ids, prefix, noise):
-            return self._draw(source_ids, prefix, noise, temperature, top_k, top_p)
+        def draw(source_ids, prefix, noise, new_word=None):
+            return self._draw(source_ids, prefix, new_word, noise, temperature, top_k, top_p)
 
-        noise = (None, n, None), "float32"
-        draw = self._compiled(("sample", n, temperature, top_k, top_p), draw, _IDS, _IDS, noise)
-
-        def draw_rows(rows, source_ids, prefix):
+        def draw_rows(rows, source_ids, prefix, *new_word):
             longest = self._longest(source_ids.shape[1], prefix.shape[1])
-            return draw(
-                source_ids, prefix, noise_of(seed, [first_place + row for row in rows], n, longest)
-            )
+            noise = noise_of(seed, [first_place + row for row in rows], n, longest)
+            key = "sample", n, temperature, top_k, top_p, len(new_word)
+            arguments = _IDS, _IDS, ((None, n, None), "float32"), _FLAGS
+            compiled = self._compiled(key, draw, *arguments[: 3 + len(new_word)])
+            return compiled(source_ids, prefix, noise, *new_word)
 
         return self._translations(texts, prefixes, draw_rows, n)
 
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[tuple[float, int]]:
-        """How probable given translations are.
+        """How probable given translations are, split into sub-words as the tokenizer splits them.
+
+        A search may spell a text otherwise and find it more probable, above all with a model that
+        was trained on sampled sub-words: its score in `n_best` is that of the best spelling. A
+        blank text is scored as it stands.
 
         Args:
             sources: Any number of texts.
@@ -361,6 +378,7 @@ class Translator:
         length_penalty: float,
         num_results: int = 1,
         prefix=None,
+        new_word=None,
     ):
         """The search on token ids, in or outside of a graph.
 
@@ -371,22 +389,23 @@ class Translator:
             num_results: Results that are asked for.
             prefix: Integer (batch, prefix_length), how each translation must begin, then padding;
                 None for nothing.
+            new_word: Boolean (batch,), whether a new word must follow the prefix; None for nowhere.
 
         Returns:
             Hypotheses.
         """
-        step, state, options = self._start(source_ids, prefix, beam_size)
+        step, state, options = self._start(source_ids, prefix, new_word, beam_size)
         options["length_penalty"] = length_penalty
         if beam_size == 1 and num_results == 1:
             return greedy_search(step, state, **options)
         return beam_search(step, state, beam_size=beam_size, num_results=num_results, **options)
 
-    def _draw(self, source_ids, prefix, noise, temperature, top_k, top_p):
-        step, state, options = self._start(source_ids, prefix, noise.shape[1])
+    def _draw(self, source_ids, prefix, new_word, noise, temperature, top_k, top_p):
+        step, state, options = self._start(source_ids, prefix, new_word, noise.shape[1])
         options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         return sample(step, state, noise=noise, length_penalty=self.length_penalty, **options)
 
-    def _start(self, source_ids, prefix, beams):
+    def _start(self, source_ids, prefix, new_word, beams):
         """What every search gets: the step, the first state, the options that all have."""
         encode, initial_state, step = self.steps
         prefix_length = 0 if prefix is None else ops.shape(prefix)[1]
@@ -403,7 +422,9 @@ class Translator:
             "longest": longest,
             "min_length": self.min_target_tokens,
             "prefix": prefix,
+            "new_word": new_word,
             "barred_ids": NO_TEXT_IDS,
+            "new_word_ids": () if new_word is None else new_word_ids(self.tokenizer),
             "length_normalization": self.length_normalization,
         }
         return step, initial_state(encode(source_ids), beams, max_length=longest), options
@@ -426,16 +447,19 @@ class Translator:
             )
         results = [[("", 0.0)] for _ in texts]
         rows = [row for row, text in enumerate(texts) if not is_blank(text)]
+        prefixes = [Prefix.of(prefix, self.tokenizer) for prefix in prefixes]
         source = self._encode([texts[row] for row in rows])
-        prefix = self.tokenizer.encode([prefixes[row] for row in rows])
-        self._check_prefixes(prefix)
+        stems = self.tokenizer.encode([prefixes[row].stem for row in rows])
+        self._check_prefixes(stems)
+        new_word = np.array([prefixes[row].needs_new_word for row in rows])
         for batch in _batches_by_length([len(ids) for ids in source], self.batch_tokens):
             of_batch = [rows[i] for i in batch]
-            found = search(
-                of_batch, _padded([source[i] for i in batch]), _padded([prefix[i] for i in batch])
-            )
-            for row, best in zip(of_batch, self._texts_and_scores(found, n), strict=True):
-                results[row] = best
+            arrays = [_padded([source[i] for i in batch]), _padded([stems[i] for i in batch])]
+            if new_word.any():
+                arrays.append(new_word[batch])
+            found = self._texts_and_scores(search(of_batch, *arrays), n)
+            for row, best in zip(of_batch, found, strict=True):
+                results[row] = [(prefixes[row].begin(text), score) for text, score in best]
         return results
 
     @property
@@ -576,9 +600,12 @@ class Translator:
             yield [(text, float(score)) for text, score in pairs if score > IMPOSSIBLE / 2]
 
 
-def is_blank(text: str) -> bool:
-    """Whether there is nothing to translate."""
-    return not text.strip(_BLANK)
+def _best_of_each_text(results: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The results, best first, without those whose text a better one has."""
+    best = {}
+    for result in results:
+        best.setdefault(result[0], result)
+    return list(best.values())
 
 
 def _batches_by_length(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -619,10 +646,11 @@ def _in_one_of_few_shapes(array: np.ndarray, most_tokens: int | None) -> np.ndar
     Up to a multiple of 16 of these, but none behind the last of `most_tokens`.
     """
     rows = 1 << (len(array) - 1).bit_length()
-    length = array.shape[-1]
-    more = -length % 16 if most_tokens is None else min(-length % 16, most_tokens - length)
-    behind = [(0, 0)] * (array.ndim - 1) + [(0, more)]
-    array = np.pad(array, behind)
+    if array.ndim > 1:
+        length = array.shape[-1]
+        more = -length % 16 if most_tokens is None else min(-length % 16, most_tokens - length)
+        behind = [(0, 0)] * (array.ndim - 1) + [(0, more)]
+        array = np.pad(array, behind)
     return np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])
 
 

@@ -9,10 +9,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import keras_transformer.signatures
+from keras_transformer.blank import BLANK_CHARACTERS
 from keras_transformer.decoding.hypotheses import Hypotheses
 from keras_transformer.signatures import (
     NO_RESULT,
     _attends,
+    _best_of_each_text,
     _finds_n_best,
     _in_groups,
     _scores,
@@ -22,8 +24,9 @@ from keras_transformer.signatures import (
 from keras_transformer.translator import Translator
 from tests.random_models import TEXTS
 from tests.serving_loaders import ask_in_a_fresh_process
+from tests.writer import speller_of
 
-BLANKS = ["", " ", "\t \n"]
+BLANKS = ["", "\t \n", *BLANK_CHARACTERS]
 HARD_TEXTS = ["two  spaces ", "tab\tand café", "눈 속의 개", "🚲", "</s> <s>", "snow " * 30]
 BATCHES = [[], [""], ["snow"], [*TEXTS, *BLANKS, *HARD_TEXTS]]
 BEAM_SIZES = {"serving_default": 3, "greedy": 1}
@@ -208,6 +211,50 @@ def test_a_row_with_fewer_results_is_filled_up(random_model, tokenizer):
     assert np.isfinite(np.float32(NO_RESULT))
 
 
+@pytest.fixture(scope="module")
+def speller(tokenizer):
+    return Translator(speller_of(tokenizer), tokenizer, beam_size=6, length_penalty=0.0)
+
+
+def test_n_best_differ_as_texts_and_are_filled_up(speller):
+    answer = _finds_n_best(speller)(tf.constant(["a man", "\u3000", "snow"]))
+    texts, scores = (answer[key].numpy() for key in ("translations", "scores"))
+    for row in (0, 2):
+        assert texts[row].tolist() == [b"snow", b"a dog", b"", b"dog", b"", b""]
+        expected = [*np.log([0.3, 0.25, 0.2, 0.1]), NO_RESULT, NO_RESULT]
+        np.testing.assert_allclose(scores[row], expected, rtol=1e-5)
+    assert texts[1].tolist() == [b""] * 6
+    assert scores[1].tolist() == [0.0] + [NO_RESULT] * 5
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        "c_api",
+        pytest.param("session", marks=pytest.mark.slow),
+        pytest.param("tf.saved_model", marks=pytest.mark.slow),
+    ],
+)
+def test_served_n_best_differ_as_texts(speller, tmp_path, loader):
+    module = tf.Module()
+    module.tokenizer = speller.tokenizer.graph_tokenizer
+    serve = tf.function(_finds_n_best(speller), [tf.TensorSpec([None], tf.string, name="text")])
+    tf.saved_model.save(module, str(tmp_path), {"n_best": serve.get_concrete_function()})
+    texts = ["a man", *BLANKS, "snow"]
+    [answer] = ask_in_a_fresh_process(loader, tmp_path, [("n_best", {"text": texts})])
+    assert_n_best(answer, speller.n_best(texts, 6))
+    assert [len(set(row)) for row in answer["translations"]] == [4, *[1] * len(BLANKS), 4]
+
+
+def test_of_one_text_the_best_score_counts_wherever_the_others_stand():
+    texts = [[b"a", b"b", b"a", b"b"], [b"", b"a", b"", b"\xff"], [b"a", b"a", b"a", b"a"]]
+    scores = [[-1.0, -2.0, -3.0, -4.0], [-1.0, -2.0, -3.0, NO_RESULT], [-1.0, -1.0, -5.0, -6.0]]
+    found, best = _best_of_each_text(tf.constant(texts), tf.constant(scores))
+    assert found[:, :2].numpy().tolist() == [[b"a", b"b"], [b"", b"a"], [b"a", b"a"]]
+    no = NO_RESULT
+    assert best.numpy().tolist() == [[-1, -2, no, no], [-1, -2, no, no], [-1, no, no, no]]
+
+
 def test_rows_are_worked_on_in_groups_of_similar_length_and_come_back_in_order():
     groups = []
 
@@ -280,6 +327,9 @@ ODD = [
     b"",
     b"   ",
     b"\xff\xfe",
+    b"\xe3\x80",
+    "\u3000\0".encode(),
+    "\u200b\u200c".encode(),
     b"a\xc3",
     b"\xed\xa0\x80",
     b"snow \xf0\x9f\x9a",

@@ -1,3 +1,4 @@
+import itertools
 import logging
 
 import keras
@@ -5,14 +6,17 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_transformer.blank import BLANK_CHARACTERS
 from keras_transformer.decoding.scoring import score
 from keras_transformer.decoding.state import DecodingState
 from keras_transformer.errors import InputError
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.model import decoding_steps
 from keras_transformer.precision import PRECISIONS, inference_model
+from keras_transformer.tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
 from tests.random_models import TEXTS, numbers, random_transformer, small_config
+from tests.writer import Writer, speller_of
 
 HARD_TEXTS = ["two  spaces", " and around ", "tab\tand café", "눈 속의 개", "🚲", "</s> <s>"]
 
@@ -95,10 +99,17 @@ def test_nothing_gives_nothing(translator):
     assert translator.n_best([], 2) == []
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\t \n", "\r\n"])
-def test_blank_texts_translate_to_the_empty_text(translator, blank):
-    assert translator([blank, "snow", blank]) == ["", translator(["snow"])[0], ""]
-    assert translator.n_best([blank], 2) == [[("", 0.0)]]
+def test_blank_texts_translate_to_the_empty_text(translator):
+    blanks = ["", *BLANK_CHARACTERS, BLANK_CHARACTERS]
+    assert translator([*blanks, "snow"]) == [""] * len(blanks) + translator(["snow"])
+    assert list(translator.stream(blanks)) == [""] * len(blanks)
+    assert translator.n_best(blanks, 2) == [[("", 0.0)]] * len(blanks)
+    assert translator.sample(blanks, 2) == [[("", 0.0)]] * len(blanks)
+
+
+def test_a_text_that_is_not_blank_is_translated(parrot):
+    texts = ["\0", "\u3000\0", "\u200c", " a\u3000"]
+    assert parrot(texts) == texts
 
 
 def test_texts_may_come_from_a_tuple_or_an_iterator(parrot):
@@ -188,8 +199,9 @@ def test_learned_positions_bound_what_is_read_and_written(
 def test_a_prefix_has_room_in_learned_positions(of_70_positions, tokenizer):
     translator = Translator(of_70_positions, tokenizer, beam_size=1)
     longest, too_long = "\x01" * 69, "\x01" * 70  # a token for each byte
-    [found] = translator.translate(["snow"], prefixes=[longest])
-    assert found.startswith(longest)
+    for prefix in (longest, longest + " "):
+        [found] = translator.translate(["snow"], prefixes=[prefix])
+        assert found.startswith(prefix)
     with pytest.raises(
         InputError, match=r"the model's 70 learned positions\. Received: 70\. Short"
     ):
@@ -215,8 +227,42 @@ def test_n_best_are_sorted_and_begin_with_the_translation(translator):
     for pairs in results:
         scores = [score for _, score in pairs]
         assert scores == sorted(scores, reverse=True)
-        assert len(set(pairs)) == 3
+        assert len({text for text, _ in pairs}) == len(pairs)
         assert all(score < 0 for score in scores)
+
+
+@pytest.fixture(scope="module")
+def speller(tokenizer):
+    """Writes "snow" in three ways, and sometimes something else."""
+    return Translator(speller_of(tokenizer), tokenizer, beam_size=6, length_penalty=0.0)
+
+
+def test_n_best_differ_as_texts_and_have_the_score_of_the_best_spelling(speller):
+    expected = [("snow", 0.3), ("a dog", 0.25), ("", 0.2), ("dog", 0.1)]
+    for n in range(1, 7):
+        [found] = speller.n_best(["a man"], n)
+        assert [text for text, _ in found] == [text for text, _ in expected[:n]]
+        assert [np.exp(score) for _, score in found] == pytest.approx(
+            [probability for _, probability in expected[:n]]
+        )
+
+
+def test_fewer_beams_find_fewer_texts(speller):
+    [found] = speller.n_best(["a man"], 2, beam_size=2)
+    assert [text for text, _ in found] == ["snow", "a dog"]
+    [found] = speller.n_best(["a man"], 4, beam_size=4)
+    assert [text for text, _ in found] == ["snow", "a dog", ""]  # and "snow" once more
+
+
+def test_samples_may_be_equal(speller):
+    [found] = speller.sample(["a man"], 30)
+    assert len({text for text, _ in found}) < 30 == len(found)
+
+
+@pytest.mark.parametrize("n", [0, 4])
+def test_more_results_than_beams_are_refused_before_anything_is_translated(translator, n):
+    with pytest.raises(ValueError, match=rf"Received: beam_size=3, num_results={n}\. Choose"):
+        translator.n_best([], n)
 
 
 def test_the_search_can_be_changed_for_one_call(random_model, tokenizer, translator):
@@ -224,11 +270,6 @@ def test_the_search_can_be_changed_for_one_call(random_model, tokenizer, transla
     changed = translator.n_best(TEXTS, 1, beam_size=1, length_penalty=0.9)
     assert changed == greedy.n_best(TEXTS, 1)
     assert changed != translator.n_best(TEXTS, 1)
-
-
-def test_more_results_than_beams_are_refused(translator):
-    with pytest.raises(ValueError, match=r"Received: beam_size=3, num_results=4\. Choose"):
-        translator.n_best(["snow"], 4)
 
 
 # A beginning that is given
@@ -243,6 +284,77 @@ def test_a_translation_begins_with_its_prefix(translator, tokenizer):
         for translation, prefix in zip(found, prefixes, strict=True):
             assert translation.startswith(prefix)
         assert found[1] == translator.translate(["snow"], beam_size=beam_size)[0]
+
+
+@pytest.fixture(scope="module")
+def writer(tokenizer):
+    """Rather writes "there" than "the house", where it may."""
+    house, there = (tuple(tokenizer.encode(text)) for text in ("the house and a dog", "the"))
+    sentences = {(*there, *tokenizer.encode("re")): 0.75, house: 0.25}
+    return Translator(
+        Writer(tokenizer.vocabulary_size, sentences), tokenizer, beam_size=3, length_penalty=0.0
+    )
+
+
+SPACED = ["the ", "the  ", "the\t", "the\u3000", "the\u00a0 ", "the house ", "the house and a "]
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_prefix_that_ends_in_white_space_is_followed_by_the_next_word(writer, beam_size):
+    texts = ["snow"] * len(SPACED)
+    found = writer.translate(texts, beam_size=beam_size, prefixes=SPACED)
+    rests = ["house and a dog"] * 5 + ["and a dog", "dog"]
+    assert found == [prefix + rest for prefix, rest in zip(SPACED, rests, strict=True)]
+    assert writer.translate(["snow"], beam_size=beam_size, prefixes=["the"]) == ["there"]
+
+
+def test_each_text_has_a_prefix_of_its_own_kind(writer):
+    prefixes = ["the ", "the", "", "the house"]
+    found = writer.translate(["snow", "a dog", "A red bicycle!", "two"], prefixes=prefixes)
+    assert found == ["the house and a dog", "there", "there", "the house and a dog"]
+
+
+def test_the_next_word_has_its_probability_of_the_whole_vocabulary(writer):
+    [[best, *_]] = writer.n_best(["snow"], 3, prefixes=["the "])
+    assert best == ("the house and a dog", pytest.approx(np.log(0.25)))
+    [draws] = writer.sample(["snow"], 5, prefixes=["the "])
+    assert draws == [("the house and a dog", pytest.approx(np.log(0.25)))] * 5
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\u3000"])
+def test_a_whole_translation_and_a_space_are_a_prefix(writer, space):
+    whole = f"the house and a dog{space}"
+    assert writer.translate(["snow"], prefixes=[whole]) == [whole]
+
+
+def test_a_prefix_of_white_space_comes_before_the_translation(writer):
+    prefixes = [" ", "  ", "\u3000"]
+    found = writer.translate(["snow"] * 3, prefixes=prefixes)
+    assert found == [prefix + "there" for prefix in prefixes]
+
+
+def test_line_breaks_of_a_prefix_become_spaces(writer):
+    found = writer.translate(["snow"] * 2, prefixes=["the\n", "the\r\nhouse\n"])
+    assert found == ["the house and a dog"] * 2
+
+
+def test_whatever_a_model_writes_begins_with_the_prefix(translator):
+    prefixes = ["the ", "a dog sees ", " and ", "café\t"]
+    results = translator.n_best(["snow"] * 4, 3, prefixes=prefixes)
+    draws = translator.sample(["snow"] * 4, 3, prefixes=prefixes)
+    for prefix, *found in zip(prefixes, results, draws, strict=True):
+        for text, _ in itertools.chain(*found):
+            assert text.startswith(prefix)
+
+
+def test_a_text_without_spaces_goes_on_behind_one_as_it_likes():
+    tokenizer = SubwordTokenizer.train_from_lines(["我们去学校", "GPS 我们"], 275)
+    sentence = tuple(tokenizer.encode("我们去学校"))
+    model = Writer(tokenizer.vocabulary_size, {sentence: 1.0})
+    writer = Translator(model, tokenizer, beam_size=2)
+    prefixes = ["我们 ", "我们\u3000", "我们", "我们去学校 "]
+    found = writer.translate(["x"] * 4, prefixes=prefixes)
+    assert found == ["我们 去学校", "我们\u3000去学校", "我们去学校", "我们去学校 "]
 
 
 def test_each_text_needs_its_prefix(translator):

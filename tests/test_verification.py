@@ -195,6 +195,44 @@ def test_scores_may_differ_by_a_part_of_themselves(live, change, is_near):
     assert (not differences(live, answers, "score")) == is_near
 
 
+def n_best_differs(live, monkeypatch, expected, found, row=1):
+    """Whether an export's n-best list is refused where the live translator has another."""
+    answers = right_answers(live)
+    monkeypatch.setitem(live.results, "n_best", [*live.results["n_best"]])
+    live.results["n_best"][row] = expected
+    texts, scores = zip(*found, *[("", -1e9)] * (3 - len(found)), strict=True)
+    answers["n_best"]["translations"][row] = [text.encode() for text in texts]
+    answers["n_best"]["scores"][row] = scores
+    return bool(differences(live, answers, "n_best"))
+
+
+ONE, OTHER, THIRD = ("one", -2.0), ("other", -2.001), ("third", -3.0)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "is_refused"),
+    [
+        ([ONE, OTHER, THIRD], [OTHER, ONE, THIRD], False),  # as good, in changed places
+        ([ONE, THIRD], [THIRD, ONE], True),
+        ([ONE, OTHER, THIRD], [ONE, ("one", -2.001), THIRD], True),  # a text stands there twice
+        ([ONE, OTHER, THIRD], [ONE, OTHER], True),
+        ([ONE, OTHER], [ONE], False),  # live, too, a text has taken another's place
+        ([ONE, OTHER], [OTHER], False),
+        ([ONE, OTHER], [ONE, OTHER, ("unheard of", -2.1)], True),
+        ([ONE, OTHER], [], True),
+    ],
+)
+def test_n_best_lists_may_differ_by_what_is_as_good(live, monkeypatch, expected, found, is_refused):
+    assert n_best_differs(live, monkeypatch, expected, found) == is_refused
+
+
+def test_one_more_text_passes_with_its_own_score(live, monkeypatch):
+    [(log_probability, num_tokens)] = live.translator.score([SOME_TEXTS[1]], ["snow"])
+    more = "snow", log_probability / float(length_penalty_of(num_tokens, 0.7))
+    assert not n_best_differs(live, monkeypatch, [ONE, OTHER], [ONE, OTHER, more])
+    assert n_best_differs(live, monkeypatch, [ONE, OTHER], [ONE, OTHER, ("snow", more[1] - 1)])
+
+
 def test_another_text_passes_only_with_its_own_score(live):
     row, other = 1, "snow"
     [(log_probability, num_tokens)] = live.translator.score([SOME_TEXTS[row]], [other])

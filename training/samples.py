@@ -8,7 +8,8 @@ from pathlib import Path
 
 import keras
 
-from keras_transformer.translator import AttentionWeights, Translator, is_blank
+from keras_transformer.blank import is_blank
+from keras_transformer.translator import AttentionWeights, Translator
 
 LOGGER = logging.getLogger("keras_transformer")
 

@@ -103,9 +103,10 @@ def _texts(path: str | None) -> list[str]:
         from training.phrase_grammar import make_pairs
 
         return [pair.source for pair in make_pairs(NUM_SENTENCES).train]
+    from keras_transformer.blank import is_blank
     from keras_transformer.data.lines import iterate_lines
 
-    return [line for line in iterate_lines(path) if line.strip()]
+    return [line for line in iterate_lines(path) if not is_blank(line)]
 
 
 def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_transformer.blank import is_blank
 from keras_transformer.errors import InputError
 
 _LOGGER = logging.getLogger("keras_transformer")
@@ -14,8 +15,8 @@ _LOGGER = logging.getLogger("keras_transformer")
 class PairFilter:
     """Leaves out pairs that teach nothing good, and counts them.
 
-    A blank side teaches to translate something to nothing; a long line costs memory; a side many
-    times as long as the other is seldom its translation.
+    A blank side, see `is_blank`, teaches to translate something to nothing; a long line costs
+    memory; a side many times as long as the other is seldom its translation.
 
     Args:
         longest: The longest line that is kept, in tokens, end id included.
@@ -41,7 +42,7 @@ class PairFilter:
     ) -> tuple[list[str], list[str]]:
         """The pairs of lines of which no side is blank, before they are split into sub-words."""
         pairs = zip(source, target, strict=True)
-        kept = [(one, other) for one, other in pairs if one.strip() and other.strip()]
+        kept = [(one, other) for one, other in pairs if not (is_blank(one) or is_blank(other))]
         self._left_out[self._reasons[0]] += len(source) - len(kept)
         return [one for one, _ in kept], [other for _, other in kept]
 

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from keras_transformer.blank import is_blank
 from keras_transformer.data.compressed import (
     DAMAGES,
     FORMATS,
@@ -60,7 +61,7 @@ def iterate_lines(path: PathName) -> Iterator[str]:
     number, only_blank = 0, True
     for number, data in enumerate(_iterate_bytes(path), start=1):
         line = _decode(data, path, number)
-        only_blank = only_blank and not line.strip()
+        only_blank = only_blank and is_blank(line)
         yield line
     if only_blank:
         raise InputError(

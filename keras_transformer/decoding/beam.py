@@ -54,7 +54,9 @@ def beam_search(
     num_results=1,
     min_length=0,
     prefix=None,
+    new_word=None,
     barred_ids=(),
+    new_word_ids=(),
 ):
     """Finds probable sentences by following several beginnings at once.
 
@@ -86,8 +88,11 @@ def beam_search(
         min_length: Integer or Integer (batch,), tokens each sentence must have, the end included.
         prefix: Integer (batch, prefix_length), what each sentence must begin with, then padding;
             None for nothing. Its probability counts.
+        new_word: Boolean (batch,), whether its prefix must be followed by one of `new_word_ids`, or
+            the end; None for no sentence.
         barred_ids: Tokens that are never chosen. Probabilities are still those of the whole
             vocabulary.
+        new_word_ids: Tokens that begin a word.
 
     Returns:
         Hypotheses with `beam_size` beams, of which the first `num_results` are sure.
@@ -96,7 +101,7 @@ def beam_search(
         ValueError: If `beam_size`, `num_results`, `length_penalty` or `length_normalization` is out
             of its range.
     """
-    _check(beam_size, num_results)
+    check_beams(beam_size, num_results)
     check_length_penalty(length_penalty, length_normalization)
 
     def penalty_of(num_tokens):
@@ -104,14 +109,14 @@ def beam_search(
 
     def advance(search):
         logits, state = step(search.live_last, search.state)
-        candidates = _continue(logits, search, end_id, barred_ids)
+        candidates = _continue(logits, search, end_id, barred_ids, new_word_ids)
         ids = gather_rows(search.live_ids, candidates.beam)  # (batch, candidates, length)
         ids = write_token(ids, candidates.token, search.position)
         search = _keep_finished(search, candidates, ids, end_id, penalty_of)
         search = _keep_live(search, candidates, ids, state, end_id)
         return _decide_done(search, penalty_of, num_results)
 
-    held_to = constraints(max_length, min_length, prefix)
+    held_to = constraints(max_length, min_length, prefix, new_word)
     start = _start(state, start_id, held_to, longest, beam_size)
     return loop.run(
         advance, start, lambda search: Hypotheses(search.finished_ids, search.finished_scores)
@@ -138,11 +143,11 @@ def _start(state, start_id, held_to, longest, beam_size):
     )
 
 
-def _continue(logits, search, end_id, barred_ids):
+def _continue(logits, search, end_id, barred_ids, new_word_ids):
     """The 2 * beams best continuations: enough for all beams to live on, whatever ends."""
     beams = logits.shape[1]
     gained, token = best_tokens(
-        logits, 2 * beams, search.held_to, search.position, end_id, barred_ids
+        logits, 2 * beams, search.held_to, search.position, end_id, barred_ids, new_word_ids
     )
     total = search.live_log_probability[:, :, None] + gained
     batch, _, width = ops.shape(total)
@@ -206,7 +211,8 @@ def _decide_done(search, penalty_of, num_results):
     return search._replace(done=search.done | beaten | (search.position >= max_length))
 
 
-def _check(beam_size, num_results):
+def check_beams(beam_size, num_results):
+    """Raises ValueError if so many beams cannot give so many results."""
     if beam_size < 1 or not 1 <= num_results <= beam_size:
         raise ValueError(
             "beam_size must be at least 1, and num_results from 1 to beam_size. Received:"

@@ -5,13 +5,20 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_transformer.decoding.constraints import Constraints, end_is_too_early, forced_token
+from keras_transformer.decoding.constraints import (
+    Constraints,
+    end_is_too_early,
+    forced_token,
+    without_rest_of_word,
+)
 from keras_transformer.decoding.gathering import gather_for_all_beams, gather_rows, take
 from keras_transformer.decoding.hypotheses import IMPOSSIBLE
 from keras_transformer.masks import PADDING_ID
 
 
-def best_tokens(logits, num_tokens, held_to: Constraints, position, end_id, barred_ids):
+def best_tokens(
+    logits, num_tokens, held_to: Constraints, position, end_id, barred_ids, new_word_ids=()
+):
     """The most probable tokens that may stand next.
 
     The order of tokens is the same before and after the softmax, so they are picked first, and
@@ -25,6 +32,7 @@ def best_tokens(logits, num_tokens, held_to: Constraints, position, end_id, barr
         position: Integer scalar.
         end_id: The token that ends a sentence.
         barred_ids: Tokens that may never stand, but where they are forced.
+        new_word_ids: The tokens that begin a word.
 
     Returns:
         (log-probability Float32 (batch, beams, candidates), token Integer (batch, beams,
@@ -32,8 +40,12 @@ def best_tokens(logits, num_tokens, held_to: Constraints, position, end_id, barr
         or less where a token may not stand. Where one is forced, it alone may.
     """
     logits = ops.cast(logits, "float32")
-    logit, token = top_logits(logits, num_tokens + len(barred_ids) + 1)
-    normalizer = log_normalizer(logits, logit[..., :1], token[..., :1])
+    allowed = without_rest_of_word(logits, held_to, position, end_id, new_word_ids)
+    logit, token = top_logits(allowed, num_tokens + len(barred_ids) + 1)
+    if allowed is logits:
+        normalizer = log_normalizer(logits, logit[..., :1], token[..., :1])
+    else:
+        normalizer = log_normalizer(logits, ops.max(logits, axis=-1, keepdims=True))
 
     log_probability = logit - normalizer
     if barred_ids:

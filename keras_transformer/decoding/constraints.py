@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+import numpy as np
 from keras import ops
 
 from keras_transformer.decoding.gathering import take
+from keras_transformer.decoding.hypotheses import IMPOSSIBLE
 from keras_transformer.masks import PADDING_ID
 
 
@@ -16,14 +18,17 @@ class Constraints(NamedTuple):
         min_length: Integer (batch,), tokens it must have, the end included.
         prefix: Integer (batch, prefix_length + 1), the tokens it must begin with, then padding; ()
             where no sentence must begin with anything, which costs nothing.
+        word_at: Integer (batch,), the position at which a new word must begin, or the end stand; -1
+            for none; () for no sentence, which costs nothing.
     """
 
     max_length: object
     min_length: object
     prefix: object
+    word_at: object = ()
 
 
-def constraints(max_length, min_length=0, prefix=None) -> Constraints:
+def constraints(max_length, min_length=0, prefix=None, new_word=None) -> Constraints:
     """What a search is held to.
 
     Args:
@@ -31,6 +36,7 @@ def constraints(max_length, min_length=0, prefix=None) -> Constraints:
             there is room for it all the same.
         min_length: Integer, or Integer (batch,); `max_length` wins.
         prefix: Integer (batch, prefix_length), padding behind each row's tokens; None for none.
+        new_word: Boolean (batch,), whether a new word must follow the prefix; None for nowhere.
     """
     max_length = ops.convert_to_tensor(max_length, dtype="int32")
     min_length = ops.convert_to_tensor(min_length, dtype="int32")
@@ -43,6 +49,7 @@ def constraints(max_length, min_length=0, prefix=None) -> Constraints:
         ops.maximum(max_length, prefix_length + 1),
         ops.broadcast_to(min_length, ops.shape(max_length)),
         prefix,
+        () if new_word is None else ops.where(new_word, prefix_length, -1),
     )
 
 
@@ -58,3 +65,21 @@ def forced_token(held_to: Constraints, position, end_id):
 def end_is_too_early(held_to: Constraints, position):
     """Whether a sentence may not end at a position yet: Boolean (batch,)."""
     return position + 1 < held_to.min_length
+
+
+def without_rest_of_word(logits, held_to: Constraints, position, end_id, new_word_ids):
+    """The logits, and `IMPOSSIBLE` where a token would go on with a word that must be over.
+
+    Args:
+        logits: Float32 (batch, beams, vocabulary).
+        held_to: What each sentence is held to.
+        position: Integer scalar.
+        end_id: The token that ends a sentence.
+        new_word_ids: The tokens that begin a word.
+    """
+    if isinstance(held_to.word_at, tuple):
+        return logits
+    is_new = np.zeros(logits.shape[-1], bool)
+    is_new[[*new_word_ids, end_id]] = True
+    is_free = ops.not_equal(held_to.word_at, position)[:, None, None]
+    return ops.where(ops.logical_or(is_free, is_new), logits, IMPOSSIBLE)

@@ -41,7 +41,9 @@ def greedy_search(
     length_normalization="gnmt",
     min_length=0,
     prefix=None,
+    new_word=None,
     barred_ids=(),
+    new_word_ids=(),
 ):
     """Takes the most probable token again and again until the end comes.
 
@@ -51,7 +53,8 @@ def greedy_search(
     Args:
         step: (token_ids Integer (batch, 1), state) -> (logits Float (batch, 1, vocabulary), state).
         state: DecodingState that the first step gets.
-        start_id, end_id, max_length, longest, min_length, prefix, barred_ids: As in `beam_search`.
+        start_id, end_id, max_length, longest, min_length, prefix, new_word, barred_ids,
+            new_word_ids: As in `beam_search`.
         length_penalty, length_normalization: As in `beam_search`; they change the scores, not the
             choice.
 
@@ -66,13 +69,13 @@ def greedy_search(
     def advance(search):
         logits, state = step(search.last_ids, search.state)
         gained, token = best_tokens(
-            logits, 1, search.held_to, search.position, end_id, barred_ids
+            logits, 1, search.held_to, search.position, end_id, barred_ids, new_word_ids
         )  # each (batch, 1, candidates)
         gained, best = ops.top_k(gained, 1)  # each (batch, 1, 1)
         token = gather_rows(token, ops.cast(best, "int32"))
         return _with_token(search, token[:, 0, 0], gained[:, 0, 0], end_id, state)
 
-    held_to = constraints(max_length, min_length, prefix)
+    held_to = constraints(max_length, min_length, prefix, new_word)
     start = _start(state, start_id, held_to, longest)
     end = loop.run(advance, start, lambda s: (s.token_ids, s.log_probability, s.num_tokens))
     token_ids, log_probability, num_tokens = end

@@ -14,6 +14,7 @@ from keras_transformer.decoding.constraints import (
     constraints,
     end_is_too_early,
     forced_token,
+    without_rest_of_word,
 )
 from keras_transformer.decoding.gathering import gather_rows, take
 from keras_transformer.decoding.hypotheses import (
@@ -58,7 +59,9 @@ def sample(
     length_normalization="gnmt",
     min_length=0,
     prefix=None,
+    new_word=None,
     barred_ids=(),
+    new_word_ids=(),
 ):
     """Draws token after token until the end comes.
 
@@ -72,7 +75,8 @@ def sample(
     Args:
         step: As in `beam_search`.
         state: DecodingState that the first step gets, with as many beams as `noise`.
-        start_id, end_id, max_length, longest, min_length, prefix, barred_ids: As in `beam_search`.
+        start_id, end_id, max_length, longest, min_length, prefix, new_word, barred_ids,
+            new_word_ids: As in `beam_search`.
         noise: Float (batch, beams, length), even over [0, 1); `noise_of` makes some. No sample has
             more tokens than it has numbers, unless its prefix is as long.
         temperature: More than 0. The lower it is, the more often the most probable token is drawn.
@@ -98,7 +102,7 @@ def sample(
         logits, state = step(search.last_ids, search.state)
         logits = ops.cast(logits, "float32")
         probability, token = distribution(
-            _without_what_may_not_stand(logits, search, end_id, barred_ids),
+            _without_what_may_not_stand(logits, search, end_id, barred_ids, new_word_ids),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -109,7 +113,8 @@ def sample(
         return _with_tokens(search, token, _log_probability(logits, token), end_id, state)
 
     most = ops.minimum(ops.convert_to_tensor(max_length, dtype="int32"), ops.shape(noise)[2])
-    start = _start(state, start_id, constraints(most, min_length, prefix), longest, noise)
+    held_to = constraints(most, min_length, prefix, new_word)
+    start = _start(state, start_id, held_to, longest, noise)
     end = loop.run(advance, start, lambda s: (s.token_ids, s.log_probability, s.num_tokens))
     token_ids, log_probability, num_tokens = end
     scores = log_probability / length_penalty_of(num_tokens, length_penalty, length_normalization)
@@ -219,7 +224,8 @@ def _start(state, start_id, held_to, longest, noise):
     )
 
 
-def _without_what_may_not_stand(logits, search, end_id, barred_ids):
+def _without_what_may_not_stand(logits, search, end_id, barred_ids, new_word_ids):
+    logits = without_rest_of_word(logits, search.held_to, search.position, end_id, new_word_ids)
     token = ops.arange(logits.shape[-1], dtype="int32")
     may_stand = ops.logical_not(
         ops.logical_and(

@@ -172,3 +172,19 @@ def test_at_its_longest_length_a_sentence_can_only_end():
 def test_more_tokens_than_there_are_give_all():
     logits = random_logits(3)
     assert_best(choose(logits, num_tokens=8), logits, num_tokens=3)
+
+
+def test_a_new_word_keeps_its_probability_of_the_whole_vocabulary():
+    logits = random_logits()
+    logits[:, :, 9] = 60.0  # next to it all others are improbable
+    held_to = constraints(np.array([9] * BATCH), 0, np.array([[5], [6]]), np.array([True, False]))
+    log_probability, token = (
+        numbers(x) for x in best_tokens(logits, 2, held_to, 1, END, (), [7, 11])
+    )
+    expected = of_whole_vocabulary(logits)
+    for beam in range(BEAMS):
+        chosen = dict(zip(token[0, beam].tolist(), log_probability[0, beam], strict=True))
+        for new in (7, 11, END):
+            assert np.isclose(chosen[new], expected[0, beam, new], rtol=1e-5)
+        assert 9 in token[1, beam]  # nothing must begin in the other sentence
+        assert 9 not in token[0, beam]

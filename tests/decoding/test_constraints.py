@@ -1,6 +1,11 @@
 import numpy as np
 
-from keras_transformer.decoding.constraints import constraints, end_is_too_early, forced_token
+from keras_transformer.decoding.constraints import (
+    constraints,
+    end_is_too_early,
+    forced_token,
+    without_rest_of_word,
+)
 from tests.random_models import END, numbers
 
 
@@ -46,3 +51,20 @@ def test_the_end_is_too_early_until_the_shortest_length_is_reached():
 def test_one_shortest_length_holds_for_all_sentences():
     held_to = constraints(np.array([9, 8]), 2)
     np.testing.assert_array_equal(numbers(held_to.min_length), [2, 2])
+
+
+def test_behind_a_prefix_a_new_word_or_the_end_must_come():
+    prefix, new_word = np.array([[7, 8], [9, 0], [5, 6]]), np.array([True, True, False])
+    held_to = constraints(np.array([9, 9, 9]), prefix=prefix, new_word=new_word)
+    logits = np.arange(3 * 2 * 6, dtype="float32").reshape(3, 2, 6)
+    for position, rows in enumerate([[], [1], [0], []]):
+        found = numbers(without_rest_of_word(logits, held_to, position, END, [4]))
+        expected = logits.copy()
+        for row in rows:
+            expected[row][:, [0, 1, 2, 5]] = -1e9
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_where_no_sentence_needs_a_new_word_nothing_is_looked_at():
+    logits = np.zeros((1, 1, 6), "float32")
+    assert without_rest_of_word(logits, constraints(np.array([3])), 0, END, [4]) is logits

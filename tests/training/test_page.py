@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from keras_transformer.blank import BLANK_CHARACTERS
 from tests.training.page_stub import HEADS, MODEL, Stub, shouted, start_chromium
 
 SECONDS = 20  # to wait for the page at most
@@ -148,6 +149,16 @@ def test_each_line_is_translated_in_one_request_and_blank_lines_stay(page, stub)
     assert page.complaints() == []
 
 
+def test_the_page_knows_the_blank_lines_of_the_export(page, stub):
+    page.open(stub)
+    page.until("document.documentElement.dataset.server === 'ready'")
+    blanks = BLANK_CHARACTERS.replace("\n", "").replace("\r", "")  # which part lines
+    page.paste(blanks)
+    assert page.run("return document.getElementById('translate').disabled")
+    page.translate("\n".join([*blanks, "one", "\0", "\u200c"]), translation="ONE")
+    assert stub.predictions("n_best") == [{"text": ["one", "\0", "\u200c"]}]
+
+
 def test_keys_as_they_are_typed_make_one_request_when_they_pause(page, stub):
     page.open(stub)
     page.until("document.activeElement.id === 'source'")
@@ -261,6 +272,13 @@ def test_hypotheses_that_only_fill_the_list_are_left_out(page, stub):
     page.open(stub)
     page.translate("one", translation="ONE")
     assert page.texts(".words") == ["ONE"]
+
+
+def test_hypotheses_that_repeat_a_text_are_left_out(page, stub):
+    stub.n_best = lambda text: (["A", "B", "A", "C", "B"], [-0.5, -1.0, -1.5, -2.0, -3.0])
+    page.open(stub)
+    page.translate("one", translation="A")
+    assert page.texts("#hypotheses-list .words") == ["A", "B", "C"]
 
 
 def test_what_a_target_token_read_is_shown_for_the_mean_and_for_a_head(page, stub):

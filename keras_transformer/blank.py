@@ -1,0 +1,29 @@
+"""Which lines are blank: one definition for training, translating and the exported graph."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Unicode white space, which ends at U+3000; the zero width space; the byte order mark.
+BLANK_CHARACTERS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\ufeff"
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text is empty, or holds nothing but white space, U+200B and U+FEFF."""
+    return not text.strip(BLANK_CHARACTERS)
+
+
+def is_blank_in_graph(text: "tf.Tensor") -> "tf.Tensor":
+    """`is_blank` inside the TensorFlow graph.
+
+    Call arguments:
+        text: String (batch,), UTF-8.
+
+    Returns:
+        Boolean (batch,).
+    """
+    import tensorflow as tf
+
+    one_of_them = "".join(f"\\x{{{ord(character):x}}}" for character in BLANK_CHARACTERS)
+    return tf.strings.regex_full_match(text, f"[{one_of_them}]*")
