@@ -102,6 +102,13 @@ def option_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def shortened(text: str, most_characters: int = 200) -> str:
+    """Text to show, cut where it gets long: a model that has learned little may write on and on."""
+    if len(text) <= most_characters:
+        return text
+    return text[: most_characters - 3] + "..."
+
+
 def in_words(type_hint) -> str:
     """What a value must be."""
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

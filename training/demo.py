@@ -177,7 +177,7 @@ def report_scores(pairs: Sequence[Pair], translations: Sequence[str]) -> float:
     from training.evaluate import score
 
     references = [target for _, target in pairs]
-    scores = score(list(translations), references, tokenized=False)
+    scores = score(list(translations), references)
     wrong = [
         (source, reference, translation)
         for (source, reference), translation in zip(pairs, translations, strict=True)

@@ -259,12 +259,12 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
     _complete_swap(run)
     run.check_ours()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_locked(run))
+        stack.enter_context(locked(run))
         if not run.is_blank and _must_be_replaced(run, record, overwrite):
             staging, old = _sibling(run, "new"), _sibling(run, "old")
             for folder in (staging, old):
                 folder.check_ours()
-            stack.enter_context(_locked(staging))
+            stack.enter_context(locked(staging))
             _discard_if_different(staging, record)
             yield staging
             _swap(run, staging)
@@ -342,7 +342,7 @@ def _complete_swap(run: RunFolder) -> None:
 
 
 @contextlib.contextmanager
-def _locked(run: RunFolder) -> Iterator[None]:
+def locked(run: RunFolder) -> Iterator[None]:
     """Keeps other processes off the folder; a folder that stays blank is removed again."""
     is_new = not run.path.exists()
     run.path.mkdir(parents=True, exist_ok=True)
