@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from keras_transformer.translator import AttentionWeights, Translator, is_blank
+from training.command import shortened
 
 LOGGER = logging.getLogger("keras_transformer")
 
@@ -56,7 +57,7 @@ class SampleTranslations(keras.callbacks.Callback):
         sources = [source for source, _ in self.samples]
         translations = self.translator(sources)
         rows = [
-            (*sample, translation)
+            (*sample, shortened(translation))
             for sample, translation in zip(self.samples, translations, strict=True)
         ]
         if self._writer is None:
