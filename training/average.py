@@ -148,9 +148,8 @@ def _measure_of(record: RunRecord, tokenizer, model):
 
 def _keep_trained_model(run: RunFolder) -> None:
     """Keeps the model that training made; what this command made can be made again."""
-    path = run.path / "model.trained.keras"
-    if not path.exists():
-        with replacing(path) as temporary:
+    if not run.trained_model_path.exists():
+        with replacing(run.trained_model_path) as temporary:
             shutil.copyfile(run.model_path, temporary)
 
 

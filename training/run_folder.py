@@ -113,6 +113,7 @@ class RunFolder:
         self.tokenizer_path = self.path / "tokenizer.model"
         self.model_path = self.path / "model.keras"
         self.checkpoints_path = self.path / "checkpoints"
+        self.trained_model_path = self.path / "model.trained.keras"  # see training.average
         self.logs_path = self.path / "logs"
         self.metrics_path = self.path / "metrics.jsonl"
         self.lock_path = self.path / ".lock"

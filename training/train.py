@@ -385,6 +385,7 @@ def _finish(
     run.write_metrics([*run.read_metrics(), final | choice.kept.numbers])
     with devices.apart():
         save_model(run, model)
+    run.trained_model_path.unlink(missing_ok=True)  # of an earlier end of this training
     print(choice.in_words(settings.monitor))
 
 
