@@ -42,29 +42,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = run.read_record()
     run.check_finished()
     with locked(run):
-        epochs = sorted({*options.epochs}) if options.epochs else best_kept(run, record.settings)
-        if options.best is not None:
-            epochs = _first(epochs, options.best, run)
+        epochs = options.epochs or best_kept(run, record.settings, options.best)
         check_kept(run, record.settings, epochs, "--epochs")
-        average(run, record, epochs, keeps_earlier=not options.overwrite)
+        average(run, record, sorted({*epochs}), keeps_earlier=not options.overwrite)
 
 
-def best_kept(run: RunFolder, settings: TrainingSettings) -> list[int]:
-    """The epochs that are kept, the best first."""
+def best_kept(run: RunFolder, settings: TrainingSettings, count: int) -> list[int]:
+    """The best of the epochs that are kept, the best first.
+
+    Raises:
+        InputError: If there are not so many.
+    """
     kept = kept_epochs(run, settings)
     lines = [line for line in run.read_metrics() if line.get("epoch") in kept]
-    lines.sort(key=lambda line: badness(line, settings.monitor))
-    return [line["epoch"] for line in lines]
-
-
-def _first(epochs: list[int], count: int, run: RunFolder) -> list[int]:
-    if not 1 <= count <= len(epochs):
+    if not 1 <= count <= len(lines):
+        listed = ", ".join(str(line["epoch"]) for line in lines) or "none"
         raise InputError(
-            f"{run.path}: --best must be 1 to {len(epochs)}, the number of epochs that are kept"
-            f" ({', '.join(map(str, sorted(epochs))) or 'none'}). Received: {count}. Choose fewer;"
-            " a training keeps more with a larger --keep-checkpoints."
+            f"{run.path}: --best must be 1 to {len(lines)}, the number of epochs that are kept"
+            f" ({listed}). Received: {count}. Choose fewer; a training keeps more with a larger"
+            " --keep-checkpoints."
         )
-    return sorted(epochs[:count])
+    lines.sort(key=lambda line: badness(line, settings.monitor))
+    return [line["epoch"] for line in lines[:count]]
 
 
 def average(
