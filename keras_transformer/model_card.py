@@ -198,7 +198,8 @@ def _facts(card: Mapping[str, Any]) -> str:
         f" {_NORMALIZATIONS[tokenizer['normalization']]}",
         f"- search: beam size {search['beam_size']}, length penalty {search['length_penalty']}"
         f" ({search['length_normalization']})",
-        f"- training: {_pairs(training)}",
+        f"- training: {_pairs(training)}{_weights(training)}",
+        f"- validation text: {_validation(training)}",
         f"- BLEU: {_bleu(evaluation)}",
         f"- exported {card['exported']} with "
         + ", ".join(f"{package} {version}" for package, version in card["versions"].items()),
@@ -210,6 +211,25 @@ def _pairs(training) -> str:
     if "num_pairs" not in training:
         return "the number of sentence pairs is not recorded"
     return f"{training['num_pairs']:,} sentence pairs"
+
+
+def _weights(training) -> str:
+    epochs = training.get("averaged_epochs")
+    if not epochs:
+        return ""
+    mean = "the mean of epochs" if len(epochs) > 1 else "epoch"
+    return f"; weights of {mean} {', '.join(map(str, epochs))}"
+
+
+def _validation(training) -> str:
+    if "val_perplexity" not in training:
+        return "not measured with these weights"
+    text = f"perplexity {training['val_perplexity']:.3f}"
+    if "val_bleu" not in training:
+        return text
+    tokenizer = training.get("settings", {}).get("bleu_tokenizer", "13a")
+    text += f"; greedy search: BLEU {training['val_bleu']:.2f} (tok:{tokenizer})"
+    return text + (f", chrF {training['val_chrf']:.2f}" if "val_chrf" in training else "")
 
 
 def _bleu(evaluation) -> str:

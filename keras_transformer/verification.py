@@ -61,8 +61,8 @@ def verify_saved_model(
                 for text, answer, expected in live.differences(name, ask):
                     raise InputError(
                         f"{path}: the signature {name} must answer as the live translator."
-                        f" Received: {answer} for {text!r:.200}, where the live translator has"
-                        f" {expected}. Do not serve this version."
+                        f" Received: {answer!s:.300} for {text!r:.200}, where the live"
+                        f" translator has {expected!s:.300}. Do not serve this version."
                     )
 
 

@@ -5,7 +5,15 @@ from pathlib import Path
 import keras
 import pytest
 
-from keras_transformer.model_card import _bleu, _facts, _pairs, _tokenizer, write_model_card
+from keras_transformer.model_card import (
+    _bleu,
+    _facts,
+    _pairs,
+    _tokenizer,
+    _validation,
+    _weights,
+    write_model_card,
+)
 from keras_transformer.tokenizer import SubwordTokenizer
 from tests.random_models import small_config
 
@@ -90,6 +98,16 @@ def test_the_normalization_is_named():
 def test_figures_are_quoted_with_what_they_rest_on():
     evaluation = {"bleu": 39.8765, "bleu_signature": "nrefs:1|case:mixed", "num_sentences": 1000}
     assert _bleu(evaluation) == "39.88 on 1,000 sentences (`nrefs:1|case:mixed`)"
+    measured = {"val_perplexity": 1.0444, "val_bleu": 99.504, "val_chrf": 99.6}
+    measured["settings"] = {"bleu_tokenizer": "zh"}
+    assert _validation(measured) == (
+        "perplexity 1.044; greedy search: BLEU 99.50 (tok:zh), chrF 99.60"
+    )
+    assert _validation({"val_perplexity": 2.0}) == "perplexity 2.000"
+    assert _validation({}) == "not measured with these weights"
+    assert _weights({"averaged_epochs": [9, 10]}) == "; weights of the mean of epochs 9, 10"
+    assert _weights({"averaged_epochs": [11]}) == "; weights of epoch 11"
+    assert _weights({}) == ""
     assert _pairs({"steps": 3}) == "the number of sentence pairs is not recorded"
 
 

@@ -211,6 +211,13 @@ def closest(name: str, names: Iterable[str]) -> str | None:
     return best if likeness(best) >= LEAST_LIKENESS else None
 
 
+def shortened(text: str, most_characters: int = 200) -> str:
+    """Text to show, cut where it gets long: a model that has learned little may write on and on."""
+    if len(text) <= most_characters:
+        return text
+    return text[: most_characters - 3] + "..."
+
+
 def _letters(name: str) -> str:
     return name.replace("_", "").replace("-", "").lower() or name
 

@@ -15,7 +15,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.command import CommandParser, InputError, parse, quiet_stderr, run_command
+from training.command import (
+    CommandParser,
+    InputError,
+    parse,
+    quiet_stderr,
+    run_command,
+    shortened,
+)
 from training.phrase_grammar import SHOWN_SENTENCES, make_pairs
 from training.run_folder import RunFolder, write_text
 from training.settings import FileSettings, TrainingSettings, make_settings, read_settings_file
@@ -180,7 +187,7 @@ def report_scores(pairs: Sequence[Pair], translations: Sequence[str]) -> float:
     from training.evaluate import score
 
     references = [target for _, target in pairs]
-    scores = score(list(translations), references, tokenized=False)
+    scores = score(list(translations), references)
     wrong = [
         (source, reference, translation)
         for (source, reference), translation in zip(pairs, translations, strict=True)
@@ -190,7 +197,7 @@ def report_scores(pairs: Sequence[Pair], translations: Sequence[str]) -> float:
     print(f"BLEU {scores.bleu:.2f}  ({scores.bleu_signature})")
     print(f"exact match {exact_match:.3f}  ({len(pairs) - len(wrong)} of {len(pairs)})")
     for source, reference, translation in wrong[:FAILURES_SHOWN]:
-        print(f"  wrong: {source}\n         {translation}\n  not:   {reference}")
+        print(f"  wrong: {source}\n         {shortened(translation)}\n  not:   {reference}")
     return exact_match
 
 
@@ -203,7 +210,8 @@ def report_sentences(pairs: Sequence[Pair], translations: Sequence[str]) -> list
     right = []
     for (source, reference), translation in zip(pairs, translations, strict=False):
         right.append(translation == reference)
-        print(f"  {source}\n    -> {translation}  [{'right' if right[-1] else 'wrong'}]")
+        verdict = "right" if right[-1] else "wrong"
+        print(f"  {source}\n    -> {shortened(translation)}  [{verdict}]")
     return right
 
 
@@ -235,7 +243,8 @@ def draw_attention(translator, source: str, target: str, path: Path) -> None:
         source_name="source (French)",
         target_name="target (English)",
     )
-    print(f"{path}: where the decoder looked in {source!r}\n  while it wrote {target!r}")
+    wrote = shortened(target)
+    print(f"{path}: where the decoder looked in {source!r}\n  while it wrote {wrote!r}")
 
 
 def export(translator, directory: str) -> str:
@@ -259,7 +268,8 @@ def check_export(version: str, texts: Sequence[str], live: Sequence[Answer]) -> 
     compared = list(zip(texts, ask_fresh_process(version, texts), live, strict=True))
     different = [line for line in compared if not _are_same(line[1], line[2])]
     if different:
-        text, answer, expected = different[0]
+        text, *answers = different[0]
+        answer, expected = ((shortened(best), number) for best, number in answers)
         raise CheckFailed(
             f"{version}: the export must answer as the live translator. Received:"
             f" {len(different)} of {len(texts)} answers that differ, the first {answer} for"

@@ -7,9 +7,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.bleu_tokenizer import (
+    BleuTokenizer,
+    check_bleu_tokenizer,
+    chosen_tokenizer,
+    warn_if_unspaced,
+)
 from training.command import CommandParser, parse, run_command, tell
 from training.outputs import check_output_files
-from training.run_folder import write_or_keep
+from training.run_folder import RunFolder, write_or_keep
 from training.translate import (
     add_search_options,
     load_translator,
@@ -45,7 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_option("reference", str, None, "Their translations, line by line.", required=True)
     add_search_options(parser)
     parser.add_threads()
-    parser.add_flag("tokenized", "References are tokenised already: score the text as it is.")
+    parser.add_option(
+        "bleu_tokenizer",
+        BleuTokenizer | None,
+        None,
+        "How sacreBLEU splits text into words; the run's setting if not given.",
+    )
+    parser.add_flag("tokenized", "The same as --bleu-tokenizer none, for text that is tokenised.")
     parser.add_option("json", str | None, None, "File to write the scores to.")
     parser.add_option("hypotheses", str | None, None, "File to write the translations to.")
     parser.add_flag("overwrite", "Replace these files if they are there.")
@@ -55,33 +67,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
         {"--source": options.source, "--reference": options.reference},
         overwrite=options.overwrite,
     )
+    tokenizer = _bleu_tokenizer(options)
+    check_bleu_tokenizer(tokenizer)
     from keras_transformer.data import read_pairs
 
     sources, references = read_pairs(options.source, options.reference)
+    warn_if_unspaced(references, tokenizer)
     translator = load_translator(options.run, **search_settings(options))
     tell(f"translating {len(sources):,} sentences ...")
     start_seconds = time.monotonic()
     hypotheses = list(translate_lines(translator.translate, sources))
     seconds = time.monotonic() - start_seconds
-    scores = score(hypotheses, references, tokenized=options.tokenized)
+    scores = score(hypotheses, references, tokenizer)
     report(scores, seconds, translator, options.json)
     if options.hypotheses is not None:
         write_or_keep(Path(options.hypotheses), "".join(line + "\n" for line in hypotheses))
 
 
-def score(hypotheses: list[str], references: list[str], *, tokenized: bool) -> Scores:
+def _bleu_tokenizer(options) -> str:
+    otherwise = RunFolder(options.run).read_record().settings.bleu_tokenizer
+    return chosen_tokenizer(options.tokenized, options.bleu_tokenizer, otherwise)
+
+
+def score(hypotheses: list[str], references: list[str], bleu_tokenizer: str = "13a") -> Scores:
     """Corpus BLEU and chrF.
 
     Args:
         hypotheses: Translations.
         references: The right ones, in the same order.
-        tokenized: Whether words and punctuation are set apart already in both, so that BLEU
-            must not do it again (sacreBLEU's tokenize="none").
+        bleu_tokenizer: One of `BleuTokenizer`: how sacreBLEU splits both into words.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
     # force: no advice about text that looks tokenised, where it is said to be.
-    bleu = BLEU(tokenize="none", force=True) if tokenized else BLEU()
+    bleu = BLEU(tokenize=bleu_tokenizer, force=bleu_tokenizer == "none")
     chrf = CHRF()
     return Scores(
         bleu=bleu.corpus_score(hypotheses, [references]).score,

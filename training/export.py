@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = RunFolder(options.run)
     if options.verify_texts is None:
         texts = validation_texts(run)
-    about["training"] = training_facts(run)
+    about["training"] = training_facts(run, options.epoch)
     from keras_transformer.export import export_saved_model
 
     texts = [*HARD_TEXTS, *texts]
@@ -122,8 +122,13 @@ def validation_texts(run: RunFolder) -> list[str]:
         return []
 
 
-def training_facts(run: RunFolder) -> dict[str, Any]:
-    """What the run folder tells of its training: settings, data, and how it ended."""
+def training_facts(run: RunFolder, epoch: int | None = None) -> dict[str, Any]:
+    """What the run folder tells of its training: settings, data, and how it ended.
+
+    Args:
+        run: The run.
+        epoch: Whose weights are exported; None stands for the finished model.
+    """
     record, metrics = run.read_record(), run.read_metrics()
     facts = {
         "settings": dataclasses.asdict(record.settings),
@@ -132,11 +137,12 @@ def training_facts(run: RunFolder) -> dict[str, Any]:
         "steps": max((line.get("steps", 0) for line in metrics), default=0),
     }
     for line in metrics:
-        if line.get("final"):
+        is_exported = line.get("final") if epoch is None else line.get("epoch") == epoch
+        if is_exported:
             facts |= {key: value for key, value in line.items() if key.startswith("val_")}
-            facts["averaged_epochs"] = line["epochs"]
-            if line.get("num_pairs") is not None:  # text that is streamed is not counted
-                facts["num_pairs"] = line["num_pairs"]
+            facts["averaged_epochs"] = line["epochs"] if epoch is None else [epoch]
+        if line.get("num_pairs") is not None:  # text that is streamed is not counted
+            facts["num_pairs"] = line["num_pairs"]
     return facts
 
 

@@ -35,8 +35,9 @@ class TransformerHyperModel(keras_tuner.HyperModel):
     the trial's `batch_tokens`, or arrays.
 
     Settings of a text's streaming and of how a run begins and ends (`steps_per_epoch`, `sampling`,
-    `initial_run`, `max_minutes`, `early_stopping_epochs`, `average_checkpoints`) have no effect
-    here: text and epochs are given to `search`.
+    `initial_run`, `max_minutes`, `early_stopping_epochs`, `average_checkpoints`), and those of
+    BLEU (`validation_bleu`, `bleu_tokenizer`), have no effect here: text, epochs and the objective
+    are given to the tuner.
 
     Args:
         space: The settings to tune: a mapping as in the YAML of `python -m training.tune`, such as

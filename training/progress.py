@@ -18,6 +18,7 @@ from training.checkpoints import (
 )
 from training.command import Terminated, UnfitSettings
 from training.devices import Devices
+from training.monitor import badness
 from training.run_folder import Position, RunFolder
 from training.settings import TrainingSettings
 
@@ -132,7 +133,7 @@ class SaveProgress(keras.callbacks.Callback):
     def _save(self, position: Position, seconds: float = 0.0) -> None:
         self._check_finite()
         save_checkpoint(self.run, self.model, position, seconds)
-        wanted = epochs_wanted(self.run.read_metrics(), self.settings)
+        wanted = epochs_kept(self.run.read_metrics(), self.settings)
         remove_other_checkpoints(self.run, position, self.settings.keep_checkpoints, wanted)
 
     def _check_finite(self) -> None:
@@ -176,15 +177,28 @@ def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> 
 
     Args:
         metrics: A line for each epoch so far.
-        settings: How many epochs, and which: the last, or the best, of equals the first.
+        settings: How many epochs, and which: the last, or the best; of equals the first.
     """
     lines = [line for line in metrics if "epoch" in line]
     count = settings.average_checkpoints
     if count == 1 or settings.average_epochs == "best":
-        lines = sorted(lines, key=lambda line: _badness(line, settings))[:count]
+        lines = sorted(lines, key=lambda line: badness(line, settings.monitor))[:count]
     else:
         lines = lines[-min(count, -(-len(lines) // 2)) :]
     return sorted(line["epoch"] for line in lines)
+
+
+def best_epoch(metrics: list[dict[str, Any]], settings: TrainingSettings) -> int | None:
+    """The best epoch so far by `monitor`, of equals the first; None if there is none."""
+    lines = [line for line in metrics if "epoch" in line]
+    best = min(lines, key=lambda line: badness(line, settings.monitor), default=None)
+    return best and best["epoch"]
+
+
+def epochs_kept(metrics: list[dict[str, Any]], settings: TrainingSettings) -> list[int]:
+    """The epochs whose weights are needed at the end: to be averaged, and the best one."""
+    best = best_epoch(metrics, settings)
+    return sorted({*epochs_wanted(metrics, settings), *([] if best is None else [best])})
 
 
 def is_over(metrics: list[dict[str, Any]], settings: TrainingSettings) -> bool:
@@ -215,14 +229,7 @@ def _is_hopeless(metrics: list[dict[str, Any]], settings: TrainingSettings) -> b
     lines = [line for line in metrics if "epoch" in line]
     if settings.early_stopping_epochs is None or not lines:
         return False
-    best = min(lines, key=lambda line: _badness(line, settings))
-    return lines[-1]["epoch"] - best["epoch"] >= settings.early_stopping_epochs
-
-
-def _badness(line: dict[str, Any], settings: TrainingSettings) -> float:
-    """What a better epoch has less of."""
-    value = line[settings.monitor]
-    return -value if settings.monitor == "val_bleu" else value
+    return lines[-1]["epoch"] - best_epoch(metrics, settings) >= settings.early_stopping_epochs
 
 
 def cut_metrics(run: RunFolder, epochs_done: int) -> None:

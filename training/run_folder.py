@@ -134,6 +134,7 @@ class RunFolder:
         self.tokenizer_path = self.path / "tokenizer.model"
         self.model_path = self.path / "model.keras"
         self.checkpoints_path = self.path / "checkpoints"
+        self.trained_model_path = self.path / "model.trained.keras"  # see training.average
         self.logs_path = self.path / "logs"
         self.metrics_path = self.path / "metrics.jsonl"
         self.lock_path = self.path / ".lock"
@@ -282,12 +283,12 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
     _complete_swap(run)
     run.check_ours()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_locked(run))
+        stack.enter_context(locked(run))
         if not run.is_blank and _must_be_replaced(run, record, overwrite):
             staging, old = _sibling(run, "new"), _sibling(run, "old")
             for folder in (staging, old):
                 folder.check_ours()
-            stack.enter_context(_locked(staging))
+            stack.enter_context(locked(staging))
             _discard_if_different(staging, record)
             yield staging
             _swap(run, staging)
@@ -365,7 +366,7 @@ def _complete_swap(run: RunFolder) -> None:
 
 
 @contextlib.contextmanager
-def _locked(run: RunFolder) -> Iterator[None]:
+def locked(run: RunFolder) -> Iterator[None]:
     """Keeps other processes off the folder; a folder that stays blank is removed again."""
     is_new = not run.path.exists()
     run.path.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import keras
 
 from keras_transformer.blank import is_blank
 from keras_transformer.translator import AttentionWeights, Translator
+from training.command import shortened
 
 LOGGER = logging.getLogger("keras_transformer")
 
@@ -57,7 +58,7 @@ class SampleTranslations(keras.callbacks.Callback):
         sources = [source for source, _ in self.samples]
         translations = self.translator(sources)
         rows = [
-            (*sample, translation)
+            (*sample, shortened(translation))
             for sample, translation in zip(self.samples, translations, strict=True)
         ]
         if self._writer is None:

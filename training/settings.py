@@ -13,7 +13,9 @@ from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
 from keras_transformer.data import Corpus
 from keras_transformer.data.compressed import without_suffix
 from keras_transformer.data.lines import refuse_pipe
+from training.bleu_tokenizer import BleuTokenizer
 from training.command import CommandParser, InputError, closest, option_name
+from training.monitor import Monitor, needs_translations
 from training.option_types import from_yaml
 
 # What a run's config.yaml holds beside the settings. A config.yaml may be given as --config, so
@@ -238,21 +240,33 @@ class TrainingSettings:
         minimum=1,
     )
     keep_checkpoints: int = _setting(
-        2, "How many of the last checkpoints are kept to resume from.", minimum=1
+        2,
+        "How many of the last checkpoints are kept to resume from, besides the best epoch and those"
+        " that average_checkpoints takes.",
+        minimum=1,
     )
     validation_bleu: bool = _setting(
-        False, "Translate the validation text greedily after each epoch, and log its BLEU."
+        False,
+        "Translate the validation text greedily after each epoch, and log its BLEU and its chrF.",
     )
-    monitor: Literal["val_perplexity", "val_bleu"] = _setting(
-        "val_perplexity", "What tells a better epoch from a worse one."
+    bleu_tokenizer: BleuTokenizer = _setting(
+        "13a",
+        "How sacreBLEU splits text into words, wherever BLEU is computed: zh, ja-mecab and ko-mecab"
+        " for Chinese, Japanese and Korean (the last two need pip install 'sacrebleu[ja]' or"
+        " 'sacrebleu[ko]'), char for any text without spaces, none for text that is tokenised.",
+    )
+    monitor: Monitor = _setting(
+        "val_perplexity",
+        "What tells a better epoch from a worse one; of equal ones the perplexity does. val_bleu"
+        " and val_chrf need validation_bleu.",
     )
     early_stopping_epochs: int | None = _setting(
         None, "Stop after so many epochs in a row without a better one; null never does.", minimum=1
     )
     average_checkpoints: int = _setting(
         5,
-        "Epochs whose weights are averaged at the end; of the last ones at most half of all,"
-        " rounded up; 1 keeps the best one.",
+        "Epochs whose weights are averaged at the end, unless the best epoch alone is better by"
+        " `monitor`; of the last ones at most half of all, rounded up; 1 keeps the best one.",
         minimum=1,
     )
     average_epochs: Literal["last", "best"] = _setting(
@@ -278,10 +292,10 @@ class TrainingSettings:
                 f" max_length={self.max_length}, max_positions={self.max_positions}. Choose"
                 f" max_positions={self.max_length} or position_encoding=sinusoidal."
             )
-        if self.monitor == "val_bleu" and not self.validation_bleu:
+        if needs_translations(self.monitor) and not self.validation_bleu:
             raise ValueError(
                 "monitor must be val_perplexity unless validation_bleu is true. Received:"
-                " monitor=val_bleu, validation_bleu=false. Choose validation_bleu=true."
+                f" monitor={self.monitor}, validation_bleu=false. Choose validation_bleu=true."
             )
         if self.sampling and self.steps_per_epoch is None:
             raise ValueError(

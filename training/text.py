@@ -30,6 +30,11 @@ def check_text(settings: TrainingSettings) -> None:
         corpus.files()
 
 
+def validation_references(settings: TrainingSettings) -> list[str]:
+    """The target lines that validation translations are compared with."""
+    return read_pairs(*settings.validation_files())[1]
+
+
 def shared_tokenizer(
     run: RunFolder, settings: TrainingSettings, devices: Devices
 ) -> SubwordTokenizer:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from training.backend import BACKENDS, OPTION
+from training.bleu_tokenizer import check_bleu_tokenizer, warn_if_unspaced
 from training.command import (
     FULL_DISK,
     CommandParser,
@@ -28,7 +29,13 @@ from training.settings import (
     make_settings_parser,
     read_settings_file,
 )
-from training.text import check_text, shared_tokenizer, training_epochs, validation_epochs
+from training.text import (
+    check_text,
+    shared_tokenizer,
+    training_epochs,
+    validation_epochs,
+    validation_references,
+)
 
 # What computes is imported where it is used: behind `import_tensorflow`, which keeps TensorFlow
 # quiet, and only once the input has been found in order.
@@ -37,7 +44,9 @@ if TYPE_CHECKING:
 
     from keras_transformer.data import Epochs
     from keras_transformer.tokenizer import SubwordTokenizer
+    from keras_transformer.translator import Translator
     from training.checkpoints import Progress
+    from training.validation_bleu import ValidationBleu
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -112,10 +121,13 @@ def train(
     Raises:
         InputError: If the data, the folder or the devices do not allow it, or a worker was lost.
     """
+    check_bleu_tokenizer(settings.bleu_tokenizer)
     check_text(settings)
     record = RunRecord.of(settings)
     with open_devices(strategy) as devices:
         devices.check(settings)
+        if settings.validation_bleu and devices.is_chief:
+            warn_if_unspaced(validation_references(settings), settings.bleu_tokenizer)
         with _joined(devices, output, record, overwrite) as run, _resumable(run, settings):
             if not devices.from_chief(run.is_finished):
                 _train_model(run, record, devices)
@@ -187,7 +199,7 @@ def _train_model(run: RunFolder, record: RunRecord, devices: Devices) -> None:
     reason = early_end(run.read_metrics(), settings)
     if devices.is_chief and reason is not None:
         print(reason)
-    _finish(run, settings, model, epochs, validation, devices)
+    _finish(run, settings, model, tokenizer, epochs, validation, devices)
 
 
 def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:
@@ -275,21 +287,18 @@ def _observers(
 
     from keras_transformer.callbacks import AveragedWeights, GradientNorm, TokensPerSecond
     from keras_transformer.data import read_pairs
-    from keras_transformer.translator import Translator
     from training.samples import SampleTranslations
-    from training.validation_bleu import ValidationBleu
 
     observers = [TokensPerSecond(), GradientNorm()]
     shows = devices.is_chief and _has_tensorflow()
     with contextlib.ExitStack() as stack:
-        if shows and devices.chief_can_search:
+        if _can_search(devices):
+            bleu = _validation_bleu(settings, model, tokenizer, devices)
+            translator = bleu.translator if bleu else _greedy(settings, model, tokenizer)
             text = read_pairs(*settings.validation_files())
-            translator = Translator(
-                model, tokenizer, beam_size=1, max_source_tokens=settings.max_source_tokens
-            )
             samples = SampleTranslations(translator, *text, run.logs_path / "samples")
             stack.enter_context(contextlib.closing(samples))
-            observers += [*[ValidationBleu(translator, *text)] * settings.validation_bleu, samples]
+            observers += [*[bleu] * settings.validation_bleu, samples]
         if settings.ema_decay is not None:
             observers.append(stack.enter_context(contextlib.closing(AveragedWeights())))
         # Those behind see the weights that training goes on from.
@@ -297,6 +306,33 @@ def _observers(
             logs = str(run.logs_path)
             observers.append(keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0))
         yield observers
+
+
+def _validation_bleu(
+    settings: TrainingSettings, model, tokenizer: "SubwordTokenizer", devices: Devices
+) -> "ValidationBleu | None":
+    """What scores translations of the validation text, in the process that does so if any does."""
+    if not (settings.validation_bleu and _can_search(devices)):
+        return None
+    from keras_transformer.data import read_pairs
+    from training.validation_bleu import ValidationBleu
+
+    return ValidationBleu(
+        _greedy(settings, model, tokenizer),
+        *read_pairs(*settings.validation_files()),
+        settings.bleu_tokenizer,
+    )
+
+
+def _can_search(devices: Devices) -> bool:
+    return devices.is_chief and devices.chief_can_search and _has_tensorflow()
+
+
+def _greedy(settings: TrainingSettings, model, tokenizer: "SubwordTokenizer") -> "Translator":
+    """Greedy search with the model, as it is whenever it is asked."""
+    from keras_transformer.translator import Translator
+
+    return Translator(model, tokenizer, beam_size=1, max_source_tokens=settings.max_source_tokens)
 
 
 def _has_tensorflow() -> bool:
@@ -327,57 +363,32 @@ def _finish(
     run: RunFolder,
     settings: TrainingSettings,
     model,
+    tokenizer: "SubwordTokenizer",
     epochs: "Epochs",
     validation: Feed,
     devices: Devices,
 ) -> None:
-    """Averages or chooses the weights, measures them, and writes model.keras."""
-    from keras_transformer.averaging import average_weights
-    from training.progress import epochs_wanted
+    """Chooses the weights, notes what they reach, and writes model.keras."""
+    from training.final_weights import set_final_weights
 
-    metrics = run.read_metrics()
-    wanted = epochs_wanted(metrics, settings)
-    averaged = []
-    weights = average_weights(_readable_weights(run, model, wanted, averaged))
-    for variable, array in zip(model.weights, weights, strict=True):
-        variable.assign(array)
-    measured = model.evaluate(validation.data, steps=validation.steps, verbose=0, return_dict=True)
+    translations = _validation_bleu(settings, model, tokenizer, devices)
+
+    def measure():
+        measured = model.evaluate(
+            validation.data, steps=validation.steps, verbose=0, return_dict=True
+        )
+        numbers = {f"val_{name}": float(value) for name, value in measured.items()}
+        return devices.from_chief(numbers | (translations.measure() if translations else {}))
+
+    choice = set_final_weights(run, settings, model, measure)
     if not devices.is_chief:
         return
-    final = {"final": True, "epochs": averaged, "num_pairs": epochs.num_pairs}
-    final |= {f"val_{name}": float(value) for name, value in measured.items()}
-    run.write_metrics([*metrics, final])
+    final = {"final": True, "epochs": choice.kept.epochs, "num_pairs": epochs.num_pairs}
+    run.write_metrics([*run.read_metrics(), final | choice.kept.numbers])
     with devices.apart():
         save_model(run, model)
-    what = f"epoch{'s' * (len(averaged) > 1)} {', '.join(map(str, averaged))}"
-    print(f"weights of {what}: validation perplexity {final['val_perplexity']:.3f}")
-
-
-def _readable_weights(run: RunFolder, model, wanted: list[int], found: list[int]):
-    """Yields the weights of the wanted epochs that are whole, and notes which; or the model's.
-
-    Where the optimizer keeps averages of the weights, these are meant.
-    """
-    import keras
-
-    from keras_transformer.averaging import averaged_variables, keeps_averages
-    from training.checkpoints import LOGGER, DamagedCheckpoint, load_weights
-
-    is_averaged = keeps_averages(model)
-    for epoch in wanted:
-        try:
-            kind = "average" if is_averaged else "weights"
-            weights = load_weights(run, model, Position(epoch, 0), kind)
-        except DamagedCheckpoint as error:
-            LOGGER.warning("%s; left out", error)
-        else:
-            found.append(epoch)
-            yield weights
-    if not found:
-        LOGGER.warning("none of the epochs %s is left; the last one is taken", wanted)
-        found.append(run.position_saved.epoch)
-        variables = averaged_variables(model) if is_averaged else model.weights
-        yield [keras.ops.convert_to_numpy(variable) for variable in variables]
+    run.trained_model_path.unlink(missing_ok=True)  # of an earlier end of this training
+    print(choice.in_words(settings.monitor))
 
 
 def save_model(run: RunFolder, model: "keras.Model") -> None:

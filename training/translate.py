@@ -20,6 +20,7 @@ from training.command import (
     tell,
 )
 from training.exported_translator import ExportedTranslator, find_version
+from training.kept_epochs import check_kept, model_of_epoch
 from training.outputs import check_output_files, check_utf_8
 from training.run_folder import RunFolder, replacing
 
@@ -219,7 +220,14 @@ def _translation_of(options, translator) -> Callable[[list[Row]], list[str]]:
 
 
 def add_search_options(parser: CommandParser) -> None:
-    """Adds the options of the search, which the run's own settings stand in for."""
+    """Adds the options of the weights and the search, for which a run has settings of its own."""
+    parser.add_option(
+        "epoch",
+        int | None,
+        None,
+        "Takes the weights at the end of this epoch in place of the finished model; those of the"
+        " last and the best epochs are kept. The run need not be finished.",
+    )
     parser.add_option("beam_size", int | None, None, "Beams; the run's setting if not given.")
     parser.add_option(
         "length_penalty", float | None, None, "alpha; the run's setting if not given."
@@ -246,7 +254,7 @@ def add_precision(parser: CommandParser) -> None:
 
 def search_settings(options) -> dict:
     """What `add_search_options` was given."""
-    names = ("beam_size", "length_penalty", "length_normalization", "precision")
+    names = ("beam_size", "length_penalty", "length_normalization", "precision", "epoch")
     return {name: getattr(options, name) for name in names}
 
 
@@ -256,15 +264,29 @@ def load_translator(
     length_penalty: float | None = None,
     length_normalization: str | None = None,
     precision: str = "float32",
+    epoch: int | None = None,
 ):
-    """The translator of a finished run, with another search if that is asked for.
+    """The translator of a run, with another search if that is asked for.
+
+    Args:
+        path: The run's folder.
+        beam_size: Instead of the run's own setting.
+        length_penalty: Instead of the run's own setting.
+        length_normalization: Instead of the run's own setting.
+        precision: As for a Translator.
+        epoch: Whose weights to take, of a run that need not be finished; None takes the finished
+            model.
 
     Raises:
-        InputError: If the folder is no finished run, or the search's numbers are out of range.
+        InputError: If the folder is no finished run, the epoch is not kept, or the search's numbers
+            are out of range.
     """
     run = RunFolder(path)
     settings = run.read_record().settings
-    run.check_finished()
+    if epoch is None:
+        run.check_finished()
+    else:
+        check_kept(run, settings, [epoch], "--epoch")
     search = {
         "beam_size": settings.beam_size if beam_size is None else beam_size,
         "length_penalty": settings.length_penalty if length_penalty is None else length_penalty,
@@ -275,8 +297,18 @@ def load_translator(
     import training.baselines  # noqa: F401  registers their classes
     from keras_transformer.translator import Translator
 
-    return Translator.load(
-        path, length_normalization=length_normalization, precision=precision, **search
+    if epoch is None:
+        return Translator.load(
+            path, length_normalization=length_normalization, precision=precision, **search
+        )
+    model, tokenizer = model_of_epoch(run, settings, epoch)
+    return Translator(
+        model,
+        tokenizer,
+        length_normalization=length_normalization or settings.length_normalization,
+        max_source_tokens=settings.max_source_tokens,
+        precision=precision,
+        **search,
     )
 
 

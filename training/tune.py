@@ -5,17 +5,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer, warn_if_unspaced
 from training.command import CommandParser, InputError, UsageError, import_keras, parse, run_command
+from training.monitor import Monitor, needs_translations
 from training.run_folder import RunRecord
 from training.settings import (
+    FIELDS,
     SETTING_NAMES,
     FileSettings,
     make_settings,
     make_settings_parser,
     read_settings_file,
 )
-from training.text import check_text
-from training.tuning.plan import Algorithm, Objective, SearchFolder, SearchPlan
+from training.text import check_text, validation_references
+from training.tuning.plan import Algorithm, SearchFolder, SearchPlan
 from training.tuning.space import SUB_WORDS, Space
 
 DEFAULT_SPACE = Path(__file__).parent / "configs" / "default_space.yaml"
@@ -64,7 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             num_seeds=options.confirm_seeds,
             epochs=options.confirm_epochs,
             max_minutes=options.confirm_minutes,
-            tokenized=options.tokenized,
         )
         print(comparison.perform())
 
@@ -92,10 +94,10 @@ def _parser() -> CommandParser:
     )
     parser.add_option(
         "objective",
-        Objective,
+        Monitor,
         "val_perplexity",
         "What the best epoch of a trial is judged by. Perplexities of different vocabularies do"
-        " not compare: where one is tuned, give val_bleu.",
+        " not compare: where one is tuned, give val_bleu or val_chrf.",
     )
     parser.add_option(
         "max_trials",
@@ -127,7 +129,7 @@ def _parser() -> CommandParser:
         "confirm_minutes", float | None, None, "Their minutes at most; null is `max_minutes`."
     )
     parser.add_threads()
-    parser.add_flag("tokenized", "In this comparison, score text that is tokenised as it is.")
+    parser.add_flag("tokenized", "The same as --bleu-tokenizer none, for text that is tokenised.")
     return parser
 
 
@@ -167,10 +169,14 @@ def _check_installed() -> None:
 
 
 def _plan(options, from_file: FileSettings | None) -> SearchPlan:
-    settings = make_settings({name: options[name] for name in SETTING_NAMES}, from_file)
+    values = {name: options[name] for name in SETTING_NAMES}
+    settings = make_settings(values | {"bleu_tokenizer": _bleu_tokenizer(options)}, from_file)
     space = Space.read(options.space)
     _check_tokenizer(settings, space, options.objective)
+    check_bleu_tokenizer(settings.bleu_tokenizer)
     check_text(settings)
+    if needs_translations(options.objective) or options.confirm_seeds:
+        warn_if_unspaced(validation_references(settings), settings.bleu_tokenizer)
     return SearchPlan(
         record=RunRecord.of(settings),
         space=space,
@@ -182,6 +188,12 @@ def _plan(options, from_file: FileSettings | None) -> SearchPlan:
     )
 
 
+def _bleu_tokenizer(options) -> str:
+    default = FIELDS["bleu_tokenizer"].default
+    given = None if options.bleu_tokenizer == default else options.bleu_tokenizer
+    return chosen_tokenizer(options.tokenized, given, default)
+
+
 def _check_tokenizer(settings, space: Space, objective: str) -> None:
     """A vocabulary that is given is not to be tuned; one that is tuned needs BLEU to compare by."""
     tuned = [name for name in SUB_WORDS if name in space.dimensions]
@@ -191,10 +203,10 @@ def _check_tokenizer(settings, space: Space, objective: str) -> None:
             f"{tuned[0]} must not be tuned where {given[0]} gives the sub-words. Received: both."
             " Leave one out."
         )
-    if tuned and objective == "val_perplexity":
+    if tuned and not needs_translations(objective):
         print(
             f"warning: {tuned[0]} is tuned, but perplexities of different vocabularies do not"
-            " compare; --objective val_bleu does",
+            " compare; --objective val_bleu or val_chrf does",
             file=sys.stderr,
         )
 

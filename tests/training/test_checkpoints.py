@@ -11,8 +11,9 @@ from keras_transformer.optimizers import Adam
 from training import checkpoints
 from training.checkpoints import Progress, save_checkpoint
 from training.command import run_command
+from training.final_weights import readable_weights
 from training.run_folder import Position, RunFolder
-from training.train import _readable_weights
+from training.settings import TrainingSettings
 
 FIRST, SECOND, THIRD = Position(1, 0), Position(1, 7), Position(2, 0)
 
@@ -90,14 +91,14 @@ def test_weights_that_are_damaged_are_left_out_of_the_result(small_model, two_ch
     save_checkpoint(two_checkpoints, small_model, THIRD)
     two_checkpoints.checkpoint_path(THIRD, "weights").write_bytes(b"")
     found = []
-    [weights] = _readable_weights(two_checkpoints, small_model, [1, 2], found)
+    [weights] = readable_weights(two_checkpoints, TrainingSettings(), small_model, [1, 2], found)
     assert found == [1]
     assert (weights[0] == 1).all()
     assert "epoch_0002_batch_00000.weights.npz cannot be read" in caplog.text
 
     set_all(small_model, 5)
     found = []
-    [weights] = _readable_weights(two_checkpoints, small_model, [2], found)
+    [weights] = readable_weights(two_checkpoints, TrainingSettings(), small_model, [2], found)
     assert found == [2]  # the latest, which the model holds
     assert (weights[0] == 5).all()
     assert "none of the epochs [2] is left" in caplog.text
@@ -155,14 +156,16 @@ def test_the_averages_make_the_model_where_there_are_any(averaging_model, tmp_pa
         average.assign(np.full((2, 3), value))
         save_checkpoint(run, averaging_model, position)
     found = []
-    weights = [weights[0] for weights in _readable_weights(run, averaging_model, [1, 2], found)]
+    settings = TrainingSettings(ema_decay=0.5)
+    every = readable_weights(run, settings, averaging_model, [1, 2], found)
+    weights = [weights[0] for weights in every]
     assert [float(array.mean()) for array in weights] == [3.0, 4.0]
     assert found == [1, 2]
 
     for position in (FIRST, THIRD):  # the weights are whole, but are not what was validated
         run.checkpoint_path(position, "average").write_bytes(b"")
     average.assign(np.full((2, 3), 5.0))
-    [[array]] = _readable_weights(run, averaging_model, [1, 2], [])
+    [[array]] = readable_weights(run, settings, averaging_model, [1, 2], [])
     assert (array == 5).all()
     assert "epoch_0001_batch_00000.average.npz cannot be read" in caplog.text
 

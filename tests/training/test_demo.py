@@ -114,6 +114,20 @@ def test_each_sentence_is_marked(capsys):
     assert capsys.readouterr().out == "  un\n    -> one  [right]\n  deux\n    -> tow  [wrong]\n"
 
 
+def test_a_translation_without_end_is_cut_where_it_is_printed(capsys, monkeypatch):
+    endless = "on and " * 1000
+    demo.report_scores([("un", "one")], [endless])
+    demo.report_sentences([("un", "one")], [endless])
+    monkeypatch.setattr(demo, "ask_fresh_process", lambda *_: [(endless, 0.0)])
+    with pytest.raises(CheckFailed) as failed:
+        demo.check_export("exports/1", ["un"], [(endless, 1.0)])
+    lines = [*capsys.readouterr().out.splitlines(), str(failed.value)]
+    assert sum("on and on and" in line for line in lines) == 3
+    assert all(len(line) < 700 for line in lines)
+    cut = endless[:197] + "..."
+    assert f"    -> {cut}  [wrong]" in lines
+
+
 def test_the_demo_passes_at_95_of_100_and_not_at_94():
     demo.check_translations(95 / 100, True)
     with pytest.raises(CheckFailed, match=r"at least 0\.95\. Received: 0\.940"):

@@ -19,6 +19,8 @@ from tests.training.small_run import once
 from training.command import run_command
 from training.evaluate import score
 from training.export import read_evaluation
+from training.run_folder import RunFolder, RunRecord
+from training.settings import TrainingSettings
 from training.translate import load_translator, read_text_lines, translate_lines
 
 
@@ -203,7 +205,7 @@ def test_lines_are_read_as_they_are_needed():
 
 
 def test_equal_text_scores_100():
-    scores = score(["a b c d e"], ["a b c d e"], tokenized=False)
+    scores = score(["a b c d e"], ["a b c d e"])
     assert scores.bleu == pytest.approx(100)
     assert scores.chrf == pytest.approx(100)
     assert scores.num_sentences == 1
@@ -211,14 +213,14 @@ def test_equal_text_scores_100():
 
 def test_bleu_is_the_geometric_mean_of_four_precisions():
     # Of the n-grams 4 of 5, 3 of 4, 2 of 3 and 1 of 2 are right, and the length is right.
-    scores = score(["a b c d e"], ["a b c d f"], tokenized=False)
+    scores = score(["a b c d e"], ["a b c d f"])
     assert scores.bleu == pytest.approx(100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** (1 / 4))
 
 
 def test_tokenized_text_is_scored_as_it_is():
     hypotheses, references = ["a b c d e ."], ["a b c d e."]
-    cased = score(hypotheses, references, tokenized=False)
-    tokenized = score(hypotheses, references, tokenized=True)
+    cased = score(hypotheses, references)
+    tokenized = score(hypotheses, references, "none")
     assert cased.bleu == pytest.approx(100)  # sacreBLEU sets the full stop apart
     # Against the five words "a b c d e." 4 of 6, 3 of 5, 2 of 4 and 1 of 3 are right.
     assert tokenized.bleu == pytest.approx(100 * (4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** (1 / 4))
@@ -230,7 +232,11 @@ def test_tokenized_text_is_scored_as_it_is():
 def evaluate_arguments(tmp_path):
     (tmp_path / "source").write_text("a b c d e\nx y z v w\n")
     (tmp_path / "reference").write_text("A B C D E\nX Y Z V U\n")
-    return ["run", f"--source={tmp_path / 'source'}", f"--reference={tmp_path / 'reference'}"]
+    run = RunFolder(tmp_path / "run of the defaults")
+    run.path.mkdir()
+    run.write_record(RunRecord(TrainingSettings(), {}))
+    text = [f"--source={tmp_path / 'source'}", f"--reference={tmp_path / 'reference'}"]
+    return [str(run.path), *text]
 
 
 def test_the_json_holds_what_the_design_lists(shouting, evaluate_arguments, tmp_path, capfd):
@@ -346,8 +352,8 @@ def test_a_trained_run_translates_line_by_line(loaded, translate):
     assert lines[1] == lines[3] == ""
 
 
-def test_a_trained_run_is_evaluated(loaded, text_files, tmp_path):
-    arguments = ["run", f"--source={text_files['validation_source']}"]
+def test_a_trained_run_is_evaluated(loaded, finished_run, text_files, tmp_path):
+    arguments = [str(finished_run), f"--source={text_files['validation_source']}"]
     arguments += [f"--reference={text_files['validation_target']}", f"--json={tmp_path / 'json'}"]
     assert run_command(training.evaluate.main, arguments) == 0
     content = json.loads((tmp_path / "json").read_text())

@@ -15,7 +15,13 @@ from training.settings import TrainingSettings
 
 PERPLEXITIES = {1: 9.0, 2: 4.0, 3: 5.0, 4: 4.0}
 METRICS = [
-    {"epoch": epoch, "val_perplexity": perplexity, "val_bleu": 10.0 * epoch, "seconds": 1.0}
+    {
+        "epoch": epoch,
+        "val_perplexity": perplexity,
+        "val_bleu": 10.0 * epoch,
+        "val_chrf": 0.0,
+        "seconds": 1.0,
+    }
     for epoch, perplexity in PERPLEXITIES.items()
 ]
 
@@ -31,6 +37,7 @@ METRICS = [
         ({"average_checkpoints": 3, "average_epochs": "best"}, [2, 3, 4]),
         ({"average_checkpoints": 9, "average_epochs": "best"}, [1, 2, 3, 4]),
         ({"average_checkpoints": 1, "monitor": "val_bleu", "validation_bleu": True}, [4]),
+        ({"average_checkpoints": 1, "monitor": "val_chrf", "validation_bleu": True}, [2]),
     ],
 )
 def test_the_last_epochs_or_the_best_ones_make_the_model(settings, epochs):
@@ -48,6 +55,36 @@ def test_the_last_epochs_are_averaged_up_to_half_of_all():
     assert wanted == [[], [1], [2], [2, 3], [3, 4], [3, 4, 5], [4, 5, 6], [5, 6, 7]]
     for before, now in itertools.pairwise(wanted):  # only what was wanted before is still there
         assert {*now[:-1]} <= {*before}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, [2, 3, 4]),
+        ({"average_checkpoints": 1}, [2]),
+        ({"average_checkpoints": 2, "average_epochs": "best"}, [2, 4]),
+        ({"monitor": "val_bleu", "validation_bleu": True}, [3, 4]),
+    ],
+)
+def test_the_best_epoch_is_kept_beside_those_that_are_averaged(settings, kept):
+    settings = TrainingSettings(**settings)
+    assert progress.epochs_kept(METRICS, settings) == kept
+    for last in range(len(METRICS)):  # what was dropped is not wanted again
+        before = {*progress.epochs_kept(METRICS[:last], settings)}
+        now = {*progress.epochs_kept(METRICS[: last + 1], settings)}
+        assert now <= before | {last + 1}
+
+
+def test_equal_scores_are_told_apart_by_perplexity():
+    """A BLEU of 0 throughout, as of text without spaces, is no reason to keep the first epoch."""
+    metrics = [{**line, "val_bleu": 0.0} for line in METRICS]
+    by_bleu = {"monitor": "val_bleu", "validation_bleu": True, "epochs": 9}
+    settings = TrainingSettings(**by_bleu, average_checkpoints=2, average_epochs="best")
+    assert progress.epochs_wanted(metrics, settings) == [2, 4]
+    assert progress.best_epoch(metrics, settings) == 2
+    stopping = TrainingSettings(**by_bleu, early_stopping_epochs=2)
+    assert not progress.is_over(metrics[:3], stopping)
+    assert progress.is_over(metrics, stopping)
 
 
 @pytest.mark.parametrize(

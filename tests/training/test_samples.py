@@ -54,6 +54,22 @@ def samples(path, sources=SOURCES, references=REFERENCES, translator=None):
     return SampleTranslations(translator or Backwards(), sources, references, path)
 
 
+class Endless(Backwards):
+    has_attention = False
+
+    def __call__(self, texts):
+        return ["on and " * 1000 for _ in texts]
+
+
+def test_a_translation_without_end_is_cut_in_the_table(tmp_path):
+    callback = samples(tmp_path, translator=Endless())
+    callback.on_epoch_end(0)
+    callback.close()
+    [(_, table)] = events_of(tmp_path)["translations"]
+    shown = [row[2] for row in cells_of(table)[1:]]
+    assert shown == ["on and " * 28 + "o..."] * 5  # 200 characters
+
+
 def events_of(path):
     """The values by tag, each with its step: texts as text, pictures as arrays of pixels."""
     import tensorflow as tf

@@ -70,24 +70,44 @@ def test_metrics_have_a_line_an_epoch_and_one_for_the_result(finished_run):
     lines = [json.loads(line) for line in (finished_run / "metrics.jsonl").open()]
     assert [line.get("epoch") for line in lines] == [1, 2, 3, None]
     assert lines[-1]["final"] is True
-    assert lines[-1]["epochs"] == [2, 3]
+    assert lines[-1]["epochs"] in ([2, 3], [3])  # the average of two, or the best one
     for line in lines[:3]:
         assert {"loss", "perplexity", "token_accuracy", "tokens_per_second"} <= line.keys()
         assert {"val_loss", "val_perplexity", "learning_rate", "seconds"} <= line.keys()
     assert lines[2]["val_perplexity"] < lines[0]["val_perplexity"]
 
 
-def test_the_result_is_the_average_of_the_last_epochs(finished_run):
+def test_the_result_is_what_the_last_line_says(finished_run):
     import keras
 
     import keras_transformer.model  # noqa: F401  registers the class
 
     model = keras.saving.load_model(finished_run / "model.keras")
     run = RunFolder(finished_run)
-    last = [load_weights(run, model, Position(epoch, 0)) for epoch in (2, 3)]
-    for weight, second, third in zip(model.get_weights(), *last, strict=True):
-        mean = (second.astype("float64") + third) / 2
+    *epochs, final = run.read_metrics()
+    kept = [load_weights(run, model, Position(epoch, 0)) for epoch in final["epochs"]]
+    for weight, *arrays in zip(model.get_weights(), *kept, strict=True):
+        mean = np.mean([array.astype("float64") for array in arrays], axis=0)
         np.testing.assert_allclose(weight, mean, rtol=1e-6, atol=1e-9)
+    best = min(line["val_perplexity"] for line in epochs)
+    assert final["val_perplexity"] <= best * 1.00001
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["--average-checkpoints=3", "--ema-decay=0.5"])
+def test_an_average_that_is_worse_than_the_best_epoch_is_not_kept(
+    train_arguments, tmp_path, capfd, option
+):
+    """The fewer epochs, the more an average holds of weights that had learned little."""
+    run = tmp_path / "run"
+    assert train(train_arguments, run, "--epochs=6", option) == 0
+    *epochs, final = RunFolder(run).read_metrics()
+    best = min(epochs, key=lambda line: line["val_perplexity"])
+    assert final["val_perplexity"] <= best["val_perplexity"] * 1.00001
+    said = capfd.readouterr().out.splitlines()[-2]
+    assert f"epoch {best['epoch']}" in said
+    assert "average of epochs " in said or said.startswith("weights of epochs ")
+    assert f"validation perplexity {final['val_perplexity']:.3f}" in said
 
 
 def test_a_finished_run_is_refused_in_one_line(finished_run, train_arguments, capfd):

@@ -70,6 +70,7 @@ class MadeUp:
             self.before(run.path.name, epoch, settings)
             value = 5 + abs(settings.dropout - 0.3) + 1 / epoch + settings.warmup_steps / 1e4
             lines.append({"epoch": epoch, "val_perplexity": value, "val_bleu": 50 - value})
+            lines[-1]["val_chrf"] = 70 - value
             lines[-1]["seconds"] = 60.0
             run.write_metrics(lines)
             run.checkpoints_path.mkdir(exist_ok=True)
@@ -112,7 +113,7 @@ def one_line(capfd):
 
 
 @pytest.mark.parametrize("algorithm", ["random", SLOW_BAYESIAN, "hyperband"])
-@pytest.mark.parametrize("objective", ["val_perplexity", "val_bleu"])
+@pytest.mark.parametrize("objective", ["val_perplexity", "val_bleu", "val_chrf"])
 def test_the_first_trial_is_the_start_and_the_best_one_is_written(
     make_plan, tmp_path, algorithm, objective
 ):
@@ -412,6 +413,32 @@ def test_an_error_that_all_trials_share_stops_the_search(make_plan, tmp_path):
     assert made_up.epochs[0] == ("1", 2)
 
 
+@pytest.mark.parametrize("algorithm", ["random", "hyperband"])
+def test_equal_trials_are_told_apart_by_perplexity(make_plan, tmp_path, algorithm):
+    """With a BLEU of 0 throughout, Hyperband would promote the first trials that come."""
+
+    def train(run, settings, watch):
+        made_up(run, settings, watch)
+        *lines, final = run.read_metrics()
+        run.write_metrics([*({**line, "val_bleu": 0.0} for line in lines), final])
+
+    made_up = MadeUp()
+    plan = make_plan(algorithm=algorithm, objective="val_bleu")
+    rows = perform(plan, tmp_path, 5 if algorithm == "random" else None, train)
+    assert {(row["objective"], row["best_epoch"] == row["epochs"]) for row in rows} == {(0.0, True)}
+    best = min(rows, key=lambda row: row["perplexity"])
+    table = (tmp_path / "trials.md").read_text().splitlines()
+    assert table[2].startswith(f"| {best['trial']} | completed |")
+    assert (
+        f"# The best of {len(rows)} completed trials: trial {best['trial']},"
+        in (tmp_path / "best.yaml").read_text()
+    )
+    if algorithm == "hyperband":
+        first_rung = [row for row in rows[:3] if row["epochs"] == 1]
+        promoted = next(row["continues"] for row in rows if row["continues"])
+        assert promoted == min(first_rung, key=lambda row: row["perplexity"])["trial"]
+
+
 def test_a_bug_keeps_its_traceback(make_plan, tmp_path):
     def fail(trial, epoch, settings):
         raise ZeroDivisionError
@@ -424,7 +451,10 @@ def test_the_trial_of_a_lost_worker_is_given_to_another(make_plan, tmp_path):
     folder, plan = SearchFolder(tmp_path), make_plan()
     at_work = {"a", "b"}
     surroundings = oracles.Surroundings(
-        lambda values: complaint_about(plan, values), at_work.__contains__, lambda: None
+        complaint=lambda values: complaint_about(plan, values),
+        is_at_work=at_work.__contains__,
+        badness=lambda trial: (0.0,),
+        ended=lambda: None,
     )
     oracle = oracles.make_oracle(plan, 3, surroundings)
     oracle._set_project_dir(str(folder.path), "keras_tuner")
@@ -506,7 +536,7 @@ def test_a_comparison_shows_both_sides():
 @pytest.fixture
 def make_comparison(tmp_path):
     def make(plan):
-        more = {"num_seeds": 2, "epochs": None, "max_minutes": None, "tokenized": False}
+        more = {"num_seeds": 2, "epochs": None, "max_minutes": None}
         return Comparison(SearchFolder(tmp_path / "search"), plan, **more)
 
     return make

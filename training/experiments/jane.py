@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.command import CommandParser, InputError, import_tensorflow, parse
+from training.command import CommandParser, InputError, import_tensorflow, parse, shortened
 from training.experiments.report import write_report
 from training.phrase_grammar import SHOWN_SENTENCES
 from training.picture_style import save_picture
@@ -74,6 +74,9 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_option(
         "run", str, "runs/demo", "A finished run; the demo's is trained if it is not there."
     )
+    parser.add_option(
+        "epoch", int | None, None, "The weights at the end of this epoch, in place of its model."
+    )
     parser.add_option("source", str, SOURCE, "The sentence.")
     parser.add_option(
         "target", str | None, None, "Its translation; the run's own if none is given."
@@ -82,10 +85,15 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_threads()
     options = parse(parser, arguments)
     import_tensorflow()
-    draw(_translator(options.run), options.source, options.target, Path(options.output))
+    draw(
+        _translator(options.run, options.epoch),
+        options.source,
+        options.target,
+        Path(options.output),
+    )
 
 
-def _translator(run_folder: str):
+def _translator(run_folder: str, epoch: int | None = None):
     """That of the run; a run at the demo's place is trained there."""
     from training.translate import load_translator
 
@@ -97,7 +105,7 @@ def _translator(run_folder: str):
         text.write(24_000)
         settings = make_settings(read_settings_file(CONFIG) | text.data_settings())
         train_run(settings, Path(run_folder), overwrite=False)
-    return load_translator(run_folder)
+    return load_translator(run_folder, epoch=epoch)
 
 
 def draw(translator, source: str, target: str | None, output: Path) -> None:
@@ -114,7 +122,7 @@ def draw(translator, source: str, target: str | None, output: Path) -> None:
     """
     if target is None:
         [target] = translator([source])
-    print(f"{source}\n{target}\n", flush=True)
+    print(f"{source}\n{shortened(target)}\n", flush=True)
     attention = translator.attention_by_layer(source, target)
     longest = max(len(attention.source_tokens), len(attention.target_tokens))
     if longest > MAX_TOKENS:

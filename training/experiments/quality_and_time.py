@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from training.bleu_tokenizer import BleuTokenizer, check_bleu_tokenizer, chosen_tokenizer
 from training.command import CommandParser, UsageError, parse
 from training.devices import leave_devices_to_children
 from training.experiments.report import write_report
@@ -43,11 +44,6 @@ EPOCHS = 10_000
 
 COLUMNS = ("system", "parameters", "tokens/s", "epochs", "minutes", "validation BLEU")
 
-GREEDY_IS_13A = (
-    " While it is trained a system is scored with sacreBLEU's own tokenisation (13a), in the table"
-    " as the text is."
-)
-
 
 def run(arguments: Sequence[str]) -> None:
     """The command."""
@@ -55,19 +51,22 @@ def run(arguments: Sequence[str]) -> None:
     _check(options)
     text = _text(options)
     # All settings come first, so that a wrong one costs no training.
+    configs = Path(options.configs)
     asked = {
-        (system, seed): system_settings(system, seed, text, options.minutes, Path(options.configs))
+        (system, seed): system_settings(system, seed, text, options.minutes, configs)
         for seed in options.seeds  # seed by seed: an early table has all systems
         for system in options.systems
     }
+    for settings in asked.values():
+        check_bleu_tokenizer(settings.bleu_tokenizer)
     leave_devices_to_children()
     output, measured = Path(options.output), {system: {} for system in options.systems}
     for number, ((system, seed), settings) in enumerate(asked.items(), start=1):
         print(f"\n{system}, seed {seed} ({number} of {len(asked)})", flush=True)
         folder = output / "runs" / f"{system}_seed_{seed}"
-        scores = trained_and_scored(folder, settings, tokenized=options.tokenized)
+        scores = trained_and_scored(folder, settings)
         measured[system][seed] = scores | _course(folder) | _test_scores(folder, options)
-        write_results(output, measured, options.minutes, tokenized=options.tokenized)
+        write_results(output, measured, options.minutes)
 
 
 def _parser() -> CommandParser:
@@ -92,7 +91,13 @@ def _parser() -> CommandParser:
             parser.add_option(name, str | None, None, "Instead of --data: this file.")
     parser.add_option("test_source", str | None, None, "Sentences to test on in the end.")
     parser.add_option("test_target", str | None, None, "Their translations.")
-    parser.add_flag("tokenized", "References are tokenised already: score them as they are.")
+    parser.add_option(
+        "bleu_tokenizer",
+        BleuTokenizer | None,
+        None,
+        "How sacreBLEU splits text into words; that of the YAML files if not given.",
+    )
+    parser.add_flag("tokenized", "The same as --bleu-tokenizer none, for text that is tokenised.")
     parser.add_option(
         "configs", str, str(CONFIGS), "The folder with the YAML files of the systems."
     )
@@ -118,14 +123,16 @@ def _check(options) -> None:
 
 
 def _text(options) -> dict[str, str]:
-    """The files to train and validate on, by setting."""
+    """The files to train and validate on, and how BLEU splits them, by setting."""
     files = {name: options.get(name) for name in DATA_SETTINGS if options.get(name) is not None}
     if (options.data is None) == (not files):
         raise UsageError(
             "The text must be given as --data or by the names of its files. Received:"
             f" {'both' if files else 'neither'}. Give one."
         )
-    return files or text_settings(options.data, options.languages)
+    files = files or text_settings(options.data, options.languages)
+    tokenizer = chosen_tokenizer(options.tokenized, options.bleu_tokenizer, "")
+    return files | ({"bleu_tokenizer": tokenizer} if tokenizer else {})
 
 
 def system_settings(
@@ -175,16 +182,12 @@ def _test_scores(folder: Path, options) -> dict:
     if options.test_source is None:
         return {}
     texts = file_sha256(options.test_source) + file_sha256(options.test_target)
-    kind = ".tokenized" * options.tokenized
-    path = folder / f"test_{hashlib.sha256(texts.encode()).hexdigest()[:12]}{kind}.json"
-    text = (options.test_source, options.test_target)
-    scores = scores_of(folder, path, *text, tokenized=options.tokenized)
+    path = folder / f"test_{hashlib.sha256(texts.encode()).hexdigest()[:12]}.json"
+    scores = scores_of(folder, path, options.test_source, options.test_target)
     return {"test_bleu": scores["bleu"], "test_bleu_signature": scores["bleu_signature"]}
 
 
-def write_results(
-    output: Path, measured: dict[str, dict[int, dict]], minutes: float, *, tokenized: bool
-) -> None:
+def write_results(output: Path, measured: dict[str, dict[int, dict]], minutes: float) -> None:
     """Writes and prints the table, the numbers and the picture of what is trained so far.
 
     Args:
@@ -193,7 +196,6 @@ def write_results(
             validation text), "test_bleu" if there is one, "seconds_by_epoch" and
             "val_bleu_by_epoch". At least one system has a seed.
         minutes: The time of each training at most.
-        tokenized: Whether references are tokenised already, and scored as they are.
     """
     measured = {system: seeds for system, seeds in measured.items() if seeds}
     one = next(iter(next(iter(measured.values())).values()))
@@ -223,8 +225,8 @@ def write_results(
         f" over averaged weights. Signatures: {'; '.join(sorted(signatures))}.",
         columns=[*COLUMNS, "test BLEU"] if has_test else COLUMNS,
         rows=rows,
-        measured={"minutes": minutes, "tokenized": tokenized, "systems": measured},
-        figure=quality_figure(measured, minutes, tokenized=tokenized),
+        measured={"minutes": minutes, "systems": measured},
+        figure=quality_figure(measured, minutes),
     )
 
 
@@ -247,9 +249,7 @@ def _mean_and_range(runs: list[dict], name: str) -> str:
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def quality_figure(
-    measured: dict[str, dict[int, dict]], minutes: float, *, tokenized: bool
-) -> Figure:
+def quality_figure(measured: dict[str, dict[int, dict]], minutes: float) -> Figure:
     """A line of each system: BLEU by seconds of training; in the legend the best stands on top."""
     if max(len(seeds) for seeds in measured.values()) == 1:
         what = "text; a mark is the end of an epoch."
@@ -263,7 +263,7 @@ def quality_figure(
         5.0,
         f"Who translates best after the same time on the same machine, up to {minutes:g} minutes?"
         f" A line is the BLEU of greedy translations of the validation {what} What stands higher is"
-        " better, what rises further left is sooner." + GREEDY_IS_13A * tokenized,
+        " better, what rises further left is sooner.",
     )
     axes = figure.subplots()
     clear_axes(axes)
@@ -278,7 +278,7 @@ def quality_figure(
             label=SYSTEMS[system][1],
         )
     axes.set_xlabel("seconds of training, validation included")
-    axes.set_ylabel(f"validation BLEU{', 13a' * tokenized} (0 to 100)")
+    axes.set_ylabel("validation BLEU (0 to 100)")
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     handles, labels = axes.get_legend_handles_labels()

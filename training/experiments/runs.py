@@ -14,10 +14,9 @@ from training.settings import FIELDS, TrainingSettings
 from training.tuning.child_process import STOPPED
 
 SCORES_NAME = "validation_scores.json"
-TOKENIZED_SCORES_NAME = "validation_scores.tokenized.json"
 
 
-def trained_and_scored(run: Path, settings: TrainingSettings, *, tokenized: bool = False) -> dict:
+def trained_and_scored(run: Path, settings: TrainingSettings) -> dict:
     """What a run reached on its validation text; trains it first unless that was done before.
 
     An interrupted run is resumed. Each run is trained by a process of its own, as a user would,
@@ -26,7 +25,6 @@ def trained_and_scored(run: Path, settings: TrainingSettings, *, tokenized: bool
     Args:
         run: The run folder; its settings also go to RUN.yaml beside it.
         settings: What to train.
-        tokenized: Whether the validation text is tokenised already and is scored as it is.
 
     Returns:
         "val_perplexity", "val_token_accuracy" and so on of the weights that are kept, "bleu",
@@ -46,14 +44,13 @@ def trained_and_scored(run: Path, settings: TrainingSettings, *, tokenized: bool
         write_text(config, _changed_settings(settings))
         print(f"{run}: training", flush=True)
         _run_command("training.train", "--config", str(config), "--output", str(run))
-    scores = run / (TOKENIZED_SCORES_NAME if tokenized else SCORES_NAME)
-    found = scores_of(run, scores, *settings.validation_files(), tokenized=tokenized)
+    found = scores_of(run, run / SCORES_NAME, *settings.validation_files())
     metrics = folder.read_metrics()
     of_epochs = {"seconds": sum(line.get("seconds", 0) for line in metrics if "epoch" in line)}
     return of_epochs | _final(metrics) | _of_search(found)
 
 
-def scores_of(run: Path, scores: Path, source: str, reference: str, *, tokenized: bool) -> dict:
+def scores_of(run: Path, scores: Path, source: str, reference: str) -> dict:
     """What a finished run's beam search reaches on a text, by a process of its own.
 
     Args:
@@ -61,13 +58,12 @@ def scores_of(run: Path, scores: Path, source: str, reference: str, *, tokenized
         scores: The JSON of `training.evaluate`; if it is there, the text is not translated again.
         source: Sentences to translate.
         reference: Their translations.
-        tokenized: Whether these are tokenised already and scored as they are.
 
     Raises:
         InputError: If the process fails.
     """
     if not scores.exists():
-        text = ["--source", source, "--reference", reference, *["--tokenized"] * tokenized]
+        text = ["--source", source, "--reference", reference]
         _run_command("training.evaluate", str(run), *text, "--json", str(scores))
     return json.loads(scores.read_text(encoding="utf-8"))
 

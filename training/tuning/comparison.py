@@ -54,7 +54,6 @@ class Comparison:
         num_seeds: Trainings of each side, at least 2.
         epochs: Of each; None is the settings' own.
         max_minutes: Of each; None is the settings' own.
-        tokenized: Whether the validation text is scored as it is.
     """
 
     def __init__(
@@ -65,14 +64,12 @@ class Comparison:
         num_seeds: int,
         epochs: int | None,
         max_minutes: float | None,
-        tokenized: bool,
     ):
         self.folder = folder
         self.plan = plan
         self.num_seeds = num_seeds
         self.budget = {"epochs": epochs or plan.settings.epochs}
         self.budget["max_minutes"] = max_minutes or plan.settings.max_minutes
-        self.tokenized = tokenized
         self.path = folder.comparison_path
 
     def perform(self) -> str:
@@ -160,11 +157,11 @@ class Comparison:
 
     def _scores(self, run: RunFolder, settings: TrainingSettings) -> dict[str, Any]:
         """BLEU of the validation text; it is not computed twice."""
-        path = self.path / f"{run.path.name}{'.tokenized' * self.tokenized}.json"
+        path = self.path / f"{run.path.name}.json"
         if not path.exists():
             source, reference = settings.validation_files()
             options = [str(run.path), "--source", source, "--reference", reference]
-            options += ["--json", str(path), *["--tokenized"] * self.tokenized]
+            options += ["--json", str(path)]
             _check(run, run_child("training.evaluate", options, log_path(run), lambda: None))
         return json.loads(path.read_text(encoding="utf-8"))
 

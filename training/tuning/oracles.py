@@ -8,6 +8,7 @@ What they do beyond Keras Tuner's own:
   one that was not;
 - a trial of a worker that is gone is given to another one;
 - a trial that failed counts as the worst of its rung of Hyperband, which would else wait for it;
+- of trials with the same objective, Hyperband promotes those of the lower perplexity;
 - where no new values are left, Hyperband promotes of those that there are, where Keras Tuner ends;
 - Bayesian search tries no values twice, and begins to model after a third of its trials, where
   Keras Tuner waits for three times as many as there are settings.
@@ -52,11 +53,13 @@ class Surroundings:
     Attributes:
         complaint: Why the values of a trial cannot be trained, or None.
         is_at_work: Whether the worker of a name is.
+        badness: What a better one of the completed trials has less of, by the trial's name.
         ended: Is told when a trial has ended and the oracle has been saved.
     """
 
     complaint: Callable[[dict[str, Any]], Complaint | None]
     is_at_work: Callable[[str], bool]
+    badness: Callable[[str], tuple[float, float]]
     ended: Callable[[], None]
 
 
@@ -203,14 +206,21 @@ class HyperbandOracle(_Careful, keras_tuner.oracles.HyperbandOracle):
     """Many trials of few epochs, of which the best ones get more."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        failed = [trial for trial in self.trials.values() if trial.status == FAILED]
-        for trial in failed:
-            trial.status, trial.score = COMPLETED, self.plan.sign * float("inf")
+        ended = [trial for trial in self.trials.values() if trial.status in (COMPLETED, FAILED)]
+        earlier = [(trial.status, trial.score) for trial in ended]
+        for trial in ended:
+            trial.status, trial.score = COMPLETED, self._rank(trial)
         try:
             return super().populate_space(trial_id)
         finally:
-            for trial in failed:
-                trial.status, trial.score = FAILED, None
+            for trial, (status, score) in zip(ended, earlier, strict=True):
+                trial.status, trial.score = status, score
+
+    def _rank(self, trial: Trial) -> tuple[float, ...]:
+        """What Keras Tuner sorts trials by, in the direction of the objective."""
+        is_failed = trial.status == FAILED
+        badness = (math.inf,) if is_failed else self.surroundings.badness(trial.trial_id)
+        return tuple(self.plan.sign * number for number in badness)
 
     def _random_trial(self, trial_id: str, bracket: dict[str, Any]) -> dict[str, Any]:
         response = super()._random_trial(trial_id, bracket)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from training.monitor import LABELS
 from training.picture_style import INK, LINE_COLOURS, clear_axes, new_figure, save_picture
 from training.tuning.plan import SearchPlan
 from training.tuning.report import COMPLETED, FAILED, Row, spelled
@@ -16,7 +17,6 @@ from training.tuning.space import Choices
 WIDTH_INCHES = 8.6
 TOP_INCHES, PANEL_INCHES, CAPTION_INCHES = 3.0, 2.0, 0.7
 PANELS_IN_A_ROW = 4
-LABELS = {"val_perplexity": "validation perplexity", "val_bleu": "validation BLEU"}
 RUNG_COLOURS = ("#9ecae1", "#4292c6", "#08519c", "#08306b", "#000000")  # light to dark: more epochs
 FAILURE_COLOUR = LINE_COLOURS[1]
 # Beyond so many times the median the perplexity of a trial would press all others together.
@@ -95,7 +95,7 @@ def _colours(completed: Sequence[Row]) -> dict[int, str]:
 def _limits(plan: SearchPlan, values: Sequence[float]) -> tuple[float, float]:
     """Where the axis of the objective ends; a perplexity far from all others lies on its edge."""
     low, high = min(values), max(values)
-    if plan.objective == "val_bleu":
+    if plan.sign < 0:  # a score from 0 to 100
         margin = 0.06 * max(high - low, 1.0)
         return low - margin, high + margin
     high = min(high, FARTHEST * sorted(values)[len(values) // 2])

@@ -18,12 +18,12 @@ import filelock
 import yaml
 
 from training.command import InputError
+from training.monitor import Monitor, needs_translations, sign_of
 from training.run_folder import RunRecord, write_text
 from training.settings import TrainingSettings, make_settings, read_yaml_mapping
 from training.tuning.space import Space
 
 Algorithm = Literal["random", "bayesian", "hyperband"]
-Objective = Literal["val_perplexity", "val_bleu"]
 
 FORMAT_KEY, FORMAT_VERSION = "search_format_version", 1
 LOCK_SECONDS = 10  # others look whether a lock is held by taking it for a moment
@@ -46,7 +46,7 @@ class SearchPlan:
     record: RunRecord
     space: Space
     algorithm: Algorithm
-    objective: Objective
+    objective: Monitor
     max_epochs: int
     factor: int
     max_parameters: int | None
@@ -58,7 +58,7 @@ class SearchPlan:
     @property
     def sign(self) -> int:
         """1 where a smaller objective is better, else -1."""
-        return 1 if self.objective == "val_perplexity" else -1
+        return sign_of(self.objective)
 
     def differences(self, earlier: "SearchPlan") -> list[str]:
         """What differs from an earlier plan, each as `name: OLD there, NEW now`."""
@@ -89,7 +89,7 @@ class SearchPlan:
             **chosen,
             epochs=epochs,
             monitor=self.objective,
-            validation_bleu=self.settings.validation_bleu or self.objective == "val_bleu",
+            validation_bleu=self.settings.validation_bleu or needs_translations(self.objective),
             average_checkpoints=1,
         )
 

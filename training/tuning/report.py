@@ -86,9 +86,9 @@ def write_report(folder: SearchFolder, plan: SearchPlan, rows: Sequence[Row]) ->
 
 
 def best_outcome(plan: SearchPlan, rows: Sequence[Row]) -> Outcome | None:
-    """The outcome of the best trial, of equals the first; None if none is completed."""
+    """The outcome of the best trial; None if none is completed."""
     completed = [row.outcome for row in rows if row.status == COMPLETED]
-    return min(completed, key=lambda outcome: plan.sign * outcome.objective, default=None)
+    return min(completed, key=lambda outcome: outcome.badness(plan.objective), default=None)
 
 
 def best_settings(plan: SearchPlan, rows: Sequence[Row]) -> str:
@@ -120,7 +120,7 @@ def table(plan: SearchPlan, rows: Sequence[Row]) -> str:
         rows,
         key=lambda row: (
             order[row.status],
-            plan.sign * row.outcome.objective if row.status == COMPLETED else 0,
+            row.outcome.badness(plan.objective) if row.status == COMPLETED else (),
         ),
     )
     for row in ranked:

@@ -161,6 +161,7 @@ def _surroundings(trials: Trials, ended: Callable[[], None]) -> Surroundings:
     return Surroundings(
         complaint=functools.partial(complaint_about, trials.plan),
         is_at_work=trials.folder.is_at_work,
+        badness=lambda trial: trials.outcome(trial).badness(trials.plan.objective),
         ended=ended,
     )
 
@@ -208,7 +209,7 @@ def _free_disk(trials: Trials, rows: list[Row]) -> None:
     """Keeps the best trial's model, and checkpoints that Hyperband may still take up."""
     outcomes = [row.outcome for row in rows if row.outcome is not None]
     completed = [outcome for outcome in outcomes if outcome.status == COMPLETED]
-    best = min(completed, key=lambda one: trials.plan.sign * one.objective, default=None)
+    best = min(completed, key=lambda one: one.badness(trials.plan.objective), default=None)
     is_hyperband = trials.plan.algorithm == "hyperband"
     continued = {outcome.continues for outcome in outcomes}
     for outcome in outcomes:

@@ -29,6 +29,7 @@ NOT_TUNED = {
     **dict.fromkeys(("early_stopping_epochs", "max_length", "max_source_tokens"), _BUDGET),
     **dict.fromkeys(("checkpoint_steps", "keep_checkpoints", "xla"), _UNSEEN),
     **dict.fromkeys(("validation_bleu", "monitor"), "--objective decides it"),
+    "bleu_tokenizer": "it changes what BLEU counts",
     **dict.fromkeys(("average_checkpoints", "average_epochs"), _UNSEEN),
     **dict.fromkeys(("beam_size", "length_penalty", "length_normalization"), _UNSEEN),
 }

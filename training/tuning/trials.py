@@ -14,6 +14,7 @@ import filelock
 from training.checkpoints import START
 from training.command import InputError
 from training.devices import Devices
+from training.monitor import badness
 from training.run_folder import TEMPORARY_PREFIX, RunFolder, RunRecord, replacing, write_text
 from training.settings import TrainingSettings
 from training.text import check_text, shared_tokenizer
@@ -41,7 +42,8 @@ class Outcome:
         settings: The tuned ones, by name.
         reason: Why it failed, or None.
         objective: The best of its epochs, or None.
-        best_epoch: The epoch that it is of, from 1.
+        perplexity: Of the validation text in that epoch, which ranks equal objectives; or None.
+        best_epoch: The epoch that they are of, from 1.
         epochs: How many it has, those of the trial that it continues included.
         parameters: Of its model; None where it came to none.
         vocabulary_size: Sub-words of its tokenizer, which may be fewer than were asked for.
@@ -54,12 +56,19 @@ class Outcome:
     settings: dict[str, Any]
     reason: str | None = None
     objective: float | None = None
+    perplexity: float | None = None
     best_epoch: int | None = None
     epochs: int = 0
     parameters: int | None = None
     vocabulary_size: int | None = None
     minutes: float = 0.0
     continues: str | None = None
+
+    def badness(self, objective: str) -> tuple[float, float]:
+        """What a better one of the completed trials has less of."""
+        # Trials of earlier versions do not know their perplexity.
+        perplexity = math.inf if self.perplexity is None else self.perplexity
+        return badness({objective: self.objective, "val_perplexity": perplexity}, objective)
 
 
 def train_apart(run: RunFolder, settings: TrainingSettings, watch: Callable[[], None]) -> None:
@@ -213,10 +222,10 @@ class Trials:
     def _measured(self, about: dict[str, Any], reason: str | None = None) -> Outcome:
         """The outcome that the metrics of the epochs tell of."""
         lines = [line for line in self.run(about["trial"]).read_metrics() if "epoch" in line]
-        name, sign = self.plan.objective, self.plan.sign
+        name = self.plan.objective
         if reason is None and not lines:
             reason = "no epoch was trained"
-        best = min(lines, key=lambda line: sign * line[name], default={})
+        best = min(lines, key=lambda line: badness(line, name), default={})
         if reason is None and not math.isfinite(best[name]):
             reason = f"{name} must be finite. Received: {best[name]}."
         if reason is not None:
@@ -226,6 +235,7 @@ class Trials:
             status=COMPLETED if reason is None else FAILED,
             reason=reason,
             objective=best.get(name),
+            perplexity=best.get("val_perplexity"),
             best_epoch=best.get("epoch"),
             epochs=len(lines),
             minutes=sum(line["seconds"] for line in lines) / 60,

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.training.conftest import as_arguments
-from training.command import run_command
+from training.command import InputError, run_command
 from training.experiments import quality_and_time
 from training.experiments.__main__ import main
 from training.experiments.quality_and_time import (
@@ -70,7 +70,7 @@ def test_the_table_has_the_mean_and_the_range_of_the_seeds(tmp_path, capsys):
     ]
     transformer = [course([30, 60, 90], [4.0, 8.0, 9.0])] * 2
     measured = {"transformer": dict(enumerate(transformer)), "gru": dict(enumerate(gru))}
-    write_results(tmp_path, measured, 1.65, tokenized=False)
+    write_results(tmp_path, measured, 1.65)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
         "| system | parameters | tokens/s | epochs | minutes | validation BLEU | test BLEU |"
@@ -88,20 +88,31 @@ def test_the_table_has_the_mean_and_the_range_of_the_seeds(tmp_path, capsys):
     assert "Means of 2 seeds and their range. Tokens per second are target tokens" in caption
 
 
-def test_the_picture_says_how_tokenised_text_was_scored_meanwhile():
-    measured = {"gru": {0: course([50, 99], [1.0, 2.0])}}
-    for tokenized in (False, True):
-        figure = quality_figure(measured, 1.5, tokenized=tokenized)
-        caption = " ".join(figure.get_suptitle().split())
-        assert ("sacreBLEU's own tokenisation (13a), in the table" in caption) == tokenized
-        assert ("13a" in figure.axes[0].get_ylabel()) == tokenized
+@pytest.mark.parametrize(
+    ("options", "tokenizer"),
+    [([], "13a"), (["--tokenized"], "none"), (["--bleu-tokenizer=zh"], "zh")],
+)
+def test_bleu_splits_words_alike_in_training_and_in_the_table(
+    text_files, tmp_path, monkeypatch, options, tokenizer
+):
+    asked = []
+
+    def train(folder, settings):
+        asked.append(settings.bleu_tokenizer)
+        raise InputError("enough")
+
+    monkeypatch.setattr(quality_and_time, "leave_devices_to_children", lambda: None)
+    monkeypatch.setattr(quality_and_time, "trained_and_scored", train)
+    arguments = ["quality", *as_arguments(text_files), f"--output={tmp_path}", *options]
+    assert run_command(main, arguments) == 1
+    assert asked == [tokenizer]
 
 
 def test_the_picture_of_one_seed_speaks_of_no_range():
     runs = {0: course([50, 99], [1.0, 2.0]), 1: course([50, 99], [2.0, 2.5])}
     for num_seeds in (1, 2):
         seeds = {seed: runs[seed] for seed in range(num_seeds)}
-        figure = quality_figure({"gru": seeds}, 1.5, tokenized=False)
+        figure = quality_figure({"gru": seeds}, 1.5)
         caption = " ".join(figure.get_suptitle().split())
         assert ("the seeds' range" in caption) == (num_seeds == 2)
         assert "a mark is the end of an epoch" in caption
@@ -112,7 +123,7 @@ def test_the_table_is_written_after_each_run_without_a_device_of_its_own(
 ):
     seen = []
 
-    def train(folder, settings, *, tokenized):
+    def train(folder, settings):
         table = tmp_path / "quality_and_time.md"
         seen.append(table.read_text() if table.exists() else "")
         return {}

@@ -198,21 +198,18 @@ def test_a_finished_run_is_kept_and_scored_once(finished_run, tmp_path, monkeypa
     asked = []
 
     def evaluate(module, *arguments):
-        asked.append((module, "--tokenized" in arguments))
+        asked.append(module)
         scores = {"bleu": 12.5, "chrf": 30.0, "bleu_signature": "s", "num_sentences": 3}
         path = arguments[arguments.index("--json") + 1]
         RunFolder(run).path.joinpath(path).write_text(json.dumps(scores))
 
     monkeypatch.setattr("training.experiments.runs._run_command", evaluate)
-    for name in ("SCORES_NAME", "TOKENIZED_SCORES_NAME"):
-        monkeypatch.setattr(f"training.experiments.runs.{name}", str(tmp_path / f"{name}.json"))
+    scores = str(tmp_path / "scores.json")
+    monkeypatch.setattr("training.experiments.runs.SCORES_NAME", scores)
     settings = RunFolder(run).read_record().settings
     first = trained_and_scored(run, settings)
-    assert asked == [("training.evaluate", False)]
     assert trained_and_scored(run, settings) == first
-    assert len(asked) == 1
-    trained_and_scored(run, settings, tokenized=True)  # other scores, of the same text
-    assert asked[1:] == [("training.evaluate", True)]
+    assert asked == ["training.evaluate"]
     lines = RunFolder(run).read_metrics()
     assert first["val_perplexity"] == lines[-1]["val_perplexity"]
     assert first["seconds"] == pytest.approx(sum(line["seconds"] for line in lines[:-1]))
