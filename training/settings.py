@@ -25,6 +25,9 @@ DATA_SETTINGS = (
     "validation_source",
     "validation_target",
 )
+# What ends a training; a run can be trained on with higher ones.
+LIMITS = ("epochs", "max_minutes", "early_stopping_epochs")
+
 MODELS = (
     "transformer",
     "gru",
@@ -183,7 +186,11 @@ class TrainingSettings:
         minimum=1,
     )
     epochs: int = _setting(
-        20, "Passes over the training pairs, or times steps_per_epoch batches.", minimum=1
+        20,
+        "Passes over the training pairs, or times steps_per_epoch batches. More of them, given to a"
+        " run that is there, train it on as if it had been so many from the start; likewise"
+        " max_minutes and early_stopping_epochs.",
+        minimum=1,
     )
     max_minutes: float | None = _setting(
         None,
@@ -200,6 +207,13 @@ class TrainingSettings:
     adam_beta_1: float = _setting(0.9, "Adam's decay of the mean.", minimum=0, below=1)
     adam_beta_2: float = _setting(0.98, "Adam's decay of the square.", minimum=0, below=1)
     adam_epsilon: float = _setting(1e-9, "Adam's epsilon.", above=0)
+    clip_norm: float | None = _setting(
+        None,
+        "The longest that an update's gradient may be, over all weights together; a longer one is"
+        " scaled down to it. Null lets it be, as the paper does.",
+        above=0,
+        example=1.0,
+    )
     ema_decay: float | None = _setting(
         None,
         "Decay of an exponential moving average of the weights, such as 0.999, which is then what"
@@ -222,8 +236,9 @@ class TrainingSettings:
     seed: int = _setting(0, "Seed of the weights, the dropout and the order of pairs.", minimum=0)
     checkpoint_steps: int | None = _setting(
         1000,
-        "Batches between checkpoints within an epoch; its end has one in any case, and with null"
-        " nothing else has.",
+        "Batches between checkpoints within an epoch, counted in parts where accumulation_steps"
+        " makes parts of them; the epoch's end has one in any case, and with null nothing else"
+        " has.",
         minimum=1,
     )
     keep_checkpoints: int = _setting(
@@ -345,6 +360,11 @@ class TrainingSettings:
         names = [field.name for field in dataclasses.fields(TransformerConfig)]
         own = {name: getattr(self, name) for name in names if name != "vocabulary_size"}
         return TransformerConfig(vocabulary_size=vocabulary_size, **own)
+
+    @property
+    def highest_rate(self) -> float:
+        """The learning rate's peak: `peak_learning_rate`, or the paper's."""
+        return self.peak_learning_rate or (self.model_dim * self.warmup_steps) ** -0.5
 
     def corpora(self) -> list[Corpus]:
         """The training text.
