@@ -16,7 +16,7 @@ from training.checkpoints import (
     save_checkpoint,
     values_of,
 )
-from training.command import Terminated, UnfitSettings
+from training.command import Terminated, UnfitSettings, handling_signals
 from training.devices import Devices
 from training.run_folder import Position, RunFolder
 from training.settings import TrainingSettings
@@ -30,15 +30,9 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Notes the first signal, to stop behind the update that is running; obeys the second."""
-        earlier = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
+        """Notes the first signal, to stop after the update that is running; obeys the second."""
+        with handling_signals(self._note, signal.SIGINT, signal.SIGTERM):
             yield
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
 
     def obey(self) -> None:
         """Raises KeyboardInterrupt, or Terminated, if there was a signal."""
@@ -50,7 +44,8 @@ class StopRequest:
         if self.reason is not None:
             raise reason
         self.reason = reason
-        os.write(2, b"\nstopping behind this update; once more stops at once\n")
+        with contextlib.suppress(OSError):  # a stderr that is closed
+            os.write(2, b"\nstopping behind this update; once more stops at once\n")
 
 
 class SaveProgress(keras.callbacks.Callback):
@@ -144,7 +139,8 @@ class SaveProgress(keras.callbacks.Callback):
         if not math.isfinite(float(loss)):
             raise UnfitSettings(
                 f"The training loss must stay finite. Received: loss={float(loss)} in batch"
-                f" {batch} of epoch {epoch + 1}, update {self._num_updates()}."
+                f" {-(-batch // self.settings.accumulation_steps)} of epoch {epoch + 1}, update"
+                f" {self._num_updates()}."
                 " The last checkpoint is kept; train another --output with a lower"
                 " peak_learning_rate, more warmup_steps, or dtype_policy float32."
             )
@@ -163,9 +159,33 @@ def time_is_up(metrics: list[dict[str, Any]], max_minutes: float | None) -> bool
         max_minutes: None is no limit.
     """
     seconds = [line["seconds"] for line in metrics if "epoch" in line]
-    if max_minutes is None or not seconds:
-        return False
-    return sum(seconds) + seconds[-1] > 60 * max_minutes
+    return bool(seconds) and seconds[-1] > seconds_left(metrics, max_minutes)
+
+
+def seconds_left(metrics: list[dict[str, Any]], max_minutes: float | None) -> float:
+    """What the epochs so far leave of `max_minutes`; infinity if there is no limit."""
+    if max_minutes is None:
+        return math.inf
+    return 60 * max_minutes - sum(line["seconds"] for line in metrics if "epoch" in line)
+
+
+def short_warmup(settings: TrainingSettings, num_batches: int) -> str | None:
+    """What is wrong and what to do if a training ends within its warm-up; None if it does not.
+
+    Args:
+        settings: Of the training. That it may end early is not reckoned with.
+        num_batches: Updates of an epoch.
+    """
+    updates, warmup_steps = settings.epochs * num_batches, settings.warmup_steps
+    if updates >= warmup_steps:
+        return None
+    return (
+        f"the training would end during its warm-up: {settings.epochs} x {num_batches:,} ="
+        f" {updates:,} updates, of {warmup_steps:,} (warmup_steps) until the rate's peak. It would"
+        f" hardly learn. Choose for example warmup_steps={max(1, updates // 4)} and"
+        f" peak_learning_rate={settings.highest_rate:.2g} (the present peak), more epochs, or a"
+        " smaller batch_tokens"
+    )
 
 
 def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> list[int]:

@@ -5,8 +5,9 @@
     checkpoints/     logs/ (TensorBoard)     metrics.jsonl (a line an epoch)     .lock
 
 Each file is written under a temporary name and renamed, so that a name never stands for half a
-file. A run is finished when model.keras is there. To overwrite a finished run, the new one is
-trained in `.NAME.new` beside it and takes its place at the end.
+file. A run is finished when model.keras is there and metrics.jsonl ends with the line about it. To
+overwrite a finished run, the new one is trained in `.NAME.new` beside it and takes its place at the
+end. A finished run that is trained on keeps its model.keras until it has the next.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ import yaml
 from training.command import InputError
 from training.settings import (
     DATA_SETTINGS,
+    LIMITS,
     SETTING_NAMES,
     TrainingSettings,
     make_settings,
@@ -55,11 +57,19 @@ class Position(NamedTuple):
     def __str__(self):
         return f"epoch_{self.epoch:04d}_batch_{self.batch:05d}"
 
-    def in_words(self) -> str:
-        epochs = f"{self.epoch} epoch{'s' * (self.epoch != 1)}"
-        if not self.batch:
-            return epochs
-        return f"{epochs} and {self.batch:,} batch{'es' * (self.batch != 1)} of the next"
+    def in_words(self, num_parts: int = 1) -> str:
+        """The position as one reads it out.
+
+        Args:
+            num_parts: In how many parts each batch comes; `batch` counts these.
+        """
+        batches, parts = divmod(self.batch, num_parts)
+        words = f"{self.epoch} epoch{'s' * (self.epoch != 1)}"
+        if batches:
+            words += f" and {batches:,} batch{'es' * (batches != 1)} of the next"
+        if parts:
+            words += f", and {parts} of the {num_parts} parts of a batch"
+        return words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,15 +89,27 @@ class RunRecord:
         """The record of a training that is about to start; reads the data files."""
         return cls(settings, _data_sha256(settings))
 
-    def differences(self, earlier: "RunRecord") -> list[str]:
+    def raised_limits(self, earlier: "RunRecord") -> list[str]:
+        """The limits of training that are higher than in an earlier record, or are gone."""
+        return [
+            name
+            for name in LIMITS
+            if _is_raised(getattr(earlier.settings, name), getattr(self.settings, name))
+        ]
+
+    def differences(self, earlier: "RunRecord", *, beside: Collection[str] = ()) -> list[str]:
         """What differs from an earlier record, each as `name: OLD there, NEW now`.
 
         Data files are compared by content: they may have moved.
+
+        Args:
+            earlier: The other record.
+            beside: Settings that are not compared.
         """
         lines = []
         for name in SETTING_NAMES:
             old, new = getattr(earlier.settings, name), getattr(self.settings, name)
-            if name not in DATA_SETTINGS and old != new:
+            if name not in (*DATA_SETTINGS, *beside) and old != new:
                 lines.append(f"{name}: {old} there, {new} now")
         for name in DATA_SETTINGS:
             old, new = earlier.data_sha256.get(name, "none"), self.data_sha256.get(name, "none")
@@ -95,6 +117,11 @@ class RunRecord:
                 path = getattr(self.settings, name)
                 lines.append(f"{name}: sha256 {old[:12]} there, {new[:12]} now ({path})")
         return lines
+
+
+def _is_raised(old: float | None, new: float | None) -> bool:
+    """Whether a limit is higher than it was; null is none at all."""
+    return old is not None and (new is None or new > old)
 
 
 class RunFolder:
@@ -119,7 +146,11 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        return self.model_path.exists()
+        """Whether a training has ended here, and no longer one has begun since."""
+        if not self.model_path.exists():
+            return False
+        metrics = self.read_metrics()
+        return not metrics or "final" in metrics[-1]
 
     @property
     def position_saved(self) -> Position:
@@ -222,10 +253,10 @@ class RunFolder:
         """The lines of metrics.jsonl, up to the first that is damaged."""
         lines = []
         if self.metrics_path.exists():
-            for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+            for line in self.metrics_path.read_bytes().splitlines():
                 try:
-                    lines.append(json.loads(line))
-                except ValueError:
+                    lines.append(dict(json.loads(line)))
+                except (ValueError, TypeError):
                     break
         return lines
 
@@ -240,8 +271,9 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
     """Holds the folder to train in, for this process alone.
 
     A blank or new folder is trained in as it is, and so is an unfinished run of the same settings
-    and data. With `overwrite`, any other run stays as it is until the caller's block has finished
-    another one beside it.
+    and data. Limits of the training (`LIMITS`) may be higher than they were: then a finished run
+    is trained on, too, and keeps its model until it has the next. With `overwrite`, any other run
+    stays as it is until the caller's block has finished another one beside it.
 
     Args:
         output: Where the finished run shall be.
@@ -273,25 +305,32 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
 
 
 def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> bool:
-    """False for an unfinished run of the same settings, which resumes."""
-    if run.is_finished:
-        if not overwrite:
-            raise InputError(
-                f"{run.path}: the output must not hold a finished run. Received: a finished run."
-                " Choose another --output, or give --overwrite to replace it."
-            )
-        return True
+    """False for a run that is trained on: an unfinished one, or one with higher limits."""
     if overwrite:
         with contextlib.suppress(InputError):  # another format, or damaged
-            return bool(record.differences(run.read_record()))
+            return run.is_finished or bool(record.differences(run.read_record()))
         return True
-    differences = record.differences(run.read_record())
+    if run.is_finished and not _is_extended(run, record):
+        raise InputError(
+            f"{run.path}: the output must not hold a finished run. Received: a finished run."
+            " Choose another --output, give --overwrite to replace it, or train it on with more"
+            f" than before of {', '.join(LIMITS)}."
+        )
+    earlier = run.read_record()
+    differences = record.differences(earlier, beside=record.raised_limits(earlier))
     if differences:
         raise InputError(
             f"{run.path}: a run must be resumed with the settings and data that it was started"
-            f" with. Received: {'; '.join(differences)}. Give the earlier ones, choose another"
-            " --output, or give --overwrite."
+            f" with. Received: {'; '.join(differences)}. Give the earlier ones (of"
+            f" {', '.join(LIMITS)} also more), choose another --output, or give --overwrite."
         )
+    return False
+
+
+def _is_extended(run: RunFolder, record: RunRecord) -> bool:
+    """Whether a finished run has a checkpoint to go on from, and a limit to go beyond."""
+    with contextlib.suppress(InputError):
+        return run.position_saved > (0, 0) and bool(record.raised_limits(run.read_record()))
     return False
 
 
@@ -300,7 +339,8 @@ def _discard_if_different(staging: RunFolder, record: RunRecord) -> None:
     if staging.is_blank:
         return
     with contextlib.suppress(InputError):
-        if not record.differences(staging.read_record()):
+        earlier = staging.read_record()
+        if not record.differences(earlier, beside=record.raised_limits(earlier)):
             return
     _empty(staging)
 
