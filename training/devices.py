@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from keras_transformer.wording import counted
 from training.command import InputError, handling_signals, import_tensorflow
 from training.settings import TrainingSettings
 from training.team import Team
@@ -134,7 +135,7 @@ class Workers(Devices):
 
     def in_words(self) -> str:
         """How many devices there are, of how many workers."""
-        words = f"{self.num_shares} device{'s' * (self.num_shares != 1)}"
+        words = counted(self.num_shares, "device")
         return words if self.num_workers == 1 else f"{words} of {self.num_workers} workers"
 
     def sum_over_workers(self, numbers: np.ndarray) -> Any:

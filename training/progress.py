@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import keras
 
+from keras_transformer.wording import counted
 from training.checkpoints import (
     Progress,
     remove_other_checkpoints,
@@ -181,8 +182,8 @@ def short_warmup(settings: TrainingSettings, num_batches: int) -> str | None:
         return None
     return (
         f"the training would end during its warm-up: {settings.epochs} x {num_batches:,} ="
-        f" {updates:,} updates, of {warmup_steps:,} (warmup_steps) until the rate's peak. It would"
-        f" hardly learn. Choose for example warmup_steps={max(1, updates // 4)} and"
+        f" {counted(updates, 'update')}, of {warmup_steps:,} (warmup_steps) until the rate's peak."
+        f" It would hardly learn. Choose for example warmup_steps={max(1, updates // 4)} and"
         f" peak_learning_rate={settings.highest_rate:.2g} (the present peak), more epochs, or a"
         " smaller batch_tokens"
     )
@@ -226,7 +227,8 @@ def early_end(metrics: list[dict[str, Any]], settings: TrainingSettings) -> str 
         reason = f"one more would take it beyond {settings.max_minutes:g} minutes (max_minutes)"
     elif _is_hopeless(metrics, settings):
         count = settings.early_stopping_epochs
-        reason = f"the last {count} brought no better {settings.monitor} (early_stopping_epochs)"
+        last = "the last" if count == 1 else f"the last {count}"
+        reason = f"{last} brought no better {settings.monitor} (early_stopping_epochs)"
     return reason and f"ended after {num_epochs} of {settings.epochs} epochs: {reason}"
 
 

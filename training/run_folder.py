@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import filelock
 import yaml
 
+from keras_transformer.wording import counted
 from training.command import InputError
 from training.settings import (
     DATA_SETTINGS,
@@ -64,9 +65,9 @@ class Position(NamedTuple):
             num_parts: In how many parts each batch comes; `batch` counts these.
         """
         batches, parts = divmod(self.batch, num_parts)
-        words = f"{self.epoch} epoch{'s' * (self.epoch != 1)}"
+        words = counted(self.epoch, "epoch")
         if batches:
-            words += f" and {batches:,} batch{'es' * (batches != 1)} of the next"
+            words += f" and {counted(batches, 'batch', 'batches')} of the next"
         if parts:
             words += f", and {parts} of the {num_parts} parts of a batch"
         return words

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from keras_transformer.wording import counted
 from training.command import InputError
 
 # How a training names its workers to `keras.distribution`, in the environment.
@@ -60,8 +61,8 @@ class Team:
     def in_words(self) -> str:
         workers = range(len(self.addresses))
         return (
-            f"{self.named_by} names {len(workers)} worker{'s' * (len(workers) != 1)}:"
-            f" {self.names(workers)}; this is worker {self.worker}"
+            f"{self.named_by} names {counted(len(workers), 'worker')}: {self.names(workers)};"
+            f" this is worker {self.worker}"
         )
 
     def names(self, workers: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from keras_transformer.wording import counted
 from training.backend import BACKENDS, OPTION, backend_name
 from training.command import (
     FULL_DISK,
@@ -494,7 +495,7 @@ def _resumable(run: RunFolder, settings: TrainingSettings) -> Iterator[None]:
     except KeyboardInterrupt:
         saved, epochs = run.position_saved, settings.epochs
         print(
-            f"\nstopped: of {epochs} epoch{'s' * (epochs != 1)},"
+            f"\nstopped: of {counted(epochs, 'epoch')},"
             f" {saved.in_words(settings.accumulation_steps)}"
             f" {'is' if saved == (1, 0) else 'are'} saved in {run.path}. Run the same command"
             " again to resume.",
