@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_transformer.wording import counted
 from training.command import CommandParser, InputError, parse, run_command
 from training.run_folder import write_text
 from training.translate import (
@@ -91,7 +90,8 @@ def report(scores: Scores, seconds: float, translator, json_path: str | None) ->
     """Prints the scores, and writes them where that is asked for."""
     print(f"BLEU {scores.bleu:.2f}  ({scores.bleu_signature})")
     print(f"chrF {scores.chrf:.2f}  ({scores.chrf_signature})")
-    print(f"{counted(scores.num_sentences, 'sentence')} in {seconds:.1f} s")
+    plural = "s" * (scores.num_sentences != 1)
+    print(f"{scores.num_sentences:,} sentence{plural} in {seconds:.1f} s")
     if json_path:
         content = {
             **dataclasses.asdict(scores),

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from keras_transformer.wording import counted
 from training.backend import BACKENDS, OPTION, backend_name
 from training.command import (
     FULL_DISK,
@@ -490,6 +489,8 @@ def save_model(run: RunFolder, model: "keras.Model") -> None:
 @contextlib.contextmanager
 def _resumable(run: RunFolder, settings: TrainingSettings) -> Iterator[None]:
     """Says on a stop what is saved."""
+    from keras_transformer.wording import counted
+
     try:
         yield
     except KeyboardInterrupt:
