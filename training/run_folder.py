@@ -7,7 +7,7 @@
 Each file is written under a temporary name and renamed, so that a name never stands for half a
 file. A run is finished when model.keras is there and metrics.jsonl ends with the line about it. To
 overwrite a finished run, the new one is trained in `.NAME.new` beside it and takes its place at the
-end. A finished run that is trained on keeps its model.keras until it has the next.
+end. A finished run that is trained further keeps its model.keras until the new one replaces it.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ class Position(NamedTuple):
         return f"epoch_{self.epoch:04d}_batch_{self.batch:05d}"
 
     def in_words(self, num_parts: int = 1) -> str:
-        """The position as one reads it out.
+        """The position in words.
 
         Args:
             num_parts: In how many parts each batch comes; `batch` counts these.
@@ -91,26 +91,26 @@ class RunRecord:
         return cls(settings, _data_sha256(settings))
 
     def raised_limits(self, earlier: "RunRecord") -> list[str]:
-        """The limits of training that are higher than in an earlier record, or are gone."""
+        """The limits of the training that are higher than in an earlier record, or lifted."""
         return [
             name
             for name in LIMITS
             if _is_raised(getattr(earlier.settings, name), getattr(self.settings, name))
         ]
 
-    def differences(self, earlier: "RunRecord", *, beside: Collection[str] = ()) -> list[str]:
+    def differences(self, earlier: "RunRecord", *, ignoring: Collection[str] = ()) -> list[str]:
         """What differs from an earlier record, each as `name: OLD there, NEW now`.
 
         Data files are compared by content: they may have moved.
 
         Args:
             earlier: The other record.
-            beside: Settings that are not compared.
+            ignoring: Settings that are not compared.
         """
         lines = []
         for name in SETTING_NAMES:
             old, new = getattr(earlier.settings, name), getattr(self.settings, name)
-            if name not in (*DATA_SETTINGS, *beside) and old != new:
+            if name not in (*DATA_SETTINGS, *ignoring) and old != new:
                 lines.append(f"{name}: {old} there, {new} now")
         for name in DATA_SETTINGS:
             old, new = earlier.data_sha256.get(name, "none"), self.data_sha256.get(name, "none")
@@ -121,7 +121,7 @@ class RunRecord:
 
 
 def _is_raised(old: float | None, new: float | None) -> bool:
-    """Whether a limit is higher than it was; null is none at all."""
+    """Whether a limit is higher than it was; None is no limit."""
     return old is not None and (new is None or new > old)
 
 
@@ -147,7 +147,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether a training has ended here, and no longer one has begun since."""
+        """Whether a training has ended here and has not been continued since."""
         if not self.model_path.exists():
             return False
         metrics = self.read_metrics()
@@ -272,9 +272,9 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
     """Holds the folder to train in, for this process alone.
 
     A blank or new folder is trained in as it is, and so is an unfinished run of the same settings
-    and data. Limits of the training (`LIMITS`) may be higher than they were: then a finished run
-    is trained on, too, and keeps its model until it has the next. With `overwrite`, any other run
-    stays as it is until the caller's block has finished another one beside it.
+    and data. The limits of the training (`LIMITS`) may have been raised: then a finished run is
+    trained further, too, and keeps its model until the new one replaces it. With `overwrite`, any
+    other run stays as it is until the caller's block has finished another one beside it.
 
     Args:
         output: Where the finished run shall be.
@@ -306,7 +306,7 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
 
 
 def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> bool:
-    """False for a run that is trained on: an unfinished one, or one with higher limits."""
+    """False for a run to train further: an unfinished one, or one whose limits were raised."""
     if overwrite:
         with contextlib.suppress(InputError):  # another format, or damaged
             return run.is_finished or bool(record.differences(run.read_record()))
@@ -314,22 +314,23 @@ def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> boo
     if run.is_finished and not _is_extended(run, record):
         raise InputError(
             f"{run.path}: the output must not hold a finished run. Received: a finished run."
-            " Choose another --output, give --overwrite to replace it, or train it on with more"
-            f" than before of {', '.join(LIMITS)}."
+            " Choose another --output, give --overwrite to replace it, or raise"
+            f" {' or '.join(LIMITS)} to train it further."
         )
     earlier = run.read_record()
-    differences = record.differences(earlier, beside=record.raised_limits(earlier))
+    differences = record.differences(earlier, ignoring=record.raised_limits(earlier))
     if differences:
         raise InputError(
             f"{run.path}: a run must be resumed with the settings and data that it was started"
-            f" with. Received: {'; '.join(differences)}. Give the earlier ones (of"
-            f" {', '.join(LIMITS)} also more), choose another --output, or give --overwrite."
+            f" with. Received: {'; '.join(differences)}. Give the earlier ones (only"
+            f" {' and '.join(LIMITS)} may be raised), choose another --output, or give"
+            " --overwrite."
         )
     return False
 
 
 def _is_extended(run: RunFolder, record: RunRecord) -> bool:
-    """Whether a finished run has a checkpoint to go on from, and a limit to go beyond."""
+    """Whether a finished run has a checkpoint to continue from, and a raised limit."""
     with contextlib.suppress(InputError):
         return run.position_saved > (0, 0) and bool(record.raised_limits(run.read_record()))
     return False
@@ -341,7 +342,7 @@ def _discard_if_different(staging: RunFolder, record: RunRecord) -> None:
         return
     with contextlib.suppress(InputError):
         earlier = staging.read_record()
-        if not record.differences(earlier, beside=record.raised_limits(earlier)):
+        if not record.differences(earlier, ignoring=record.raised_limits(earlier)):
             return
     _empty(staging)
 

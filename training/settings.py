@@ -25,7 +25,7 @@ DATA_SETTINGS = (
     "validation_source",
     "validation_target",
 )
-# What ends a training; a run can be trained on with higher ones.
+# What ends a training; raised, they continue a run.
 LIMITS = ("epochs", "max_minutes", "early_stopping_epochs")
 
 MODELS = (
@@ -187,9 +187,9 @@ class TrainingSettings:
     )
     epochs: int = _setting(
         20,
-        "Passes over the training pairs, or times steps_per_epoch batches. More of them, given to a"
-        " run that is there, train it on as if it had been so many from the start; likewise"
-        " max_minutes and early_stopping_epochs.",
+        "Passes over the training pairs, or times steps_per_epoch batches. Given to an"
+        " existing run, a higher number trains it further, as if it had been given from the start;"
+        " likewise max_minutes and early_stopping_epochs.",
         minimum=1,
     )
     max_minutes: float | None = _setting(
@@ -209,8 +209,8 @@ class TrainingSettings:
     adam_epsilon: float = _setting(1e-9, "Adam's epsilon.", above=0)
     clip_norm: float | None = _setting(
         None,
-        "The longest that an update's gradient may be, over all weights together; a longer one is"
-        " scaled down to it. Null lets it be, as the paper does.",
+        "The largest norm of an update's gradient, over all weights together; a larger one is"
+        " scaled down to it. Null does not clip, as in the paper.",
         above=0,
         example=1.0,
     )

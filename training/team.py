@@ -211,14 +211,14 @@ def _greeting(connection: socket.socket) -> int | None:
     """Which worker has connected; None if it is something else."""
     connection.settimeout(SECONDS_TO_ANSWER)
     with contextlib.suppress(OSError, ValueError):
-        line = connection.recv(64).decode()
+        line = connection.recv(64).decode()  # so short that it comes in one piece
         if line.startswith(GREETING):
             return int(line.removeprefix(GREETING))
     return None
 
 
 def _listening(address: str) -> socket.socket:
-    """A socket at the address; at all of the machine's where it goes by one that it has not.
+    """A socket at the address, or at all addresses of a machine that does not know this one.
 
     Raises:
         InputError: If the port is taken.

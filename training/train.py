@@ -123,7 +123,7 @@ def train(
     wait_minutes: float = 10.0,
     log_seconds: float = 30.0,
 ) -> None:
-    """Trains, resumes or trains on, up to a finished run folder.
+    """Trains, resumes or continues, up to a finished run folder.
 
     Any thread may call it; Ctrl-C and SIGTERM are only heard in the main one.
 
@@ -238,7 +238,7 @@ def _train_model(
     epochs = training_epochs(settings, tokenizer)
     validation = devices.validation_feed(validation_epochs(settings, tokenizer))
     # Only now: a start that fails leaves no folder that insists on its settings. The metrics first:
-    # without the line about its end, a run that is trained on is no finished one.
+    # without its last line, a run is not finished, and the command can be run again.
     cut_metrics(run, progress.position.epoch)
     _write_beginning(run, record, tokenizer)
     warning = short_warmup(settings, len(epochs) // settings.accumulation_steps)

@@ -121,7 +121,7 @@ def test_limits_of_a_training_may_be_raised(tmp_path, earlier, now, names):
             assert folder.path == run.path
 
 
-def test_a_run_that_is_trained_on_is_unfinished_until_its_last_line(tmp_path, record):
+def test_a_run_that_is_trained_further_is_unfinished_until_its_last_line(tmp_path, record):
     run = make_run(tmp_path / "run", record, finished=True)
     assert run.is_finished
     run.write_metrics([{"epoch": 1}, {"final": True}])

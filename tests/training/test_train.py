@@ -150,7 +150,7 @@ def timeless(run):
 
 
 def assert_same_run(run, other, epochs):
-    """A run that was trained on, and one that had so many epochs from the start."""
+    """A run that was continued, and one that had as many epochs from the start."""
     assert timeless(run) == timeless(other)
     assert_same_checkpoint(run, other, epochs)
     models = [keras.saving.load_model(folder / "model.keras") for folder in (run, other)]
@@ -174,7 +174,7 @@ def test_more_epochs_end_as_if_there_had_been_so_many_from_the_start(
     assert any(re.match(r"epoch 3 of 3, batch 2 of \d+: loss \d", line) for line in lines)
 
 
-def test_a_finished_run_is_trained_on_with_higher_limits_alone(
+def test_a_finished_run_is_trained_further_with_raised_limits_alone(
     short_run, train_arguments, tmp_path, capfd
 ):
     for more, message in (
@@ -194,7 +194,7 @@ def test_a_finished_run_is_trained_on_with_higher_limits_alone(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_trained_on_has_its_model_until_it_has_the_next(
+def test_a_run_that_is_trained_further_keeps_its_model_until_the_new_one_replaces_it(
     short_run, finished_run, train_arguments, tmp_path, monkeypatch
 ):
     run = shutil.copytree(short_run, tmp_path / "run")
