@@ -130,7 +130,8 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
 def short_run(train_arguments, tmp_path_factory):
     """A finished run of 2 epochs, trained in a thread as a notebook may do; never changed."""
     run = tmp_path_factory.mktemp("runs") / "short"
-    arguments = [*train_arguments, "--output", str(run), "--epochs=2"]
+    arguments = [argument for argument in train_arguments if "--epochs" not in argument]
+    arguments += ["--output", str(run), "--epochs=2"]
     thread = threading.Thread(target=main, args=(arguments,))
     thread.start()
     thread.join()
