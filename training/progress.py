@@ -181,11 +181,12 @@ def short_warmup(settings: TrainingSettings, num_batches: int) -> str | None:
     if updates >= warmup_steps:
         return None
     return (
-        f"the training would end during its warm-up: {settings.epochs} x {num_batches:,} ="
-        f" {counted(updates, 'update')}, of {warmup_steps:,} (warmup_steps) until the rate's peak."
-        f" It would hardly learn. Choose for example warmup_steps={max(1, updates // 4)} and"
+        f"warning: the training would end during its warm-up, and hardly learn:"
+        f" {counted(settings.epochs, 'epoch')} of {counted(num_batches, 'batch', 'batches')} make"
+        f" {counted(updates, 'update')}, and the rate rises until update {warmup_steps:,}"
+        f" (warmup_steps). Choose for example warmup_steps={max(1, updates // 4)} with"
         f" peak_learning_rate={settings.highest_rate:.2g} (the present peak), more epochs, or a"
-        " smaller batch_tokens"
+        " smaller batch_tokens."
     )
 
 

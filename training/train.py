@@ -212,9 +212,9 @@ def _train_model(
 ) -> None:
     import keras
 
-    from training.checkpoints import LOGGER, START, restore_latest
+    from training.checkpoints import START, restore_latest
     from training.compiled_model import compiled_model
-    from training.progress import cut_metrics, early_end, short_warmup
+    from training.progress import cut_metrics, early_end
 
     settings = record.settings
     if _has_tensorflow():
@@ -241,18 +241,27 @@ def _train_model(
     # without its last line, a run is not finished, and the command can be run again.
     cut_metrics(run, progress.position.epoch)
     _write_beginning(run, record, tokenizer)
-    warning = short_warmup(settings, len(epochs) // settings.accumulation_steps)
-    if devices.is_chief and warning is not None:
-        LOGGER.warning("%s", warning)
-    if progress.position > START:
-        tell(f"resuming after {progress.position.in_words(settings.accumulation_steps)}")
-    tell("training: the first update builds the graph, which may take a minute")
+    if devices.is_chief:
+        _announce(settings, epochs, progress.position)
     with _faults_are_named(run, epochs):
         _fit(run, settings, model, tokenizer, epochs, validation, progress, devices, log_seconds)
     reason = early_end(run.read_metrics(), settings)
     if reason is not None:
         tell(reason)
     _finish(run, settings, model, epochs, validation, devices)
+
+
+def _announce(settings: TrainingSettings, epochs: "Epochs", position: Position) -> None:
+    from training.checkpoints import LOGGER
+    from training.progress import short_warmup
+
+    num_parts = settings.accumulation_steps
+    warning = short_warmup(settings, len(epochs) // num_parts)
+    if warning is not None:
+        LOGGER.warning("%s", warning)
+    if position > (0, 0):
+        _tell(f"resuming after {position.in_words(num_parts)}")
+    _tell("training: the first update builds the graph, which may take a minute")
 
 
 def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:

@@ -185,11 +185,14 @@ def test_a_loss_that_is_not_finite_reaches_no_checkpoint(callback):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"epochs": 20}, "20 x 10 = 200 updates, of 4,000 (warmup_steps) until the rate's peak"),
-        ({"epochs": 20}, "warmup_steps=50 and peak_learning_rate=0.0007 (the present peak)"),
+        (
+            {"epochs": 20},
+            "20 epochs of 10 batches make 200 updates, and the rate rises until update 4,000 ",
+        ),
+        ({"epochs": 20}, "warmup_steps=50 with peak_learning_rate=0.0007 (the present peak)"),
         (
             {"epochs": 1, "warmup_steps": 11, "peak_learning_rate": 0.01},
-            "warmup_steps=2 and peak_le",
+            "warmup_steps=2 with peak_",
         ),
         ({"epochs": 400}, None),  # 4,000 updates
         ({"epochs": 399}, "3,990 updates"),
