@@ -240,8 +240,14 @@ def _await_chief(folder: SearchFolder, plan: SearchPlan) -> None:
     Raises:
         InputError: If it does not come, or searches for something else.
     """
+
+    def has_come():
+        return folder.plan_path.exists() and is_held(folder.lock_path)
+
     deadline = time.monotonic() + SECONDS_FOR_THE_CHIEF
-    while not (folder.plan_path.exists() and is_held(folder.lock_path)):
+    if not has_come():
+        print(f"waiting {SECONDS_FOR_THE_CHIEF} seconds at most for a chief in {folder.path}")
+    while not has_come():
         if time.monotonic() > deadline:
             raise InputError(
                 f"{folder.path}: a worker needs a chief that searches in the same folder. Received:"
