@@ -12,6 +12,7 @@ from typing import Any
 from keras_transformer.model import Transformer
 from keras_transformer.signatures import NO_RESULT
 from keras_transformer.translator import Translator
+from keras_transformer.wording import counted
 
 _PACKAGES = ("keras-seq2seq-transformer", "keras", "tensorflow", "tensorflow-text")
 
@@ -236,6 +237,6 @@ def _bleu(evaluation) -> str:
     if "bleu" not in evaluation:
         return "not measured, or not said when it was exported"
     return (
-        f"{evaluation['bleu']:.2f} on {evaluation['num_sentences']:,} sentences"
+        f"{evaluation['bleu']:.2f} on {counted(evaluation['num_sentences'], 'sentence')}"
         f" (`{evaluation['bleu_signature']}`)"
     )

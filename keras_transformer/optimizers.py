@@ -31,11 +31,17 @@ class Adam(keras.optimizers.Adam):
     once an update, and the end of fit does not write it over the weights: `averaging` and
     `callbacks.AveragedWeights` say how it is used. Every variable must have a gradient.
 
+    With `clip_norm`, the gradient g of an update, over all variables together, is scaled to
+
+        g * clip_norm / max(clip_norm, norm of g)
+
+    It is the gradient of the whole update that is meant, whatever batches are accumulated for it
+    and devices share these. Keras' `global_clipnorm` clips each device's part on its own.
+
     With `track_gradient_norm`, the variable `gradient_norm` holds the Euclidean norm of the last
-    update's gradient, over all variables together and before it is clipped (with several devices,
-    of the sum of what each has clipped; if these accumulate, of the last batch alone). It is not
-    among `variables`, so that what is saved stays the same. On other backends than TensorFlow it
-    is None.
+    update's gradient, over all variables together and before it is clipped (on several devices,
+    after Keras' own options have clipped the part of each). It is not among `variables`, so that
+    what is saved stays the same. On other backends than TensorFlow it is None.
 
     Source: Kingma and Ba 2015, the formulation before section 2.1, as Keras has it; the average
     is that of section 7.2, with its bias corrected.
@@ -43,17 +49,23 @@ class Adam(keras.optimizers.Adam):
     Args:
         ema_decay: d of the average, above 0 and below 1; None keeps none.
         track_gradient_norm: Whether to note the norm of each update's gradient.
+        clip_norm: The largest norm of an update's gradient, above 0; None does not clip.
 
     Other arguments are those of `keras.optimizers.Adam`.
 
     Raises:
-        ValueError: If ema_decay is out of its range.
+        ValueError: If ema_decay or clip_norm is out of its range.
 
     Example:
         model.compile(optimizer=Adam(1e-3, beta_2=0.98, epsilon=1e-9), loss=...)
     """
 
-    def __init__(self, *args, ema_decay=None, track_gradient_norm=False, **kwargs):
+    def __init__(self, *args, ema_decay=None, track_gradient_norm=False, clip_norm=None, **kwargs):
+        if clip_norm is not None and not 0 < clip_norm < math.inf:
+            raise ValueError(
+                "clip_norm must be above 0 and finite. "
+                f"Received: clip_norm={clip_norm}. Choose for example 1.0, or None."
+            )
         if ema_decay is not None and not 0 < ema_decay < 1:
             raise ValueError(
                 "ema_decay must be above 0 and below 1. "
@@ -62,6 +74,7 @@ class Adam(keras.optimizers.Adam):
         super().__init__(*args, **kwargs)
         self.ema_decay = ema_decay
         self.track_gradient_norm = track_gradient_norm
+        self.clip_norm = clip_norm
         self.averages = []
         self.gradient_norm = None
 
@@ -83,8 +96,12 @@ class Adam(keras.optimizers.Adam):
         return super()._get_current_learning_rate()
 
     def get_config(self):
-        own = {"ema_decay": self.ema_decay, "track_gradient_norm": self.track_gradient_norm}
-        return {**super().get_config(), **own}
+        return {
+            **super().get_config(),
+            "ema_decay": self.ema_decay,
+            "track_gradient_norm": self.track_gradient_norm,
+            "clip_norm": self.clip_norm,
+        }
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if self._updates_by_one_operation():
@@ -188,31 +205,78 @@ class Adam(keras.optimizers.Adam):
     # TensorFlow alone. On several devices the first has the gradient of one device's part.
 
     def _clip_gradients(self, gradients):
-        if self.gradient_norm is not None and self._num_devices() == 1:
-            import tensorflow as tf
-
+        if self._needs_norm() and self._num_devices() == 1:
             # Dense already here, else a sparse one would be made dense twice.
-            gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
-            self._note_norm(gradients)
+            gradients = [_dense(gradient) for gradient in gradients]
+            scale = self._scale_of_clipping(gradients)
+            if scale is not None:
+                gradients = [gradient * ops.cast(scale, gradient.dtype) for gradient in gradients]
         return super()._clip_gradients(gradients)
 
     def _all_reduce_sum_gradients(self, gradients_and_variables):
         if self._num_devices() == 1:
             return gradients_and_variables
         pairs = super()._all_reduce_sum_gradients(gradients_and_variables)
-        if self.gradient_norm is not None:
-            self._note_norm([gradient for gradient, _ in pairs if gradient is not None])
-        return pairs
+        if not self._needs_norm():
+            return pairs
+        pairs = [(_dense(gradient), variable) for gradient, variable in pairs]
+        sums = [self._with_those_that_wait(gradient, variable) for gradient, variable in pairs]
+        steps = self.gradient_accumulation_steps or 1
+        scale = self._scale_of_clipping(sums, steps)
+        if scale is None:
+            return pairs
+        # The last gradient of an update takes with it what the sum has too much.
+        is_last = (self._iterations.value + 1) % steps == 0
+        excess = ops.where(is_last, scale - 1, 0.0)
+        return [
+            (gradient + ops.cast(excess, gradient.dtype) * total, variable)
+            for (gradient, variable), total in zip(pairs, sums, strict=True)
+        ]
+
+    def _with_those_that_wait(self, gradient, variable):
+        """The sum of an update's gradients so far."""
+        if not self._accumulates_on_replicas():
+            return gradient
+        waiting = self._accumulated_gradients[self._get_variable_index(variable)]
+        return gradient + ops.convert_to_tensor(waiting)
 
     def _num_devices(self) -> int:
+        """How many replicas have a part of the gradient each; JAX hands over the whole."""
+        if keras.backend.backend() != "tensorflow":
+            return 1
         return self._distribution_strategy.num_replicas_in_sync
 
-    def _note_norm(self, gradients):
-        import tensorflow as tf
+    def _needs_norm(self) -> bool:
+        return self.gradient_norm is not None or self.clip_norm is not None
 
-        squares = [tf.nn.l2_loss(tf.convert_to_tensor(gradient)) for gradient in gradients]
-        squares = [tf.cast(square, "float32") for square in squares]
-        self.gradient_norm.assign(tf.sqrt(2 * tf.add_n(squares)))
+    def _scale_of_clipping(self, gradients, steps=1):
+        """Notes the norm of the gradients by `steps`; returns what to scale them by, or None."""
+        norm = _global_norm(gradients) / steps
+        if self.gradient_norm is not None:
+            self.gradient_norm.assign(norm)
+        if self.clip_norm is None:
+            return None
+        return self.clip_norm / ops.maximum(norm, self.clip_norm)
+
+
+def _dense(gradient):
+    """A gradient of a few rows as one of all rows; only TensorFlow has such."""
+    if keras.backend.backend() != "tensorflow":
+        return gradient
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(gradient)
+
+
+def _global_norm(gradients):
+    """The Euclidean norm of all gradients together, Float32 ()."""
+    if keras.backend.backend() != "tensorflow":
+        squares = [ops.sum(ops.square(ops.cast(gradient, "float32"))) for gradient in gradients]
+        return ops.sqrt(sum(squares))
+    import tensorflow as tf
+
+    squares = [tf.cast(tf.nn.l2_loss(gradient), "float32") for gradient in gradients]
+    return tf.sqrt(2 * tf.add_n(squares))
 
 
 def _outside_of_graphs():
@@ -242,7 +306,12 @@ def _handle(variable):
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
-def paper_adam(model_dim: int, warmup_steps: int = 4000, scale: float = 1.0) -> Adam:
+def paper_adam(
+    model_dim: int,
+    warmup_steps: int = 4000,
+    scale: float = 1.0,
+    clip_norm: float | None = None,
+) -> Adam:
     """Returns the paper's optimizer: Adam with a rate that suits the width of the model.
 
         rate(step) = scale * model_dim**-0.5 * min(step**-0.5, step * warmup_steps**-1.5)
@@ -253,9 +322,12 @@ def paper_adam(model_dim: int, warmup_steps: int = 4000, scale: float = 1.0) -> 
         model_dim: d_model, at least 1.
         warmup_steps: updates until the peak, at least 1.
         scale: factor on the rate; 1 is the paper.
+        clip_norm: the largest norm of an update's gradient, above 0; None is the paper, which
+            does not clip.
 
     Raises:
-        ValueError: for a model_dim or warmup_steps below 1, or a scale that is not above 0.
+        ValueError: for a model_dim or warmup_steps below 1, or a scale or clip_norm that is not
+            above 0.
 
     Example:
         model.compile(optimizer=paper_adam(config.model_dim), loss=...)
@@ -274,4 +346,4 @@ def paper_adam(model_dim: int, warmup_steps: int = 4000, scale: float = 1.0) -> 
         peak_learning_rate=scale * model_dim**-0.5 * warmup_steps**-0.5,
         warmup_steps=warmup_steps,
     )
-    return Adam(schedule, beta_1=0.9, beta_2=0.98, epsilon=1e-9)
+    return Adam(schedule, beta_1=0.9, beta_2=0.98, epsilon=1e-9, clip_norm=clip_norm)

@@ -1,5 +1,9 @@
 """Adam as one operation is Keras' Adam; paper_adam is section 5.3."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +12,8 @@ from keras import ops
 from keras_transformer.optimizers import Adam, paper_adam
 from keras_transformer.schedules import InverseSquareRootSchedule
 from tests.random_models import ON_TENSORFLOW, numbers
+
+ROOT = Path(__file__).parents[1]
 
 
 def equation_3(model_dim, warmup_steps, step):
@@ -239,6 +245,162 @@ def test_the_norm_adds_up_the_rows_of_a_sparse_gradient():
     np.testing.assert_allclose(optimizer.gradient_norm.numpy(), 5.0, rtol=1e-6)  # of (3, 4)
 
 
+def adam_in_numpy(gradients, variables, rate, clip_norm):
+    """Kingma and Ba's algorithm with the formulation before section 2.1, in float64."""
+    beta_1, beta_2, epsilon = 0.9, 0.98, 1e-9
+    means = [np.zeros(variable.shape) for variable in variables]
+    squares = [np.zeros(variable.shape) for variable in variables]
+    for t, update in enumerate(gradients, start=1):
+        norm = np.sqrt(sum((gradient.astype("float64") ** 2).sum() for gradient in update))
+        step = rate * np.sqrt(1 - beta_2**t) / (1 - beta_1**t)
+        for i, gradient in enumerate(update):
+            clipped = gradient * min(1, clip_norm / norm)
+            means[i] = beta_1 * means[i] + (1 - beta_1) * clipped
+            squares[i] = beta_2 * squares[i] + (1 - beta_2) * clipped**2
+            variables[i] = variables[i] - step * means[i] / (np.sqrt(squares[i]) + epsilon)
+    return variables
+
+
+def assert_clipped_as_in_numpy(variables, gradients, clip_norm):
+    ones = [np.ones(gradient.shape) for gradient in gradients[0]]
+    expected = adam_in_numpy(gradients, ones, 0.1, clip_norm)
+    for variable, array in zip(variables, expected, strict=True):
+        np.testing.assert_allclose(numbers(variable.value), array, rtol=1e-4)
+
+
+@pytest.fixture
+def rising_gradients(gradients):
+    """Of norms 1, 2, 3, 4 and 5, so that a limit of 2.5 clips the last three."""
+    for norm, update in enumerate(gradients, start=1):
+        length = np.sqrt(sum((gradient**2).sum() for gradient in update))
+        for gradient in update:
+            gradient *= norm / length
+    return gradients
+
+
+CLIPPED = {"beta_2": 0.98, "epsilon": 1e-9, "clip_norm": 2.5}
+
+
+def applied(optimizer, batches):
+    """The variables after `apply` of each of the batches' gradients, which may be parts."""
+    variables = [keras.Variable(np.ones(gradient.shape, "float32")) for gradient in batches[0]]
+    optimizer.build(variables)
+    for batch in batches:
+        optimizer.apply([ops.convert_to_tensor(gradient) for gradient in batch], variables)
+    return variables
+
+
+def test_an_updates_gradient_is_scaled_down_to_the_limit(rising_gradients):
+    variables = applied(Adam(0.1, **CLIPPED), rising_gradients)
+    assert_clipped_as_in_numpy(variables, rising_gradients, 2.5)
+
+
+def in_parts(gradients):
+    """Each gradient as two whose mean it is, one of them far longer than any limit."""
+    for update in gradients:
+        yield [gradient + 100 for gradient in update]
+        yield [gradient - 100 for gradient in update]
+
+
+def test_the_limit_is_of_the_mean_of_an_updates_parts(rising_gradients):
+    optimizer = Adam(0.1, **CLIPPED, gradient_accumulation_steps=2)
+    variables = applied(optimizer, [*in_parts(rising_gradients)])
+    assert_clipped_as_in_numpy(variables, rising_gradients, 2.5)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="on JAX, Keras' scaling works within fit alone")
+def test_the_limit_is_of_the_gradient_without_the_scale_of_float16(rising_gradients):
+    optimizer = keras.optimizers.LossScaleOptimizer(Adam(0.1, **CLIPPED), initial_scale=1024.0)
+    scaled = [[1024 * gradient for gradient in update] for update in rising_gradients]
+    assert_clipped_as_in_numpy(applied(optimizer, scaled), rising_gradients, 2.5)
+
+
+def test_a_gradient_within_the_limit_is_left_as_it_is(gradients):
+    for ours, theirs in zip(
+        updated(Adam(0.01, clip_norm=1e6), gradients), updated(Adam(0.01), gradients), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="the norm is kept on TensorFlow")
+def test_the_norm_is_that_before_the_limit():
+    optimizer = Adam(0.1, track_gradient_norm=True, clip_norm=1.0)
+    variable = keras.Variable(np.ones(2, "float32"))
+    optimizer.build([variable])
+    optimizer.apply([ops.convert_to_tensor([3.0, 4.0])], [variable])
+    np.testing.assert_allclose(optimizer.gradient_norm.numpy(), 5.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_limit_must_be_above_zero(limit):
+    with pytest.raises(ValueError, match="above 0 and finite. Received: clip_norm=.*1.0, or None"):
+        paper_adam(512, clip_norm=limit)
+
+
+def test_paper_adam_hands_the_limit_on():
+    assert paper_adam(512, clip_norm=0.5).clip_norm == 0.5
+    assert paper_adam(512).clip_norm is None
+
+
+ON_SEVERAL_REPLICAS = """
+import sys, numpy as np, tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+import keras
+from keras_transformer.optimizers import Adam
+
+path, steps, is_scaled = sys.argv[1], int(sys.argv[2]) or None, sys.argv[3] == "True"
+shares = np.load(path)  # (updates * parts, replicas, 7)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1", "CPU:2"])
+with strategy.scope():
+    variables = [keras.Variable(np.ones(n, "float32")) for n in (3, 4)]
+    adam = Adam(0.1, beta_2=0.98, epsilon=1e-9, clip_norm=2.5, track_gradient_norm=True,
+                gradient_accumulation_steps=steps)
+    optimizer = keras.optimizers.LossScaleOptimizer(adam, initial_scale=8.) if is_scaled else adam
+    optimizer.build(variables)
+
+@tf.function
+def update(all_shares):
+    def of_replica():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        share = tf.gather(all_shares, replica) * (8.0 if is_scaled else 1.0)
+        optimizer.apply([share[:3], share[3:]], variables)
+    strategy.run(of_replica)
+
+norms = []
+for step in shares:
+    update(tf.constant(step))
+    norms.append(adam.gradient_norm.numpy())
+arrays = [np.array(v.value.values[2]) for v in variables]
+np.savez(path + ".result", *arrays, norms=norms)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="replicas are TensorFlow's")
+@pytest.mark.parametrize(("parts", "is_scaled"), [(0, False), (2, False), (0, True)])
+def test_the_limit_is_of_the_sum_over_replicas(tmp_path, parts, is_scaled):
+    generator = np.random.default_rng(7)
+    whole = generator.normal(size=(5, 7))
+    norms = np.arange(1, 6)
+    whole *= (norms / np.linalg.norm(whole, axis=1))[:, None]  # norms 1 to 5
+    steps = whole
+    if parts:
+        steps = np.stack([whole + 9, whole - 9], axis=1).reshape(10, 7)
+    shares = generator.normal(size=(len(steps), 3, 7), scale=50)
+    shares[:, 2] = steps - shares[:, 0] - shares[:, 1]
+    np.save(tmp_path / "shares.npy", shares.astype("float32"))
+    command = [sys.executable, "-c", ON_SEVERAL_REPLICAS, tmp_path / "shares.npy"]
+    subprocess.run([*command, str(parts), str(is_scaled)], check=True, cwd=ROOT)
+    result = np.load(tmp_path / "shares.npy.result.npz")
+    expected = adam_in_numpy(
+        [[update[:3], update[3:]] for update in whole], [np.ones(3), np.ones(4)], 0.1, 2.5
+    )
+    np.testing.assert_allclose(result["arr_0"], expected[0], rtol=1e-3)
+    np.testing.assert_allclose(result["arr_1"], expected[1], rtol=1e-3)
+    np.testing.assert_allclose(result["norms"][(parts or 1) - 1 :: parts or 1], norms, rtol=1e-3)
+
+
 def test_without_being_asked_for_no_norm_and_no_averages_are_kept():
     optimizer = Adam(0.1)
     optimizer.build([keras.Variable([1.0])])
@@ -247,7 +409,8 @@ def test_without_being_asked_for_no_norm_and_no_averages_are_kept():
 
 
 def test_config_round_trip():
-    optimizer = Adam(0.02, beta_1=0.7, epsilon=1e-4, ema_decay=0.9, track_gradient_norm=True)
+    own = {"ema_decay": 0.9, "track_gradient_norm": True, "clip_norm": 0.3}
+    optimizer = Adam(0.02, beta_1=0.7, epsilon=1e-4, **own)
     copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(copy) is Adam
     assert copy.get_config() == optimizer.get_config()

@@ -7,9 +7,11 @@ wait.
 """
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 BACKENDS = ("tensorflow", "jax")
 OPTION = "--backend"
@@ -35,6 +37,20 @@ def choose_backend(arguments: Sequence[str]) -> None:
                     f" installed. Install it, or leave out {OPTION}."
                 )
             os.environ["KERAS_BACKEND"] = value
+
+
+def backend_name() -> str:
+    """The backend that Keras runs on, or will once it is imported."""
+    if "keras" in sys.modules:
+        return sys.modules["keras"].backend.backend()
+    name = os.environ.get("KERAS_BACKEND")
+    if name:
+        return name
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        return str(json.loads((home / "keras.json").read_text())["backend"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return BACKENDS[0]
 
 
 def defer_library() -> None:

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,10 +29,15 @@ def quiet_stderr() -> Iterator[None]:
     """Drops what is written to stderr, by C++ code too.
 
     TensorFlow describes itself there when it is imported, before any setting of it works, and
-    would bury the one line that matters.
+    would bury the one line that matters. Where there is no stderr, there is nothing to drop.
     """
-    sys.stderr.flush()
-    stderr = os.dup(2)
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed by who started us
+        yield
+        return
+    if sys.stderr is not None:
+        sys.stderr.flush()
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
@@ -265,12 +271,13 @@ def use_threads(threads: int) -> None:
 
 def run_command(command: Callable[[Sequence[str] | None], None], arguments=None) -> int:
     """Runs a command and turns what the user can mend into one line and an exit code."""
-    # Progress shows in a pipe, too, and names of files that the terminal cannot spell do no harm.
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        # Progress shows in a pipe, too; names of files that the terminal cannot spell do no harm.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    earlier_handler = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        command(arguments)
+        with handling_signals(_raise_terminated, signal.SIGTERM):
+            command(arguments)
     except UsageError as error:
         return _complain(error, 2)
     except InputError as error:
@@ -281,14 +288,13 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments=None)
         return 130
     except BrokenPipeError:
         # Who read our output has gone: nothing to say, and nothing may be flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(AttributeError, OSError):  # an output that is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         if not _is_the_users(error):
             raise
         return _complain(_file_complaint(error), 1)
-    finally:
-        signal.signal(signal.SIGTERM, earlier_handler)
     return 0
 
 
@@ -303,6 +309,29 @@ def import_keras() -> None:
     _tell_of_start("keras", "Keras")
     with quiet_stderr():
         import keras  # noqa: F401
+
+
+@contextlib.contextmanager
+def handling_signals(handler: Callable, *numbers: int) -> Iterator[None]:
+    """Has signals handled within the block, if this is the main thread.
+
+    Python delivers signals to the main thread and lets no other set handlers. What runs in another
+    one, as in a notebook or a Ray worker, is stopped by whoever owns the process.
+
+    Args:
+        handler: As `signal.signal` takes it.
+        *numbers: The signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier_handler in earlier.items():
+            # None: it was not set from Python, and cannot be set again from here.
+            signal.signal(number, signal.SIG_DFL if earlier_handler is None else earlier_handler)
 
 
 def import_tensorflow() -> None:

@@ -22,14 +22,14 @@ def compiled_model(
     """
     model = build_model(settings, vocabulary_size)
     steps = settings.accumulation_steps
-    peak = settings.peak_learning_rate or (settings.model_dim * settings.warmup_steps) ** -0.5
     model.compile(
         optimizer=Adam(
-            InverseSquareRootSchedule(peak, settings.warmup_steps),
+            InverseSquareRootSchedule(settings.highest_rate, settings.warmup_steps),
             beta_1=settings.adam_beta_1,
             beta_2=settings.adam_beta_2,
             epsilon=settings.adam_epsilon,
             gradient_accumulation_steps=steps if steps > 1 else None,
+            clip_norm=settings.clip_norm,
             ema_decay=settings.ema_decay,
             track_gradient_norm=True,
         ),

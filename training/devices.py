@@ -10,13 +10,16 @@ run folder, which all must be able to read.
 
 import contextlib
 import json
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from training.command import InputError, import_keras, import_tensorflow
+from keras_transformer.wording import counted
+from training.command import InputError, handling_signals, import_keras, import_tensorflow
 from training.settings import TrainingSettings
+from training.team import Team
 
 if TYPE_CHECKING:
     import keras
@@ -118,10 +121,22 @@ class Devices:
 
 
 class Workers(Devices):
-    """What workers say to each other, by means of sums of numbers over all of them."""
+    """What workers say to each other, by means of sums of numbers over all of them.
+
+    Attributes:
+        num_workers: How many there are.
+        num_shares: In how many shares all their devices divide a batch.
+    """
+
+    num_workers = num_shares = 1
 
     def __init__(self):
         self._asked = None
+
+    def in_words(self) -> str:
+        """How many devices there are, of how many workers."""
+        words = counted(self.num_shares, "device")
+        return words if self.num_workers == 1 else f"{words} of {self.num_workers} workers"
 
     def sum_over_workers(self, numbers: np.ndarray) -> Any:
         """The sum of an array over the workers.
@@ -171,22 +186,28 @@ def leave_devices_to_children() -> None:
 
 
 @contextlib.contextmanager
-def open_devices(strategy: Strategy) -> Iterator[Devices]:
+def open_devices(strategy: Strategy, team: Team | None = None) -> Iterator[Devices]:
     """The devices of a training. It comes before any other use of the Keras backend.
 
     Args:
         strategy: "one_device"; "mirrored" for all devices of this machine; "multi_worker" for
-            those of all machines that run this command, which the environment names.
+            those of all machines that run this command.
+        team: The workers of "multi_worker", which have gathered.
 
     Raises:
-        InputError: If the environment does not name the workers as it must, or one is lost.
+        InputError: If workers cannot reach each other, or one is lost.
     """
-    devices = _devices(strategy)
+    devices = _devices(strategy, team)
     with devices.losses_named():
         yield devices
 
 
-def _devices(strategy: Strategy) -> Devices:
+def heard_by_the_system() -> contextlib.AbstractContextManager:
+    """A block in which signals end the process at once: one that is deaf to Python's handlers."""
+    return handling_signals(signal.SIG_DFL, signal.SIGINT, signal.SIGTERM)
+
+
+def _devices(strategy: Strategy, team: Team | None) -> Devices:
     import_keras()
     import keras
 
@@ -199,7 +220,7 @@ def _devices(strategy: Strategy) -> Devices:
     import_tensorflow()
     from training.tensorflow_devices import Replicas
 
-    return Replicas.of(strategy)
+    return Replicas.of(strategy, team)
 
 
 def lost_worker(error: Exception) -> InputError:

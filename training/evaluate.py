@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_transformer.wording import counted
 from training.bleu_tokenizer import (
     BleuTokenizer,
     check_bleu_tokenizer,
@@ -115,7 +116,7 @@ def report(scores: Scores, seconds: float, translator, json_path: str | None) ->
     """Prints the scores, and writes them where that is asked for."""
     print(f"BLEU {scores.bleu:.2f}  ({scores.bleu_signature})")
     print(f"chrF {scores.chrf:.2f}  ({scores.chrf_signature})")
-    print(f"{scores.num_sentences:,} sentences in {seconds:.1f} s")
+    print(f"{counted(scores.num_sentences, 'sentence')} in {seconds:.1f} s")
     if json_path is not None:
         content = {
             **dataclasses.asdict(scores),

@@ -14,14 +14,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from keras_transformer.data import Epochs
 from keras_transformer.data.shares import share_of
 from training.command import InputError
-from training.devices import Feed, Strategy, Workers, lost_worker
+from training.devices import Feed, Strategy, Workers, heard_by_the_system, lost_worker
 from training.real_rows import weigh_real_rows
 from training.settings import TrainingSettings
-
-# How a training names its workers to `keras.distribution`, in the environment.
-_VARIABLES = tuple(
-    f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
-)
 
 
 class JaxDevices(Workers):
@@ -55,14 +50,10 @@ class JaxDevices(Workers):
 
     @classmethod
     def of(cls, strategy: Strategy) -> "JaxDevices":
-        """The devices of a strategy.
-
-        Raises:
-            InputError: If the environment does not name the workers.
-        """
+        """The devices of a strategy; of "multi_worker" when the team has gathered."""
         if strategy == "multi_worker":
-            _check_environment()
-            keras.distribution.initialize()
+            with heard_by_the_system():
+                keras.distribution.initialize()
         return cls(jax.devices()[:1] if strategy == "one_device" else jax.devices())
 
     @contextlib.contextmanager
@@ -159,16 +150,6 @@ class _Steps(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple:
         return self._batch_of_step(index)
-
-
-def _check_environment() -> None:
-    missing = [name for name in _VARIABLES if not os.environ.get(name)]
-    if missing:
-        raise InputError(
-            f"{', '.join(_VARIABLES)} must name the first worker's address, the number of workers"
-            f" and which of them this process is, from 0. Received: no {', '.join(missing)}. Set"
-            " them in the environment, on each machine with a number of its own."
-        )
 
 
 def _leave_at_once() -> None:

@@ -10,13 +10,14 @@ from typing import Any, NoReturn
 
 import keras
 
+from keras_transformer.wording import counted
 from training.checkpoints import (
     Progress,
     remove_other_checkpoints,
     save_checkpoint,
     values_of,
 )
-from training.command import Terminated, UnfitSettings
+from training.command import Terminated, UnfitSettings, handling_signals
 from training.devices import Devices
 from training.monitor import badness
 from training.run_folder import Position, RunFolder
@@ -31,15 +32,9 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Notes the first signal, to stop behind the update that is running; obeys the second."""
-        earlier = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
+        """Notes the first signal, to stop after the update that is running; obeys the second."""
+        with handling_signals(self._note, signal.SIGINT, signal.SIGTERM):
             yield
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
 
     def obey(self) -> None:
         """Raises KeyboardInterrupt, or Terminated, if there was a signal."""
@@ -51,7 +46,8 @@ class StopRequest:
         if self.reason is not None:
             raise reason
         self.reason = reason
-        os.write(2, b"\nstopping behind this update; once more stops at once\n")
+        with contextlib.suppress(OSError):  # a stderr that is closed
+            os.write(2, b"\nstopping behind this update; once more stops at once\n")
 
 
 class SaveProgress(keras.callbacks.Callback):
@@ -145,7 +141,8 @@ class SaveProgress(keras.callbacks.Callback):
         if not math.isfinite(float(loss)):
             raise UnfitSettings(
                 f"The training loss must stay finite. Received: loss={float(loss)} in batch"
-                f" {batch} of epoch {epoch + 1}, update {self._num_updates()}."
+                f" {-(-batch // self.settings.accumulation_steps)} of epoch {epoch + 1}, update"
+                f" {self._num_updates()}."
                 " The last checkpoint is kept; train another --output with a lower"
                 " peak_learning_rate, more warmup_steps, or dtype_policy float32."
             )
@@ -164,9 +161,34 @@ def time_is_up(metrics: list[dict[str, Any]], max_minutes: float | None) -> bool
         max_minutes: None is no limit.
     """
     seconds = [line["seconds"] for line in metrics if "epoch" in line]
-    if max_minutes is None or not seconds:
-        return False
-    return sum(seconds) + seconds[-1] > 60 * max_minutes
+    return bool(seconds) and seconds[-1] > seconds_left(metrics, max_minutes)
+
+
+def seconds_left(metrics: list[dict[str, Any]], max_minutes: float | None) -> float:
+    """What the epochs so far leave of `max_minutes`; infinity if there is no limit."""
+    if max_minutes is None:
+        return math.inf
+    return 60 * max_minutes - sum(line["seconds"] for line in metrics if "epoch" in line)
+
+
+def short_warmup(settings: TrainingSettings, num_batches: int) -> str | None:
+    """What is wrong and what to do if a training ends within its warm-up; None if it does not.
+
+    Args:
+        settings: Of the training. That it may end early is not reckoned with.
+        num_batches: Updates of an epoch.
+    """
+    updates, warmup_steps = settings.epochs * num_batches, settings.warmup_steps
+    if updates >= warmup_steps:
+        return None
+    return (
+        f"warning: the training would end during its warm-up, and hardly learn:"
+        f" {counted(settings.epochs, 'epoch')} of {counted(num_batches, 'batch', 'batches')} make"
+        f" {counted(updates, 'update')}, and the rate rises until update {warmup_steps:,}"
+        f" (warmup_steps). Choose for example warmup_steps={max(1, updates // 4)} with"
+        f" peak_learning_rate={settings.highest_rate:.2g} (the present peak), more epochs, or a"
+        " smaller batch_tokens."
+    )
 
 
 def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> list[int]:
@@ -220,7 +242,8 @@ def early_end(metrics: list[dict[str, Any]], settings: TrainingSettings) -> str 
         reason = f"one more would take it beyond {settings.max_minutes:g} minutes (max_minutes)"
     elif _is_hopeless(metrics, settings):
         count = settings.early_stopping_epochs
-        reason = f"the last {count} brought no better {settings.monitor} (early_stopping_epochs)"
+        last = "the last" if count == 1 else f"the last {count}"
+        reason = f"{last} brought no better {settings.monitor} (early_stopping_epochs)"
     return reason and f"ended after {num_epochs} of {settings.epochs} epochs: {reason}"
 
 

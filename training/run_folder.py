@@ -6,8 +6,9 @@
     checkpoints/     logs/ (TensorBoard)     metrics.jsonl (a line an epoch)     .lock
 
 Each file is written under a temporary name and renamed, so that a name never stands for half a
-file. A run is finished when model.keras is there. To overwrite a finished run, the new one is
-trained in `.NAME.new` beside it and takes its place at the end.
+file. A run is finished when model.keras is there and metrics.jsonl ends with the line about it. To
+overwrite a finished run, the new one is trained in `.NAME.new` beside it and takes its place at the
+end. A finished run that is trained further keeps its model.keras until the new one replaces it.
 """
 
 import contextlib
@@ -19,16 +20,18 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import filelock
 import yaml
 
+from keras_transformer.wording import counted
 from training.command import InputError
 from training.settings import (
     DATA_SETTINGS,
+    LIMITS,
     SETTING_NAMES,
     TrainingSettings,
     make_settings,
@@ -63,11 +66,19 @@ class Position(NamedTuple):
     def __str__(self):
         return f"epoch_{self.epoch:04d}_batch_{self.batch:05d}"
 
-    def in_words(self) -> str:
-        epochs = f"{self.epoch} epoch{'s' * (self.epoch != 1)}"
-        if not self.batch:
-            return epochs
-        return f"{epochs} and {self.batch:,} batch{'es' * (self.batch != 1)} of the next"
+    def in_words(self, num_parts: int = 1) -> str:
+        """The position in words.
+
+        Args:
+            num_parts: In how many parts each batch comes; `batch` counts these.
+        """
+        batches, parts = divmod(self.batch, num_parts)
+        words = counted(self.epoch, "epoch")
+        if batches:
+            words += f" and {counted(batches, 'batch', 'batches')} of the next"
+        if parts:
+            words += f", and {parts} of the {num_parts} parts of a batch"
+        return words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,16 +110,29 @@ class RunRecord:
             asked_for={name: value for name, value in asked.items() if value != has[name]},
         )
 
-    def differences(self, earlier: "RunRecord") -> list[str]:
+    def raised_limits(self, earlier: "RunRecord") -> list[str]:
+        """The limits of the training that are higher than in an earlier record, or lifted."""
+        return [
+            name
+            for name in LIMITS
+            if _is_raised(getattr(earlier.settings, name), getattr(self.settings, name))
+        ]
+
+    def differences(self, earlier: "RunRecord", *, ignoring: Collection[str] = ()) -> list[str]:
         """What differs from an earlier record, each as `name: OLD there, NEW now`.
 
         Data files are compared by content: they may have moved. What was asked for there agrees as
         well as what the tokenizer then had.
+
+        Args:
+            earlier: The other record.
+            ignoring: Settings that are not compared.
         """
         lines = []
         for name in SETTING_NAMES:
             old, new = getattr(earlier.settings, name), getattr(self.settings, name)
-            if name not in DATA_SETTINGS and new not in (old, earlier.asked_for.get(name, old)):
+            agreeing = (old, earlier.asked_for.get(name, old))
+            if name not in (*DATA_SETTINGS, *ignoring) and new not in agreeing:
                 lines.append(f"{name}: {old} there, {new} now")
         for name in DATA_SETTINGS:
             old, new = earlier.data_sha256.get(name, "none"), self.data_sha256.get(name, "none")
@@ -116,6 +140,11 @@ class RunRecord:
                 path = getattr(self.settings, name)
                 lines.append(f"{name}: sha256 {old[:12]} there, {new[:12]} now ({path})")
         return lines
+
+
+def _is_raised(old: float | None, new: float | None) -> bool:
+    """Whether a limit is higher than it was; None is no limit."""
+    return old is not None and (new is None or new > old)
 
 
 class RunFolder:
@@ -141,7 +170,11 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        return self.model_path.exists()
+        """Whether a training has ended here and has not been continued since."""
+        if not self.model_path.exists():
+            return False
+        metrics = self.read_metrics()
+        return not metrics or "final" in metrics[-1]
 
     @property
     def position_saved(self) -> Position:
@@ -246,10 +279,10 @@ class RunFolder:
         """The lines of metrics.jsonl, up to the first that is damaged."""
         lines = []
         if self.metrics_path.exists():
-            for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+            for line in self.metrics_path.read_bytes().splitlines():
                 try:
-                    lines.append(json.loads(line))
-                except ValueError:
+                    lines.append(dict(json.loads(line)))
+                except (ValueError, TypeError):
                     break
         return lines
 
@@ -264,8 +297,9 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
     """Holds the folder to train in, for this process alone.
 
     A blank or new folder is trained in as it is, and so is an unfinished run of the same settings
-    and data. With `overwrite`, any other run stays as it is until the caller's block has finished
-    another one beside it.
+    and data. The limits of the training (`LIMITS`) may have been raised: then a finished run is
+    trained further, too, and keeps its model until the new one replaces it. With `overwrite`, any
+    other run stays as it is until the caller's block has finished another one beside it.
 
     Args:
         output: Where the finished run shall be.
@@ -297,25 +331,33 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
 
 
 def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> bool:
-    """False for an unfinished run of the same settings, which resumes."""
-    if run.is_finished:
-        if not overwrite:
-            raise InputError(
-                f"{run.path}: the output must not hold a finished run. Received: a finished run."
-                " Choose another --output, or give --overwrite to replace it."
-            )
-        return True
+    """False for a run to train further: an unfinished one, or one whose limits were raised."""
     if overwrite:
         with contextlib.suppress(InputError):  # another format, or damaged
-            return bool(record.differences(run.read_record()))
+            return run.is_finished or bool(record.differences(run.read_record()))
         return True
-    differences = record.differences(run.read_record())
+    if run.is_finished and not _is_extended(run, record):
+        raise InputError(
+            f"{run.path}: the output must not hold a finished run. Received: a finished run."
+            " Choose another --output, give --overwrite to replace it, or raise"
+            f" {' or '.join(LIMITS)} to train it further."
+        )
+    earlier = run.read_record()
+    differences = record.differences(earlier, ignoring=record.raised_limits(earlier))
     if differences:
         raise InputError(
             f"{run.path}: a run must be resumed with the settings and data that it was started"
-            f" with. Received: {'; '.join(differences)}. Give the earlier ones, choose another"
-            " --output, or give --overwrite."
+            f" with. Received: {'; '.join(differences)}. Give the earlier ones (only"
+            f" {' and '.join(LIMITS)} may be raised), choose another --output, or give"
+            " --overwrite."
         )
+    return False
+
+
+def _is_extended(run: RunFolder, record: RunRecord) -> bool:
+    """Whether a finished run has a checkpoint to continue from, and a raised limit."""
+    with contextlib.suppress(InputError):
+        return run.position_saved > (0, 0) and bool(record.raised_limits(run.read_record()))
     return False
 
 
@@ -324,7 +366,8 @@ def _discard_if_different(staging: RunFolder, record: RunRecord) -> None:
     if staging.is_blank:
         return
     with contextlib.suppress(InputError):
-        if not record.differences(staging.read_record()):
+        earlier = staging.read_record()
+        if not record.differences(earlier, ignoring=record.raised_limits(earlier)):
             return
     _empty(staging)
 

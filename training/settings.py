@@ -29,6 +29,9 @@ DATA_SETTINGS = (
     "validation_source",
     "validation_target",
 )
+# What ends a training; raised, they continue a run.
+LIMITS = ("epochs", "max_minutes", "early_stopping_epochs")
+
 MODELS = (
     "transformer",
     "gru",
@@ -196,7 +199,11 @@ class TrainingSettings:
         minimum=1,
     )
     epochs: int = _setting(
-        20, "Passes over the training pairs, or times steps_per_epoch batches.", minimum=1
+        20,
+        "Passes over the training pairs, or times steps_per_epoch batches. Given to an"
+        " existing run, a higher number trains it further, as if it had been given from the start;"
+        " likewise max_minutes and early_stopping_epochs.",
+        minimum=1,
     )
     max_minutes: float | None = _setting(
         None,
@@ -213,6 +220,13 @@ class TrainingSettings:
     adam_beta_1: float = _setting(0.9, "Adam's decay of the mean.", minimum=0, below=1)
     adam_beta_2: float = _setting(0.98, "Adam's decay of the square.", minimum=0, below=1)
     adam_epsilon: float = _setting(1e-9, "Adam's epsilon.", above=0)
+    clip_norm: float | None = _setting(
+        None,
+        "The largest norm of an update's gradient, over all weights together; a larger one is"
+        " scaled down to it. Null does not clip, as in the paper.",
+        above=0,
+        example=1.0,
+    )
     ema_decay: float | None = _setting(
         None,
         "Decay of an exponential moving average of the weights, such as 0.999, which is then what"
@@ -235,8 +249,9 @@ class TrainingSettings:
     seed: int = _setting(0, "Seed of the weights, the dropout and the order of pairs.", minimum=0)
     checkpoint_steps: int | None = _setting(
         1000,
-        "Batches between checkpoints within an epoch; its end has one in any case, and with null"
-        " nothing else has.",
+        "Batches between checkpoints within an epoch, counted in parts where accumulation_steps"
+        " makes parts of them; the epoch's end has one in any case, and with null nothing else"
+        " has.",
         minimum=1,
     )
     keep_checkpoints: int = _setting(
@@ -370,6 +385,11 @@ class TrainingSettings:
         names = [field.name for field in dataclasses.fields(TransformerConfig)]
         own = {name: getattr(self, name) for name in names if name != "vocabulary_size"}
         return TransformerConfig(vocabulary_size=vocabulary_size, **own)
+
+    @property
+    def highest_rate(self) -> float:
+        """The learning rate's peak: `peak_learning_rate`, or the paper's."""
+        return self.peak_learning_rate or (self.model_dim * self.warmup_steps) ** -0.5
 
     def corpora(self) -> list[Corpus]:
         """The training text.

@@ -1,8 +1,6 @@
 """Training on several devices with TensorFlow's `tf.distribute`."""
 
 import contextlib
-import json
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,9 +13,10 @@ from keras_transformer.data.epochs import without_tuning
 from keras_transformer.data.shares import share_of
 from training.checkpoints import random_states
 from training.command import InputError
-from training.devices import Feed, Strategy, Workers, lost_worker
+from training.devices import Feed, Strategy, Workers, heard_by_the_system, lost_worker
 from training.real_rows import weigh_real_rows
 from training.settings import TrainingSettings
+from training.team import Team, cannot_listen
 
 # How the loss of a worker shows in the others: in the sum that all take part in.
 _LOSSES = (
@@ -31,6 +30,9 @@ _LOSSES = (
 
 # A worker that has not been heard of for so long is lost.
 _SECONDS_OF_SILENCE = 30
+
+# All workers have come when this begins, which is as long as the slowest takes to load TensorFlow.
+_SECONDS_TO_CONNECT = 300
 
 # Between the seeds of replicas, so that each draws its own dropout.
 _SEED_STEP = 1_000_003
@@ -55,23 +57,22 @@ class Replicas(Workers):
         self._sum = tf.function(self._sum_over_replicas, autograph=False, reduce_retracing=True)
 
     @classmethod
-    def of(cls, strategy: Strategy) -> "Replicas":
-        """The replicas of "mirrored" or "multi_worker".
+    def of(cls, strategy: Strategy, team: Team | None = None) -> "Replicas":
+        """The replicas of "mirrored", or of "multi_worker" with the team, which has gathered.
 
         Raises:
-            InputError: If TF_CONFIG does not name the workers.
+            InputError: If the worker cannot listen at its address, or another one has gone.
         """
         if strategy == "mirrored":
             return cls(tf.distribute.MirroredStrategy(_devices_of_this_machine()))
-        worker, num_workers = _number_of_this_worker()
-        _bear_with_slow_workers(num_workers)
+        _bear_with_slow_workers(len(team.addresses))
         try:
-            return cls(tf.distribute.MultiWorkerMirroredStrategy(), worker)
+            with heard_by_the_system():
+                return cls(tf.distribute.MultiWorkerMirroredStrategy(), team.worker)
+        except tf.errors.DeadlineExceededError as error:
+            raise lost_worker(error) from error
         except tf.errors.OpError as error:
-            raise InputError(
-                "The worker must be able to listen at its address in TF_CONFIG. Received:"
-                f" {str(error).splitlines()[0][:200]}. Correct the address, or free the port."
-            ) from error
+            raise cannot_listen(team.addresses[team.worker], error) from error
 
     def scope(self) -> contextlib.AbstractContextManager:
         return self.strategy.scope()
@@ -233,34 +234,8 @@ def _bear_with_slow_workers(num_workers: int) -> None:
     context.context().configure_coordination_service(
         service_type="standalone",
         service_leader="/job:worker/replica:0/task:0",
+        cluster_register_timeout_in_ms=_SECONDS_TO_CONNECT * 1000,
         heartbeat_timeout_in_ms=_SECONDS_OF_SILENCE * 1000,
     )
     jobs = context.context().coordination_service.coordinated_job_list
     jobs.add(name="worker", num_tasks=num_workers)
-
-
-def _number_of_this_worker() -> tuple[int, int]:
-    """From TF_CONFIG: which worker this is, and of how many.
-
-    Raises:
-        InputError: If it does not.
-    """
-    text = os.environ.get("TF_CONFIG", "")
-    try:
-        config = json.loads(text)
-        workers, task = config["cluster"]["worker"], config["task"]
-        is_right = (
-            list(config["cluster"]) == ["worker"]
-            and task["type"] == "worker"
-            and 0 <= int(task["index"]) < len(workers)
-        )
-        if is_right:
-            return int(task["index"]), len(workers)
-    except (ValueError, LookupError, TypeError):
-        pass
-    raise InputError(
-        "TF_CONFIG must name all workers and which of them this process is, for example"
-        ' {"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker",'
-        f' "index": 0}}}}. Received: TF_CONFIG={text or "nothing"}. Set it in the environment, on'
-        " each machine with an index of its own."
-    )

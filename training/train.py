@@ -5,18 +5,18 @@ import dataclasses
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from training.backend import BACKENDS, OPTION
+from training.backend import BACKENDS, OPTION, backend_name
 from training.bleu_tokenizer import check_bleu_tokenizer, warn_if_unspaced
 from training.command import (
     FULL_DISK,
     CommandParser,
     InputError,
     UsageError,
-    import_keras,
     import_tensorflow,
+    option_name,
     parse,
     run_command,
 )
@@ -29,6 +29,7 @@ from training.settings import (
     make_settings_parser,
     read_settings_file,
 )
+from training.team import Team
 from training.text import (
     check_text,
     shared_tokenizer,
@@ -65,11 +66,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(parser, arguments, from_file)
     settings = make_settings({name: options[name] for name in SETTING_NAMES}, from_file)
     _check_backend(options.backend)
-    train(settings, options.output, overwrite=options.overwrite, strategy=options.strategy)
+    for name in ("wait_minutes", "log_seconds"):
+        if not options[name] > 0:
+            raise UsageError(
+                f"{option_name(name)} must be above 0. Received: {options[name]}. Leave it out, or"
+                " give for example 1."
+            )
+    train(
+        settings,
+        options.output,
+        overwrite=options.overwrite,
+        strategy=options.strategy,
+        wait_minutes=options.wait_minutes,
+        log_seconds=options.log_seconds,
+    )
 
 
 def _add_device_options(parser: CommandParser) -> None:
-    """Where to train, which is no setting: a run may be resumed elsewhere."""
+    """Where to train and what to show, which are no settings: a run may be resumed elsewhere."""
     parser.add_option(
         "strategy",
         Strategy,
@@ -80,18 +94,24 @@ def _add_device_options(parser: CommandParser) -> None:
         " All see the same --output and text. See docs/distributed.md.",
     )
     parser.add_option(
+        "wait_minutes", float, 10.0, "How long multi_worker waits for workers that have not come."
+    )
+    parser.add_option(
         OPTION.lstrip("-"),
         Literal[BACKENDS] | None,
         None,
         "What computes; if not given, what KERAS_BACKEND says, else tensorflow.",
     )
+    parser.add_option(
+        "log_seconds",
+        float,
+        30.0,
+        "Seconds between lines that tell how far the training is, where no terminal shows a bar.",
+    )
 
 
 def _check_backend(wanted: str | None) -> None:
-    import_keras()
-    import keras
-
-    backend = keras.backend.backend()
+    backend = backend_name()
     if wanted is not None and wanted != backend:
         raise UsageError(
             f"--backend must be given before Keras is imported. Received: --backend {wanted}, but"
@@ -109,30 +129,59 @@ def train(
     *,
     overwrite: bool = False,
     strategy: Strategy = "one_device",
+    wait_minutes: float = 10.0,
+    log_seconds: float = 30.0,
 ) -> None:
-    """Trains, or resumes, up to a finished run folder.
+    """Trains, resumes or continues, up to a finished run folder.
+
+    Any thread may call it; Ctrl-C and SIGTERM are only heard in the main one.
 
     Args:
         settings: What to train.
         output: The run folder.
         overwrite: Whether another run that is there may be replaced.
         strategy: The devices to train on.
+        wait_minutes: How long to wait for other workers; above 0.
+        log_seconds: Seconds between lines about the progress, where stdout is no terminal; above 0.
 
     Raises:
-        InputError: If the data, the folder or the devices do not allow it, or a worker was lost.
+        InputError: If the data, the folder or the devices do not allow it, or a worker did not
+            come or was lost.
     """
     check_bleu_tokenizer(settings.bleu_tokenizer)
+    team = None
+    if strategy == "multi_worker":
+        team = Team.of_environment(backend_name())
+        print(team.in_words(), file=sys.stderr, flush=True)
+    tell = _tell if team is None or team.is_chief else _keep_quiet
+    tell("reading the text")
     check_text(settings)
     record = RunRecord.of(settings)
-    with open_devices(strategy) as devices:
+    if team is not None:
+        team.gather(wait_minutes)
+    tell(f"loading {backend_name()}")
+    with open_devices(strategy, team) as devices:
+        if strategy != "one_device":
+            tell(f"{strategy}: {devices.in_words()}")
         devices.check(settings)
         if settings.validation_bleu and devices.is_chief:
             warn_if_unspaced(validation_references(settings), settings.bleu_tokenizer)
         with _joined(devices, output, record, overwrite) as run, _resumable(run, settings):
-            if not devices.from_chief(run.is_finished):
-                _train_model(run, record, devices)
-        if devices.is_chief:
-            print(f"finished: {output}")
+            if devices.from_chief(_has_to_train(run, record)):
+                _train_model(run, record, devices, tell, log_seconds)
+        tell(f"finished: {output}")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def _keep_quiet(line: str) -> None:
+    """What a worker tells that is not the chief."""
+
+
+def _has_to_train(run: RunFolder, record: RunRecord) -> bool:
+    return not run.is_finished or bool(record.raised_limits(run.read_record()))
 
 
 @contextlib.contextmanager
@@ -166,7 +215,13 @@ def _joined(
         devices.from_chief(None)  # nobody leaves before the chief has written the last file
 
 
-def _train_model(run: RunFolder, record: RunRecord, devices: Devices) -> None:
+def _train_model(
+    run: RunFolder,
+    record: RunRecord,
+    devices: Devices,
+    tell: Callable[[str], None],
+    log_seconds: float,
+) -> None:
     import keras
 
     from training.checkpoints import START, restore_latest
@@ -179,7 +234,10 @@ def _train_model(run: RunFolder, record: RunRecord, devices: Devices) -> None:
     # Seeding destroys the tokenizer's resources inside TensorFlow, so it comes first.
     keras.utils.set_random_seed(settings.seed)
     keras.config.set_dtype_policy(settings.dtype_policy)
+    tell("making the tokenizer")
     tokenizer = shared_tokenizer(run, settings, devices)
+    tell(f"tokenizer: {tokenizer.vocabulary_size:,} sub-words")
+    tell("building the model")
     with devices.scope():
         model = compiled_model(settings, tokenizer.vocabulary_size, devices.compiles(settings))
         devices.equip(model)
@@ -187,19 +245,35 @@ def _train_model(run: RunFolder, record: RunRecord, devices: Devices) -> None:
     if settings.initial_run is not None and progress.position == START:
         _set_initial_weights(model, RunFolder(settings.initial_run))
     devices.started(model)
+    tell(f"model: {model.count_params():,} parameters")
+    tell("making batches of the text")
     epochs = training_epochs(settings, tokenizer)
     validation = devices.validation_feed(validation_epochs(settings, tokenizer))
-    # Only now: a start that fails leaves no folder that insists on its settings.
-    _write_beginning(run, record, tokenizer)
+    # Only now: a start that fails leaves no folder that insists on its settings. The metrics first:
+    # without its last line, a run is not finished, and the command can be run again.
     cut_metrics(run, progress.position.epoch)
+    _write_beginning(run, record, tokenizer)
     if devices.is_chief:
-        _announce(model, tokenizer, progress.position)
+        _announce(settings, epochs, progress.position)
     with _faults_are_named(run, epochs):
-        _fit(run, settings, model, tokenizer, epochs, validation, progress, devices)
+        _fit(run, settings, model, tokenizer, epochs, validation, progress, devices, log_seconds)
     reason = early_end(run.read_metrics(), settings)
-    if devices.is_chief and reason is not None:
-        print(reason)
+    if reason is not None:
+        tell(reason)
     _finish(run, settings, model, tokenizer, epochs, validation, devices)
+
+
+def _announce(settings: TrainingSettings, epochs: "Epochs", position: Position) -> None:
+    from training.checkpoints import LOGGER
+    from training.progress import short_warmup
+
+    num_parts = settings.accumulation_steps
+    warning = short_warmup(settings, len(epochs) // num_parts)
+    if warning is not None:
+        LOGGER.warning("%s", warning)
+    if position > (0, 0):
+        _tell(f"resuming after {position.in_words(num_parts)}")
+    _tell("training: the first update builds the graph, which may take a minute")
 
 
 def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:
@@ -224,11 +298,14 @@ def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:
 
 
 def _write_beginning(run: RunFolder, record: RunRecord, tokenizer: "SubwordTokenizer") -> None:
-    if run.read_only or run.tokenizer_path.exists():
+    if run.read_only:
         return
-    run.write_record(record.with_tokenizer(tokenizer))
-    with replacing(run.tokenizer_path) as temporary:
-        tokenizer.save(temporary)
+    is_new = not run.tokenizer_path.exists()
+    if is_new or record.raised_limits(run.read_record()):
+        run.write_record(record.with_tokenizer(tokenizer))
+    if is_new:
+        with replacing(run.tokenizer_path) as temporary:
+            tokenizer.save(temporary)
 
 
 def _fit(
@@ -240,10 +317,12 @@ def _fit(
     validation: Feed,
     progress: "Progress",
     devices: Devices,
+    log_seconds: float,
 ) -> None:
     """Trains from where `progress` stands: first the rest of its epoch, then whole ones."""
     from training.progress import SaveProgress, StopRequest, is_over
 
+    displays = _displays(run, settings, epochs, progress, log_seconds) if devices.is_chief else []
     stop_request = StopRequest()
     save_progress = SaveProgress(run, settings, progress, stop_request, devices)
     with (
@@ -259,9 +338,9 @@ def _fit(
                 validation_steps=validation.steps,
                 initial_epoch=first_epoch,
                 epochs=last_epoch,
-                callbacks=[*observers, save_progress],
+                callbacks=[*observers, save_progress, *displays],
                 shuffle=False,  # the batches bring their own order, new in each epoch
-                verbose=("auto" if sys.stdout.isatty() else 2) if devices.is_chief else 0,
+                verbose=(1 if _is_on_terminal() else 2) if devices.is_chief else 0,
             )
 
         epoch, batch = progress.position
@@ -272,6 +351,36 @@ def _fit(
             epoch += 1
         if not devices.from_chief(is_over(run.read_metrics(), settings)):
             fit(devices.training_feed(epochs, epoch), epoch, settings.epochs)
+
+
+def _displays(
+    run: RunFolder,
+    settings: TrainingSettings,
+    epochs: "Epochs",
+    progress: "Progress",
+    log_seconds: float,
+) -> list["keras.callbacks.Callback"]:
+    """What shows how far the training is: a bar on a terminal, elsewhere lines."""
+    from training.progress import seconds_left
+    from training.progress_display import ProgressBar, ProgressLines
+
+    num_parts = settings.accumulation_steps
+    bar = ProgressBar(num_parts)
+    if _is_on_terminal():
+        return [bar]
+    lines = ProgressLines(
+        log_seconds,
+        epochs=settings.epochs,
+        num_batches=len(epochs) // num_parts,
+        num_parts=num_parts,
+        first=progress.position,
+        most_seconds=seconds_left(run.read_metrics(), settings.max_minutes) - progress.seconds,
+    )
+    return [bar, lines]
+
+
+def _is_on_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 @contextlib.contextmanager
@@ -384,35 +493,33 @@ def _finish(
     if not devices.is_chief:
         return
     final = {"final": True, "epochs": choice.kept.epochs, "num_pairs": epochs.num_pairs}
-    run.write_metrics([*run.read_metrics(), final | choice.kept.numbers])
     with devices.apart():
         save_model(run, model)
+    run.write_metrics([*run.read_metrics(), final | choice.kept.numbers])
     run.trained_model_path.unlink(missing_ok=True)  # of an earlier end of this training
     print(choice.in_words(settings.monitor))
 
 
 def save_model(run: RunFolder, model: "keras.Model") -> None:
-    """Writes model.keras, which makes the run a finished one."""
+    """Writes model.keras, whole or not at all."""
     with replacing(run.model_path) as temporary:
         model.save(temporary)
-
-
-def _announce(model, tokenizer, position: Position) -> None:
-    print(f"tokenizer: {tokenizer.vocabulary_size:,} sub-words")
-    print(f"model: {model.count_params():,} parameters")
-    if position > (0, 0):
-        print(f"resuming after {position.in_words()}")
 
 
 @contextlib.contextmanager
 def _resumable(run: RunFolder, settings: TrainingSettings) -> Iterator[None]:
     """Says on a stop what is saved."""
+    from keras_transformer.wording import counted
+
     try:
         yield
     except KeyboardInterrupt:
+        saved, epochs = run.position_saved, settings.epochs
         print(
-            f"\nstopped: of {settings.epochs} epochs, {run.position_saved.in_words()} are saved in"
-            f" {run.path}. Run the same command again to resume.",
+            f"\nstopped: of {counted(epochs, 'epoch')},"
+            f" {saved.in_words(settings.accumulation_steps)}"
+            f" {'is' if saved == (1, 0) else 'are'} saved in {run.path}. Run the same command"
+            " again to resume.",
             file=sys.stderr,
         )
         raise

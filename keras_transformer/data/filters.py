@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_transformer.blank import is_blank
 from keras_transformer.errors import InputError
+from keras_transformer.wording import counted
 
 _LOGGER = logging.getLogger("keras_transformer")
 
@@ -75,7 +76,10 @@ class PairFilter:
             level: How grave it is, as `logging` counts.
         """
         for reason, num_pairs in self._counts():
-            _LOGGER.log(level, "%s%d pairs are left out: %s.", where, num_pairs, reason)
+            verb = "is" if num_pairs == 1 else "are"
+            _LOGGER.log(
+                level, "%s%s %s left out: %s.", where, counted(num_pairs, "pair"), verb, reason
+            )
 
     def require_some(self, what: str = "the text") -> None:
         """Raises an InputError if no pair was kept."""
@@ -83,7 +87,7 @@ class PairFilter:
             left_out = ", ".join(f"{num_pairs} {reason}" for reason, num_pairs in self._counts())
             raise InputError(
                 f"{what} must hold at least one pair that is kept. "
-                f"Received: {self.num_pairs} pairs, all left out: {left_out}. "
+                f"Received: {counted(self.num_pairs, 'pair')}, all left out: {left_out}. "
                 "Raise max_length, max_tokens or max_length_ratio, or check the text."
             )
 

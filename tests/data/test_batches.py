@@ -141,7 +141,7 @@ def test_uneven_pairs_are_left_out_and_counted(caplog):
     )
     assert batches.num_pairs == 1
     assert caplog.messages == [
-        "1 pairs are left out: longer than 9 tokens.",
+        "1 pair is left out: longer than 9 tokens.",
         "2 pairs are left out: one side more than 3 times the other.",
     ]
 

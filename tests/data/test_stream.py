@@ -240,9 +240,9 @@ def test_what_a_pass_leaves_out_is_reported_at_its_end(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="keras_transformer"):
         take(stream, 40)
     assert caplog.messages == [
-        f"{tmp_path}/uneven.tsv, pass 1, 54 pairs: 1 pairs are left out: with a blank side.",
+        f"{tmp_path}/uneven.tsv, pass 1, 54 pairs: 1 pair is left out: with a blank side.",
         f"{tmp_path}/uneven.tsv, pass 1, 54 pairs: 2 pairs are left out: longer than 20 tokens.",
-        f"{tmp_path}/uneven.tsv, pass 1, 54 pairs: 1 pairs are left out: one side more than 3"
+        f"{tmp_path}/uneven.tsv, pass 1, 54 pairs: 1 pair is left out: one side more than 3"
         " times the other.",
     ]
 

@@ -245,7 +245,8 @@ def sha256_of(output):
 
 @pytest.mark.slow
 def test_devices_of_one_machine_train_as_one(arguments, of_one_device, tmp_path):
-    finish(on_cpus(3, arguments, tmp_path / "run", "--dropout=0"))
+    [output] = finish(on_cpus(3, arguments, tmp_path / "run", "--dropout=0"))
+    assert "\nmirrored: 3 devices\n" in output
     assert_same_training(tmp_path / "run", of_one_device)
 
 
@@ -253,14 +254,15 @@ def test_devices_of_one_machine_train_as_one(arguments, of_one_device, tmp_path)
 def test_devices_accumulate_the_parts_of_a_batch_together(arguments, of_one_device, tmp_path):
     more = ["--dropout=0", "--accumulation-steps=2", "--checkpoint-steps=1000"]
     finish(on_cpus(2, arguments, tmp_path / "run", *more))
-    # The loss of an epoch counts the blank rows of parts, the norm is of the last part alone.
-    assert_same_metrics(tmp_path / "run", of_one_device, without={"loss", "gradient_norm"})
+    # The loss of an epoch counts the blank rows of parts.
+    assert_same_metrics(tmp_path / "run", of_one_device, without={"loss"})
 
 
 @pytest.mark.slow
 def test_two_workers_train_as_one_and_the_chief_alone_prints(arguments, of_one_device, tmp_path):
     chief, other = finish(tensorflow_workers(2, arguments, tmp_path / "run", "--dropout=0"))
     assert_same_training(tmp_path / "run", of_one_device)
+    assert "\nmulti_worker: 2 devices of 2 workers\n" in chief
     assert "finished: " in chief
     assert other == ""
 
@@ -299,6 +301,44 @@ def test_the_loss_of_a_worker_ends_the_other_and_the_run_resumes_exactly(argumen
     finish(tensorflow_workers(2, arguments, broken, *more))
     assert sha256_of(broken) == sha256_of(whole)
     assert_same_metrics(broken, whole)
+
+
+def says(process, words):
+    """Reads what a process says to stderr up to a line with these words."""
+    for line in process.stderr:
+        if words in line:
+            return line
+    raise AssertionError(f"it ended with {process.wait()}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [tensorflow_workers, jax_workers])
+@pytest.mark.parametrize("present", [0, 1])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_worker_that_waits_for_another_says_so_and_hears_signals(
+    arguments, tmp_path, workers, present, number, code
+):
+    start = workers(2, arguments, tmp_path / "run")[present]
+    with running([start]) as [process]:
+        assert f"this is worker {present}" in says(process, " names 2 workers: 0 (127.0.0.1:")
+        says(process, f"waiting for worker {1 - present}")
+        process.send_signal(number)
+        assert outcome(process)[0] == code
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [tensorflow_workers, jax_workers])
+def test_a_wait_ends_with_an_error_that_names_who_did_not_come(arguments, tmp_path, workers):
+    start = workers(2, arguments, tmp_path / "run", "--wait-minutes=0.01")[0]
+    with running([start]) as [process]:
+        code, output, errors = outcome(process)
+    assert code == 1
+    assert output == "reading the text\n"
+    last = errors.splitlines()[-1]
+    assert re.match(
+        r"error: All workers must come within 0.01 minutes\. Received: no worker 1", last
+    )
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import threading
 
 import pytest
 
@@ -216,6 +217,40 @@ def test_a_loss_that_is_not_finite_reaches_no_checkpoint(callback):
         callback.on_epoch_end(3, {})
     assert saved(callback) == []
     assert callback.run.read_metrics() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"epochs": 20},
+            "20 epochs of 10 batches make 200 updates, and the rate rises until update 4,000 ",
+        ),
+        ({"epochs": 20}, "warmup_steps=50 with peak_learning_rate=0.0007 (the present peak)"),
+        (
+            {"epochs": 1, "warmup_steps": 11, "peak_learning_rate": 0.01},
+            "warmup_steps=2 with peak_",
+        ),
+        ({"epochs": 400}, None),  # 4,000 updates
+        ({"epochs": 399}, "3,990 updates"),
+    ],
+)
+def test_a_training_that_would_end_in_its_warmup_is_warned_of(settings, words):
+    complaint = progress.short_warmup(TrainingSettings(**settings), 10)
+    assert (complaint is None) if words is None else (words in complaint)
+
+
+def test_in_another_thread_no_signal_is_listened_to():
+    request, earlier, entered = StopRequest(), signal.getsignal(signal.SIGINT), []
+
+    def listen():
+        with request.listening():
+            entered.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert entered == [earlier]
 
 
 @pytest.mark.parametrize(

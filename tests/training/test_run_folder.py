@@ -11,6 +11,7 @@ import pytest
 from keras_transformer.errors import InputError
 from keras_transformer.tokenizer import SubwordTokenizer
 from training.run_folder import (
+    Position,
     RunFolder,
     RunRecord,
     claim,
@@ -116,6 +117,69 @@ def test_resuming_with_other_settings_names_old_and_new(tmp_path, record):
         claim(run.path, other, overwrite=False),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now", "names"),
+    [
+        ({"epochs": 5}, {"epochs": 6}, ["epochs"]),
+        ({"epochs": 5}, {"epochs": 5}, []),
+        ({"epochs": 5}, {"epochs": 4}, []),
+        ({"max_minutes": 5}, {"max_minutes": 5.5}, ["max_minutes"]),
+        ({"max_minutes": 5}, {}, ["max_minutes"]),  # no limit any more
+        ({}, {"max_minutes": 5}, []),
+        ({"early_stopping_epochs": 1}, {"early_stopping_epochs": 2}, ["early_stopping_epochs"]),
+        ({"early_stopping_epochs": 1}, {}, ["early_stopping_epochs"]),
+        ({"seed": 1}, {"seed": 2}, []),
+    ],
+)
+def test_limits_of_a_training_may_be_raised(tmp_path, earlier, now, names):
+    earlier, now = (make_record(tmp_path / "data", **settings) for settings in (earlier, now))
+    assert now.raised_limits(earlier) == names
+    run = make_run(tmp_path / "run", earlier, finished=False)
+    if now != earlier and not names:
+        with (
+            pytest.raises(InputError, match="must be resumed with the settings"),
+            claim(run.path, now, overwrite=False),
+        ):
+            pass
+    else:
+        with claim(run.path, now, overwrite=False) as folder:
+            assert folder.path == run.path
+
+
+def test_a_run_that_is_trained_further_is_unfinished_until_its_last_line(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=True)
+    assert run.is_finished
+    run.write_metrics([{"epoch": 1}, {"final": True}])
+    assert run.is_finished
+    run.write_metrics([{"epoch": 1}])
+    assert not run.is_finished
+    with claim(run.path, record, overwrite=False) as folder:
+        assert folder.path == run.path
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"[1", b"3\n"])
+def test_metrics_end_where_they_are_damaged(tmp_path, record, damage):
+    run = make_run(tmp_path / "run", record, finished=False)
+    run.metrics_path.write_bytes(b'{"epoch": 1}\n' + damage + b'\n{"epoch": 2}\n')
+    assert run.read_metrics() == [{"epoch": 1}]
+
+
+@pytest.mark.parametrize(
+    ("position", "num_parts", "words"),
+    [
+        (Position(1, 0), 1, "1 epoch"),
+        (Position(0, 0), 4, "0 epochs"),
+        (Position(2, 1), 1, "2 epochs and 1 batch of the next"),
+        (Position(1, 1200), 1, "1 epoch and 1,200 batches of the next"),
+        (Position(1, 8), 4, "1 epoch and 2 batches of the next"),
+        (Position(1, 7), 4, "1 epoch and 1 batch of the next, and 3 of the 4 parts of a batch"),
+        (Position(1, 3), 4, "1 epoch, and 3 of the 4 parts of a batch"),
+    ],
+)
+def test_a_position_is_said_in_batches(position, num_parts, words):
+    assert position.in_words(num_parts) == words
 
 
 def test_resuming_with_other_data_names_the_file(tmp_path, record):

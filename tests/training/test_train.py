@@ -1,17 +1,22 @@
 import gzip
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
+import keras_transformer.model  # noqa: F401  registers the class
 from keras_transformer.tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
 from tests.training.small_run import once
@@ -78,10 +83,6 @@ def test_metrics_have_a_line_an_epoch_and_one_for_the_result(finished_run):
 
 
 def test_the_result_is_what_the_last_line_says(finished_run):
-    import keras
-
-    import keras_transformer.model  # noqa: F401  registers the class
-
     model = keras.saving.load_model(finished_run / "model.keras")
     run = RunFolder(finished_run)
     *epochs, final = run.read_metrics()
@@ -118,8 +119,8 @@ def test_a_finished_run_is_refused_in_one_line(finished_run, train_arguments, ca
 @pytest.mark.parametrize(
     ("position", "words"),
     [
-        pytest.param(Position(1, 0), "1 epoch", marks=pytest.mark.slow),
-        (Position(1, 2), "1 epoch and 2 batches of the next"),
+        pytest.param(Position(1, 0), "1 epoch is", marks=pytest.mark.slow),
+        (Position(1, 2), "1 epoch and 2 batches of the next are"),
     ],
 )
 def test_an_interrupted_run_ends_as_one_that_was_not(
@@ -129,7 +130,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
         stop_at(patch, position, KeyboardInterrupt())
         assert train(train_arguments, tmp_path / "run") == 130
     stopped = capfd.readouterr().err
-    assert f"stopped: of 3 epochs, {words} are saved in" in stopped
+    assert f"stopped: of 3 epochs, {words} saved in" in stopped
     assert "Run the same command again to resume" in stopped
     assert train(train_arguments, tmp_path / "run", "--seed", "6") == 1
     assert "seed: 5 there, 6 now" in one_line(capfd)
@@ -138,7 +139,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 2, "val_perplexity": 0.0}\n')
     assert train(train_arguments, tmp_path / "run") == 0
-    assert f"resuming after {words}" in capfd.readouterr().out
+    assert f"resuming after {words.rpartition(' ')[0]}\n" in capfd.readouterr().out
     assert_same_checkpoint(tmp_path / "run", finished_run, 3)
     keys = ("epoch", "final", "loss", "val_loss", "val_perplexity", "learning_rate", "steps")
     ours, theirs = (
@@ -146,6 +147,132 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
         for run in (tmp_path / "run", finished_run)
     )
     assert ours == theirs
+
+
+@pytest.fixture(scope="module")
+def short_run(train_arguments, tmp_path_factory):
+    """A finished run of 2 epochs, trained in a thread as a notebook may do; never changed."""
+    run = tmp_path_factory.mktemp("runs") / "short"
+    arguments = [argument for argument in train_arguments if "--epochs" not in argument]
+    arguments += ["--output", str(run), "--epochs=2"]
+    thread = threading.Thread(target=main, args=(arguments,))
+    thread.start()
+    thread.join()
+    return run
+
+
+def test_a_training_runs_in_any_thread(short_run):
+    assert RunFolder(short_run).is_finished
+
+
+def timeless(run):
+    """The lines of metrics.jsonl without what depends on the clock."""
+    return [
+        {key: value for key, value in line.items() if "second" not in key}
+        for line in RunFolder(run).read_metrics()
+    ]
+
+
+def assert_same_run(run, other, epochs):
+    """A run that was continued, and one that had as many epochs from the start."""
+    assert timeless(run) == timeless(other)
+    assert_same_checkpoint(run, other, epochs)
+    models = [keras.saving.load_model(folder / "model.keras") for folder in (run, other)]
+    for ours, theirs in zip(*[model.get_weights() for model in models], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    ours, theirs = (RunFolder(folder) for folder in (run, other))
+    assert ours.read_record().settings == theirs.read_record().settings
+    for kind in ("state", "weights", "average"):
+        assert ours.positions_with(kind) == theirs.positions_with(kind)
+
+
+def test_more_epochs_end_as_if_there_had_been_so_many_from_the_start(
+    short_run, finished_run, train_arguments, tmp_path, capfd
+):
+    run = shutil.copytree(short_run, tmp_path / "run")
+    assert train(train_arguments, run, "--epochs=3", "--log-seconds=0.001") == 0
+    assert_same_run(run, finished_run, 3)
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "reading the text"
+    assert "resuming after 2 epochs" in lines
+    assert any(re.match(r"epoch 3 of 3, batch 2 of \d+: loss \d", line) for line in lines)
+
+
+def test_a_finished_run_is_trained_further_with_raised_limits_alone(
+    short_run, train_arguments, tmp_path, capfd
+):
+    for more, message in (
+        (["--epochs=2"], "must not hold a finished run"),
+        (["--epochs=1"], "must not hold a finished run"),
+        (["--epochs=2", "--dropout=0.2"], "must not hold a finished run"),
+        (["--epochs=4", "--dropout=0.2"], r"dropout: 0\.1 there, 0\.2 now\. Give the earlier"),
+        (["--epochs=4", "--max-minutes=5"], "max_minutes: None there, 5.0 now"),
+    ):
+        assert train(train_arguments, short_run, *more) == 1
+        assert re.search(message, one_line(capfd))
+
+    shutil.copytree(short_run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # nothing to go on from
+    assert train(train_arguments, tmp_path / "run", "--epochs=4") == 1
+    assert "must not hold a finished run" in one_line(capfd)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_trained_further_keeps_its_model_until_the_new_one_replaces_it(
+    short_run, finished_run, train_arguments, tmp_path, monkeypatch
+):
+    run = shutil.copytree(short_run, tmp_path / "run")
+    model = (run / "model.keras").read_bytes()
+    with monkeypatch.context() as patch:
+        stop_at(patch, Position(2, 2), KeyboardInterrupt())
+        assert train(train_arguments, run, "--epochs=3") == 130
+    assert (run / "model.keras").read_bytes() == model
+    assert not RunFolder(run).is_finished
+    RunFolder(run).check_finished()  # for what reads it
+    assert RunFolder(run).read_record().settings.epochs == 3
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.train.save_model", stop)
+        assert train(train_arguments, run, "--epochs=3") == 130
+    assert (run / "model.keras").read_bytes() == model
+    assert not RunFolder(run).is_finished
+    assert train(train_arguments, run, "--epochs=3") == 0
+    assert_same_run(run, finished_run, 3)
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_training_whose_time_was_up_goes_on_with_more(finished_run, train_arguments, tmp_path):
+    run = tmp_path / "run"
+    assert train(train_arguments, run, "--max-minutes=0.00001") == 0
+    assert train(train_arguments, run, "--max-minutes=0.00001") == 1
+    assert train(train_arguments, run, "--max-minutes=0.00002") == 0  # still too little
+    assert RunFolder(run).read_metrics()[-1]["epochs"] == [1]
+    assert train(train_arguments, run) == 0
+    assert_same_run(run, finished_run, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", ["last", "best"])
+def test_more_epochs_and_more_patience_with_averages(train_arguments, tmp_path, choice):
+    more = [
+        "--ema-decay=0.8",
+        f"--average-epochs={choice}",
+        "--accumulation-steps=2",
+        "--dropout=0.3",
+        "--peak-learning-rate=1.0",  # so high that an epoch may be worse than the one before
+        "--warmup-steps=3",
+        "--keep-checkpoints=1",
+    ]
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert train(train_arguments, run, *more, "--epochs=2", "--early-stopping-epochs=1") == 0
+    assert train(train_arguments, run, *more, "--epochs=4", "--early-stopping-epochs=1") == 0
+    assert train(train_arguments, run, *more, "--epochs=6", "--early-stopping-epochs=3") == 0
+    assert train(train_arguments, whole, *more, "--epochs=6", "--early-stopping-epochs=3") == 0
+    assert_same_run(run, whole, RunFolder(whole).position_saved.epoch)
 
 
 AVERAGED = [
@@ -167,10 +294,6 @@ def averaged_run(train_arguments, tmp_path_factory):
 
 
 def test_the_moving_average_is_what_is_validated_and_kept(averaged_run):
-    import keras
-
-    import keras_transformer.model  # noqa: F401  registers the class
-
     run = RunFolder(averaged_run)
     *epochs, final = run.read_metrics()
     [best] = final["epochs"]

@@ -28,7 +28,7 @@ from training.tuning.comparison import (
     difference_of_means,
 )
 from training.tuning.plan import SearchFolder, SearchPlan
-from training.tuning.search import complaint_about, search
+from training.tuning.search import _await_chief, complaint_about, search
 from training.tuning.space import Space
 from training.tuning.trials import TrialFailed, Trials, num_parameters, train_apart
 
@@ -611,3 +611,10 @@ def test_what_is_no_fault_of_the_settings_stops_the_search(
     log = r"" if error is TrialFailed else r"run: x\. What the training printed is in .*run\.log\."
     with pytest.raises(error, match=log):
         train_apart(RunFolder(tmp_path / "run"), make_plan().settings, lambda: None)
+
+
+def test_a_worker_says_whom_it_waits_for_and_gives_up(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("training.tuning.search.SECONDS_FOR_THE_CHIEF", -1)
+    with pytest.raises(InputError, match="a worker needs a chief that searches in the same folder"):
+        _await_chief(SearchFolder(tmp_path), None)
+    assert capsys.readouterr().out == f"waiting -1 seconds at most for a chief in {tmp_path}\n"

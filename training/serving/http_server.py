@@ -13,7 +13,7 @@ import socket
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from training.command import InputError
+from training.command import InputError, handling_signals
 
 REFUSAL = b'{"error": "Too many connections. Try again later."}\n'
 LONGEST_STOP_SECONDS = 60
@@ -141,14 +141,8 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self):
         """Stops in order at the first signal, at once at the second; both leave no exit code."""
-        earlier = {
-            number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
+        with handling_signals(self._stop, signal.SIGINT, signal.SIGTERM):
             yield
-        finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
 
     def _stop(self, signal_number, _frame):
         if self.should_exit:

@@ -12,6 +12,7 @@ import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
+from keras_transformer.wording import counted
 from training.command import InputError
 from training.devices import leave_devices_to_children
 from training.run_folder import RunFolder
@@ -89,10 +90,9 @@ class _Tuner(BaseTuner):
 def _in_words(plan: SearchPlan, values: dict[str, Any]) -> str:
     parts = [f"{name} {spelled(value)}" for name, value in plan.space.settings(values).items()]
     if values.get("tuner/trial_id"):
-        parts.append(f"from trial {values['tuner/trial_id']} on, {values['tuner/epochs']} epochs")
-    elif "tuner/epochs" in values:
-        epochs = values["tuner/epochs"]
-        parts.append(f"{epochs} epoch{'s' * (epochs != 1)}")
+        parts.append(f"from trial {values['tuner/trial_id']} on")
+    if "tuner/epochs" in values:
+        parts.append(counted(values["tuner/epochs"], "epoch"))
     return ", ".join(parts)
 
 
@@ -241,8 +241,14 @@ def _await_chief(folder: SearchFolder, plan: SearchPlan) -> None:
     Raises:
         InputError: If it does not come, or searches for something else.
     """
+
+    def has_come():
+        return folder.plan_path.exists() and is_held(folder.lock_path)
+
     deadline = time.monotonic() + SECONDS_FOR_THE_CHIEF
-    while not (folder.plan_path.exists() and is_held(folder.lock_path)):
+    if not has_come():
+        print(f"waiting {SECONDS_FOR_THE_CHIEF} seconds at most for a chief in {folder.path}")
+    while not has_come():
         if time.monotonic() > deadline:
             raise InputError(
                 f"{folder.path}: a worker needs a chief that searches in the same folder. Received:"
