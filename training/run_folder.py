@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import filelock
 import yaml
 
+from keras_transformer.data.lines import refuse_pipe
 from training.command import InputError
 from training.settings import (
     DATA_SETTINGS,
@@ -456,6 +457,7 @@ def _text_sha256(text: str) -> str:
 
 def file_sha256(path: str | Path) -> str:
     """Hexadecimal sha256 of a file as it is stored."""
+    refuse_pipe(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
