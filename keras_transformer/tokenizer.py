@@ -97,17 +97,17 @@ class SubwordTokenizer:
     ) -> "SubwordTokenizer":
         """Learns sub-words from text files; the same text always gives the same model.
 
-        A text that gives fewer sub-words than asked for gives all that it can, and a warning.
-        U+2585, which SentencePiece keeps for itself, becomes part of no sub-word: it is always
-        spelled in bytes, as rare characters are.
+        If the text gives fewer sub-words than `vocabulary_size`, the tokenizer has all that it
+        gives, and a warning is logged. U+2585, which SentencePiece reserves for itself, is part of
+        no sub-word; it is always spelled in bytes, as rare characters are.
 
         Args:
             files: The text files, plain or compressed; both languages, for a shared vocabulary.
             vocabulary_size: The number of ids at most: sub-words, 256 bytes and 4 special ids.
             model_type: "bpe" or "unigram".
-            normalization: "none" keeps text as it is. "nfkc" has SentencePiece bring it into form
-                NFKC of Unicode first, here and whenever it is split: an accent is the same whether
-                composed or not, "\ufb01" is "fi", a full-width letter is the usual one.
+            normalization: "none" keeps text as it is. "nfkc" makes SentencePiece convert it to
+                Unicode's form NFKC first, here and whenever text is encoded: accents are the same
+                composed or decomposed, "\ufb01" becomes "fi", and full-width letters usual ones.
 
         Returns:
             The tokenizer.
@@ -187,7 +187,7 @@ class SubwordTokenizer:
 
     @property
     def normalization(self) -> str:
-        """What is done to text before it is split: "none", or "nfkc"."""
+        """How text is normalised before it is split: "none" or "nfkc"."""
         return self._normalization
 
     def normalize(self, text: str | Sequence[str]) -> str | list[str]:
@@ -356,7 +356,7 @@ def _plain(item):
 def _processor_and_normalization(
     serialized_model: bytes,
 ) -> tuple[sentencepiece.SentencePieceProcessor, str]:
-    """The model, and which of NORMALIZATIONS it was found to do.
+    """The model, and which of NORMALIZATIONS it applies.
 
     Raises:
         InputError: It is no model, or does something else to text.
@@ -405,14 +405,15 @@ def _check_settings(vocabulary_size: int, model_type: str, normalization: str) -
 
 
 def _learnable(lines: Iterable[str], faults: list[Exception]) -> Iterator[bytes]:
-    """The lines in a form of which SentencePiece drops none, as it drops those with its own mark.
+    """The lines, changed so that SentencePiece drops none.
 
-    A NUL takes the mark's place, which SentencePiece takes for a rare character. Of nothing but
-    those it cannot learn, so that a space follows.
+    It drops each line that contains its own mark for a rare character. A NUL, which it never puts
+    into a sub-word either, takes the mark's place. It cannot learn from NULs alone, so a space
+    follows them.
 
     Args:
         lines: Lines to learn from.
-        faults: Is given what goes wrong, since SentencePiece raises an error of its own for it.
+        faults: Receives the exception, which SentencePiece replaces with one of its own.
 
     Raises:
         InputError: A line is no string, or has half of a surrogate pair.

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import filelock
 import yaml
 
+from keras_transformer.data.lines import refuse_pipe
 from keras_transformer.wording import counted
 from training.command import InputError
 from training.settings import (
@@ -524,6 +525,7 @@ def _text_sha256(text: str) -> str:
 
 def file_sha256(path: str | Path) -> str:
     """Hexadecimal sha256 of a file as it is stored."""
+    refuse_pipe(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

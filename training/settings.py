@@ -118,9 +118,9 @@ class TrainingSettings:
     tokenizer_type: Literal["bpe", "unigram"] = _setting("bpe", "How sub-words are found.")
     normalization: Literal["none", "nfkc"] = _setting(
         "none",
-        "What is done to text before it is split into sub-words, in training and in translation:"
-        " nothing, or Unicode's form NFKC, in which a letter and its accent are the same whether"
-        " composed or not. A tokenizer that is given, or that of initial_run, brings its own.",
+        "How text is normalised before it is split into sub-words, in training and translation:"
+        " not at all, or to Unicode's form NFKC, in which accents are the same composed or"
+        " decomposed. A tokenizer that is given, or that of initial_run, brings its own.",
     )
 
     model: Literal[MODELS] = _setting(

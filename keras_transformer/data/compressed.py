@@ -69,7 +69,7 @@ def unpacked(file: BinaryIO, path: PathName) -> BinaryIO:
 class _Streams(io.RawIOBase):
     """Unpacks a file of one compressed stream or of several, one after the other.
 
-    `bz2.open` and `lzma.open` end without a word at a later stream that is damaged.
+    `bz2.open` and `lzma.open` stop silently where a later stream is damaged.
     """
 
     def __init__(self, file: BinaryIO, name: str):
@@ -94,7 +94,7 @@ class _Streams(io.RawIOBase):
         return len(data)
 
     def _packed(self) -> bytes | None:
-        """What the decompressor is to be given next; None at the end of the file."""
+        """What the decompressor needs next; None at the end of the file."""
         if not (self._decompressor.eof or self._decompressor.needs_input):
             return b""
         packed = self._decompressor.unused_data or self._file.read(_PACKED_BYTES_AT_ONCE)

@@ -149,9 +149,9 @@ def unreadable(path: PathName, error: OSError) -> InputError:
 
 
 def refuse_pipe(path: PathName) -> None:
-    """Refuses what can't be read again and again, without opening it: a FIFO would be waited for.
+    """Refuses what can't be read repeatedly, without opening it, because opening a FIFO may hang.
 
-    What is missing or a folder passes, since opening it tells why it can't be read.
+    A missing file or a folder passes: opening it says what is wrong.
 
     Raises:
         InputError: The path leads to a pipe, a device or a socket.
