@@ -106,7 +106,8 @@ TINY = {
         "--repeats": 2,
     },
     "experiments path": {
-        "--distances": "1 2",
+        "--tasks": "one",
+        "--distances": 2,
         "--seeds": 4,
         "--steps": 2,
         "--batch": 3,

@@ -306,7 +306,8 @@ def tell(what: str) -> None:
 
 def import_keras() -> None:
     """Imports Keras and its backend, without the lines that these write meanwhile."""
-    _tell_of_start("keras", "Keras")
+    if "keras" not in sys.modules:
+        tell("starting Keras ...")
     with quiet_stderr():
         import keras  # noqa: F401
 
@@ -334,19 +335,18 @@ def handling_signals(handler: Callable, *numbers: int) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if earlier_handler is None else earlier_handler)
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow and looks for a GPU, without the lines that it writes meanwhile."""
-    _tell_of_start("tensorflow", "TensorFlow")
+def import_tensorflow(what: str = "starting TensorFlow") -> None:
+    """Imports TensorFlow and looks for a GPU, without the lines that it writes meanwhile.
+
+    Args:
+        what: What to say if that has not been done, because it takes seconds.
+    """
+    if "tensorflow" not in sys.modules:
+        tell(f"{what} ...")
     with quiet_stderr():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
-
-
-def _tell_of_start(module: str, name: str) -> None:
-    """Names what takes seconds to be imported, unless it has been."""
-    if module not in sys.modules:
-        tell(f"starting {name} ...")
 
 
 def _raise_terminated(_signal_number, _frame):

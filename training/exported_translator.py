@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.command import InputError, import_tensorflow, quiet_stderr, tell
+from training.command import InputError, import_tensorflow, quiet_stderr
 
 TEXTS_AT_ONCE = 32
 # A list that the search left short is filled up with scores below.
@@ -64,8 +64,7 @@ class ExportedTranslator:
 
 
 def _signatures(version: Path) -> dict[str, Callable]:
-    import_tensorflow()
-    tell(f"loading {version} ...")
+    import_tensorflow(f"loading {version}")
     import tensorflow as tf
 
     try:

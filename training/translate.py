@@ -17,7 +17,6 @@ from training.command import (
     option_name,
     parse,
     run_command,
-    tell,
 )
 from training.exported_translator import ExportedTranslator, find_version
 from training.kept_epochs import check_kept, model_of_epoch
@@ -292,8 +291,7 @@ def load_translator(
         "length_penalty": settings.length_penalty if length_penalty is None else length_penalty,
     }
     check_search(**search)
-    import_tensorflow()
-    tell(f"loading {path} ...")
+    import_tensorflow(f"loading {path}")
     import training.baselines  # noqa: F401  registers their classes
     from keras_transformer.translator import Translator
 

@@ -60,6 +60,7 @@ def run(arguments: Sequence[str]) -> None:
     for settings in asked.values():
         check_bleu_tokenizer(settings.bleu_tokenizer)
     leave_devices_to_children()
+    _check_test_text(options)
     output, measured = Path(options.output), {system: {} for system in options.systems}
     for number, ((system, seed), settings) in enumerate(asked.items(), start=1):
         print(f"\n{system}, seed {seed} ({number} of {len(asked)})", flush=True)
@@ -120,6 +121,14 @@ def _check(options) -> None:
         raise UsageError(
             "--test-source and --test-target must come together. Received: one of them. Give both."
         )
+
+
+def _check_test_text(options) -> None:
+    """Reads the test text once, since what is wrong with it would show after all training."""
+    if options.test_source is not None:
+        from keras_transformer.data import read_pairs
+
+        read_pairs(options.test_source, options.test_target)
 
 
 def _text(options) -> dict[str, str]:

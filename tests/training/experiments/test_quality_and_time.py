@@ -108,6 +108,33 @@ def test_bleu_splits_words_alike_in_training_and_in_the_table(
     assert asked == [tokenizer]
 
 
+def test_the_table_does_without_a_test_text(tmp_path, capsys):
+    run = course([30, 60, 90], [4.0, 8.0, 9.0])
+    del run["test_bleu"], run["test_bleu_signature"]
+    write_results(tmp_path, {"transformer": {0: run}}, 1.5)
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert head == "| system | parameters | tokens/s | epochs | minutes | validation BLEU |"
+    assert row == "| Transformer | 2,610,944 | 1,000 | 3 | 1.5 | 30.0 |"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [(None, "test.de"), ("one\ntwo\n", "the same number of lines"), ("\udcff\n", "UTF-8")],
+)
+def test_a_test_text_is_read_before_any_training(text_files, tmp_path, capfd, lines, message):
+    source, target = tmp_path / "test.en", tmp_path / "test.de"
+    source.write_text("one\n")
+    if lines is not None:
+        target.write_bytes(lines.encode("utf-8", "surrogateescape"))
+    arguments = ["quality", *as_arguments(text_files), f"--output={tmp_path / 'out'}"]
+    arguments += [f"--test-source={source}", f"--test-target={target}"]
+    assert run_command(main, arguments) == 1
+    complaint = capfd.readouterr().err
+    assert str(target) in complaint
+    assert message in complaint
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_picture_of_one_seed_speaks_of_no_range():
     runs = {0: course([50, 99], [1.0, 2.0]), 1: course([50, 99], [2.0, 2.5])}
     for num_seeds in (1, 2):
