@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import jax
@@ -17,6 +18,8 @@ from training.command import InputError
 from training.devices import Feed, Strategy, Workers, heard_by_the_system, lost_worker
 from training.real_rows import weigh_real_rows
 from training.settings import TrainingSettings
+
+_SECONDS_TO_LEAVE_TOGETHER = 5
 
 
 class JaxDevices(Workers):
@@ -110,10 +113,12 @@ class JaxDevices(Workers):
     def losses_named(self) -> Iterator[None]:
         try:
             yield
-        except jax.errors.JaxRuntimeError as error:
+        except Exception as error:
             if self.num_workers == 1:
                 raise
-            # First of all, before JAX waits until all workers, the lost one too, have come so far.
+            if not isinstance(error, jax.errors.JaxRuntimeError):
+                atexit.register(_leave_soon)
+                raise
             atexit.register(_leave_at_once)
             raise lost_worker(error) from error
 
@@ -150,6 +155,18 @@ class _Steps(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple:
         return self._batch_of_step(index)
+
+
+# At its exit, JAX waits for minutes until all workers have come so far: those too that are lost, or
+# that wait for this one. These two come before.
+
+
+def _leave_soon() -> None:
+    """Leaves in order if the others do so at the same time, because of the same fault."""
+    shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    shutdown.start()
+    shutdown.join(_SECONDS_TO_LEAVE_TOGETHER)
+    _leave_at_once()
 
 
 def _leave_at_once() -> None:

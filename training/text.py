@@ -38,9 +38,21 @@ def validation_references(settings: TrainingSettings) -> list[str]:
 def shared_tokenizer(
     run: RunFolder, settings: TrainingSettings, devices: Devices
 ) -> SubwordTokenizer:
-    """The chief's tokenizer, in all workers."""
-    tokenizer = _make_tokenizer(run, settings) if devices.is_chief else None
-    model = devices.from_chief(tokenizer and tokenizer.serialized_model.decode("latin-1"))
+    """The chief's tokenizer, in all workers.
+
+    Raises:
+        InputError: In all workers, if the chief cannot make it.
+    """
+    tokenizer = error = None
+    if devices.is_chief:
+        try:
+            tokenizer = _make_tokenizer(run, settings)
+        except InputError as caught:
+            error = caught
+    model = tokenizer and tokenizer.serialized_model.decode("latin-1")
+    model, complaint = devices.from_chief([model, error and str(error)])
+    if complaint is not None:
+        raise error or InputError(complaint)
     return tokenizer or SubwordTokenizer(model.encode("latin-1"))
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -339,6 +340,44 @@ def test_a_wait_ends_with_an_error_that_names_who_did_not_come(arguments, tmp_pa
     assert re.match(
         r"error: All workers must come within 0.01 minutes\. Received: no worker 1", last
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [tensorflow_workers, jax_workers])
+def test_what_is_wrong_for_the_chief_alone_ends_all(arguments, tmp_path, workers):
+    once = [argument for argument in arguments if "--vocabulary-size" not in argument]
+    with running(workers(2, once, tmp_path / "run", "--vocabulary-size=261")) as processes:
+        outcomes = [outcome(process) for process in processes]
+    for code, _, errors in outcomes:
+        assert code == 1
+        assert "error: vocabulary_size must hold 4 special ids" in errors.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [tensorflow_workers, jax_workers])
+def test_a_chief_that_fails_does_not_wait_for_the_others(arguments, tmp_path, workers):
+    """The real thing: the kernel refuses to write files of more than 4 KiB."""
+    chief, other = workers(2, arguments, tmp_path / "run")
+    chief.command = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *chief.command]
+    with running([chief, other]) as processes:
+        outcomes = [outcome(process, SECONDS_TO_NOTICE_A_LOSS) for process in processes]
+    assert outcomes[0][0] == 1
+    assert "must fit on the disk. Received: File too large" in outcomes[0][2].splitlines()[-1]
+    assert outcomes[1][0] != 0
+
+
+@pytest.mark.jax
+def test_on_jax_a_worker_that_fails_alone_leaves_without_the_others(monkeypatch):
+    jax = pytest.importorskip("jax")
+    from training import jax_devices
+
+    all_have_come, codes = threading.Event(), []
+    monkeypatch.setattr(jax.distributed, "shutdown", all_have_come.wait)
+    monkeypatch.setattr(jax_devices, "_SECONDS_TO_LEAVE_TOGETHER", 0.01)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    jax_devices._leave_soon()
+    all_have_come.set()
+    assert codes == [1]
 
 
 @pytest.mark.slow
