@@ -34,15 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(parser, arguments)
     _check_numbers(options)
     check_files(options, {"--input": options.input, "--prefixes": options.prefixes})
-    if options.prefixes is not None and options.input not in (None, "-"):
-        for _ in _with_prefixes(_file_lines(options.input), options):
-            pass  # before the work, not in the midst of it
-    translate = _translation_of(options, _translator(options, parser))
+    _check_texts(options)
     lines, has_more = _lines(options)
     rows = _with_prefixes(lines, options)
+    translate = _translation_of(options, _translator(options, parser))
     with opened_output(options.output) as output:
         in_turns = batches(rows, options.batch_lines, has_more)
-        for some in _translated(translate, in_turns, shows=not _types(options)):
+        for some in _translated(
+            translate, in_turns, shows=not (_reads_stdin(options) and sys.stdin.isatty())
+        ):
             output.write(b"".join(line.encode("utf-8") + b"\n" for line in some))
             output.flush()
 
@@ -111,14 +111,27 @@ def opened_output(path: str | None) -> Iterator[BinaryIO]:
         yield file
 
 
-def _types(options) -> bool:
-    """Whether someone types the lines."""
-    return options.input in (None, "-") and sys.stdin.isatty()
+def _check_texts(options) -> None:
+    """Reads the files once, so that a fault is named before the work, not in the midst of it.
+
+    Raises:
+        InputError: If one cannot be read, or there are not as many prefixes as lines.
+    """
+    if not _reads_stdin(options):
+        for _ in _with_prefixes(_file_lines(options.input), options):
+            pass
+    elif options.prefixes is not None:
+        for _ in _file_lines(options.prefixes):
+            pass
+
+
+def _reads_stdin(options) -> bool:
+    return options.input in (None, "-")
 
 
 def _lines(options) -> tuple[Iterator[str], Callable[[], bool]]:
     """The lines to translate, and what tells whether the next one can be had without waiting."""
-    if options.input not in (None, "-"):
+    if not _reads_stdin(options):
         return _file_lines(options.input), lambda: True
     if sys.stdin is None:
         raise InputError("stdin must be open. Received: none. Give --input FILE.")

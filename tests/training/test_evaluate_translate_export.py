@@ -262,6 +262,17 @@ def test_the_translations_can_be_kept(shouting, evaluate_arguments, tmp_path):
     assert out.read_text() == "A B C D E\nX Y Z V W\n"
 
 
+@pytest.mark.parametrize("name", ["#s.json", "&x", "~", "1e3", " s ", "a=b", "[a]", "yes"])
+def test_results_go_to_files_of_the_names_that_are_given(
+    shouting, evaluate_arguments, tmp_path, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    options = ["--json", name, f"--hypotheses={name}.txt"]
+    assert run_command(training.evaluate.main, [*evaluate_arguments, *options]) == 0
+    assert json.loads((tmp_path / name).read_text())["num_sentences"] == 2
+    assert (tmp_path / f"{name}.txt").read_text() == "A B C D E\nX Y Z V W\n"
+
+
 @pytest.mark.parametrize("option", ["--json", "--hypotheses"])
 def test_a_result_is_not_overwritten_unasked(shouting, evaluate_arguments, tmp_path, capfd, option):
     out = tmp_path / "out"

@@ -202,6 +202,24 @@ def test_as_many_prefixes_as_lines_are_needed(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--input=absent"], "absent: must be a file that can be read"),
+        (["--prefixes=absent"], "absent: must be a file that can be read"),
+        (["--input=latin"], "latin:2: a line must be valid UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_before_the_work(
+    tmp_path, monkeypatch, capfd, options, message
+):
+    (tmp_path / "latin").write_bytes(b"a\ncaf\xe9\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training.translate, "load_translator", None)
+    assert run_command(training.translate.main, ["run", *options]) == 1
+    assert message in complaint(capfd)
+
+
 def test_an_output_that_breaks_off_is_not_there(noting, tmp_path, write, monkeypatch):
     def fail(self, texts):
         raise InputError("no")
