@@ -10,12 +10,7 @@ With d = model_dim, and biases and normalization left out, a block of each has 1
 Each layer stands within the Transformer's Add & Norm, and all read the same embedded tokens.
 """
 
-import keras
-
-from keras_transformer.layers.embedding import PositionalEmbedding
-from keras_transformer.layers.encoder import EncoderBlock
-from keras_transformer.layers.residual import AddAndNorm
-from training.baselines.recurrent import Recurrence
+# Layers are imported where they are used: --help asks for the names of stacks alone.
 
 KINDS = {
     "self_attention": "self-attention",
@@ -44,6 +39,8 @@ def stack(kind: str, token_ids, vocabulary_size: int, model_dim: int, num_blocks
     Returns:
         Float (batch, length, model_dim).
     """
+    from keras_transformer.layers.embedding import PositionalEmbedding
+
     x = PositionalEmbedding(vocabulary_size, model_dim, dropout=0.0)(token_ids)
     for _ in range(num_blocks):
         x = _BLOCKS[kind](x, model_dim)
@@ -56,17 +53,27 @@ def reach(num_blocks: int) -> int:
 
 
 def _self_attention(x, model_dim):
+    from keras_transformer.layers.encoder import EncoderBlock
+
     num_heads = max(1, model_dim // HEAD_DIM)
     return EncoderBlock(num_heads, 4 * model_dim, dropout=0.0)(x)
 
 
 def _gru(x, model_dim):
+    from keras_transformer.layers.residual import AddAndNorm
+    from training.baselines.recurrent import Recurrence
+
     for _ in range(2):
         x = AddAndNorm(0.0)(x, Recurrence("gru", model_dim)(x))
     return x
 
 
 def _lstm(x, model_dim):
+    import keras
+
+    from keras_transformer.layers.residual import AddAndNorm
+    from training.baselines.recurrent import Recurrence
+
     for _ in range(2):
         states = Recurrence("lstm", model_dim * 3 // 4)(x)
         x = AddAndNorm(0.0)(x, keras.layers.Dense(model_dim)(states))
@@ -74,6 +81,10 @@ def _lstm(x, model_dim):
 
 
 def _convolution(x, model_dim):
+    import keras
+
+    from keras_transformer.layers.residual import AddAndNorm
+
     for _ in range(CONVOLUTIONS):
         # Causal: all that it sees is behind it, where the recurrent layers look, too.
         convolution = keras.layers.Conv1D(model_dim, KERNEL, padding="causal", activation="relu")
