@@ -116,7 +116,10 @@ def train(
         devices.check(settings)
         with _joined(devices, output, record, overwrite) as run, _resumable(run, settings):
             if not devices.from_chief(run.is_finished):
-                _train_model(run, record, devices)
+                from training.compiled_model import number_formats
+
+                with number_formats(settings.dtype_policy):
+                    _train_model(run, record, devices)
         if devices.is_chief:
             print(f"finished: {output}")
 
@@ -164,7 +167,6 @@ def _train_model(run: RunFolder, record: RunRecord, devices: Devices) -> None:
         import_tensorflow()
     # Seeding destroys the tokenizer's resources inside TensorFlow, so it comes first.
     keras.utils.set_random_seed(settings.seed)
-    keras.config.set_dtype_policy(settings.dtype_policy)
     tokenizer = shared_tokenizer(run, settings, devices)
     with devices.scope():
         model = compiled_model(settings, tokenizer.vocabulary_size, devices.compiles(settings))
@@ -379,9 +381,14 @@ def _readable_weights(run: RunFolder, model, wanted: list[int], found: list[int]
 
 
 def save_model(run: RunFolder, model: "keras.Model") -> None:
-    """Writes model.keras, which makes the run a finished one."""
+    """Writes model.keras, which makes the run a finished one.
+
+    It is a copy that is not compiled, since the optimizer's state is twice as large as the weights.
+    """
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
     with replacing(run.model_path) as temporary:
-        model.save(temporary)
+        copy.save(temporary)
 
 
 def _announce(model, tokenizer, position: Position) -> None:
