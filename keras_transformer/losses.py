@@ -176,7 +176,7 @@ def add_at_labels(values, labels, addends):
     shape = ops.shape(values)
     rows = ops.reshape(values, (-1, shape[-1]))  # (batch * length, vocabulary)
     columns = ops.reshape(labels, (-1,))  # (batch * length,)
-    places = ops.stack([ops.arange(ops.shape(rows)[0]), columns], axis=-1)
+    places = ops.stack([ops.arange(ops.shape(rows)[0], dtype="int32"), columns], axis=-1)
     rows = ops.scatter_update(rows, places, ops.reshape(addends, (-1,)), reduction="add")
     return ops.reshape(rows, shape)  # (batch, length, vocabulary)
 

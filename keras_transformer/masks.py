@@ -5,6 +5,7 @@ Masks are Boolean and True means "may be attended to", everywhere. An attention 
 well, of which 0 is False. Decoding alone uses another form, which `to_add` makes.
 """
 
+import numpy as np
 from keras import backend, ops
 
 PADDING_ID = 0
@@ -36,7 +37,7 @@ def causal_mask(length):
     Returns:
         Boolean (1, query_length, key_length), both lengths equal to `length`.
     """
-    positions = ops.arange(length)
+    positions = ops.arange(length, dtype="int32")
     return ops.greater_equal(positions[:, None], positions[None, :])[None]
 
 
@@ -49,7 +50,7 @@ def hide(scores, attention_mask):
     """
     if backend.standardize_dtype(attention_mask.dtype) == "bool":
         return ops.where(attention_mask, scores, _FAR_BELOW)
-    return scores + attention_mask
+    return scores + ops.cast(attention_mask, scores.dtype)
 
 
 def for_all_heads(attention_mask):
@@ -80,7 +81,7 @@ def to_add(attention_mask):
     Returns:
         Float32 of the same shape.
     """
-    return ops.where(attention_mask, 0.0, _FAR_BELOW)
+    return ops.where(attention_mask, np.float32(0.0), np.float32(_FAR_BELOW))
 
 
 def attend_to(key_padding_mask):

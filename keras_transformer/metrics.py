@@ -20,9 +20,11 @@ class TokenMean(keras.metrics.Metric):
     """
 
     def __init__(self, name: str, dtype: str | None = None):
-        super().__init__(name=name, dtype=dtype)
-        self.total = self.add_weight(name="total", initializer="zeros")
-        self.num_tokens = self.add_weight(name="num_tokens", initializer="zeros")
+        # Not Keras' floatx: in bfloat16 a count that grows by one ends at 256.
+        super().__init__(name=name, dtype=dtype or "float32")
+        state = {"initializer": "zeros", "dtype": self.dtype}
+        self.total = self.add_weight(name="total", **state)
+        self.num_tokens = self.add_weight(name="num_tokens", **state)
 
     def token_values(self, labels, logits):
         """Returns the value of each token, Float (batch, length); padding may be anything."""
@@ -64,6 +66,8 @@ class Perplexity(TokenMean):
         dtype: of the state, float32 unless given.
     """
 
+    _direction = "down"  # what Keras' callbacks ask for where they are given no mode
+
     def __init__(self, name: str = "perplexity", dtype: str | None = None):
         super().__init__(name=name, dtype=dtype)
 
@@ -83,6 +87,8 @@ class TokenAccuracy(TokenMean):
         dtype: of the state, float32 unless given.
     """
 
+    _direction = "up"
+
     def __init__(self, name: str = "token_accuracy", dtype: str | None = None):
         super().__init__(name=name, dtype=dtype)
 
@@ -91,3 +97,11 @@ class TokenAccuracy(TokenMean):
         _, best = ops.top_k(logits, k=1)  # (batch, length, 1)
         predictions = ops.cast(ops.squeeze(best, -1), "int32")  # (batch, length)
         return ops.cast(ops.equal(labels, predictions), "float32")
+
+
+# Keras Tuner, given an objective without a direction, looks its name up in Keras and judges by the
+# name of the class that it finds, of which it knows Keras' own.
+keras.saving.get_custom_objects().update(
+    perplexity=type("SparseCategoricalCrossentropy", (Perplexity,), {}),  # the lower the better
+    token_accuracy=type("SparseCategoricalAccuracy", (TokenAccuracy,), {}),  # the higher
+)

@@ -43,6 +43,9 @@ class Adam(keras.optimizers.Adam):
     after Keras' own options have clipped the part of each). It is not among `variables`, so that
     what is saved stays the same. On other backends than TensorFlow it is None.
 
+    Variables of float16 are updated in float32, in which their slots are: float16 holds neither the
+    squares of gradients nor the paper's epsilon, and 0 would be divided by 0.
+
     Source: Kingma and Ba 2015, the formulation before section 2.1, as Keras has it; the average
     is that of section 7.2, with its bias corrected.
 
@@ -90,6 +93,11 @@ class Adam(keras.optimizers.Adam):
             if self.track_gradient_norm and keras.backend.backend() == "tensorflow":
                 self.gradient_norm = _number_of_each_device()
 
+    def add_variable(self, shape, initializer="zeros", dtype=None, name=None, **more):
+        if _is_float16(dtype) and str(name).endswith(("_momentum", "_velocity")):
+            dtype = "float32"
+        return super().add_variable(shape, initializer, dtype=dtype, name=name, **more)
+
     def _get_current_learning_rate(self):
         if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             return self._learning_rate(self.iterations)
@@ -108,7 +116,10 @@ class Adam(keras.optimizers.Adam):
             # What all variables share is computed once: for each it would be twenty operations
             # more, and for a model of many layers a second or two until the first step.
             dtypes = {keras.backend.standardize_dtype(v.dtype) for v in trainable_variables}
-            learning_rate = {dtype: self._shared(dtype, learning_rate) for dtype in dtypes}
+            learning_rate = {
+                dtype: learning_rate if _is_float16(dtype) else self._shared(dtype, learning_rate)
+                for dtype in dtypes
+            }
         super()._backend_update_step(grads, trainable_variables, learning_rate)
 
     def update_step(self, gradient, variable, learning_rate):
@@ -118,9 +129,13 @@ class Adam(keras.optimizers.Adam):
             self._update(gradient, variable, learning_rate)
 
     def _update(self, gradient, variable, learning_rate):
-        if self._updates_by_one_operation():
-            dtype = keras.backend.standardize_dtype(variable.dtype)
-            self._update_by_one_operation(gradient, variable, learning_rate[dtype])
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        if isinstance(learning_rate, dict):
+            learning_rate = learning_rate[dtype]
+        if _is_float16(dtype) and not self.amsgrad:
+            self._update_in_float32(gradient, variable, learning_rate)
+        elif self._updates_by_one_operation():
+            self._update_by_one_operation(gradient, variable, learning_rate)
         else:
             super().update_step(gradient, variable, learning_rate)
         if self.ema_decay is not None:
@@ -192,6 +207,20 @@ class Adam(keras.optimizers.Adam):
             grad=tf.cast(tf.convert_to_tensor(gradient), variable.dtype),
             **shared,
         )
+
+    def _update_in_float32(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        m, v = self._momentums[index], self._velocities[index]
+        gradient = ops.cast(_dense(gradient), "float32")
+        step = ops.cast(self.iterations + 1, "float32")
+        self.assign_add(m, (1 - self.beta_1) * ops.subtract(gradient, m))
+        self.assign_add(v, (1 - self.beta_2) * ops.subtract(ops.square(gradient), v))
+        rate = ops.cast(learning_rate, "float32")
+        rate = (
+            rate * ops.sqrt(1 - ops.power(self.beta_2, step)) / (1 - ops.power(self.beta_1, step))
+        )
+        update = rate * ops.divide(m, ops.add(ops.sqrt(v), self.epsilon))
+        self.assign_sub(variable, ops.cast(update, variable.dtype))
 
     def _update_average(self, variable):
         average = self.averages[self._get_variable_index(variable)]
@@ -299,6 +328,19 @@ def _number_of_each_device():
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         name="gradient_norm",
     )
+
+
+def _is_float16(dtype) -> bool:
+    return dtype is not None and keras.backend.standardize_dtype(dtype) == "float16"
+
+
+def _dense(gradient):
+    """The gradient as a tensor; TensorFlow has those of picked rows as rows and indices."""
+    if keras.backend.backend() != "tensorflow":
+        return gradient
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(gradient)
 
 
 def _handle(variable):

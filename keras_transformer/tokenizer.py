@@ -20,6 +20,7 @@ import sentencepiece
 from keras_transformer.blank import is_blank
 from keras_transformer.data.lines import describe_os_error, read_lines, refuse_pipe
 from keras_transformer.errors import InputError
+from keras_transformer.quiet import without_information
 from keras_transformer.sampling import subword_sampler
 
 if TYPE_CHECKING:
@@ -296,9 +297,8 @@ class SubwordTokenizer:
             import tensorflow as tf
             import tensorflow_text
 
-            with (
-                tf.init_scope()
-            ):  # not inside the function being traced, where it would die with it
+            # Not inside the function being traced, where it would die with it.
+            with tf.init_scope(), without_information():
                 self._graph_tokenizer = tensorflow_text.SentencepieceTokenizer(
                     model=self._serialized_model, out_type=tf.int32
                 )

@@ -10,6 +10,7 @@ import numpy as np
 from keras_transformer.blank import is_blank
 from keras_transformer.decoding.hypotheses import length_penalty_of
 from keras_transformer.errors import InputError
+from keras_transformer.quiet import without_information
 from keras_transformer.signatures import NO_RESULT
 from keras_transformer.translator import Translator
 
@@ -55,7 +56,7 @@ def verify_saved_model(
         )
     live = _LiveAnswers(translator, texts, tolerance or _rounding(translator))
     for loaded in (_loaded_by_python, _loaded_as_serving_does):
-        with _faults_are_named(path), loaded(path) as (signatures, ask):
+        with _faults_are_named(path), without_information(), loaded(path) as (signatures, ask):
             _check_signatures(path, signatures, live.signatures)
             for name in live.signatures:
                 for text, answer, expected in live.differences(name, ask):
@@ -228,7 +229,7 @@ def _loaded_as_serving_does(path: Path) -> Iterator[tuple[list[str], Ask]]:
 
     # Not `with session`: what the live translator does meanwhile would become a part of its graph.
     with contextlib.closing(tf.compat.v1.Session(graph=tf.Graph())) as session:
-        with session.graph.as_default():
+        with session.graph.as_default(), _without_deprecation():
             export = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
         signatures = {
             name: signature
@@ -243,6 +244,21 @@ def _loaded_as_serving_does(path: Path) -> Iterator[tuple[list[str], Ask]]:
             return session.run(outputs, feed)
 
         yield list(signatures), ask
+
+
+@contextlib.contextmanager
+def _without_deprecation() -> Iterator[None]:
+    """Has TensorFlow not log that what loads into a session is deprecated: nothing else does."""
+    import tensorflow as tf
+
+    def is_other(record):
+        return "is deprecated" not in record.getMessage()
+
+    tf.get_logger().addFilter(is_other)
+    try:
+        yield
+    finally:
+        tf.get_logger().removeFilter(is_other)
 
 
 @contextlib.contextmanager

@@ -120,3 +120,62 @@ def test_fit_and_evaluate_report_the_metrics_of_all_tokens(policy, tolerance):
     for logs in ({key: values[0] for key, values in history.items()}, scores):
         assert np.isclose(logs["perplexity"], 2 ** (14 / 6), rtol=tolerance)
         assert logs["token_accuracy"] == 0.0  # padding, id 0, is the most probable
+
+
+def fit(*callbacks):
+    """Trains a model for an epoch, with both metrics and some callbacks."""
+    inputs = keras.Input((None,), dtype="int32")
+    model = keras.Model(inputs, keras.layers.Embedding(7, 7)(inputs))
+    metrics = [Perplexity(), TokenAccuracy()]
+    model.compile("sgd", LabelSmoothedCrossentropy(), weighted_metrics=metrics)
+    ids = np.array([[3, 5, 4]])
+    model.fit(ids, ids, validation_data=(ids, ids), callbacks=callbacks, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("monitor", ["val_perplexity", "token_accuracy"])
+def test_keras_callbacks_know_which_value_is_better(monitor, tmp_path):
+    checkpoint = tmp_path / "best.keras"
+    callbacks = [
+        keras.callbacks.EarlyStopping(monitor),
+        keras.callbacks.ReduceLROnPlateau(monitor, min_delta=0.0),
+        keras.callbacks.ModelCheckpoint(checkpoint, monitor, save_best_only=True),
+    ]
+    fit(*callbacks)
+    for callback in callbacks:
+        assert callback.monitor_op(1.0, 2.0) == (monitor == "val_perplexity")
+    assert checkpoint.exists()
+
+
+def test_a_saved_models_metrics_keep_names_and_classes(tmp_path):
+    model = fit()
+    model.save(tmp_path / "model.keras")
+    read = keras.saving.load_model(tmp_path / "model.keras")
+    ids = np.array([[3, 5, 4]])
+    assert read.evaluate(ids, ids, verbose=0, return_dict=True) == pytest.approx(
+        model.evaluate(ids, ids, verbose=0, return_dict=True)
+    )
+
+
+def test_keras_tuner_knows_which_value_is_better():
+    keras_tuner = pytest.importorskip("keras_tuner", exc_type=ImportError)
+    for name, direction in [("val_perplexity", "min"), ("val_token_accuracy", "max")]:
+        oracle = keras_tuner.oracles.RandomSearchOracle(objective=name)
+        assert oracle.objective.direction == direction
+
+
+@pytest.mark.parametrize("floatx", ["bfloat16", "float16", "float64"])
+def test_tokens_are_counted_exactly_whatever_floatx_is(floatx):
+    """In bfloat16 a count that grows by one would end at 256, in float16 at 2,048."""
+    earlier = keras.config.floatx()
+    keras.config.set_floatx(floatx)
+    try:
+        perplexity = Perplexity()
+        labels = np.ones((1, 1))
+        for _ in range(3):
+            perplexity.update_state(np.ones((100, 41)), np.zeros((100, 41, 7), "float32"))
+        perplexity.update_state(labels, np.zeros((1, 1, 7), "float32"))
+    finally:
+        keras.config.set_floatx(earlier)
+    assert float(perplexity.num_tokens) == 12_301
+    assert np.isclose(float(perplexity.result()), 7)

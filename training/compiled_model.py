@@ -1,5 +1,8 @@
 """The model of some settings with its loss, metrics and optimizer: what is trained and measured."""
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 
 from keras_transformer.losses import LabelSmoothedCrossentropy
@@ -8,6 +11,22 @@ from keras_transformer.optimizers import Adam
 from keras_transformer.schedules import InverseSquareRootSchedule
 from training.architectures import build_model
 from training.settings import TrainingSettings
+
+
+@contextlib.contextmanager
+def number_formats(dtype_policy: str) -> Iterator[None]:
+    """Keras' defaults while a model is made and trained: the policy, and float32 for all else.
+
+    Without it a training would depend on what the user's keras.json says of floatx.
+    """
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy(dtype_policy)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
 
 
 def compiled_model(

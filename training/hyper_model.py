@@ -20,7 +20,7 @@ from keras_transformer.callbacks import AveragedWeights
 from keras_transformer.data import PairBatches
 from keras_transformer.errors import InputError
 from keras_transformer.tokenizer import SubwordTokenizer
-from training.compiled_model import compiled_model
+from training.compiled_model import compiled_model, number_formats
 from training.devices import Devices
 from training.settings import TrainingSettings
 from training.tuning.space import SUB_WORDS, Space
@@ -95,8 +95,8 @@ class TransformerHyperModel(keras_tuner.HyperModel):
         """The compiled model of a trial, from weights that the settings' seed decides."""
         settings = self.settings(hp)
         keras.utils.set_random_seed(settings.seed)
-        keras.config.set_dtype_policy(settings.dtype_policy)
-        return compiled_model(settings, self.vocabulary_size, Devices().compiles(settings))
+        with number_formats(settings.dtype_policy):
+            return compiled_model(settings, self.vocabulary_size, Devices().compiles(settings))
 
     def fit(
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *data, **options

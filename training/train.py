@@ -168,7 +168,10 @@ def train(
             warn_if_unspaced(validation_references(settings), settings.bleu_tokenizer)
         with _joined(devices, output, record, overwrite) as run, _resumable(run, settings):
             if devices.from_chief(_has_to_train(run, record)):
-                _train_model(run, record, devices, tell, log_seconds)
+                from training.compiled_model import number_formats
+
+                with number_formats(settings.dtype_policy):
+                    _train_model(run, record, devices, tell, log_seconds)
         tell(f"finished: {output}")
 
 
@@ -233,7 +236,6 @@ def _train_model(
         import_tensorflow()
     # Seeding destroys the tokenizer's resources inside TensorFlow, so it comes first.
     keras.utils.set_random_seed(settings.seed)
-    keras.config.set_dtype_policy(settings.dtype_policy)
     tell("making the tokenizer")
     tokenizer = shared_tokenizer(run, settings, devices)
     tell(f"tokenizer: {tokenizer.vocabulary_size:,} sub-words")
@@ -501,9 +503,14 @@ def _finish(
 
 
 def save_model(run: RunFolder, model: "keras.Model") -> None:
-    """Writes model.keras, whole or not at all."""
+    """Writes model.keras, whole or not at all.
+
+    It is a copy that is not compiled, since the optimizer's state is twice as large as the weights.
+    """
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
     with replacing(run.model_path) as temporary:
-        model.save(temporary)
+        copy.save(temporary)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from training.command import CommandParser, import_keras, parse, tell
+from training.command import CommandParser, import_keras, import_tensorflow, parse, tell
 from training.flops import forward_flops
 from training.step_profile import step_profile
 
@@ -36,6 +36,8 @@ def measure_training(arguments: Sequence[str]) -> None:
 
     from keras_transformer.config import TransformerConfig
 
+    if keras.backend.backend() == "tensorflow":
+        import_tensorflow()
     vocabulary_size, batch, length = PRESETS[options.preset]
     config = getattr(TransformerConfig, options.preset)(
         options.vocabulary_size or vocabulary_size, dropout=options.dropout

@@ -1,6 +1,7 @@
 """Numbered epochs of numbered batches, as `model.fit` takes them."""
 
 import itertools
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -76,16 +77,18 @@ class Epochs:
         return weighted_share_of(batch, part, self._num_parts) if self.has_weights else batch
 
     def stream(self, first_epoch: int = 0, first_batch: int = 0) -> Iterator[tuple]:
-        """Yields the batches of all epochs without end, as arrays: for any Keras backend.
+        """The batches of all epochs without end, as arrays: for any Keras backend.
 
         Args:
             first_epoch: The number of the first epoch, from 0.
             first_batch: How many of its batches are left out, because they are done.
         """
-        for epoch in itertools.count(first_epoch):
-            for index in range(first_batch, len(self)):
-                yield self.batch(epoch, index)
-            first_batch = 0
+        _fit_need_not_warn()
+        return (
+            self.batch(epoch, index)
+            for epoch in itertools.count(first_epoch)
+            for index in range(first_batch if epoch == first_epoch else 0, len(self))
+        )
 
     def dataset(self, first_epoch: int = 0, first_batch: int = 0) -> "tf.data.Dataset":
         """A dataset of known cardinality, of which each iteration is an epoch.
@@ -104,6 +107,7 @@ class Epochs:
         """
         import tensorflow as tf
 
+        _fit_need_not_warn()
         check_at_least(0, first_epoch=first_epoch, first_batch=first_batch)
         if first_batch >= len(self):
             raise InputError(
@@ -144,6 +148,14 @@ def without_tuning(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
+
+
+def _fit_need_not_warn() -> None:
+    """Has Python leave out fit's warning that `shuffle=True`, its default, does nothing here.
+
+    These batches bring their own order, new in each epoch.
+    """
+    warnings.filterwarnings("ignore", "`shuffle=True` was passed, but will be ignored", UserWarning)
 
 
 class _Reader:

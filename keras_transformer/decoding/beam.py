@@ -129,7 +129,7 @@ def _start(state, start_id, held_to, longest, beam_size):
     length = as_length(ops.max(held_to.max_length, initial=1) if longest is None else longest)
     no_ids = ops.full((batch, beam_size, length), PADDING_ID, dtype="int32")
     impossible = ops.full((batch, beam_size), IMPOSSIBLE, dtype="float32")
-    first = ops.equal(ops.arange(beam_size), 0)
+    first = ops.equal(ops.arange(beam_size, dtype="int32"), 0)
     return _Search(
         position=ops.convert_to_tensor(0, dtype="int32"),
         live_ids=no_ids,
@@ -167,7 +167,8 @@ def _keep_finished(search, candidates, ids, end_id, penalty_of):
     ends = ops.logical_and(
         ops.equal(candidates.token, end_id), candidates.log_probability > IMPOSSIBLE / 2
     )
-    ends = ops.logical_and(ends, ops.arange(candidates.token.shape[1]) < beams)
+    rank = ops.arange(candidates.token.shape[1], dtype="int32")
+    ends = ops.logical_and(ends, rank < beams)
     ends = ops.logical_and(ends, ops.logical_not(search.done)[:, None])
     scores = candidates.log_probability / penalty_of(search.position + 1)
     scores = ops.where(ends, scores, IMPOSSIBLE)

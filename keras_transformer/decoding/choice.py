@@ -59,7 +59,7 @@ def best_tokens(
 
     forced = forced_token(held_to, position, end_id)[:, None]  # (batch, 1)
     only_forced = gather_for_all_beams(logits, forced) - normalizer  # (batch, beams, 1)
-    first = ops.equal(ops.arange(token.shape[-1]), 0)
+    first = ops.equal(ops.arange(token.shape[-1], dtype="int32"), 0)
     only_forced = ops.where(first, only_forced, IMPOSSIBLE)
     forced = forced[:, None]  # (batch, 1, 1)
     is_forced = ops.not_equal(forced, PADDING_ID)

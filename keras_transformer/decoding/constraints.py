@@ -59,7 +59,7 @@ def forced_token(held_to: Constraints, position, end_id):
     if not isinstance(held_to.prefix, tuple):
         last = ops.shape(held_to.prefix)[1] - 1
         forced = take(held_to.prefix, ops.minimum(position, last), axis=1)
-    return ops.where(position + 1 >= held_to.max_length, end_id, forced)
+    return ops.where(position + 1 >= held_to.max_length, np.int32(end_id), forced)
 
 
 def end_is_too_early(held_to: Constraints, position):

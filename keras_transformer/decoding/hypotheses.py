@@ -66,5 +66,6 @@ def write_token(token_ids, token, position):
         token: Integer (...).
         position: Integer scalar.
     """
-    here = ops.equal(ops.arange(ops.shape(token_ids)[-1]), position)  # (length,)
+    place = ops.arange(ops.shape(token_ids)[-1], dtype="int32")
+    here = ops.equal(place, position)  # (length,)
     return ops.where(here, token[..., None], token_ids)

@@ -22,7 +22,7 @@ from keras_transformer.decoding.cache import HeadOrder, KeyValues, write
 from keras_transformer.decoding.gathering import take
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.few_rows import matmul_of_few_rows
-from keras_transformer.masks import for_all_heads, hide
+from keras_transformer.masks import attend_to, for_all_heads, hide
 
 
 def attention_weights(query, key, attention_mask=None, key_in_columns=False):
@@ -146,6 +146,7 @@ class _MultiHeadAttention(keras.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         numbers = {"num_heads": num_heads, "head_dim": head_dim, "value_dim": value_dim}
         for name, width in numbers.items():
             if width is not None and width < 1:
@@ -304,6 +305,8 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         inputs: Float (batch, length, model_dim).
         attention_mask: Boolean (batch, query_length, key_length) or broadcastable to it, True
             where a query may see a key; None if it may see all. Of numbers 0 is False.
+        mask: Boolean (batch, length), True where a token stands; Keras passes the inputs' implicit
+            mask here. An `attention_mask` takes its place.
         training: Whether dropout is at work.
 
     Returns:
@@ -322,7 +325,9 @@ class MultiHeadSelfAttention(_MultiHeadAttention):
         )
         self.output_projection = self._output_projection(model_dim)
 
-    def call(self, inputs, attention_mask=None, training=None):
+    def call(self, inputs, attention_mask=None, mask=None, training=None):
+        if attention_mask is None:
+            attention_mask = attend_to(mask)
         batch, length, model_dim = ops.shape(inputs)
         query, key, value = self._project(ops.reshape(inputs, (-1, model_dim)), length)
         rows = self._attend(query, key, value, for_all_heads(attention_mask), training)
@@ -378,6 +383,8 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         memory: Float (batch, key_length, memory_dim), the encoder's output.
         attention_mask: Boolean (batch, query_length, key_length) or broadcastable to it, True
             where a query may see a key; None if it may see all. Of numbers 0 is False.
+        memory_mask: Boolean (batch, key_length), True where a token stands; Keras passes the
+            memory's implicit mask here. An `attention_mask` takes its place.
         training: Whether dropout is at work.
 
     Returns:
@@ -397,7 +404,9 @@ class MultiHeadCrossAttention(_MultiHeadAttention):
         )
         self.output_projection = self._output_projection(model_dim)
 
-    def call(self, query, memory, attention_mask=None, training=None):
+    def call(self, query, memory, attention_mask=None, memory_mask=None, training=None):
+        if attention_mask is None:
+            attention_mask = attend_to(memory_mask)
         batch, length, model_dim = ops.shape(query)
         key, value = self._keys_and_values(memory)
         [query] = self._project(ops.reshape(query, (-1, model_dim)), length)

@@ -35,6 +35,8 @@ class DecoderBlock(keras.Layer):
         padding_mask: Boolean (batch, target_length), True where a token stands; None if
             everywhere. Of numbers 0 is False.
         memory_padding_mask: Boolean (batch, source_length), likewise.
+        inputs_mask, memory_mask: The same two; Keras passes the implicit masks of inputs and memory
+            here. `padding_mask` and `memory_padding_mask` take their place.
         training: Whether dropout is at work.
 
     Returns:
@@ -55,6 +57,7 @@ class DecoderBlock(keras.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         policy = self.dtype_policy
         initializers = {
             "kernel_initializer": kernel_initializer,
@@ -79,7 +82,18 @@ class DecoderBlock(keras.Layer):
         self.feed_forward.build(inputs_shape)
         self.feed_forward_residual.build(inputs_shape, inputs_shape)
 
-    def call(self, inputs, memory, padding_mask=None, memory_padding_mask=None, training=None):
+    def call(
+        self,
+        inputs,
+        memory,
+        padding_mask=None,
+        memory_padding_mask=None,
+        inputs_mask=None,
+        memory_mask=None,
+        training=None,
+    ):
+        padding_mask = inputs_mask if padding_mask is None else padding_mask
+        memory_padding_mask = memory_mask if memory_padding_mask is None else memory_padding_mask
         x = self._after_self_attention(inputs, padding_mask, training)
 
         residual = self.cross_attention_residual

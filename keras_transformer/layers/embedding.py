@@ -53,6 +53,7 @@ class PositionalEmbedding(keras.Layer):
     ):
         # Ids may come as float32, Keras' default; cast to float16 they would be other ids.
         super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
         if position_encoding not in (*POSITION_ENCODINGS, None):
             raise ValueError(
                 f"position_encoding must be one of {POSITION_ENCODINGS} or None. Received:"

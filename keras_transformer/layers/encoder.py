@@ -29,6 +29,8 @@ class EncoderBlock(keras.Layer):
         inputs: Float (batch, length, model_dim).
         padding_mask: Boolean (batch, length), True where a token stands; None if everywhere. Of
             numbers 0 is False.
+        mask: The same; Keras passes the inputs' implicit mask here. A `padding_mask` takes its
+            place.
         training: Whether dropout is at work.
 
     Returns:
@@ -49,6 +51,7 @@ class EncoderBlock(keras.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         policy = self.dtype_policy
         initializers = {
             "kernel_initializer": kernel_initializer,
@@ -67,7 +70,9 @@ class EncoderBlock(keras.Layer):
         self.feed_forward.build(inputs_shape)
         self.feed_forward_residual.build(inputs_shape, inputs_shape)
 
-    def call(self, inputs, padding_mask=None, training=None):
+    def call(self, inputs, padding_mask=None, mask=None, training=None):
+        if padding_mask is None:
+            padding_mask = mask
         residual = self.self_attention_residual
         attended = self.self_attention(
             residual.sublayer_input(inputs),

@@ -34,6 +34,7 @@ class FeedForward(keras.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if feed_forward_dim < 1:
             raise ValueError(
                 "feed_forward_dim must be at least 1. Received:"

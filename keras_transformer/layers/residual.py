@@ -34,6 +34,7 @@ class AddAndNorm(keras.Layer):
 
     def __init__(self, dropout=0.1, normalize_first=False, epsilon=1e-6, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.dropout = dropout
         self.normalize_first = normalize_first
         self.epsilon = epsilon

@@ -1,4 +1,5 @@
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -25,6 +26,17 @@ def test_epochs_are_streamed_one_after_the_other():
     epochs = Epochs(numbered, 3)
     assert numbers(itertools.islice(epochs.stream(), 7)) == [0, 1, 2, 100, 101, 102, 200]
     assert numbers(itertools.islice(epochs.stream(4, 2), 3)) == [402, 500, 501]
+
+
+@pytest.mark.parametrize("form", ["dataset", "stream"])
+def test_fit_does_not_warn_that_it_leaves_the_order_to_the_batches(form):
+    inputs = {name: keras.Input((None,), name=name) for name in ("source_ids", "target_ids")}
+    model = keras.Model(inputs, keras.layers.Embedding(200, 200)(inputs["target_ids"]))
+    model.compile("sgd", LabelSmoothedCrossentropy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        data = getattr(Epochs(numbered, 3), form)()
+        model.fit(data, epochs=2, steps_per_epoch=3, verbose=0)
 
 
 @pytest.mark.parametrize("first_batch", [0, 1, 5, 8])

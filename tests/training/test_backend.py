@@ -25,6 +25,29 @@ def test_help_comes_without_what_takes_seconds_to_import(command):
     assert process.stdout.endswith("imported: set()\n")
 
 
+EXPERIMENTS = ["layers", "parallel", "path", "table3", "heads", "positions", "quality", "jane"]
+BENCHMARKS = ["train", "data", "decode", "serve", "compare", "curve", "memory"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("experiments", name) for name in EXPERIMENTS),
+        *(("benchmark", name) for name in BENCHMARKS),
+        ("serve",),
+        ("tune",),
+    ],
+    ids=" ".join,
+)
+def test_help_is_all_that_is_printed_where_it_is_asked_for(words):
+    module, *more = words
+    arguments = [sys.executable, "-m", f"training.{module}", *more, "--help"]
+    process = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("usage: ")
+    assert process.stderr == ""
+
+
 def test_where_no_help_is_asked_for_the_whole_library_is_there():
     """A model's file can be read only where all its layers have been imported."""
     code = "import sys; sys.argv = ['x', 'run']; import training.command; import keras_transformer"

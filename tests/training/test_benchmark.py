@@ -1,6 +1,8 @@
 """Benchmarks are run by hand; here, that they count right and print what they promise."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -59,6 +61,16 @@ def test_training_is_measured_in_one_line_of_json(capfd):
     assert profile.keys() == {*PARTS, REST, OUTSIDE}
     for part in ("attention", "feed-forward networks", "dropout", "optimizer", REST):
         assert profile[part] > 0
+
+
+@pytest.mark.slow
+def test_nothing_but_that_line_is_printed():
+    arguments = ["--steps=1", "--repeats=1", "--batch=2", "--vocabulary-size=50"]
+    command = [sys.executable, "-m", "training.benchmark", "train", *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert process.returncode == 0, process.stderr
+    assert len(process.stdout.splitlines()) == 1
+    assert process.stderr == ""
 
 
 def test_what_is_measured_is_compiled_as_what_is_trained():

@@ -24,6 +24,7 @@ from training import progress
 from training.checkpoints import load_arrays, load_weights
 from training.command import run_command
 from training.run_folder import Position, RunFolder
+from training.settings import TrainingSettings
 from training.train import _faults_are_named, main, save_model
 
 ROOT = Path(__file__).parents[2]
@@ -544,3 +545,64 @@ def test_an_output_that_cannot_be_made_is_one_line(train_arguments, tmp_path, ca
     write(tmp_path, "file", b"")
     assert train(train_arguments, tmp_path / "file" / "run") == 1
     assert "Not a directory" in one_line(capfd)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("floatx", ["float64", "bfloat16"])
+def test_a_keras_json_changes_neither_a_training_nor_its_translations(
+    floatx, finished_run, train_arguments, tmp_path
+):
+    """The weights are equal to the last bit, and the command translates with either file."""
+    (tmp_path / "keras.json").write_text(json.dumps({"floatx": floatx, "backend": "tensorflow"}))
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+
+    def run_module(name, *arguments, environment, **options):
+        command = [sys.executable, "-m", f"training.{name}", *arguments]
+        return subprocess.run(
+            command, env=environment, capture_output=True, check=True, timeout=280, **options
+        ).stdout
+
+    run = tmp_path / "run"
+    run_module("train", *train_arguments, "--output", str(run), environment=environment)
+    assert_same_checkpoint(run, finished_run, 3)
+    metrics, expected = (
+        [{k: v for k, v in line.items() if "second" not in k} for line in other.read_metrics()]
+        for other in (RunFolder(run), RunFolder(finished_run))
+    )
+    assert metrics == expected
+    text = b"one two\nthree\n"
+    translations = run_module("translate", str(run), environment=environment, input=text)
+    assert translations == run_module(
+        "translate", str(finished_run), environment=dict(os.environ), input=text
+    )
+
+
+def test_a_training_leaves_floatx_and_the_dtype_policy_as_they_were():
+    import keras
+
+    from training.compiled_model import number_formats
+
+    earlier = keras.config.floatx(), keras.config.dtype_policy().name
+    with pytest.raises(KeyboardInterrupt), number_formats("mixed_bfloat16"):
+        assert keras.config.floatx() == "float32"
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+        raise KeyboardInterrupt
+    assert (keras.config.floatx(), keras.config.dtype_policy().name) == earlier
+
+
+def test_the_saved_model_has_no_optimizer_state(tmp_path):
+    import keras
+
+    from training.compiled_model import compiled_model
+
+    settings = TrainingSettings(num_layers=1, model_dim=64, feed_forward_dim=64, num_heads=2)
+    model = compiled_model(settings, 5000, jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    run = RunFolder(tmp_path)
+    save_model(run, model)
+    num_bytes = run.model_path.stat().st_size
+    assert num_bytes == pytest.approx(4 * model.count_params(), rel=0.1)
+    read = keras.saving.load_model(run.model_path)
+    for weight, expected in zip(read.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert read.max_source_tokens == model.max_source_tokens

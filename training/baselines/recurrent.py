@@ -108,7 +108,7 @@ class Recurrence(keras.Layer):
 
     def _first_bias(self, shape, dtype=None):
         """LSTM's "keep" gate begins open (Gers et al. 2000); all else is 0."""
-        keeps = (ops.arange(shape[0]) // self.units == 1) & (self.cell == "lstm")
+        keeps = (ops.arange(shape[0], dtype="int32") // self.units == 1) & (self.cell == "lstm")
         return ops.cast(keeps, dtype or "float32")
 
     def call(self, inputs, states=None, context=None):

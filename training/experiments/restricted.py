@@ -57,9 +57,9 @@ class RestrictedSelfAttention(keras.layers.Layer):
 
     def _mask(self, blocks):
         """Boolean (blocks, radius, 3 * radius), True where a query may see a key."""
-        first = ops.arange(blocks)[:, None, None] * self.radius
-        query = first + ops.arange(self.radius)[:, None]
-        key = first + ops.arange(-self.radius, 2 * self.radius)
+        first = ops.arange(blocks, dtype="int32")[:, None, None] * self.radius
+        query = first + ops.arange(self.radius, dtype="int32")[:, None]
+        key = first + ops.arange(-self.radius, 2 * self.radius, dtype="int32")
         is_there = ops.logical_and(key >= 0, key < blocks * self.radius)
         return ops.logical_and(ops.abs(query - key) <= self.radius, is_there)
 
