@@ -345,7 +345,8 @@ def test_a_stream_holds_few_texts_at_a_time(parrot):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_translator_of_a_precision_translates_with_a_copy(random_model, tokenizer, precision):
     translator = Translator(random_model, tokenizer, beam_size=3, precision=precision)
-    assert translator.model is not random_model
+    assert translator.model is random_model
+    assert translator.fast_model is not random_model
     assert len(translator.n_best(TEXTS, 3)) == len(TEXTS)
     if precision == "float32":
         assert translator(TEXTS) == Translator(random_model, tokenizer, beam_size=3)(TEXTS)
