@@ -64,6 +64,8 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
         config = layer.get_config()
         if isinstance(layer, keras.Layer):  # and not one of Keras' functions
             config["dtype"] = policy
+        if "dropout" in config:
+            config["dropout"] = 0.0  # a seed that is never asked for takes 20 kB for ever
         return type(layer).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=with_policy)
@@ -222,7 +224,7 @@ class PanelProduct(Product):
 def _fixed(weight):
     if isinstance(weight, keras.Variable):
         return weight  # of a model that is not to be trained
-    return keras.Variable(weight, trainable=False, dtype=weight.dtype)
+    return keras.Variable(weight, trainable=False, dtype=weight.dtype, name="kernel")
 
 
 class Int8Product:
