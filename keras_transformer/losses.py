@@ -6,6 +6,7 @@ Shapes: labels Integer (batch, length), logits Float (batch, length, vocabulary)
 import keras
 from keras import ops
 
+from keras_transformer.gradients import with_gradient
 from keras_transformer.masks import padding_mask
 
 
@@ -118,25 +119,24 @@ def smoothed_crossentropy(labels, logits, label_smoothing: float):
     Returns:
         Float (batch, length).
     """
-    share = label_smoothing / logits.shape[-1]
 
-    @ops.custom_gradient
     def crossentropy(labels, logits):
         probabilities = ops.softmax(logits, axis=-1)
         at_label = (1.0 - label_smoothing) * label_logits(labels, logits)
         everywhere = label_smoothing * ops.mean(logits, axis=-1)
         losses = log_normalizer(logits, probabilities) - at_label - everywhere
+        numbers = (label_smoothing / logits.shape[-1], label_smoothing - 1.0)
+        numbers = [ops.convert_to_tensor(number, logits.dtype) for number in numbers]
+        return losses, (probabilities, *numbers)
 
-        # The keyword is PyTorch's: the other backends pass the upstream gradient alone.
-        def gradient(*arguments, upstream=None):
-            if upstream is None:
-                (upstream,) = arguments
-            gradients = (probabilities - share) * ops.expand_dims(upstream, -1)
-            return None, add_at_labels(gradients, labels, (label_smoothing - 1.0) * upstream)
+    return with_gradient(
+        "smoothed_crossentropy", crossentropy, _crossentropy_gradient, labels, logits
+    )
 
-        return losses, gradient
 
-    return crossentropy(labels, logits)
+def _crossentropy_gradient(upstream, labels, logits, probabilities, share, less_at_label):
+    gradients = (probabilities - share) * ops.expand_dims(upstream, -1)
+    return None, add_at_labels(gradients, labels, less_at_label * upstream)
 
 
 def negative_log_likelihood(labels, logits):

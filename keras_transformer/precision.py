@@ -47,7 +47,8 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
         precision: One of `PRECISIONS`.
 
     Returns:
-        A model of the same class, not to be trained.
+        A model of the same class, not to be trained. It cannot be saved, copied or pickled: its
+        parts have no place in a file. Save the model that it was made from.
 
     Raises:
         ValueError: If the precision is unknown.
@@ -63,6 +64,8 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
         config = layer.get_config()
         if isinstance(layer, keras.Layer):  # and not one of Keras' functions
             config["dtype"] = policy
+        if "dropout" in config:
+            config["dropout"] = 0.0  # a seed that is never asked for takes 20 kB for ever
         return type(layer).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=with_policy)
@@ -79,7 +82,20 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
         is_attention = isinstance(layer, MultiHeadSelfAttention | MultiHeadCrossAttention)
         if is_attention and precision == "int8_bfloat16":
             layer.attention_dtype = "bfloat16"
+    for name in ("save", "save_weights"):  # before there is half a file
+        setattr(copy, name, _refuse_to_be_saved)
+    # All other ways to write, copy and pickle a Keras model, or to fill it, ask for one of these.
+    for name in ("get_config", "save_own_variables", "load_own_variables"):
+        setattr(copy, name, _refuse_to_be_saved)
     return copy
+
+
+def _refuse_to_be_saved(*_, **__):
+    raise TypeError(
+        "A model to be saved, copied or pickled must not be one for translating. Received: one that"
+        " inference_model made, whose weights are rounded or in another order. Take the model that"
+        " it was made from, which is a Translator's `model`, and make it anew from there."
+    )
 
 
 def _replace_parts(layer, precision):
@@ -208,7 +224,7 @@ class PanelProduct(Product):
 def _fixed(weight):
     if isinstance(weight, keras.Variable):
         return weight  # of a model that is not to be trained
-    return keras.Variable(weight, trainable=False, dtype=weight.dtype)
+    return keras.Variable(weight, trainable=False, dtype=weight.dtype, name="kernel")
 
 
 class Int8Product:

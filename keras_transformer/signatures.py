@@ -93,7 +93,7 @@ def _scores(translator):
 
         def results_of(rows):
             return score(
-                translator.model,
+                translator.fast_model,
                 _rows_of(source_ids, rows, translator.max_source_tokens),
                 _rows_of(target_ids, rows, translator.most_target_tokens),
                 start_id=tokenizer.start_id,
@@ -114,7 +114,7 @@ def _scores(translator):
 def _attends(translator):
     import tensorflow as tf
 
-    tokenizer, model = translator.tokenizer, translator.model
+    tokenizer, model = translator.tokenizer, translator.fast_model
     one_token = tf.constant([[tokenizer.end_id]])
     num_heads = cross_attention_weights(model, one_token, one_token).shape[1]
     pieces = ["", *tokenizer.pieces(range(1, tokenizer.vocabulary_size))]  # "" for padding

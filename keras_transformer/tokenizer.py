@@ -20,6 +20,7 @@ import sentencepiece
 from keras_transformer.blank import is_blank
 from keras_transformer.data.lines import describe_os_error, read_lines, refuse_pipe
 from keras_transformer.errors import InputError
+from keras_transformer.forks import check_not_forked
 from keras_transformer.quiet import without_information
 from keras_transformer.sampling import subword_sampler
 
@@ -87,6 +88,10 @@ class SubwordTokenizer:
         self._serialized_model = serialized_model
         self._graph_tokenizer = None
         self._sampler = None
+
+    def __reduce__(self):
+        # All else is made from this, and TensorFlow's part of it belongs to one process.
+        return type(self), (self._serialized_model,)
 
     @classmethod
     def train(
@@ -292,7 +297,11 @@ class SubwordTokenizer:
         lives in one): seed first, then trace functions that tokenize. Functions and datasets that
         were traced before raise `NotFoundError` from then on and have to be built again; `tokenize`
         and `detokenize` called outside a function make a new one by themselves.
+
+        Raises:
+            RuntimeError: In a process forked from one that has used TensorFlow.
         """
+        check_not_forked()
         if self._graph_tokenizer is None:
             import tensorflow as tf
             import tensorflow_text

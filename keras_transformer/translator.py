@@ -20,9 +20,15 @@ from keras_transformer.decoding.hypotheses import (
     Hypotheses,
     check_length_penalty,
 )
-from keras_transformer.decoding.sampling import noise_of, sample
+from keras_transformer.decoding.sampling import (
+    check_sampling,
+    leaves_some_out,
+    noise_of,
+    sample,
+)
 from keras_transformer.decoding.scoring import score
 from keras_transformer.errors import InputError
+from keras_transformer.forks import check_not_forked, is_fork
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.masks import padding_mask
 from keras_transformer.model import (
@@ -44,6 +50,10 @@ NO_TEXT_IDS = (0, 1, 2)
 
 _IDS = (None, None), "int32"  # (batch, length)
 _FLAGS = (None,), "bool"  # (batch,)
+_NUMBER = (), "float32"
+
+# Each takes a second to compile and some MB to keep.
+_MOST_COMPILED = 8
 
 
 class AttentionWeights(NamedTuple):
@@ -104,10 +114,19 @@ class Translator:
             translator then has a copy of the model as it is now. None for the model itself, whose
             training it follows.
 
+    Attributes:
+        model: The model itself, which can be trained on and saved, whatever the precision.
+        fast_model: What translates: the copy, or the model itself if the precision is None.
+
+    A translator can be pickled and copied. What comes back has a model of its own, with the weights
+    that the model had then and not compiled. Start processes by spawning them, not by a fork.
+
     Raises:
         ValueError: If a number is out of its range, the precision unknown, the model's vocabulary
             not the tokenizer's, or a source or a translation may get longer than the model's
             learned positions.
+        RuntimeError: In a process forked from one that has used TensorFlow or JAX, here and in all
+            that needs the model.
 
     Example:
         >>> translator = Translator.load("runs/en-de")
@@ -129,6 +148,7 @@ class Translator:
         batch_tokens: int = 2048,
         precision: str | None = None,
     ):
+        check_not_forked()
         for name, value in (
             ("beam_size", beam_size),
             ("max_source_tokens", max_source_tokens),
@@ -145,9 +165,6 @@ class Translator:
         if max_source_tokens is None:
             max_source_tokens = _source_tokens_of(model)
         _check_positions(model, max_source_tokens, max_target_tokens)
-        if precision is not None:
-            model = inference_model(model, precision)
-        self.model = model
         self.tokenizer = tokenizer
         self.beam_size = beam_size
         self.length_penalty = length_penalty
@@ -157,8 +174,7 @@ class Translator:
         self.min_target_tokens = min_target_tokens
         self.batch_tokens = batch_tokens
         self.precision = precision
-        self.steps = decoding_steps(model)
-        self._functions = {}
+        self._set_model(model)
 
     @classmethod
     def load(
@@ -195,6 +211,30 @@ class Translator:
             return cls(model, tokenizer, precision=precision, **settings)
         except ValueError as error:
             raise InputError(f"{run}: {error}") from error
+
+    def _set_model(self, model):
+        precision = self.precision
+        self.model = model
+        self.fast_model = model if precision is None else inference_model(model, precision)
+        self.steps = decoding_steps(self.fast_model)
+        self._functions = {}
+
+    def __getstate__(self):
+        check_not_forked()
+        state = dict(vars(self))
+        for made_anew in ("model", "fast_model", "steps", "_functions"):
+            del state[made_anew]
+        model = self.model
+        return state, (type(model), model.get_config(), model.get_weights())
+
+    def __setstate__(self, pickled):
+        state, (model_class, config, weights) = pickled
+        vars(self).update(state)
+        # A pool waits for ever if unpickling raises: what is asked of the translator will.
+        if not is_fork():
+            model = model_class.from_config(config)
+            model.set_weights(weights)
+            self._set_model(model)
 
     def __call__(self, texts: Iterable[str]) -> list[str]:
         """Translates each text; a blank one, see `is_blank`, translates to the empty text.
@@ -270,14 +310,17 @@ class Translator:
         beam_size = self.beam_size if beam_size is None else beam_size
         alpha = self.length_penalty if length_penalty is None else length_penalty
         check_beams(beam_size, n)
+        check_length_penalty(alpha)
         num_results = 1 if n == 1 else beam_size  # of which some may be the same text
 
-        def search(source_ids, prefix, new_word=None):
+        def search(source_ids, prefix, alpha, new_word=None):
             return self.search(source_ids, beam_size, alpha, num_results, prefix, new_word)
 
-        def search_rows(rows, *arrays):
-            key = "search", beam_size, alpha, num_results, len(arrays)
-            return self._compiled(key, search, *(_IDS, _IDS, _FLAGS)[: len(arrays)])(*arrays)
+        def search_rows(rows, source_ids, prefix, *new_word):
+            key = "search", beam_size, num_results, len(new_word)
+            specs = _IDS, _IDS, _NUMBER, *[_FLAGS] * len(new_word)
+            compiled = self._compiled(key, search, *specs)
+            return compiled(source_ids, prefix, np.float32(alpha), *new_word)
 
         results = self._translations(texts, prefixes, search_rows, num_results)
         return [_best_of_each_text(found)[:n] for found in results]
@@ -312,17 +355,22 @@ class Translator:
         """
         if n < 1:
             raise ValueError(f"n must be at least 1. Received: n={n}. Choose 1 or more.")
+        check_sampling(temperature, top_k, top_p)
+        is_cut = leaves_some_out(top_p)
+        numbers = temperature, self.length_penalty, top_p if is_cut else 1.0
+        numbers = [np.float32(number) for number in numbers]
 
-        def draw(source_ids, prefix, noise, new_word=None):
-            return self._draw(source_ids, prefix, new_word, noise, temperature, top_k, top_p)
+        def draw(source_ids, prefix, noise, temperature, alpha, top_p, new_word=None):
+            top_p = top_p if is_cut else None
+            return self._draw(source_ids, prefix, new_word, noise, temperature, top_k, top_p, alpha)
 
         def draw_rows(rows, source_ids, prefix, *new_word):
             longest = self._longest(source_ids.shape[1], prefix.shape[1])
             noise = noise_of(seed, [first_place + row for row in rows], n, longest)
-            key = "sample", n, temperature, top_k, top_p, len(new_word)
-            arguments = _IDS, _IDS, ((None, n, None), "float32"), _FLAGS
-            compiled = self._compiled(key, draw, *arguments[: 3 + len(new_word)])
-            return compiled(source_ids, prefix, noise, *new_word)
+            key = "sample", n, top_k, is_cut, len(new_word)
+            specs = _IDS, _IDS, ((None, n, None), "float32"), *[_NUMBER] * len(numbers)
+            compiled = self._compiled(key, draw, *specs, *[_FLAGS] * len(new_word))
+            return compiled(source_ids, prefix, noise, *numbers, *new_word)
 
         return self._translations(texts, prefixes, draw_rows, n)
 
@@ -345,6 +393,7 @@ class Translator:
             InputError: If a source has more than `max_source_tokens` tokens, or a target more than
                 `most_target_tokens`.
         """
+        check_not_forked()
         sources, targets = _checked(sources), _checked(targets)
         if len(sources) != len(targets):
             raise ValueError(
@@ -355,7 +404,7 @@ class Translator:
         compiled = self._compiled(
             "score",
             lambda source_ids, target_ids: score(
-                self.model, source_ids, target_ids, start_id=self.tokenizer.start_id
+                self.fast_model, source_ids, target_ids, start_id=self.tokenizer.start_id
             ),
             _IDS,
             _IDS,
@@ -385,7 +434,7 @@ class Translator:
         Args:
             source_ids: Integer (batch, source_length), each row with the end id, then padding.
             beam_size: 1 is greedy search.
-            length_penalty: Alpha.
+            length_penalty: Alpha, a number or a tensor.
             num_results: Results that are asked for.
             prefix: Integer (batch, prefix_length), how each translation must begin, then padding;
                 None for nothing.
@@ -400,10 +449,10 @@ class Translator:
             return greedy_search(step, state, **options)
         return beam_search(step, state, beam_size=beam_size, num_results=num_results, **options)
 
-    def _draw(self, source_ids, prefix, new_word, noise, temperature, top_k, top_p):
+    def _draw(self, source_ids, prefix, new_word, noise, temperature, top_k, top_p, length_penalty):
         step, state, options = self._start(source_ids, prefix, new_word, noise.shape[1])
         options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        return sample(step, state, noise=noise, length_penalty=self.length_penalty, **options)
+        return sample(step, state, noise=noise, length_penalty=length_penalty, **options)
 
     def _start(self, source_ids, prefix, new_word, beams):
         """What every search gets: the step, the first state, the options that all have."""
@@ -495,7 +544,9 @@ class Translator:
                 f" model of class {type(self.model).__name__}. Ask another model."
             )
         source_ids, read_ids, target_ids = self._attention_ids(source, target)
-        weights = cross_attention_weights(self.model, _padded([source_ids]), _padded([read_ids]))
+        weights = cross_attention_weights(
+            self.fast_model, _padded([source_ids]), _padded([read_ids])
+        )
         return AttentionWeights(
             self.tokenizer.pieces(source_ids),
             self.tokenizer.pieces(target_ids),
@@ -520,12 +571,13 @@ class Translator:
                 " model."
             )
         source_ids, read_ids, target_ids = self._attention_ids(source, target)
-        found = attention_of_layers(self.model, _padded([source_ids]), _padded([read_ids]))
+        found = attention_of_layers(self.fast_model, _padded([source_ids]), _padded([read_ids]))
         tokens = [self.tokenizer.pieces(ids) for ids in (source_ids, read_ids, target_ids)]
         return AttentionByLayer(*tokens, *map(_one_sentence, found))
 
     def _attention_ids(self, source: str, target: str) -> tuple[list[int], list[int], list[int]]:
         """Ids of the source, of what the decoder reads, and of what it predicts."""
+        check_not_forked()
         source, target = _checked([source, target])
         [source_ids], [target_ids] = self._whole_sources([source]), self._whole_targets([target])
         return source_ids, [self.tokenizer.start_id, *target_ids[:-1]], target_ids
@@ -572,23 +624,29 @@ class Translator:
             )
 
     def _compiled(self, key, function, *arguments):
-        """A function of a batch's arrays, compiled.
+        """A function of a batch's arrays and of numbers, compiled; the last few are kept.
 
         Args:
             key: What the function depends on beside its arguments.
             function: From tensors to a tuple of tensors.
             arguments: The shape and dtype of each.
         """
-        if key not in self._functions:
-            if keras.backend.backend() == "tensorflow":
-                import tensorflow as tf
+        check_not_forked()
+        compiled = self._functions.pop(key, None) or self._compile(function, arguments)
+        self._functions[key] = compiled  # behind all others, of which the first is dropped
+        if len(self._functions) > _MOST_COMPILED:
+            del self._functions[next(iter(self._functions))]
+        return compiled
 
-                specs = [tf.TensorSpec(shape, dtype) for shape, dtype in arguments]
-                function = tf.function(function, input_signature=specs, autograph=False)
-            elif keras.backend.backend() == "jax":
-                function = _jitted(function, self.model, _most_positions(self.model))
-            self._functions[key] = function
-        return self._functions[key]
+    def _compile(self, function, arguments):
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            specs = [tf.TensorSpec(shape, dtype) for shape, dtype in arguments]
+            return tf.function(function, input_signature=specs, autograph=False)
+        if keras.backend.backend() == "jax":
+            return _jitted(function, self.fast_model, _most_positions(self.model))
+        return function
 
     def _texts_and_scores(self, found: Hypotheses, n) -> Iterator[list[tuple[str, float]]]:
         token_ids = ops.convert_to_numpy(found.token_ids)[:, :n]
@@ -641,10 +699,12 @@ def _jitted(function, model, most_tokens):
 
 
 def _in_one_of_few_shapes(array: np.ndarray, most_tokens: int | None) -> np.ndarray:
-    """With rows repeated up to a power of two, and zeros behind.
+    """With rows repeated up to a power of two, and zeros behind; a number as it is.
 
     Up to a multiple of 16 of these, but none behind the last of `most_tokens`.
     """
+    if not array.ndim:
+        return array
     rows = 1 << (len(array) - 1).bit_length()
     if array.ndim > 1:
         length = array.shape[-1]
@@ -747,6 +807,7 @@ def read_model(path: Path) -> keras.Model:
     Raises:
         InputError: If the file is missing, damaged or no model.
     """
+    check_not_forked()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises many kinds for files that are cut or foreign

@@ -32,7 +32,7 @@ def test_an_export_in_8_bits_is_the_live_translator_in_8_bits(tokenizer, tmp_pat
     in_graph = (tmp_path / "1" / "saved_model.pb").read_bytes()
     kernels = [
         product.kernel
-        for layer in translator.model._flatten_layers()
+        for layer in translator.fast_model._flatten_layers()
         for product in vars(layer).values()
         if isinstance(product, Int8Product)
     ]

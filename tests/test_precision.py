@@ -1,3 +1,5 @@
+import copy
+import pickle
 import platform
 
 import keras
@@ -338,3 +340,34 @@ def test_of_8_bits_and_bfloat16_the_attention_alone_is_in_bfloat16():
     np.testing.assert_allclose(same_maps, numbers(model(ids())), atol=1e-5)
     assert 1e-4 < np.abs(logits - same_maps).max() < 0.05 * np.abs(same_maps).max()
     assert model.decoder_blocks[0].cross_attention.attention_dtype == "float32"
+
+
+# Files
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda model, folder: model.save(folder / "file.keras"),
+        lambda model, folder: keras.saving.save_model(model, folder / "file.keras"),
+        lambda model, folder: model.save_weights(folder / "file.weights.h5"),
+        lambda model, folder: copy.deepcopy(model),
+        lambda model, folder: pickle.dumps(model),
+    ],
+    ids=["save", "save_model", "save_weights", "deepcopy", "pickle"],
+)
+def test_a_copy_refuses_to_be_saved(precision, write, tmp_path):
+    fast = inference_model(with_policy("float32", num_layers=1), precision)
+    message = r"must not be one for translating\. Received: .*\. Take the model that it was made"
+    with pytest.raises(TypeError, match=message):
+        write(fast, tmp_path)
+
+
+def test_a_refused_copy_leaves_the_file_that_is_there(tmp_path):
+    model = with_policy("float32", num_layers=1)
+    model.save(tmp_path / "file.keras")
+    before = (tmp_path / "file.keras").read_bytes()
+    with pytest.raises(TypeError, match="must not be one for translating"):
+        inference_model(model, "float32").save(tmp_path / "file.keras")
+    assert (tmp_path / "file.keras").read_bytes() == before

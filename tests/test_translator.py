@@ -1,5 +1,7 @@
+import copy
 import itertools
 import logging
+import pickle
 
 import keras
 import numpy as np
@@ -11,11 +13,12 @@ from keras_transformer.decoding.scoring import score
 from keras_transformer.decoding.state import DecodingState
 from keras_transformer.errors import InputError
 from keras_transformer.layers.embedding import PositionalEmbedding
+from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.model import decoding_steps
 from keras_transformer.precision import PRECISIONS, inference_model
 from keras_transformer.tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
-from tests.random_models import TEXTS, numbers, random_transformer, small_config
+from tests.random_models import TEXTS, numbers, random_ids, random_transformer, small_config
 from tests.writer import Writer, speller_of
 
 HARD_TEXTS = ["two  spaces", " and around ", "tab\tand café", "눈 속의 개", "🚲", "</s> <s>"]
@@ -451,16 +454,101 @@ def test_a_stream_holds_few_texts_at_a_time(parrot):
     assert list(translations) == [f"dog {number}" for number in range(1, 10)]
 
 
+# Compiled once
+
+
+class Noted(Parrot):
+    """Counts how often a search over it is compiled, and knows what for."""
+
+    def __init__(self, vocabulary_size):
+        super().__init__(vocabulary_size)
+        self.compiled_for = []
+
+
+@decoding_steps.register(Noted)
+def _(model):
+    encode, initial_state, step = decoding_steps.dispatch(Parrot)(model)
+
+    def noted_state(encoded, num_beams=1, *, max_length):
+        model.compiled_for.append(num_beams)
+        return initial_state(encoded, num_beams, max_length=max_length)
+
+    return encode, noted_state, step
+
+
+@pytest.fixture
+def noted(tokenizer):
+    return Translator(Noted(tokenizer.vocabulary_size), tokenizer)
+
+
+def test_numbers_of_a_search_are_not_compiled_into_it(noted):
+    for number in range(1, 11):
+        assert noted.translate(["snow"], length_penalty=number / 10) == ["snow"]
+        noted.sample(["snow"], temperature=number / 10)
+        noted.sample(["snow"], temperature=number / 10, top_p=number / 11)
+    assert noted.model.compiled_for == [4, 1, 1]  # with a top_p the vocabulary is sorted
+
+
+def test_searches_of_many_sizes_are_forgotten_but_the_last(noted):
+    for beam_size in [*range(1, 13), 12, 11, 1]:
+        noted.translate(["snow"], beam_size=beam_size)
+    assert noted.model.compiled_for == [*range(1, 13), 1]
+
+
+def test_numbers_are_those_that_were_given(translator):
+    def greedy(alpha):
+        return translator.n_best(["a red house"], 1, beam_size=1, length_penalty=alpha)[0][0]
+
+    (text, score), (_, once), (same, twice) = greedy(0.0), greedy(1.0), greedy(2.0)
+    assert same == text
+    assert score / once > 1  # lp(Y) for an alpha of 1, whose square it is for 2
+    assert score / twice == pytest.approx((score / once) ** 2, rel=1e-4)
+    # Only the most probable token is left, as in greedy search.
+    assert translator.sample(["a red house"], top_p=1e-6)[0][0][0] == text
+    assert translator.sample(["a red house"], temperature=1e-6)[0][0][0] == text
+    others = translator.sample(["a red house"], 5, temperature=1.5, top_p=0.99)
+    assert any(other != text for other, _ in others[0])
+
+
+def test_numbers_out_of_range_are_refused_whatever_was_compiled(translator):
+    translator.translate(["snow"], length_penalty=0.5)
+    translator.sample(["snow"], temperature=0.5, top_p=0.5)
+    with pytest.raises(ValueError, match="length_penalty must be 0 or more"):
+        translator.translate(["snow"], length_penalty=-0.5)
+    with pytest.raises(ValueError, match="temperature must be more than 0"):
+        translator.sample(["snow"], temperature=0.0, top_p=0.5)
+    with pytest.raises(ValueError, match="top_p must be more than 0 and at most 1"):
+        translator.sample(["snow"], temperature=0.5, top_p=1.5)
+
+
 # Precision
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_translator_of_a_precision_translates_with_a_copy(random_model, tokenizer, precision):
     translator = Translator(random_model, tokenizer, beam_size=3, precision=precision)
-    assert translator.model is not random_model
+    assert translator.model is random_model
+    assert translator.fast_model is not random_model
     assert len(translator.n_best(TEXTS, 3)) == len(TEXTS)
     if precision == "float32":
         assert translator(TEXTS) == Translator(random_model, tokenizer, beam_size=3)(TEXTS)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_model_of_a_loaded_run_can_be_saved_copied_and_trained(run, precision, tmp_path):
+    model = Translator.load(run, precision=precision).model
+    inputs = {"source_ids": random_ids(2, 5), "target_ids": random_ids(2, 7)}
+    expected = numbers(model(inputs))
+    model.save(tmp_path / "again.keras")
+    model.save_weights(tmp_path / "again.weights.h5")
+    again = keras.saving.load_model(tmp_path / "again.keras")
+    same_shape = keras.models.clone_model(model)
+    same_shape.load_weights(tmp_path / "again.weights.h5")
+    for other in (again, same_shape, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(numbers(other(inputs)), expected)
+    model.compile("adam", LabelSmoothedCrossentropy())
+    model.fit(inputs, inputs["target_ids"], verbose=0)
+    assert not np.allclose(numbers(model(inputs)), expected)
 
 
 def test_an_unknown_precision_is_refused(random_model, tokenizer):

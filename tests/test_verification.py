@@ -76,7 +76,7 @@ def test_what_only_python_can_load_is_refused(served_translator, tmp_path):
 
     # Holding the model and not its plain variables saves each under a second handle.
     module = tf.Module()
-    module.model = served_translator.model
+    module.model = served_translator.fast_model
     module.tokenizer = served_translator.tokenizer.graph_tokenizer
     signatures = served_functions(served_translator)
     tf.saved_model.save(module, str(tmp_path / "1"), signatures=signatures)

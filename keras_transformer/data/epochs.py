@@ -12,6 +12,7 @@ from keras_transformer.data.ranges import check_at_least
 from keras_transformer.data.shares import weighted_share_of
 from keras_transformer.data.token_lines import Batch
 from keras_transformer.errors import InputError
+from keras_transformer.forks import check_not_forked
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -104,7 +105,9 @@ class Epochs:
 
         Raises:
             InputError: There is no such epoch or batch.
+            RuntimeError: In a process forked from one that has used TensorFlow.
         """
+        check_not_forked()
         import tensorflow as tf
 
         _fit_need_not_warn()

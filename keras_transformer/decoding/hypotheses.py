@@ -34,7 +34,7 @@ def length_penalty_of(num_tokens, alpha, length_normalization="gnmt"):
 
     Args:
         num_tokens: Integer tensor, the end included.
-        alpha: 0 for none; the paper uses 0.6.
+        alpha: 0 for none; the paper uses 0.6. A number or a tensor.
         length_normalization: "gnmt" or "length".
 
     Returns:
@@ -45,8 +45,8 @@ def length_penalty_of(num_tokens, alpha, length_normalization="gnmt"):
 
 
 def check_length_penalty(alpha, length_normalization="gnmt"):
-    """Raises ValueError if there is no such length penalty."""
-    if not 0 <= alpha < math.inf:
+    """Raises ValueError if there is no such length penalty; tensors are not looked into."""
+    if not ops.is_tensor(alpha) and not 0 <= alpha < math.inf:
         raise ValueError(
             "length_penalty must be 0 or more, and finite. Received:"
             f" length_penalty={alpha}. Choose 0 for none; the paper uses 0.6."

@@ -92,7 +92,8 @@ def sample(
         probabilities: of the whole vocabulary, at temperature 1.
 
     Raises:
-        ValueError: If `noise` has other axes, or a number is out of its range.
+        ValueError: If `noise` has other axes, or a number is out of its range. The
+            `temperature`, `top_p` and `length_penalty` may be tensors, which are not looked into.
     """
     check_length_penalty(length_penalty, length_normalization)
     check_sampling(temperature, top_k, top_p)
@@ -165,22 +166,28 @@ def distribution(logits, *, temperature=1.0, top_k=None, top_p=None):
         Among equally probable tokens those with the lowest ids are left.
     """
     vocabulary = logits.shape[-1]
-    if top_k is None and top_p in (None, 1):
+    if top_k is None and not leaves_some_out(top_p):
         token = ops.broadcast_to(ops.arange(vocabulary, dtype="int32"), ops.shape(logits))
     else:
         logits, token = top_logits(logits, vocabulary if top_k is None else top_k)
     logits = logits - ops.max(logits, axis=-1, keepdims=True)
-    weight = ops.exp(logits / max(temperature, _LOWEST_TEMPERATURE))
-    if top_p not in (None, 1):
+    temperature = ops.maximum(ops.cast(temperature, "float32"), _LOWEST_TEMPERATURE)
+    weight = ops.exp(logits / temperature)
+    if leaves_some_out(top_p):
         sums = ops.cumsum(weight, axis=-1)
         sums_before = ops.pad(sums[..., :-1], ((0, 0), (0, 0), (1, 0)))
         weight = ops.where(sums_before < top_p * sums[..., -1:], weight, 0.0)
     return weight / ops.sum(weight, axis=-1, keepdims=True), token
 
 
+def leaves_some_out(top_p) -> bool:
+    """Whether this `top_p` asks for a sort of the vocabulary. A tensor may hold any."""
+    return top_p is not None and (ops.is_tensor(top_p) or top_p != 1)
+
+
 def check_sampling(temperature, top_k=None, top_p=None):
-    """Raises ValueError if there is no such sampling."""
-    if not 0 < temperature < math.inf:
+    """Raises ValueError if there is no such sampling; tensors are not looked into."""
+    if not ops.is_tensor(temperature) and not 0 < temperature < math.inf:
         raise ValueError(
             "temperature must be more than 0, and finite. Received:"
             f" temperature={temperature}. Choose 1 for the model's own probabilities, or greedy"
@@ -190,7 +197,7 @@ def check_sampling(temperature, top_k=None, top_p=None):
         raise ValueError(
             f"top_k must be at least 1. Received: top_k={top_k}. Choose None for all tokens."
         )
-    if top_p is not None and not 0 < top_p <= 1:
+    if top_p is not None and not ops.is_tensor(top_p) and not 0 < top_p <= 1:
         raise ValueError(
             "top_p must be more than 0 and at most 1. Received:"
             f" top_p={top_p}. Choose None for all tokens."

@@ -64,15 +64,33 @@ class DecoderBlock(keras.Layer):
             "bias_initializer": bias_initializer,
         }
         self.self_attention = MultiHeadSelfAttention(
-            num_heads, head_dim, value_dim, **initializers, dtype=policy
+            num_heads,
+            head_dim,
+            value_dim,
+            **initializers,
+            dtype=policy,
+            name="self_attention",
         )
-        self.self_attention_residual = AddAndNorm(dropout, normalize_first, dtype=policy)
+        self.self_attention_residual = AddAndNorm(
+            dropout, normalize_first, dtype=policy, name="self_attention_residual"
+        )
         self.cross_attention = MultiHeadCrossAttention(
-            num_heads, head_dim, value_dim, **initializers, dtype=policy
+            num_heads,
+            head_dim,
+            value_dim,
+            **initializers,
+            dtype=policy,
+            name="cross_attention",
         )
-        self.cross_attention_residual = AddAndNorm(dropout, normalize_first, dtype=policy)
-        self.feed_forward = FeedForward(feed_forward_dim, activation, **initializers, dtype=policy)
-        self.feed_forward_residual = AddAndNorm(dropout, normalize_first, dtype=policy)
+        self.cross_attention_residual = AddAndNorm(
+            dropout, normalize_first, dtype=policy, name="cross_attention_residual"
+        )
+        self.feed_forward = FeedForward(
+            feed_forward_dim, activation, **initializers, dtype=policy, name="feed_forward"
+        )
+        self.feed_forward_residual = AddAndNorm(
+            dropout, normalize_first, dtype=policy, name="feed_forward_residual"
+        )
 
     def build(self, inputs_shape, memory_shape):
         self.self_attention.build(inputs_shape)

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_transformer.gradients import with_gradient
+
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class LayerNormalization(keras.layers.LayerNormalization):
@@ -18,7 +20,8 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
     while the gradients of gamma and beta are the sums of n * g and g over all positions. On a CPU
     that is a third faster than deriving it, and a third of the operations to trace. It is computed
-    in float32 where the dtype is a half precision.
+    in float32 where the dtype is a half precision. Outside of training nothing is prepared for it,
+    so that exports have no gradients with them.
 
     Source: section 3.1; Ba, Kiros and Hinton 2016, equation 4.
 
@@ -29,13 +32,14 @@ class LayerNormalization(keras.layers.LayerNormalization):
         >>> LayerNormalization(epsilon=1e-6)(x)
     """
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         is_last_axis = self.axis in ([-1], [len(inputs.shape) - 1])
         if not is_last_axis or self.gamma is None or self.beta is None:
             return super().call(inputs)
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         x, gamma, beta = (ops.cast(value, dtype) for value in (inputs, self.gamma, self.beta))
-        return ops.cast(layer_normalization(x, gamma, beta, self.epsilon), self.compute_dtype)
+        normalize = _differentiable if training else layer_normalization
+        return ops.cast(normalize(x, gamma, beta, self.epsilon), self.compute_dtype)
 
 
 def layer_normalization(x, gamma, beta, epsilon: float):
@@ -50,26 +54,32 @@ def layer_normalization(x, gamma, beta, epsilon: float):
     Returns:
         Float (..., width).
     """
+    return _normalize(x, gamma, beta, epsilon)[0]
 
-    @ops.custom_gradient
+
+def _differentiable(x, gamma, beta, epsilon):
+    """The same with its gradient."""
+
     def normalize(x, gamma, beta):
-        centered = x - _mean(x)
-        scale = ops.rsqrt(_mean(centered * centered) + epsilon)  # (..., 1)
-        normalized = centered * scale
+        return _normalize(x, gamma, beta, epsilon)
 
-        # The keyword is PyTorch's: the other backends pass the upstream gradient alone.
-        def gradient(*arguments, upstream=None):
-            if upstream is None:
-                (upstream,) = arguments
-            u = gamma * upstream
-            x_gradient = scale * (u - _mean(u) - normalized * _mean(normalized * u))
-            positions = tuple(range(len(x.shape) - 1))
-            gamma_gradient = ops.sum(normalized * upstream, positions)  # (width,)
-            return x_gradient, gamma_gradient, ops.sum(upstream, positions)
+    return with_gradient("layer_normalization", normalize, _gradient, x, gamma, beta)
 
-        return gamma * normalized + beta, gradient
 
-    return normalize(x, gamma, beta)
+def _normalize(x, gamma, beta, epsilon):
+    """The output, and what its gradient needs."""
+    centered = x - _mean(x)
+    scale = ops.rsqrt(_mean(centered * centered) + epsilon)  # (..., 1)
+    normalized = centered * scale
+    return gamma * normalized + beta, (scale, normalized)
+
+
+def _gradient(upstream, x, gamma, beta, scale, normalized):
+    u = gamma * upstream
+    x_gradient = scale * (u - _mean(u) - normalized * _mean(normalized * u))
+    positions = tuple(range(len(x.shape) - 1))
+    gamma_gradient = ops.sum(normalized * upstream, positions)  # (width,)
+    return x_gradient, gamma_gradient, ops.sum(upstream, positions)
 
 
 def _mean(x):

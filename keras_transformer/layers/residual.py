@@ -39,7 +39,9 @@ class AddAndNorm(keras.Layer):
         self.normalize_first = normalize_first
         self.epsilon = epsilon
         self.output_dropout = Dropout(dropout, dtype=self.dtype_policy)
-        self.normalization = LayerNormalization(epsilon=epsilon, dtype=self.dtype_policy)
+        self.normalization = LayerNormalization(
+            epsilon=epsilon, dtype=self.dtype_policy, name="normalization"
+        )
 
     def build(self, inputs_shape, sublayer_output_shape):
         self.normalization.build(inputs_shape)

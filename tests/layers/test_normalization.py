@@ -123,7 +123,7 @@ def test_it_compiles_with_xla():
     def value_and_gradient(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = layer(x)
+            y = layer(x, training=True)
         return y, tape.gradient(y, x, tf.sin(x))
 
     compiled = tf.function(value_and_gradient, jit_compile=True)

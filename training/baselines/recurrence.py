@@ -17,11 +17,14 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from keras_transformer.gradients import with_gradient
+
 
 class Cell(NamedTuple):
     """A kind of recurrent unit; x and p = h U + b are Float32 (..., gates * units).
 
     Attributes:
+        name: No other cell's.
         num_gates: How many numbers a unit takes from its input, and from the state before.
         num_states: 2 where a cell stands beside the hidden state. The hidden state is the output
             and comes first; all are Float32 (..., units).
@@ -33,6 +36,7 @@ class Cell(NamedTuple):
         of_states: The same for the states before, without what comes to them through p.
     """
 
+    name: str
     num_gates: int
     num_states: int
     num_known: int
@@ -107,6 +111,7 @@ def _repeated(x, times):
 
 CELLS = {
     "gru": Cell(
+        name="gru",
         num_gates=3,
         num_states=1,
         num_known=4,
@@ -117,6 +122,7 @@ CELLS = {
         of_states=lambda gradients, factors: (gradients[0] * factors[0],),
     ),
     "lstm": Cell(
+        name="lstm",
         num_gates=4,
         num_states=2,
         num_known=5,
@@ -129,7 +135,7 @@ CELLS = {
 }
 
 
-def recur(cell: Cell, x, states, kernel, bias):
+def recur(cell: Cell, x, states, kernel, bias, training: bool = True):
     """The hidden states of all positions.
 
     Source: Cho et al. 2014, section 2.3, in the form of NVIDIA's cuDNN, in which the reset gate
@@ -143,64 +149,74 @@ def recur(cell: Cell, x, states, kernel, bias):
         kernel: Float (units, gates * units), U; products are computed in its dtype, all else in
             float32.
         bias: Float (gates * units,).
+        training: Whether gradients will be asked for: they are then computed as said above.
 
     Returns:
         Float32 (batch, length, units).
     """
     x, bias = ops.cast(x, "float32"), ops.cast(bias, "float32")
     states = [ops.cast(state, "float32") for state in states]
-    num_outputs = cell.num_states + cell.num_known
 
-    @ops.custom_gradient
     def run(x, kernel, bias, *states):
-        def advance(states, xs):
-            [x] = xs
-            states, known = cell.advance(x, _matmul(states[0], kernel) + bias, states)
-            return states, (*states, *known)
+        return _run(cell, x, kernel, bias, states)
 
-        _, outputs = _scan(advance, states, (x,), num_outputs)
-        new_states, known = outputs[: cell.num_states], outputs[cell.num_states :]
+    def gradient(*tensors):
+        return _gradient(cell, *tensors)
 
-        # The keyword is PyTorch's: the other backends pass the upstream gradient alone.
-        def gradient(*arguments, upstream=None):
-            if upstream is None:
-                (upstream,) = arguments
-            before = tuple(
-                ops.concatenate([first[None], later[:-1]])
-                for first, later in zip(states, new_states, strict=True)
-            )
-            factors = cell.slopes(known, before)
-            transposed = ops.transpose(kernel)
-
-            def retreat(carried, xs):
-                upstream, *factors = xs
-                gradients = (carried[0] + upstream, *carried[1:])
-                of_h, *others = cell.of_states(gradients, factors)
-                of_h = of_h + _matmul(cell.of_product(gradients, factors), transposed)
-                return (of_h, *others), gradients
-
-            of_states, gradients = _scan(
-                retreat,
-                tuple(ops.zeros_like(state) for state in states),
-                (upstream, *factors),
-                cell.num_states,
-                backwards=True,
-            )
-            of_product = cell.of_product(gradients, factors)  # (length, batch, gates * units)
-            of_product = ops.reshape(of_product, (-1, of_product.shape[-1]))
-            rows = ops.reshape(before[0], (-1, kernel.shape[0]))  # (length * batch, units)
-            of_kernel = ops.matmul(ops.transpose(rows), of_product)
-            return (
-                cell.of_input(gradients, factors),
-                ops.cast(of_kernel, kernel.dtype),
-                ops.sum(of_product, axis=0),
-                *of_states,
-            )
-
-        return new_states[0], gradient
-
-    outputs = run(ops.transpose(x, (1, 0, 2)), kernel, bias, *states)
+    arguments = ops.transpose(x, (1, 0, 2)), kernel, bias, *states
+    if training:
+        outputs = with_gradient(f"recur_{cell.name}", run, gradient, *arguments)
+    else:
+        outputs, _ = run(*arguments)
     return ops.transpose(outputs, (1, 0, 2))  # (batch, length, units)
+
+
+def _run(cell, x, kernel, bias, states):
+    """The hidden states; and all states, then what the gradient needs to know beside them."""
+
+    def advance(states, xs):
+        [x] = xs
+        states, known = cell.advance(x, _matmul(states[0], kernel) + bias, states)
+        return states, (*states, *known)
+
+    _, outputs = _scan(advance, states, (x,), cell.num_states + cell.num_known)
+    return outputs[0], outputs
+
+
+def _gradient(cell, upstream, x, kernel, bias, *tensors):
+    ends = cell.num_states, 2 * cell.num_states
+    states, new_states, known = tensors[: ends[0]], tensors[ends[0] : ends[1]], tensors[ends[1] :]
+    before = tuple(
+        ops.concatenate([first[None], later[:-1]])
+        for first, later in zip(states, new_states, strict=True)
+    )
+    factors = cell.slopes(known, before)
+    transposed = ops.transpose(kernel)
+
+    def retreat(carried, xs):
+        upstream, *factors = xs
+        gradients = (carried[0] + upstream, *carried[1:])
+        of_h, *others = cell.of_states(gradients, factors)
+        of_h = of_h + _matmul(cell.of_product(gradients, factors), transposed)
+        return (of_h, *others), gradients
+
+    of_states, gradients = _scan(
+        retreat,
+        tuple(ops.zeros_like(state) for state in states),
+        (upstream, *factors),
+        cell.num_states,
+        backwards=True,
+    )
+    of_product = cell.of_product(gradients, factors)  # (length, batch, gates * units)
+    of_product = ops.reshape(of_product, (-1, of_product.shape[-1]))
+    rows = ops.reshape(before[0], (-1, kernel.shape[0]))  # (length * batch, units)
+    of_kernel = ops.matmul(ops.transpose(rows), of_product)
+    return (
+        cell.of_input(gradients, factors),
+        ops.cast(of_kernel, kernel.dtype),
+        ops.sum(of_product, axis=0),
+        *of_states,
+    )
 
 
 def recur_once(cell: Cell, x, states, kernel, bias):

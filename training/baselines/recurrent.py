@@ -111,12 +111,12 @@ class Recurrence(keras.Layer):
         keeps = (ops.arange(shape[0], dtype="int32") // self.units == 1) & (self.cell == "lstm")
         return ops.cast(keeps, dtype or "float32")
 
-    def call(self, inputs, states=None, context=None):
+    def call(self, inputs, states=None, context=None, training=None):
         x = self._gate_inputs(inputs, context)
         if states is None:
             zeros = ops.zeros((ops.shape(inputs)[0], self.units), "float32")
             states = [zeros] * self.num_states
-        outputs = recur(CELLS[self.cell], x, states, *self._recurrent_weights())
+        outputs = recur(CELLS[self.cell], x, states, *self._recurrent_weights(), training)
         return ops.cast(outputs, self.compute_dtype)
 
     def step(self, inputs, states, context=None):

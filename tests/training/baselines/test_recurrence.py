@@ -79,7 +79,7 @@ def test_the_gradients_are_those_of_keras(cell):
         return [numbers(tf.convert_to_tensor(gradient)) for gradient in compute()]
 
     *ours, kernel, bias, recurrent_kernel, recurrent_bias = gradients(
-        lambda: layer(inputs, states=states),
+        lambda: layer(inputs, states=states, training=True),
         [*layer.input_projection.weights, layer.recurrent_kernel, layer.recurrent_bias],
     )
     *theirs, other_kernel, other_recurrent_kernel, other_bias = gradients(

@@ -1,0 +1,49 @@
+"""Refuses to work in forked processes, where TensorFlow and JAX wait for ever.
+
+A fork has one thread, whatever threads its parent had. Once they are running, a backend hands its
+work to threads that a fork does not have.
+"""
+
+import os
+import sys
+
+_parent = None  # of this process, if it was forked from one whose backend was running
+
+
+def is_fork() -> bool:
+    """Whether this process was forked from one that had used its backend."""
+    return _parent is not None
+
+
+def check_not_forked() -> None:
+    """Refuses to use the backend in a process that was forked after it had been used.
+
+    Raises:
+        RuntimeError: If it was.
+    """
+    if is_fork():
+        raise RuntimeError(
+            "TensorFlow and JAX cannot work in a process forked from one that has used them."
+            f" Received: process {os.getpid()}, forked from {_parent}. Start processes with"
+            " multiprocessing.get_context('spawn'), or fork before anything else."
+        )
+
+
+def _note_fork() -> None:
+    global _parent
+    if is_fork() or _is_backend_running():
+        _parent = os.getppid()
+
+
+def _is_backend_running() -> bool:
+    # Neither has a public way to ask without starting it.
+    tensorflow = sys.modules.get("tensorflow.python.eager.context")
+    if tensorflow is not None:
+        context = tensorflow.context_safe()
+        if context is not None and context._initialized:
+            return True
+    jax = sys.modules.get("jax._src.xla_bridge")
+    return jax is not None and jax.backends_are_initialized()
+
+
+os.register_at_fork(after_in_child=_note_fork)
