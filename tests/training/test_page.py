@@ -634,23 +634,6 @@ def test_a_piece_of_another_script_is_not_turned_by_its_neighbours(page, stub):
     assert page.run(f"{labels}getComputedStyle(e).direction)") == ["rtl", "ltr", "ltr"]
 
 
-@pytest.mark.parametrize("line", ["\u3000", "\u200b", "\ufeff\u00a0", "\u2003 \u205f"])
-def test_lines_that_are_blank_in_unicode_are_not_sent(page, stub, line):
-    page.open(stub)
-    page.translate(f"one\n{line}\ntwo")
-    assert stub.predictions("n_best") == [{"text": ["one", "two"]}]
-    page.paste(line)
-    assert page.run("return document.getElementById('translate').disabled")
-
-
-def test_a_text_that_comes_twice_is_shown_once(page, stub):
-    stub.n_best = lambda text: (["A", "B", "A", "C", ""], [-0.1, -0.2, -0.3, -0.4, -1e9])
-    page.open(stub)
-    page.translate("one", translation="A")
-    assert page.texts(".words") == ["A", "B", "C"]
-    assert page.texts(".score") == ["\u22120.100", "\u22120.200", "\u22120.400"]
-
-
 def test_copy_takes_every_line(page, stub):
     page.open(stub)
     page.translate("one\n\ntwo three")

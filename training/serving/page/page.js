@@ -10,7 +10,7 @@ const BUSY_AFTER = 200; // milliseconds; quicker answers come without a sign of 
 const PATIENCE = 60_000; // milliseconds
 const NO_HYPOTHESIS = -1e8; // a score as low as this fills a list that the search left short
 const MOST_COMPARED = 250_000; // pairs of words in which two hypotheses are compared
-const BLANK = /^[\p{White_Space}\u200b\ufeff]*$/u; // as the library sees it
+const BLANK = /^[ \t\n\v\f\r]*$/; // as the export sees it
 const SPACE = "\u2581"; // how SentencePiece spells a space
 const MEAN = -1; // in place of a head's number
 
@@ -219,8 +219,7 @@ async function bestTranslations(text, signal) {
 
 function hypotheses(texts, scores) {
   const all = texts.map((text, n) => ({ text: String(text), score: Number(scores[n]), attention: null }));
-  const isFirst = ({ text }, n) => all.findIndex((other) => other.text === text) === n;
-  return all.filter(isFirst).filter(({ score }, n) => n === 0 || score > NO_HYPOTHESIS);
+  return all.filter(({ score }, n) => n === 0 || score > NO_HYPOTHESIS);
 }
 
 const chosenOf = (line) => line?.hypotheses[line.chosen];
