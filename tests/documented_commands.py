@@ -38,6 +38,7 @@ SEARCH = {**MODEL, "--space": "space.yaml", "--max-epochs": 1, "--max-trials": 1
 DECODING = {
     "--num-layers": 1,
     "--vocabulary-size": 300,
+    "--batch": 32,
     "--length": "2 3",
     "--source-length": 4,
     "--repeats": 1,
