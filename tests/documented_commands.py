@@ -35,9 +35,9 @@ QUALITY = {
     "--minutes": 0.02,
 }
 SEARCH = {**MODEL, "--space": "space.yaml", "--max-epochs": 1, "--max-trials": 1}
-DECODING = {
-    "--num-layers": 1,
+DECODING = {  # with all layers of the preset: with fewer it is another model for `compare`
     "--vocabulary-size": 300,
+    "--batch": 32,
     "--length": "2 3",
     "--source-length": 4,
     "--repeats": 1,

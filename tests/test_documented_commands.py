@@ -194,6 +194,7 @@ def serve_and_ask(arguments, place, environment):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("command", TINY)
 def test_a_documented_command_runs(command, place, environment):
     if "--backend jax" in command:
