@@ -516,14 +516,12 @@ def save_model(run: RunFolder, model: "keras.Model") -> None:
 @contextlib.contextmanager
 def _resumable(run: RunFolder, settings: TrainingSettings) -> Iterator[None]:
     """Says on a stop what is saved."""
-    from keras_transformer.wording import counted
-
     try:
         yield
     except KeyboardInterrupt:
         saved, epochs = run.position_saved, settings.epochs
         print(
-            f"\nstopped: of {counted(epochs, 'epoch')},"
+            f"\nstopped: of {epochs} epoch{'s' * (epochs != 1)},"
             f" {saved.in_words(settings.accumulation_steps)}"
             f" {'is' if saved == (1, 0) else 'are'} saved in {run.path}. Run the same command"
             " again to resume.",
