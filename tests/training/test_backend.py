@@ -1,10 +1,13 @@
 """What is decided before Keras is imported."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 COMMANDS = ["train", "evaluate", "translate", "export", "benchmark", "demo"]
 
 RUN_AND_SAY_WHAT_IT_IMPORTED = """
@@ -52,3 +55,20 @@ def test_where_no_help_is_asked_for_the_whole_library_is_there():
     """A model's file can be read only where all its layers have been imported."""
     code = "import sys; sys.argv = ['x', 'run']; import training.command; import keras_transformer"
     subprocess.run([sys.executable, "-c", f"{code} as kt; kt.Translator"], check=True, timeout=120)
+
+
+def test_a_training_says_what_it_does_before_keras_is_imported(train_arguments, tmp_path):
+    """Keras and its backend take seconds; here there is one that gives up at once."""
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / "__init__.py").write_text("raise SystemExit(7)\n")
+    command = [sys.executable, "-m", "training.train", *train_arguments, "--output", "run"]
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    process = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 7, process.stderr
+    assert process.stdout.startswith("reading the text\n")
