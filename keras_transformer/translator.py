@@ -487,6 +487,7 @@ class Translator:
 
     def _translations(self, texts, prefixes, search, n) -> list[list[tuple[str, float]]]:
         """What a search finds for each text, whatever their order and number."""
+        check_not_forked()
         texts = _checked(texts)
         prefixes = [""] * len(texts) if prefixes is None else _checked(prefixes)
         if len(prefixes) != len(texts):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_transformer.wording import counted
 from training.bleu_tokenizer import (
     BleuTokenizer,
     check_bleu_tokenizer,
@@ -114,6 +113,8 @@ def score(hypotheses: list[str], references: list[str], bleu_tokenizer: str = "1
 
 def report(scores: Scores, seconds: float, translator, json_path: str | None) -> None:
     """Prints the scores, and writes them where that is asked for."""
+    from keras_transformer.wording import counted
+
     print(f"BLEU {scores.bleu:.2f}  ({scores.bleu_signature})")
     print(f"chrF {scores.chrf:.2f}  ({scores.chrf_signature})")
     print(f"{counted(scores.num_sentences, 'sentence')} in {seconds:.1f} s")

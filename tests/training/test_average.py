@@ -13,6 +13,7 @@ import training.evaluate
 import training.export
 import training.translate
 from keras_transformer.translator import read_model
+from tests.training.small_run import once
 from training import average
 from training.checkpoints import load_weights
 from training.command import InputError, run_command
@@ -27,7 +28,7 @@ def longer_run(train_arguments, tmp_path_factory):
     """A finished run of five epochs, of which the last three are kept; never changed."""
     run = tmp_path_factory.mktemp("runs") / "longer"
     more = ["--epochs=5", "--keep-checkpoints=3", "--checkpoint-steps=null", f"--output={run}"]
-    assert run_command(train_main, [*train_arguments, *more]) == 0
+    assert run_command(train_main, once([*train_arguments, *more])) == 0
     return run
 
 
