@@ -1,19 +1,21 @@
 """Where the time of a training step or of a search goes, by part, from TensorFlow's profiler."""
 
+import re
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-# A part, and what the path of an operation holds that belongs to it; the first that fits counts.
+# A part, and patterns of which one is found in the path of each of its operations; the first that
+# fits counts. TensorFlow numbers a layer's name where it stands in the graph more than once.
 # Operations without a path are the loss', the metrics' and those of the gradients' sums.
 PARTS = {
     "optimizer": ("adam",),  # adam_1 where it is not the first of the process
     "dropout": ("/dropout",),
-    "layer normalization": ("layer_normalization",),
-    "attention": ("multi_head_",),
-    "feed-forward networks": ("feed_forward",),
+    "layer normalization": ("normalization",),
+    "attention": (r"_attention(_\d+)?/",),
+    "feed-forward networks": (r"feed_forward(_\d+)?/",),
     "embeddings and logits": ("embedding",),
 }
 REST = "loss, metrics and sums"
@@ -24,8 +26,8 @@ DECODING_PARTS = {
     "sub-words": ("SentenceTokenizer",),
     "encoder": ("/encoder_", "/key_value_"),
     "embeddings and logits": ("embedding",),
-    "feed-forward networks": ("feed_forward", "/add:_"),
-    "layer normalization": ("layer_normalization",),
+    "feed-forward networks": (r"feed_forward(_\d+)?/", "/add:_"),
+    "layer normalization": ("normalization",),
     "attention's linear maps": ("/query_", "/output_", "QuantizedMatMul"),
     "attention over the caches": ("BatchMatMul", "Softmax", "Transpose", "Inplace"),
 }
@@ -64,8 +66,8 @@ def milliseconds_by_part(
 
     Args:
         folder: Of one profile.
-        parts: A part, and what the path or the kind of an operation holds that belongs to it; the
-            first that fits counts.
+        parts: A part, and patterns of which one is found in the path or the kind of each of its
+            operations; the first that fits counts.
         rest: The name of the part that all other operations belong to.
         step_ms: What the clock measured for a step.
         steps: How many the profile holds.
@@ -97,6 +99,6 @@ def _picoseconds_by_part(serialized: bytes, parts, rest) -> Counter:
 
 def _part_of(name: str, parts, rest) -> str:
     for part, marks in parts.items():
-        if any(mark in name for mark in marks):
+        if any(re.search(mark, name) for mark in marks):
             return part
     return rest
