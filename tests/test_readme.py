@@ -6,14 +6,18 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import operator
 import random
 import re
 import tokenize
 from pathlib import Path
 from unittest import mock
 
+import keras
 import numpy as np
 import pytest
+
+from training.phrase_grammar import make_pairs
 
 ROOT = Path(__file__).parent.parent
 ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -123,6 +127,22 @@ def test_the_first_example_translates_and_exports(first_example):
     assert isinstance(translation, str)
     assert Path(exported) == Path("saved_models/en-de/1")
     assert (folder / exported / "saved_model.pb").is_file()
+
+
+@pytest.mark.slow
+def test_the_first_example_learns_to_translate_three_thousand_short_pairs(tmp_path):
+    corpus = make_pairs(3000)
+    for name, side in (("train.en", "source"), ("train.de", "target")):
+        lines = [getattr(pair, side) + "\n" for pair in corpus.train]
+        (tmp_path / name).write_text("".join(lines), encoding="utf-8")
+    keras.utils.set_random_seed(0)
+    training, _ = blocks(ENGLISH, "python")[0].split("translator([")
+    names = {}
+    with contextlib.chdir(tmp_path):
+        run_as_typed(training, names)
+    found = names["translator"]([pair.source for pair in corpus.validation])
+    right = [pair.target for pair in corpus.validation]
+    assert sum(map(operator.eq, found, right)) > len(right) / 3
 
 
 def test_the_layers_of_the_second_example_classify_each_row_on_its_own():
