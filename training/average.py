@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_option(
         "best", int | None, None, "In place of these, so many of the best by the run's `monitor`."
     )
+    parser.add_threads()
     parser.add_flag("overwrite", "Do not keep the model that training made.")
     options = parse(parser, arguments)
     if (options.epochs is None) == (options.best is None):

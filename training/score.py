@@ -1,12 +1,13 @@
 """How probable a run finds given translations: `python -m training.score --help`."""
 
+import sys
 from collections.abc import Iterator, Sequence
 
 from training.arriving import batches
-from training.command import CommandParser, InputError, parse
+from training.command import CommandParser, InputError, parse, run_command
 from training.translate import (
+    add_model_options,
     add_output_options,
-    add_precision,
     check_files,
     load_translator,
     opened_output,
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_files(options, files)
     for _ in _pairs(options):
         pass  # a fault is named before the work, not in the midst of it
-    translator = load_translator(options.run, precision=options.precision)
+    translator = load_translator(options.run, precision=options.precision, epoch=options.epoch)
     num_done = 0
     with opened_output(options.output) as output:
         for pairs in batches(_pairs(options), options.batch_lines):
@@ -39,11 +40,11 @@ def _parser() -> CommandParser:
         "Writes a line for each pair of lines: the natural logarithm of the target's probability,"
         " given the source, and the target's tokens, its end included, separated by a tab.",
     )
-    parser.add_positional("run", "The folder of a finished run.")
+    parser.add_positional("run", "The folder of a run.")
     parser.add_option("source", str, None, "Source sentences, one a line.", required=True)
     parser.add_option("target", str, None, "Their translations, line by line.", required=True)
     add_output_options(parser, PAIRS_AT_ONCE)
-    add_precision(parser)
+    add_model_options(parser)
     parser.add_threads()
     return parser
 
@@ -72,3 +73,7 @@ def _scores(
                     f" end included. Received: {len(ids) + 1}. Shorten it, or leave the pair out."
                 )
     return translator.score(*sides)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

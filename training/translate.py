@@ -232,14 +232,7 @@ def _translation_of(options, translator) -> Callable[[list[Row]], list[str]]:
 
 
 def add_search_options(parser: CommandParser) -> None:
-    """Adds the options of the weights and the search, for which a run has settings of its own."""
-    parser.add_option(
-        "epoch",
-        int | None,
-        None,
-        "Takes the weights at the end of this epoch in place of the finished model; those of the"
-        " last and the best epochs are kept. The run need not be finished.",
-    )
+    """Adds the options of the model and the search, for which a run has settings of its own."""
     parser.add_option("beam_size", int | None, None, "Beams; the run's setting if not given.")
     parser.add_option(
         "length_penalty", float | None, None, "alpha; the run's setting if not given."
@@ -250,11 +243,18 @@ def add_search_options(parser: CommandParser) -> None:
         None,
         "What alpha is the power of; the run's setting if not given.",
     )
-    add_precision(parser)
+    add_model_options(parser)
 
 
-def add_precision(parser: CommandParser) -> None:
-    """Adds the option of the number format that is computed in."""
+def add_model_options(parser: CommandParser) -> None:
+    """Adds the options of whose weights are taken, and of the number format they are taken in."""
+    parser.add_option(
+        "epoch",
+        int | None,
+        None,
+        "Takes the weights at the end of this epoch in place of the finished model; those of the"
+        " last and the best epochs are kept. The run need not be finished.",
+    )
     parser.add_option(
         "precision",
         Literal["float32", "bfloat16", "int8", "int8_bfloat16"],

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,9 @@ from training.command import CommandParser, UsageError, closest, parse, run_comm
 from training.experiments.__main__ import EXPERIMENTS
 from training.settings import SETTING_NAMES, make_settings_parser
 
-COMMANDS = [("train",), ("evaluate",), ("translate",), ("score",), ("export",)]
-COMMANDS += [("tune",), ("serve",), ("demo",)]
+ROOT = Path(__file__).parents[2]
+MODULES = [path for path in ROOT.glob("training/*.py") if "\ndef main(" in path.read_text()]
+COMMANDS = [(path.stem,) for path in MODULES if path.stem != "benchmark"]
 COMMANDS += [("benchmark", task) for task in TASKS]
 COMMANDS += [("experiments.__main__", name) for name in EXPERIMENTS]
 DRAWING = ("compare", "curve", "memory")
@@ -37,6 +39,11 @@ def options_of(command, capfd):
     with pytest.raises(SystemExit, match="0"):
         main_of(command)([*command[1:], "--help"])
     return re.findall(r"^  (--[a-z][a-z0-9-]*)", capfd.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_every_command_runs_when_it_is_called(path):
+    assert path.read_text().endswith("    sys.exit(run_command(main))\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
