@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Unicode white space, which ends at U+3000; the zero width space; the byte order mark.
-BLANK_CHARACTERS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\ufeff"
+# What `str.isspace` and `str.strip` take for white space; Unicode's ends at U+3000.
+WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
+
+# With the zero width space and the byte order mark.
+BLANK_CHARACTERS = WHITE_SPACE + "\u200b\ufeff"
 
 
 def is_blank(text: str) -> bool:

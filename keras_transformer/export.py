@@ -36,8 +36,8 @@ def export_saved_model(
     Beside the graph stand `README.md` and `model.json`, which say what it is, and requests with
     which TensorFlow Serving warms a version up.
 
-    Signatures: serving_default, greedy and n_best translate, score and attention tell of a pair;
-    see `served_functions`.
+    Signatures: serving_default, greedy, n_best and n_best_from_prefix translate, score and
+    attention tell of a pair; see `served_functions`.
 
     Args:
         translator: What is exported, with its search, max_source_tokens and batch_tokens. In 8

@@ -26,11 +26,13 @@ _PURPOSES = {
     "serving_default": "beam search",
     "greedy": "greedy search",
     "n_best": f'all texts that beam search found, best first; "" and {NO_RESULT:g} fill a row up',
+    "n_best_from_prefix": 'the same, each beginning with the prefix of its text; "" for none',
     "score": "how probable a translation is: the sum over its tokens, the end included",
     "attention": "where the last decoder layer looked, head by head, for each target token",
 }
 _AXES = {
     "text": "batch",
+    "prefix": "batch",
     "source": "batch",
     "target": "batch",
     "translation": "batch",
@@ -164,8 +166,9 @@ says in full what it is.
 
 Text is UTF-8. A text to translate is cut at {search["max_source_tokens"]} tokens; `score` and
 `attention` refuse a source that is longer, and a target of more than
-{search["max_scored_target_tokens"]} tokens. A text of nothing but Unicode white space,
-U+200B and U+FEFF translates to the empty text.
+{search["max_scored_target_tokens"]} tokens. `n_best_from_prefix` refuses a prefix of as many, which
+would leave no room for the end. A text of nothing but Unicode white space, U+200B and U+FEFF
+translates to the empty text.
 
 ## What it is
 

@@ -4,15 +4,24 @@ Sub-words bring the space in front of them: "the house" is "the" and "▁house".
 a space is searched for without it, as far as its last word, and the next sub-word must bring one.
 """
 
+import functools
+import itertools
 import unicodedata
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from keras_transformer.blank import WHITE_SPACE
 from keras_transformer.tokenizer import SubwordTokenizer
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _SPACE = "\u2581"  # how SentencePiece spells a space
 
 # Scripts without spaces between words that are not East Asian.
 _SCRIPTS_WITHOUT_SPACES = ("THAI ", "LAO ", "KHMER ", "MYANMAR ")
+
+# All scripts without spaces stand before; Unicode gives later planes to none of them.
+_NO_SCRIPTS_FROM = 0x40000
 
 
 class Prefix(NamedTuple):
@@ -45,6 +54,56 @@ class Prefix(NamedTuple):
         return self.text + (rest[1:] if rest[:1].isspace() else rest)
 
 
+class PrefixesInGraph(NamedTuple):
+    """`Prefix` for each row of a batch, inside the TensorFlow graph.
+
+    Attributes:
+        text: String (batch,), as they stand in the translations.
+        stem: String (batch,), without the white space at their ends.
+    """
+
+    text: "tf.Tensor"
+    stem: "tf.Tensor"
+
+    @classmethod
+    def of(cls, text: "tf.Tensor", tokenizer: SubwordTokenizer) -> "PrefixesInGraph":
+        """The prefixes String (batch,), UTF-8, as the tokenizer writes them."""
+        import tensorflow as tf
+
+        text = tokenizer.detokenize(tokenizer.tokenize(text))
+        return cls(text, tf.strings.regex_replace(text, f"[{WHITE_SPACE}]+$", ""))
+
+    def of_rows(self, rows: "tf.Tensor") -> "PrefixesInGraph":
+        """Those of some rows, Integer (some,)."""
+        import tensorflow as tf
+
+        return PrefixesInGraph(tf.gather(self.text, rows), tf.gather(self.stem, rows))
+
+    @property
+    def need_new_word(self) -> "tf.Tensor":
+        """Boolean (batch,), see `Prefix.needs_new_word`."""
+        import tensorflow as tf
+
+        last_of_stem = f"[^{WHITE_SPACE}{_characters_without_spaces()}]"
+        return tf.strings.regex_full_match(self.text, f"(?s:.*){last_of_stem}[{WHITE_SPACE}]+")
+
+    def begin(self, translations: "tf.Tensor") -> "tf.Tensor":
+        """The translations with the whole prefixes at their beginnings: String (batch, n).
+
+        Call arguments:
+            translations: String (batch, n), each beginning with the stem of its row, or empty.
+        """
+        import tensorflow as tf
+
+        text, stem = self.text[:, None], self.stem[:, None]  # each (batch, 1)
+        stem_bytes = tf.minimum(tf.strings.length(stem), tf.strings.length(translations))
+        rest = tf.strings.substr(translations, stem_bytes, tf.strings.length(translations))
+        rest = tf.where(
+            tf.equal(text, stem), rest, tf.strings.regex_replace(rest, f"^[{WHITE_SPACE}]", "")
+        )
+        return tf.strings.join([tf.broadcast_to(text, tf.shape(rest)), rest])
+
+
 def new_word_ids(tokenizer: SubwordTokenizer) -> list[int]:
     """The sub-words that never go on with a word: a space is in front, or their script has none."""
     pieces = tokenizer.pieces(range(tokenizer.vocabulary_size))
@@ -57,6 +116,17 @@ def new_word_ids(tokenizer: SubwordTokenizer) -> list[int]:
 
 def _has_no_spaces(character: str) -> bool:
     """Whether a character is of a script without spaces between words, such as Chinese."""
+    if unicodedata.category(character) == "Cn":  # none yet; older versions of Python call it wide
+        return False
     name = unicodedata.name(character, "")
     is_wide = unicodedata.east_asian_width(character) in ("F", "H", "W")
     return (is_wide and "HANGUL" not in name) or name.startswith(_SCRIPTS_WITHOUT_SPACES)
+
+
+@functools.cache
+def _characters_without_spaces() -> str:
+    """The characters of `_has_no_spaces`, as ranges that stand inside the brackets of a regex."""
+    codes = [code for code in range(_NO_SCRIPTS_FROM) if _has_no_spaces(chr(code))]
+    runs = itertools.groupby(enumerate(codes), key=lambda item: item[1] - item[0])
+    runs = [[code for _, code in run] for _, run in runs]
+    return "".join(f"\\x{{{run[0]:x}}}-\\x{{{run[-1]:x}}}" for run in runs)

@@ -1,4 +1,4 @@
-"""What an export serves: five signatures from text, by TensorFlow's own ops and SentencePiece's.
+"""What an export serves: six signatures from text, by TensorFlow's own ops and SentencePiece's.
 
 All of them split a batch as the live translator does: rows of similar length together, so many at
 a time as have `batch_tokens` tokens, padding included. So a batch of any size is answered in
@@ -16,6 +16,7 @@ from keras_transformer.blank import is_blank_in_graph
 from keras_transformer.decoding.hypotheses import IMPOSSIBLE
 from keras_transformer.decoding.scoring import score
 from keras_transformer.model import cross_attention_weights
+from keras_transformer.prefixes import PrefixesInGraph
 from keras_transformer.translator import Translator
 
 # The score of a result that a search did not find. JSON has no infinity.
@@ -32,11 +33,13 @@ LENGTH_STEP = 8
 def served_functions(translator: Translator) -> dict:
     """The concrete functions to be served, by signature.
 
-    Signatures: `text`, `source`, `target` and what is written are String (batch,), UTF-8.
+    Signatures: `text`, `prefix`, `source`, `target` and what is written are String (batch,), UTF-8.
         serving_default, greedy: from text to translation and score Float (batch,).
         n_best: from text to translations String (batch, beams), best first, and scores Float
             (batch, beams). They differ as texts. Where there are fewer results, as for blank text,
             which has one, a row is filled up with "" and `NO_RESULT`.
+        n_best_from_prefix: the same from text and prefix, which each translation of the text begins
+            with, as in `Translator.n_best`; "" for none.
         score: from source and target to log_probability Float (batch,) and num_tokens Integer
             (batch,).
         attention: from source and target to source_tokens String (batch, source_length),
@@ -44,9 +47,10 @@ def served_functions(translator: Translator) -> dict:
             heads, target_length, source_length), which are 0 at padding. Only for a model that
             attends to the source: others have no such weights, and no such signature.
 
-    Which text is blank, `is_blank` says. A text to translate is cut at `max_source_tokens`. The
-    other two refuse what is longer, and targets longer than a translation may get, with
-    InvalidArgument; an answer for the rest of the batch is then not given.
+    Which text is blank, `is_blank` says. A text to translate is cut at `max_source_tokens`. score
+    and attention refuse a source that is longer, and a target longer than a translation may get;
+    n_best_from_prefix refuses a prefix that leaves the longest translation no room for its end. All
+    refuse with InvalidArgument; an answer for the rest of the batch is then not given.
 
     Args:
         translator: With its search, its max_source_tokens and its batch_tokens.
@@ -58,10 +62,12 @@ def served_functions(translator: Translator) -> dict:
         served = tf.function(function, input_signature=inputs, autograph=False)
         return served.get_concrete_function()
 
+    search = _shared_search(translator) if translator.beam_size > 1 else None
     functions = {
-        "serving_default": takes(_translates(translator, translator.beam_size), "text"),
+        "serving_default": takes(_translates(translator, translator.beam_size, search), "text"),
         "greedy": takes(_translates(translator, 1), "text"),
-        "n_best": takes(_finds_n_best(translator), "text"),
+        "n_best": takes(_finds_n_best(translator, search), "text"),
+        "n_best_from_prefix": takes(_finds_n_best_from_prefix(translator), "text", "prefix"),
         "score": takes(_scores(translator), "source", "target"),
     }
     if translator.has_attention:
@@ -69,17 +75,58 @@ def served_functions(translator: Translator) -> dict:
     return functions
 
 
-def _translates(translator, beam_size):
+def _search_of(translator, beam_size):
+    """The search of `_results`: from ids, results asked for and constraints to Hypotheses."""
+
+    def search(source_ids, num_results, **held_to):
+        alpha = translator.length_penalty
+        return translator.search(source_ids, beam_size, alpha, num_results, **held_to)
+
+    return search
+
+
+def _shared_search(translator):
+    """The beam search as a function of its own: the file has it once, whichever signatures call it.
+
+    Most of a signature's graph is its search.
+    """
+    import tensorflow as tf
+
+    search = _search_of(translator, translator.beam_size)
+
+    def beam_search(source_ids, num_results):
+        return search(source_ids, num_results)
+
+    specs = tf.TensorSpec([None, None], "int32"), tf.TensorSpec([], "int32")
+    return tf.function(beam_search, input_signature=specs, autograph=False)
+
+
+def _translates(translator, beam_size, search=None):
+    search = search or _search_of(translator, beam_size)
+
     def serve(text):
-        translations, scores = _results(translator, text, beam_size, 1)
+        translations, scores = _results(translator, search, text, 1)
         return {"translation": translations[:, 0], "score": scores[:, 0]}
 
     return serve
 
 
-def _finds_n_best(translator):
+def _finds_n_best(translator, search=None):
+    search = search or _search_of(translator, translator.beam_size)
+
     def serve(text):
-        translations, scores = _results(translator, text, translator.beam_size, None)
+        translations, scores = _results(translator, search, text, translator.beam_size)
+        return {"translations": translations, "scores": scores}
+
+    return serve
+
+
+def _finds_n_best_from_prefix(translator):
+    search = _search_of(translator, translator.beam_size)
+
+    def serve(text, prefix):
+        text, prefix = _as_many("text", text, "prefix", prefix)
+        translations, scores = _results(translator, search, text, translator.beam_size, prefix)
         return {"translations": translations, "scores": scores}
 
     return serve
@@ -160,33 +207,43 @@ def _attends(translator):
     return serve
 
 
-def _results(translator, text, beam_size, num_results):
+def _results(translator, search, text, num_results, prefix=None):
     """What a search finds.
 
     Args:
         translator: Whose search it is.
+        search: Of `_search_of` or `_shared_search`, with at least `num_results` beams.
         text: String (batch,).
-        beam_size: 1 is greedy search.
-        num_results: Results for each text; `beam_size` if None.
+        num_results: Results for each text.
+        prefix: String (batch,), what each translation begins with; None for nothing.
 
     Returns:
         (String (batch, num_results), scores Float32 (batch, num_results)).
     """
     import tensorflow as tf
 
-    num_results = num_results or beam_size
     text = _valid(text)
     is_blank = is_blank_in_graph(text)
     source_ids = source_ids_in_graph(translator, tf.boolean_mask(text, ~is_blank))
+    lengths = _filled_up(source_ids.row_lengths())
+    if prefix is not None:
+        prefixes = PrefixesInGraph.of(
+            tf.boolean_mask(_valid(prefix), ~is_blank), translator.tokenizer
+        )
+        stem_ids = _stem_ids(translator, prefixes)
+        lengths = _longer_of(source_ids, stem_ids)
 
     def results_of(rows):
+        held_to = {}
+        if prefix is not None:
+            prefixes_of_rows = prefixes.of_rows(rows)
+            held_to["prefix"] = _rows_of(stem_ids, rows, translator.most_target_tokens - 1)
+            held_to["new_word"] = prefixes_of_rows.need_new_word
         source_rows = _rows_of(source_ids, rows, translator.max_source_tokens)
-        found = translator.search(source_rows, beam_size, translator.length_penalty, num_results)
-        token_ids = found.token_ids[:, :num_results]
-        scores = found.scores[:, :num_results]
-        token_ids = tf.reshape(token_ids, [-1, tf.shape(token_ids)[2]])
-        translations = translator.tokenizer.detokenize(token_ids)
-        translations = tf.reshape(translations, [-1, num_results])
+        found = search(source_rows, num_results, **held_to)
+        translations, scores = _texts_and_scores(translator, found, num_results)
+        if prefix is not None:
+            translations = prefixes_of_rows.begin(translations)
         if num_results > 1:
             translations, scores = _best_of_each_text(translations, scores)
         is_result = scores > NO_RESULT / 2
@@ -194,7 +251,7 @@ def _results(translator, text, beam_size, num_results):
 
     translations, scores = _in_groups(
         results_of,
-        _filled_up(source_ids.row_lengths()),
+        lengths,
         translator.batch_tokens,
         _nothing("string", 0, num_results),
         _nothing("float32", 0, num_results),
@@ -206,6 +263,16 @@ def _results(translator, text, beam_size, num_results):
         tf.gather(tf.concat([translations, [[""] * num_results]], axis=0), row),
         tf.gather(tf.concat([scores, of_blank], axis=0), row),
     )
+
+
+def _texts_and_scores(translator, found, num_results):
+    """Of the first results of Hypotheses: String and Float32 (batch, num_results)."""
+    import tensorflow as tf
+
+    token_ids = found.token_ids[:, :num_results]
+    token_ids = tf.reshape(token_ids, [-1, tf.shape(token_ids)[2]])  # (batch * results, length)
+    texts = translator.tokenizer.detokenize(token_ids)
+    return tf.reshape(texts, [-1, num_results]), found.scores[:, :num_results]
 
 
 def _best_of_each_text(translations, scores):
@@ -250,16 +317,9 @@ def _whole_ids(translator, source, target):
     """
     import tensorflow as tf
 
-    as_many = _check(
-        tf.equal(tf.size(source), tf.size(target)),
-        "Each source needs a target. Received: a number of sources and targets of ",
-        tf.stack([tf.size(source), tf.size(target)]),
-        ". Give as many.",
-    )
-    with tf.control_dependencies([as_many]):
-        source, target = _valid(source), _valid(target)
-    source_ids = _with_end(translator, translator.tokenizer.tokenize(source))
-    target_ids = _with_end(translator, translator.tokenizer.tokenize(target))
+    source, target = _as_many("source", source, "target", target)
+    source_ids = _with_end(translator, translator.tokenizer.tokenize(_valid(source)))
+    target_ids = _with_end(translator, translator.tokenizer.tokenize(_valid(target)))
     checks = [
         _check(
             tf.reduce_all(ids.row_lengths() <= most_tokens),
@@ -275,6 +335,43 @@ def _whole_ids(translator, source, target):
     ]
     with tf.control_dependencies(checks):
         return tf.identity(source_ids), tf.identity(target_ids)
+
+
+def _stem_ids(translator, prefixes):
+    """The ids that translations are held to: ragged int32 (batch, length).
+
+    Raises in the graph: InvalidArgument, if a translation of `most_target_tokens` would have no
+    room for the end.
+    """
+    import tensorflow as tf
+
+    stem_ids = translator.tokenizer.tokenize(prefixes.stem)
+    most_tokens = translator.most_target_tokens - 1
+    short_enough = _check(
+        tf.reduce_all(stem_ids.row_lengths() <= most_tokens),
+        f"A prefix must have at most {most_tokens} tokens. Received: ",
+        tf.reduce_max(stem_ids.row_lengths()),
+        ". Shorten it, or export with a larger max_source_tokens.",
+    )
+    with tf.control_dependencies([short_enough]):
+        return tf.identity(stem_ids)
+
+
+def _as_many(name, text, other_name, other):
+    """Both, String (batch,) each.
+
+    Raises in the graph: InvalidArgument, if there are not as many of the one as of the other.
+    """
+    import tensorflow as tf
+
+    as_many = _check(
+        tf.equal(tf.size(text), tf.size(other)),
+        f"Each {name} needs a {other_name}. Received: a number of {name}s and {other_name}s of ",
+        tf.stack([tf.size(text), tf.size(other)]),
+        ". Give as many.",
+    )
+    with tf.control_dependencies([as_many]):
+        return tf.identity(text), tf.identity(other)
 
 
 def _check(condition, must_hold, received, what_to_do):

@@ -435,7 +435,7 @@ class Translator:
             source_ids: Integer (batch, source_length), each row with the end id, then padding.
             beam_size: 1 is greedy search.
             length_penalty: Alpha, a number or a tensor.
-            num_results: Results that are asked for.
+            num_results: Results that are asked for, a number; or, with several beams, a tensor.
             prefix: Integer (batch, prefix_length), how each translation must begin, then padding;
                 None for nothing.
             new_word: Boolean (batch,), whether a new word must follow the prefix; None for nowhere.

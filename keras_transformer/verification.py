@@ -14,6 +14,9 @@ from keras_transformer.quiet import without_information
 from keras_transformer.signatures import NO_RESULT
 from keras_transformer.translator import Translator
 
+# Of the texts that may be scored, one in so many is translated from a prefix, too.
+_ONE_FROM_PREFIX_IN = 3
+
 Results = list[tuple[str, float]]  # of one text, best first
 Ask = Callable[..., dict[str, np.ndarray]]  # from a signature and its inputs to its outputs
 
@@ -29,7 +32,8 @@ def verify_saved_model(
 
     It is loaded twice: as Python does it, and as TensorFlow Serving does, by the graph alone into a
     session, where an export can fail that Python takes. All texts are one batch. The signatures of
-    pairs get each text that is short enough with its live translation.
+    pairs get each text that is short enough with its live translation, and prefixes are the first
+    words of a few live translations.
 
     Texts must be equal, with one exception: where sums are added in another order, two results that
     are as good may change places. A different text passes if its score is that of the live result
@@ -79,18 +83,25 @@ class _LiveAnswers:
 
     def __init__(self, translator, texts, tolerance):
         self.translator = translator
-        self.texts = texts
         self.tolerance = tolerance
         beam_size = translator.beam_size
-        self.searches = {"serving_default": (beam_size, 1), "greedy": (1, 1)}
-        self.searches["n_best"] = beam_size, beam_size
+        searches = {"serving_default": (beam_size, 1), "greedy": (1, 1)}
+        searches["n_best"] = beam_size, beam_size
+        self.inputs = {name: {"text": texts} for name in searches}
         self.results = {
             name: translator.n_best(texts, n, beam_size=beams)
-            for name, (beams, n) in self.searches.items()
+            for name, (beams, n) in searches.items()
         }
         best = [results[0][0] for results in self.results["serving_default"]]
         self.pairs = [pair for pair in zip(texts, best, strict=True) if self._may_be_scored(*pair)]
-        self.signatures = [*self.searches, "score"]
+        some = self.pairs[::_ONE_FROM_PREFIX_IN]
+        some_texts = [text for text, _ in some]
+        prefixes = [_first_words(translation) for _, translation in some]
+        self.inputs["n_best_from_prefix"] = {"text": some_texts, "prefix": prefixes}
+        self.results["n_best_from_prefix"] = translator.n_best(
+            some_texts, beam_size, prefixes=prefixes
+        )
+        self.signatures = [*self.inputs, "score"]
         if translator.has_attention:
             self.signatures.append("attention")
 
@@ -103,19 +114,19 @@ class _LiveAnswers:
 
     def differences(self, name: str, ask: Ask) -> Iterator[tuple]:
         """Yields the text, the export's answer and the live one, where they differ."""
-        if name in self.searches:
-            return self._different_results(name, ask)
-        if not self.pairs:
+        if not self.pairs and name in ("n_best_from_prefix", "score", "attention"):
             return iter(())
-        return self._different_scores(ask) if name == "score" else self._different_weights(ask)
+        of_pairs = {"score": self._different_scores, "attention": self._different_weights}
+        return of_pairs[name](ask) if name in of_pairs else self._different_results(name, ask)
 
     def _different_results(self, name, ask):
-        answer = ask(name, text=self.texts)
-        if name == "n_best":
+        inputs = self.inputs[name]
+        answer = ask(name, **inputs)
+        if "translations" in answer:
             texts, scores = answer["translations"], answer["scores"]
         else:
             texts, scores = answer["translation"][:, None], answer["score"][:, None]
-        compared = zip(self.texts, texts, scores, self.results[name], strict=True)
+        compared = zip(inputs["text"], texts, scores, self.results[name], strict=True)
         for source, row, scores_of_row, expected in compared:
             found = [
                 (text.decode("utf-8"), float(score))
@@ -180,6 +191,12 @@ class _LiveAnswers:
 
 
 _ATTENTION = ("source_tokens", "target_tokens", "weights")
+
+
+def _first_words(text: str) -> str:
+    """The first half of a text, up to the space after its last word; without spaces, just half."""
+    half = len(text) // 2
+    return text[: text.find(" ", half) + 1] or text[:half]
 
 
 def _without_padding(tokens) -> list[str]:

@@ -22,6 +22,13 @@ from keras_transformer.translator import Translator
 # Tokens of the texts, the end not included: a word, a sentence, a long one.
 _LENGTHS = (1, 10, 40)
 
+# Of signatures that take more than a text.
+_INPUTS = {
+    "n_best_from_prefix": ("text", "prefix"),
+    "score": ("source", "target"),
+    "attention": ("source", "target"),
+}
+
 _FIRST_SUBWORD = 4 + 256  # behind the special ids and the bytes
 
 Inputs = dict[str, list[str]]
@@ -50,7 +57,7 @@ def write_warmup_requests(
 
 def _requests(signature: str, translator: Translator) -> Iterator[Inputs]:
     """Each text alone, then all in one batch."""
-    names = ("source", "target") if signature in ("score", "attention") else ("text",)
+    names = _INPUTS.get(signature, ("text",))
     texts = [_text(translator, length) for length in _LENGTHS]
     for batch in (*([text] for text in texts), texts):
         yield dict.fromkeys(names, batch)

@@ -51,7 +51,10 @@ def test_the_json_says_how_it_searches_and_what_is_served(card):
         "batch_tokens": 2048,
         "max_scored_target_tokens": 89,  # 40 tokens, the end for once not counted, and 50 more
     }
-    assert set(card["signatures"]) == {"serving_default", "greedy", "n_best", "score", "attention"}
+    assert set(card["signatures"]) == {
+        *("serving_default", "greedy", "n_best", "n_best_from_prefix", "score", "attention")
+    }
+    assert set(card["signatures"]["n_best_from_prefix"]["inputs"]) == {"text", "prefix"}
     assert card["signatures"]["n_best"] == {
         "inputs": {"text": {"dtype": "string", "axes": "batch"}},
         "outputs": {

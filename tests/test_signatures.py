@@ -16,15 +16,17 @@ from keras_transformer.signatures import (
     _attends,
     _best_of_each_text,
     _finds_n_best,
+    _finds_n_best_from_prefix,
     _in_groups,
     _scores,
     _translates,
     source_ids_in_graph,
 )
+from keras_transformer.tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
 from tests.random_models import TEXTS
 from tests.serving_loaders import ask_in_a_fresh_process
-from tests.writer import speller_of
+from tests.writer import Writer, speller_of
 
 BLANKS = ["", "\t \n", *BLANK_CHARACTERS]
 HARD_TEXTS = ["two  spaces ", "tab\tand café", "눈 속의 개", "🚲", "</s> <s>", "snow " * 30]
@@ -38,6 +40,26 @@ PAIRS = [
     ("눈 개", "\t🚲 </s>"),
 ]
 PAIR_BATCHES = [[], PAIRS[:1], PAIRS]
+PREFIXED = [
+    ("a man rides a bicycle", "the "),
+    ("snow", ""),
+    ("two dogs", "the"),
+    ("눈 속의 개", "a dog sees  "),
+    ("snow", " "),
+    ("a man", "\u3000\t"),
+    ("snow", "the\nhouse\r\n"),
+    ("A red bicycle!", "눈\u00a0"),
+    ("a man", "雪 "),
+    ("a", "snow and " * 9),  # more tokens than the 51 of a translation of its source
+    ("", "the "),
+    ("\u3000", "the"),
+    ("snow " * 30, "café\t"),
+]
+PREFIXED_BATCHES = [[], PREFIXED[:1], PREFIXED[1:2], PREFIXED]
+PREFIXES_REFUSED = [
+    (["a", "b"], ["", "x" * 89], r"A prefix must have at most 88 tokens.*Received: 89\. Shorten"),
+    (["a", "b"], ["a"], r"Each text needs a prefix\. Received: .* 2 and 1\. Give as many"),
+]
 REFUSED = [
     (["snow " * 50], ["a"], r"A source .* must have at most 40 tokens.*Received: \d+\. Shorten"),
     (["a"], ["snow " * 50], r"A target .* must have at most 89 tokens.*Received: \d+\. Shorten"),
@@ -47,6 +69,10 @@ SIGNATURES = {
     "serving_default": ({"text": 1}, {"translation": (str, [-1]), "score": (float, [-1])}),
     "greedy": ({"text": 1}, {"translation": (str, [-1]), "score": (float, [-1])}),
     "n_best": ({"text": 1}, {"translations": (str, [-1, 3]), "scores": (float, [-1, 3])}),
+    "n_best_from_prefix": (
+        {"text": 1, "prefix": 1},
+        {"translations": (str, [-1, 3]), "scores": (float, [-1, 3])},
+    ),
     "score": (
         {"source": 1, "target": 1},
         {"log_probability": (float, [-1]), "num_tokens": (int, [-1])},
@@ -67,8 +93,12 @@ def translator(served_translator):
     return served_translator
 
 
-def as_inputs(pairs):
-    return {"source": [pair[0] for pair in pairs], "target": [pair[1] for pair in pairs]}
+def as_inputs(pairs, names=("source", "target")):
+    return {name: [pair[place] for pair in pairs] for place, name in enumerate(names)}
+
+
+def as_prefixed(pairs):
+    return as_inputs(pairs, ("text", "prefix"))
 
 
 @pytest.fixture(
@@ -88,6 +118,11 @@ def answers(request, exported):
             (f"{name}", {"source": sources, "target": targets})
             for name in ("score", "attention")
             for sources, targets, _ in REFUSED
+        ),
+        *(("n_best_from_prefix", as_prefixed(batch)) for batch in PREFIXED_BATCHES),
+        *(
+            ("n_best_from_prefix", {"text": texts, "prefix": prefixes})
+            for texts, prefixes, _ in PREFIXES_REFUSED
         ),
     ]
     found = {}
@@ -111,6 +146,15 @@ def test_served_n_best_are_the_live_translators(translator, answers):
     for batch, answer in zip(BATCHES, answers["n_best", "answered"], strict=True):
         assert answer["translations"].shape == answer["scores"].shape == (len(batch), 3)
         assert_n_best(answer, translator.n_best(batch, 3))
+
+
+def test_served_n_best_from_prefixes_are_the_live_translators(translator, answers):
+    for batch, answer in zip(
+        PREFIXED_BATCHES, answers["n_best_from_prefix", "answered"], strict=True
+    ):
+        texts, prefixes = as_prefixed(batch).values()
+        assert answer["translations"].shape == answer["scores"].shape == (len(batch), 3)
+        assert_n_best(answer, translator.n_best(texts, 3, prefixes=prefixes))
 
 
 def assert_n_best(answer, live):
@@ -150,6 +194,12 @@ def test_served_attention_is_the_live_translators_and_padded_behind(translator, 
 def test_pairs_that_cannot_be_scored_are_refused_in_words(answers, signature):
 
     for (_, _, message), refusal in zip(REFUSED, answers[signature, "refused"], strict=True):
+        assert re.search(message, refusal), refusal
+
+
+def test_prefixes_that_cannot_be_held_to_are_refused_in_words(answers):
+    refusals = answers["n_best_from_prefix", "refused"]
+    for (_, _, message), refusal in zip(PREFIXES_REFUSED, refusals, strict=True):
         assert re.search(message, refusal), refusal
 
 
@@ -246,6 +296,46 @@ def test_served_n_best_differ_as_texts(speller, tmp_path, loader):
     assert [len(set(row)) for row in answer["translations"]] == [4, *[1] * len(BLANKS), 4]
 
 
+@pytest.mark.parametrize(
+    "loader",
+    [
+        "c_api",
+        pytest.param("session", marks=pytest.mark.slow),
+        pytest.param("tf.saved_model", marks=pytest.mark.slow),
+    ],
+)
+def test_served_translations_go_on_behind_a_space_as_their_script_does(tmp_path, loader):
+    lines = ["我们去学校", "the house", "there"]
+    tokenizer = SubwordTokenizer.train_from_lines(lines, 273)  # 13 characters and no more
+    probabilities = {"我们去学校": 0.3, "我们 去学校": 0.2, "there": 0.4, "the house": 0.1}
+    sentences = {tuple(tokenizer.encode(text)): p for text, p in probabilities.items()}
+    model = Writer(tokenizer.vocabulary_size, sentences)
+    writer = Translator(model, tokenizer, beam_size=3, length_penalty=0.0)
+    best = {
+        "我们": ("我们去学校", 0.3),
+        "我们 ": ("我们 去学校", 0.3),  # of two spellings the better
+        "我们\u3000": ("我们\u3000去学校", 0.3),
+        "the": ("there", 0.4),
+        "the  ": ("the  house", 0.1),
+        " ": (" there", 0.4),
+        "我们去学校 ": ("我们去学校 ", 0.3),
+        "": ("there", 0.4),
+    }
+    module = tf.Module()
+    module.tokenizer = tokenizer.graph_tokenizer
+    specs = [tf.TensorSpec([None], tf.string, name=name) for name in ("text", "prefix")]
+    serve = tf.function(_finds_n_best_from_prefix(writer), specs).get_concrete_function()
+    tf.saved_model.save(module, str(tmp_path), {"n_best_from_prefix": serve})
+    inputs = {"text": ["x"] * len(best), "prefix": [*best]}
+    [answer] = ask_in_a_fresh_process(loader, tmp_path, [("n_best_from_prefix", inputs)])
+    assert answer["translations"][:, 0].tolist() == [text for text, _ in best.values()]
+    expected = np.log([probability for _, probability in best.values()])
+    np.testing.assert_allclose(answer["scores"][:, 0], expected, rtol=1e-5)
+    for texts, scores in zip(answer["translations"], answer["scores"], strict=True):
+        found = [text for text, score in zip(texts, scores, strict=True) if score > NO_RESULT]
+        assert len(set(found)) == len(found)
+
+
 def test_of_one_text_the_best_score_counts_wherever_the_others_stand():
     texts = [[b"a", b"b", b"a", b"b"], [b"", b"a", b"", b"\xff"], [b"a", b"a", b"a", b"a"]]
     scores = [[-1.0, -2.0, -3.0, -4.0], [-1.0, -2.0, -3.0, NO_RESULT], [-1.0, -1.0, -5.0, -6.0]]
@@ -295,6 +385,12 @@ def test_attention_of_too_large_a_batch_is_refused(translator, monkeypatch):
     message = rf"at most {np.prod(shape) - 1} weights.* Received: {np.prod(shape)}\. Send fewer"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         _attends(translator)(*inputs)
+
+
+def test_the_beam_search_is_in_the_file_once_for_both_signatures_that_need_it(exported):
+    (meta_graph,) = saved_model(exported).meta_graphs
+    names = [function.signature.name for function in meta_graph.graph_def.library.function]
+    assert len([name for name in names if name.startswith("__inference_beam_search_")]) == 1
 
 
 def test_targets_may_be_as_long_as_translations(random_model, tokenizer):
@@ -376,6 +472,17 @@ def test_odd_text_is_translated_as_its_readable_part_whatever_stands_beside_it(
 def test_odd_text_has_n_best_translations(translator, loaded, texts):
     readable = [text.decode(errors="replace") for text in texts]
     assert_n_best(ask(loaded, "n_best", text=texts), translator.n_best(readable, 3))
+
+
+@FEW_EXAMPLES
+@given(pairs=st.lists(st.tuples(odd_texts, odd_texts), max_size=3))
+@example(pairs=[(text, text[::-1] + b" ") for text in ODD if len(text) < 30])
+def test_odd_text_is_a_prefix_as_its_readable_part(translator, loaded, pairs):
+    texts, prefixes = (
+        [text.decode(errors="replace") for text in column] for column in as_prefixed(pairs).values()
+    )
+    answer = ask(loaded, "n_best_from_prefix", **as_prefixed(pairs))
+    assert_n_best(answer, translator.n_best(texts, 3, prefixes=prefixes))
 
 
 @FEW_EXAMPLES

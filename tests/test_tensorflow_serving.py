@@ -83,6 +83,18 @@ def test_tensorflow_serving_gives_n_best_as_the_live_translator(address, served_
     assert answer["scores"][1] == [0.0, -1e9, -1e9]
 
 
+def test_tensorflow_serving_begins_with_prefixes_as_the_live_translator(address, served_translator):
+    texts, prefixes = ["a man", "snow", ""], ["the ", "", "a"]
+    answer = predict(address, "n_best_from_prefix", text=texts, prefix=prefixes)
+    live = served_translator.n_best(texts, 3, prefixes=prefixes)
+    for translations, scores, results in zip(
+        answer["translations"], answer["scores"], live, strict=True
+    ):
+        assert translations == [text for text, _ in results] + [""] * (3 - len(results))
+        expected = [score for _, score in results] + [-1e9] * (3 - len(results))
+        np.testing.assert_allclose(scores, expected, rtol=1e-4)
+
+
 def test_tensorflow_serving_scores_and_attends_as_the_live_translator(address, served_translator):
     pair = {"source": ["a man rides"], "target": ["two dogs"]}
     answer = predict(address, "score", **pair)

@@ -43,7 +43,7 @@ def without_a_signature(exported, folder):
 @pytest.mark.slow
 def test_a_signature_that_is_not_there_is_named(exported, served_translator, tmp_path):
     without_a_signature(exported, tmp_path / "1")
-    message = r"signatures serving_default, .* attention\. Received: greedy, n_best, score, servi"
+    message = r"signatures serving_default, .* attention\. Received: greedy, n_best, n_best_from"
     with pytest.raises(InputError, match=message):
         verify_saved_model(tmp_path / "1", served_translator, ["snow"])
 
@@ -117,12 +117,14 @@ def live(random_model, tokenizer):
 
 def right_answers(live):
     """An `ask` whose answers are the live translator's, as arrays that a test may change."""
-    n_best = live.results["n_best"]
-    texts, scores = np.full((len(n_best), 3), b"", object), np.full((len(n_best), 3), -1e9)
-    for row, results in enumerate(n_best):
-        for rank, (text, score) in enumerate(results):
-            texts[row, rank], scores[row, rank] = text.encode(), score
-    answers = {"n_best": {"translations": texts, "scores": scores}}
+    answers = {}
+    for name in ("n_best", "n_best_from_prefix"):
+        n_best = live.results[name]
+        texts, scores = np.full((len(n_best), 3), b"", object), np.full((len(n_best), 3), -1e9)
+        for row, results in enumerate(n_best):
+            for rank, (text, score) in enumerate(results):
+                texts[row, rank], scores[row, rank] = text.encode(), score
+        answers[name] = {"translations": texts, "scores": scores}
     for name in ("serving_default", "greedy"):
         best = [results[0] for results in live.results[name]]
         answers[name] = {
@@ -153,10 +155,13 @@ def differences(live, answers, signature):
     return list(live.differences(signature, lambda name, **_: answers[name]))
 
 
-@pytest.mark.parametrize("signature", ["serving_default", "greedy", "n_best", "score", "attention"])
+SIGNATURES = ["serving_default", "greedy", "n_best", "n_best_from_prefix", "score", "attention"]
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
 def test_equal_answers_do_not_differ(live, signature):
     assert len(live.pairs) == len(SOME_TEXTS) - 1  # the text that is cut cannot be scored
-    assert live.signatures == ["serving_default", "greedy", "n_best", "score", "attention"]
+    assert live.signatures == SIGNATURES
     assert differences(live, right_answers(live), signature) == []
 
 
@@ -167,6 +172,8 @@ CHANGES = [
     ("n_best", "translations", (1, 2), b"another"),
     ("n_best", "scores", (1, 2), -1e9),
     ("n_best", "scores", (5, 1), -3.0),  # of the blank text, which has one result
+    ("n_best_from_prefix", "translations", (1, 0), b"another"),
+    ("n_best_from_prefix", "scores", (1, 1), -9.0),
     ("score", "log_probability", (2,), -1.0),
     ("score", "num_tokens", (2,), 1),
     ("attention", "source_tokens", (1, 0), b"another"),
@@ -183,7 +190,7 @@ def test_each_output_is_compared(live, signature, output, place, value):
     answers[signature][output][place] = value
     [(text, answer, expected)] = differences(live, answers, signature)
     assert answer != expected
-    assert text in live.texts or text in live.pairs
+    assert text in SOME_TEXTS or text in live.pairs
 
 
 @pytest.mark.parametrize(("change", "is_near"), [(0.9e-3, True), (1.1e-3, False)])

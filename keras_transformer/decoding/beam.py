@@ -83,8 +83,8 @@ def beam_search(
         beam_size: Hypotheses that are followed at once, 1 or more.
         length_penalty: Alpha, 0 or more: 0 compares log-probabilities.
         length_normalization: How the length counts, see `length_penalty_of`.
-        num_results: Results that are asked for, up to `beam_size`; the search goes on until they
-            are sure.
+        num_results: Results that are asked for, up to `beam_size`, a number or a tensor; the search
+            goes on until they are sure.
         min_length: Integer or Integer (batch,), tokens each sentence must have, the end included.
         prefix: Integer (batch, prefix_length), what each sentence must begin with, then padding;
             None for nothing. Its probability counts.
@@ -213,8 +213,8 @@ def _decide_done(search, penalty_of, num_results):
 
 
 def check_beams(beam_size, num_results):
-    """Raises ValueError if so many beams cannot give so many results."""
-    if beam_size < 1 or not 1 <= num_results <= beam_size:
+    """Raises ValueError if so many beams cannot give so many results, unless that is a tensor."""
+    if beam_size < 1 or not (ops.is_tensor(num_results) or 1 <= num_results <= beam_size):
         raise ValueError(
             "beam_size must be at least 1, and num_results from 1 to beam_size. Received:"
             f" beam_size={beam_size}, num_results={num_results}. Choose a beam_size of at least"

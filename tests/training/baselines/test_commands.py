@@ -100,7 +100,7 @@ def test_a_run_is_evaluated_translated_with_and_exported(
     folder = tmp_path / "saved_models" / name
     assert run_command(export, [str(run), str(folder)]) == 0  # it is verified in there
     signatures = set(json.loads((folder / "1" / "model.json").read_text())["signatures"])
-    expected = {"serving_default", "greedy", "n_best", "score"}
+    expected = {"serving_default", "greedy", "n_best", "n_best_from_prefix", "score"}
     assert signatures == expected | ({"attention"} if ATTENTIVE[name] else set())
 
 
