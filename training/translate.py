@@ -185,16 +185,18 @@ def _translator(options, parser: CommandParser):
         return load_translator(options.run, **search_settings(options))
     check_utf_8("the export", options.run)
     greedy = options.beam_size == 1
-    given = [*search_settings(options), "samples", "prefixes"]
+    with_prefixes = options.prefixes is not None
+    given = [*search_settings(options), "samples"]
     unfit = [option_name(name) for name in given if options[name] != parser.get_default(name)]
-    unfit = [name for name in unfit if not (name == "--beam-size" and greedy)]
+    if greedy and not with_prefixes:
+        unfit.remove("--beam-size")
     if unfit:
         raise InputError(
             f"{options.run}: an export must be asked for what its signatures can do: its own beam"
-            f" search, --n-best, --scores, and greedy search with --beam-size 1. Received:"
-            f" {', '.join(unfit)}. Leave that out, or name the run."
+            f" search, --n-best, --scores, --prefixes, and without prefixes greedy search with"
+            f" --beam-size 1. Received: {', '.join(unfit)}. Leave that out, or name the run."
         )
-    return ExportedTranslator(version, greedy=greedy)
+    return ExportedTranslator(version, greedy=greedy, with_prefixes=with_prefixes)
 
 
 def _translation_of(options, translator) -> Callable[[list[Row]], list[str]]:

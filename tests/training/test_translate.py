@@ -317,13 +317,56 @@ def test_an_export_is_translated_with_on_the_command_line(
 
 @pytest.mark.parametrize(
     "options",
-    [["--beam-size=2"], ["--samples=2"], ["--precision=int8"], ["--length-penalty=1"]],
+    [
+        ["--beam-size=2"],
+        ["--samples=2"],
+        ["--precision=int8"],
+        ["--length-penalty=1"],
+        ["--beam-size=1", "--prefixes=prefixes"],
+    ],
 )
-def test_what_an_export_cannot_do_is_refused(exported, write, capfd, options):
+def test_what_an_export_cannot_do_is_refused(
+    exported, write, tmp_path, monkeypatch, capfd, options
+):
+    write("prefixes", "a\n")
+    monkeypatch.chdir(tmp_path)
     assert run_command(training.translate.main, [exported, *options, "--threads=null"]) == 1
     line = complaint(capfd)
     assert "an export must be asked for what its signatures can do" in line
     assert f"Received: {options[0].split('=')[0]}. Leave that out" in line
-    prefixes = ["--prefixes", write("prefixes", "a\n")]
-    assert run_command(training.translate.main, [exported, *prefixes]) == 1
-    assert "Received: --prefixes." in complaint(capfd)
+
+
+PREFIXES = ["the ", "", "a dog sees"]
+
+
+def test_an_export_begins_with_prefixes_as_its_run(exported, served_translator, write, tmp_path):
+    arguments = [exported, "--input", write("in", "\n".join(TEXTS) + "\n"), "--output"]
+    prefixes = ["--prefixes", write("prefixes", "\n".join(PREFIXES) + "\n")]
+    for name, options in (("one", []), ("two", ["--n-best=2", "--batch-lines=2"])):
+        assert (
+            run_command(
+                training.translate.main, [*arguments, str(tmp_path / name), *prefixes, *options]
+            )
+            == 0
+        )
+    expected = served_translator.translate(TEXTS, prefixes=PREFIXES)
+    assert (tmp_path / "one").read_text().splitlines() == expected
+    assert expected[0].startswith("the ")
+    pairs = served_translator.n_best(TEXTS, 2, prefixes=PREFIXES)
+    expected = ["\t".join(text.replace("\t", " ") for text, _ in row) for row in pairs]
+    assert (tmp_path / "two").read_text().splitlines() == expected
+
+
+def test_a_prefix_that_an_export_refuses_is_a_fault_in_words(exported, write, capfd):
+    files = ["--input", write("in", "a\n"), "--prefixes", write("prefixes", "x" * 89 + "\n")]
+    assert run_command(training.translate.main, [exported, *files]) == 1
+    message = r"error: A prefix must have at most 88 tokens\. Received: 89\. Shorten it, .*[^\]]$"
+    assert re.search(message, complaint(capfd))
+
+
+def test_an_export_of_earlier_versions_takes_no_prefixes_and_says_so(write, capfd):
+    earlier = str(Path(__file__).parents[1] / "earlier_files" / "float32_export")
+    files = ["--input", write("in", "a\n"), "--prefixes", write("prefixes", "a\n")]
+    assert run_command(training.translate.main, [earlier, *files]) == 1
+    message = r"must have the signature n_best_from_prefix\. Received: .*Export the run again with"
+    assert re.search(message, complaint(capfd))
