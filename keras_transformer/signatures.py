@@ -366,7 +366,7 @@ def _as_many(name, text, other_name, other):
 
     as_many = _check(
         tf.equal(tf.size(text), tf.size(other)),
-        f"Each {name} needs a {other_name}. Received: a number of {name}s and {other_name}s of ",
+        f"Each {name} needs a {other_name}. Received: their numbers are ",
         tf.stack([tf.size(text), tf.size(other)]),
         ". Give as many.",
     )
