@@ -334,15 +334,6 @@ def _is_float16(dtype) -> bool:
     return dtype is not None and keras.backend.standardize_dtype(dtype) == "float16"
 
 
-def _dense(gradient):
-    """The gradient as a tensor; TensorFlow has those of picked rows as rows and indices."""
-    if keras.backend.backend() != "tensorflow":
-        return gradient
-    import tensorflow as tf
-
-    return tf.convert_to_tensor(gradient)
-
-
 def _handle(variable):
     """What a TensorFlow operation knows a variable by; Keras' variables hold TensorFlow's."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
