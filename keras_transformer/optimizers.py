@@ -304,7 +304,7 @@ def _global_norm(gradients):
         return ops.sqrt(sum(squares))
     import tensorflow as tf
 
-    squares = [tf.cast(tf.nn.l2_loss(gradient), "float32") for gradient in gradients]
+    squares = [tf.nn.l2_loss(tf.cast(gradient, "float32")) for gradient in gradients]
     return tf.sqrt(2 * tf.add_n(squares))
 
 
