@@ -1,13 +1,13 @@
-"""Refuses to work in forked processes, where TensorFlow and JAX wait for ever.
+"""Refuses to work in forked processes, where TensorFlow and JAX hang.
 
-A fork has one thread, whatever threads its parent had. Once they are running, a backend hands its
-work to threads that a fork does not have.
+A fork copies only the thread that made it. Once a backend is running, it hands its work to other
+threads, which the fork does not have.
 """
 
 import os
 import sys
 
-_parent = None  # of this process, if it was forked from one whose backend was running
+_parent = None  # the process that this one was forked from, if its backend was running
 
 
 def is_fork() -> bool:

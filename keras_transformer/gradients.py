@@ -1,4 +1,4 @@
-"""Gradients that are written down instead of derived."""
+"""Gradients given by a formula, not derived by the backend."""
 
 import contextlib
 from collections.abc import Callable
@@ -11,15 +11,14 @@ def with_gradient(name: str, function: Callable, gradient: Callable, *arguments)
     """The output of a function, differentiated by a formula of its own.
 
     TensorFlow's own `custom_gradient` registers a new gradient whenever a graph is traced, and
-    never forgets it, nor the graph that it belongs to. Here one gradient is registered for ever,
-    under its name, and finds what it needs at the operation that it is asked for.
+    never releases it, nor the graph it belongs to. Here each gradient is registered once, under its
+    name, and reads what it needs from the inputs of the operation it is computed for.
 
     Args:
-        name: The gradient's own; no other gradient may have it.
-        function: From the arguments to (output, a tuple of tensors that the gradient needs beside
-            the arguments).
-        gradient: From (gradient of the output, *arguments, *what else it needs) to a tuple with
-            the gradient of each argument, None where there is none. It must depend on nothing else.
+        name: The gradient's name, unique to it.
+        function: From the arguments to (output, a tuple of more tensors that the gradient needs).
+        gradient: From (gradient of the output, *arguments, *those tensors) to a tuple with the
+            gradient of each argument, None where there is none. It must depend on nothing else.
         arguments: Tensors.
 
     Returns:
@@ -47,7 +46,7 @@ def with_gradient(name: str, function: Callable, gradient: Callable, *arguments)
 
 
 def _in_graph(name, function, gradient, arguments):
-    """Marks the output by an operation that passes on all that the gradient needs."""
+    """Passes the output, and all that the gradient needs, through an operation that has it."""
     import tensorflow as tf
 
     name = f"keras_transformer.{name}"
@@ -65,7 +64,7 @@ def _in_graph(name, function, gradient, arguments):
 def _register(name, gradient):
     import tensorflow as tf
 
-    with contextlib.suppress(KeyError):  # It has been registered before.
+    with contextlib.suppress(KeyError):  # registered already
 
         @tf.RegisterGradient(name)
         def _(operation, upstream, *_):

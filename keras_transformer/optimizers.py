@@ -304,7 +304,7 @@ def _global_norm(gradients):
         return ops.sqrt(sum(squares))
     import tensorflow as tf
 
-    squares = [tf.cast(tf.nn.l2_loss(gradient), "float32") for gradient in gradients]
+    squares = [tf.nn.l2_loss(tf.cast(gradient, "float32")) for gradient in gradients]
     return tf.sqrt(2 * tf.add_n(squares))
 
 
@@ -332,15 +332,6 @@ def _number_of_each_device():
 
 def _is_float16(dtype) -> bool:
     return dtype is not None and keras.backend.standardize_dtype(dtype) == "float16"
-
-
-def _dense(gradient):
-    """The gradient as a tensor; TensorFlow has those of picked rows as rows and indices."""
-    if keras.backend.backend() != "tensorflow":
-        return gradient
-    import tensorflow as tf
-
-    return tf.convert_to_tensor(gradient)
 
 
 def _handle(variable):

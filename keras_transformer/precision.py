@@ -65,7 +65,7 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
         if isinstance(layer, keras.Layer):  # and not one of Keras' functions
             config["dtype"] = policy
         if "dropout" in config:
-            config["dropout"] = 0.0  # a seed that is never asked for takes 20 kB for ever
+            config["dropout"] = 0.0  # else 20 kB for a seed that is never used are never freed
         return type(layer).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=with_policy)
@@ -94,7 +94,7 @@ def _refuse_to_be_saved(*_, **__):
     raise TypeError(
         "A model to be saved, copied or pickled must not be one for translating. Received: one that"
         " inference_model made, whose weights are rounded or in another order. Take the model that"
-        " it was made from, which is a Translator's `model`, and make it anew from there."
+        " it was made from, which is a Translator's `model`, and call inference_model again later."
     )
 
 

@@ -1,7 +1,7 @@
-"""What a translation must begin with, and how it goes on behind a space.
+"""How a translation must begin, and how it continues after a space.
 
-Sub-words bring the space in front of them: "the house" is "the" and "▁house". A prefix that ends in
-a space is searched for without it, as far as its last word, and the next sub-word must bring one.
+A sub-word includes the space before it: "the house" is "the" and "▁house". If a prefix ends in a
+space, the search is held to the prefix without it, and the next sub-word must begin with one.
 """
 
 import functools
@@ -28,7 +28,7 @@ class Prefix(NamedTuple):
     """How a translation must begin.
 
     Attributes:
-        text: As it stands in the translation.
+        text: The beginning of the translation, in full.
         stem: The text without the white space at its end; the search is held to it.
     """
 
@@ -43,7 +43,7 @@ class Prefix(NamedTuple):
 
     @property
     def needs_new_word(self) -> bool:
-        """Whether what follows must not go on with the last word."""
+        """Whether what follows must not continue the last word."""
         return 0 < len(self.stem) < len(self.text) and not _has_no_spaces(self.stem[-1])
 
     def begin(self, translation: str) -> str:
@@ -105,7 +105,7 @@ class PrefixesInGraph(NamedTuple):
 
 
 def new_word_ids(tokenizer: SubwordTokenizer) -> list[int]:
-    """The sub-words that never go on with a word: a space is in front, or their script has none."""
+    """The sub-words that continue no word: they begin with a space, or their script has none."""
     pieces = tokenizer.pieces(range(tokenizer.vocabulary_size))
     return [
         token_id

@@ -21,6 +21,9 @@ def without_information() -> Iterator[None]:
 
     All else that is written comes out at the end.
     """
+    if sys.stderr is None:  # the program began without one, and 2 may be any file by now
+        yield
+        return
     with _one_at_a_time, contextlib.ExitStack() as stack:
         try:
             stderr = os.dup(2)

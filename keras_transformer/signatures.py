@@ -283,12 +283,12 @@ def _best_of_each_text(translations, scores):
         scores: Float32 (batch, results).
 
     Returns:
-        The same, with other results behind those that differ.
+        The same, with the repetitions after the others.
     """
     import tensorflow as tf
 
     num_results = translations.shape[1]
-    is_better = np.tri(num_results, k=-1, dtype=bool)  # [one, other]: other stands before one
+    is_better = np.tri(num_results, k=-1, dtype=bool)  # [one, other]: other comes before one
     is_same = tf.equal(translations[:, :, None], translations[:, None, :])
     repeats = tf.reduce_any(is_same & is_better, axis=2)  # (batch, results)
     scores, order = tf.math.top_k(tf.where(repeats, NO_RESULT, scores), num_results)

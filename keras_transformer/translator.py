@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -118,8 +119,8 @@ class Translator:
         model: The model itself, which can be trained on and saved, whatever the precision.
         fast_model: What translates: the copy, or the model itself if the precision is None.
 
-    A translator can be pickled and copied. What comes back has a model of its own, with the weights
-    that the model had then and not compiled. Start processes by spawning them, not by a fork.
+    A translator can be pickled and copied. The copy has its own model, not compiled, with the
+    weights that the model had then. Start processes by spawning them, not by a fork.
 
     Raises:
         ValueError: If a number is out of its range, the precision unknown, the model's vocabulary
@@ -218,11 +219,12 @@ class Translator:
         self.fast_model = model if precision is None else inference_model(model, precision)
         self.steps = decoding_steps(self.fast_model)
         self._functions = {}
+        self._functions_lock = threading.Lock()
 
     def __getstate__(self):
         check_not_forked()
         state = dict(vars(self))
-        for made_anew in ("model", "fast_model", "steps", "_functions"):
+        for made_anew in ("model", "fast_model", "steps", "_functions", "_functions_lock"):
             del state[made_anew]
         model = self.model
         return state, (type(model), model.get_config(), model.get_weights())
@@ -230,7 +232,7 @@ class Translator:
     def __setstate__(self, pickled):
         state, (model_class, config, weights) = pickled
         vars(self).update(state)
-        # A pool waits for ever if unpickling raises: what is asked of the translator will.
+        # A pool hangs if unpickling raises, so the translator's methods will raise instead.
         if not is_fork():
             model = model_class.from_config(config)
             model.set_weights(weights)
@@ -295,8 +297,8 @@ class Translator:
             beam_size: Instead of the translator's own.
             length_penalty: Instead of the translator's own.
             prefixes: What each translation must begin with, "" where it may begin with anything;
-                None for all. Whole words, as sub-words begin anew after it. Behind one that ends in
-                white space the translation goes on with a new word, or ends.
+                None for all. Whole words, as sub-words begin anew after it. After one that ends in
+                white space the translation continues with a new word, or ends.
 
         Returns:
             For each text up to `n` pairs of translation and score; there are fewer if the search
@@ -377,9 +379,9 @@ class Translator:
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[tuple[float, int]]:
         """How probable given translations are, split into sub-words as the tokenizer splits them.
 
-        A search may spell a text otherwise and find it more probable, above all with a model that
-        was trained on sampled sub-words: its score in `n_best` is that of the best spelling. A
-        blank text is scored as it stands.
+        A search may split a text differently and find it more probable, above all with a model that
+        was trained on sampled sub-words: `n_best` gives the score of the best split. A blank text
+        is scored like any other.
 
         Args:
             sources: Any number of texts.
@@ -633,10 +635,11 @@ class Translator:
             arguments: The shape and dtype of each.
         """
         check_not_forked()
-        compiled = self._functions.pop(key, None) or self._compile(function, arguments)
-        self._functions[key] = compiled  # behind all others, of which the first is dropped
-        if len(self._functions) > _MOST_COMPILED:
-            del self._functions[next(iter(self._functions))]
+        with self._functions_lock:
+            compiled = self._functions.pop(key, None) or self._compile(function, arguments)
+            self._functions[key] = compiled  # after all others, of which the first is dropped
+            if len(self._functions) > _MOST_COMPILED:
+                del self._functions[next(iter(self._functions))]
         return compiled
 
     def _compile(self, function, arguments):

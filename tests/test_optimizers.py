@@ -322,6 +322,16 @@ def test_a_gradient_within_the_limit_is_left_as_it_is(gradients):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_the_limit_is_of_a_norm_whose_square_float16_cannot_hold():
+    optimizer = Adam(0.1, beta_1=0.0, beta_2=0.0, epsilon=1e-3, clip_norm=1e-3)
+    variable = keras.Variable(np.zeros(2, "float16"), dtype="float16")
+    optimizer.build([variable])
+    optimizer.apply([ops.convert_to_tensor([300.0, 400.0], "float16")], [variable])
+    # m is 6e-4 and 8e-4, as is the root of v, to which epsilon adds 1e-3.
+    expected = [-0.1 * 6 / 16, -0.1 * 8 / 18]
+    np.testing.assert_allclose(numbers(variable.value), expected, rtol=1e-2)
+
+
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="the norm is kept on TensorFlow")
 def test_the_norm_is_that_before_the_limit():
     optimizer = Adam(0.1, track_gradient_norm=True, clip_norm=1.0)

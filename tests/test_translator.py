@@ -1,7 +1,10 @@
+import contextlib
 import copy
 import itertools
 import logging
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -493,6 +496,21 @@ def test_searches_of_many_sizes_are_forgotten_but_the_last(noted):
     for beam_size in [*range(1, 13), 12, 11, 1]:
         noted.translate(["snow"], beam_size=beam_size)
     assert noted.model.compiled_for == [*range(1, 13), 1]
+
+
+def test_threads_share_one_compiled_search(noted, monkeypatch):
+    both, compilations, compile_search = threading.Barrier(2), [], Translator._compile
+
+    def compile_at_once(*arguments):
+        compilations.append(arguments)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)  # for the other thread, which must not get here
+        return compile_search(*arguments)
+
+    monkeypatch.setattr(Translator, "_compile", compile_at_once)
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(noted.translate, [["snow"], ["dog"]])) == [["snow"], ["dog"]]
+    assert len(compilations) == 1
 
 
 def test_numbers_are_those_that_were_given(translator):

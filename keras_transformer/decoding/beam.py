@@ -88,8 +88,8 @@ def beam_search(
         min_length: Integer or Integer (batch,), tokens each sentence must have, the end included.
         prefix: Integer (batch, prefix_length), what each sentence must begin with, then padding;
             None for nothing. Its probability counts.
-        new_word: Boolean (batch,), whether its prefix must be followed by one of `new_word_ids`, or
-            the end; None for no sentence.
+        new_word: Boolean (batch,), whether one of `new_word_ids`, or the end, must follow the
+            prefix; None if for no sentence.
         barred_ids: Tokens that are never chosen. Probabilities are still those of the whole
             vocabulary.
         new_word_ids: Tokens that begin a word.

@@ -18,8 +18,8 @@ class Constraints(NamedTuple):
         min_length: Integer (batch,), tokens it must have, the end included.
         prefix: Integer (batch, prefix_length + 1), the tokens it must begin with, then padding; ()
             where no sentence must begin with anything, which costs nothing.
-        word_at: Integer (batch,), the position at which a new word must begin, or the end stand; -1
-            for none; () for no sentence, which costs nothing.
+        word_at: Integer (batch,), the position where a new word must begin or the sentence end; -1
+            where there is none; () where no sentence has one, which costs nothing.
     """
 
     max_length: object
@@ -36,7 +36,8 @@ def constraints(max_length, min_length=0, prefix=None, new_word=None) -> Constra
             there is room for it all the same.
         min_length: Integer, or Integer (batch,); `max_length` wins.
         prefix: Integer (batch, prefix_length), padding behind each row's tokens; None for none.
-        new_word: Boolean (batch,), whether a new word must follow the prefix; None for nowhere.
+        new_word: Boolean (batch,), whether a new word, or the end, must follow the prefix; None if
+            for no sentence.
     """
     max_length = ops.convert_to_tensor(max_length, dtype="int32")
     min_length = ops.convert_to_tensor(min_length, dtype="int32")
@@ -68,7 +69,7 @@ def end_is_too_early(held_to: Constraints, position):
 
 
 def without_rest_of_word(logits, held_to: Constraints, position, end_id, new_word_ids):
-    """The logits, and `IMPOSSIBLE` where a token would go on with a word that must be over.
+    """The logits, with `IMPOSSIBLE` where a token would continue a word that must be complete.
 
     Args:
         logits: Float32 (batch, beams, vocabulary).
