@@ -28,7 +28,7 @@ import filelock
 import yaml
 
 from keras_transformer.data.lines import refuse_pipe
-from keras_transformer.wording import counted
+from keras_transformer.wording import counted, listed
 from training.command import InputError
 from training.settings import (
     DATA_SETTINGS,
@@ -341,7 +341,7 @@ def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> boo
         raise InputError(
             f"{run.path}: the output must not hold a finished run. Received: a finished run."
             " Choose another --output, give --overwrite to replace it, or raise"
-            f" {' or '.join(LIMITS)} to train it further."
+            f" {listed(LIMITS, 'or')} to train it further."
         )
     earlier = run.read_record()
     differences = record.differences(earlier, ignoring=record.raised_limits(earlier))
@@ -349,8 +349,7 @@ def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> boo
         raise InputError(
             f"{run.path}: a run must be resumed with the settings and data that it was started"
             f" with. Received: {'; '.join(differences)}. Give the earlier ones (only"
-            f" {' and '.join(LIMITS)} may be raised), choose another --output, or give"
-            " --overwrite."
+            f" {listed(LIMITS)} may be raised), choose another --output, or give --overwrite."
         )
     return False
 
