@@ -140,6 +140,15 @@ def test_a_run_that_is_trained_or_unfinished_is_not_averaged(run, capfd):
     assert "a finished run must hold model.keras" in one_line(capfd)
 
 
+def test_a_run_that_is_trained_further_is_not_averaged(run, capfd):
+    """A line about a new model would end it, with epochs missing."""
+    epochs = run.read_metrics()[:-1]
+    run.write_metrics(epochs)
+    assert averaged(run, "--best=1") == 1
+    assert "a training must have ended before its epochs are averaged" in one_line(capfd)
+    assert run.read_metrics() == epochs
+
+
 def test_a_model_of_one_epoch_answers_with_its_weights(run):
     last = load_translator(str(run.path), epoch=4, beam_size=2)
     assert_same(last.model.get_weights(), mean_of(run, [4]))
