@@ -47,7 +47,7 @@ class StopRequest:
             raise reason
         self.reason = reason
         with contextlib.suppress(OSError):  # a stderr that is closed
-            os.write(2, b"\nstopping behind this update; once more stops at once\n")
+            os.write(2, b"\nstopping after this update; once more stops at once\n")
 
 
 class SaveProgress(keras.callbacks.Callback):

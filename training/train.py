@@ -159,7 +159,6 @@ def train(
     record = RunRecord.of(settings)
     if team is not None:
         team.gather(wait_minutes)
-    tell(f"loading {backend_name()}")
     with open_devices(strategy, team) as devices:
         if strategy != "one_device":
             tell(f"{strategy}: {devices.in_words()}")
@@ -302,12 +301,16 @@ def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:
 def _write_beginning(run: RunFolder, record: RunRecord, tokenizer: "SubwordTokenizer") -> None:
     if run.read_only:
         return
-    is_new = not run.tokenizer_path.exists()
-    if is_new or record.raised_limits(run.read_record()):
-        run.write_record(record.with_tokenizer(tokenizer))
-    if is_new:
-        with replacing(run.tokenizer_path) as temporary:
-            tokenizer.save(temporary)
+    new = record.with_tokenizer(tokenizer)
+    if run.tokenizer_path.exists():
+        earlier = run.read_record()
+        if record.raised_limits(earlier):
+            asked_for = new.asked_for | earlier.asked_for  # both may be asked for again
+            run.write_record(dataclasses.replace(new, asked_for=asked_for))
+        return
+    run.write_record(new)
+    with replacing(run.tokenizer_path) as temporary:
+        tokenizer.save(temporary)
 
 
 def _fit(
@@ -497,8 +500,8 @@ def _finish(
     final = {"final": True, "epochs": choice.kept.epochs, "num_pairs": epochs.num_pairs}
     with devices.apart():
         save_model(run, model)
-    run.write_metrics([*run.read_metrics(), final | choice.kept.numbers])
     run.trained_model_path.unlink(missing_ok=True)  # of an earlier end of this training
+    run.write_metrics([*run.read_metrics(), final | choice.kept.numbers])
     print(choice.in_words(settings.monitor))
 
 
