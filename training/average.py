@@ -1,4 +1,4 @@
-"""Makes a run's model anew from epochs that it kept: `python -m training.average --help`."""
+"""Rebuilds a run's model from epochs that it kept: `python -m training.average --help`."""
 
 import shutil
 import sys
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_positional("run", "The folder of a finished run.")
     parser.add_option("epochs", int, None, "The epochs to average.", nargs="+")
     parser.add_option(
-        "best", int | None, None, "In place of these, so many of the best by the run's `monitor`."
+        "best", int | None, None, "Instead, how many of the best epochs by the run's `monitor`."
     )
     parser.add_threads()
     parser.add_flag("overwrite", "Do not keep the model that training made.")
@@ -133,7 +133,7 @@ def average(
 
 
 def _measure_of(record: RunRecord, tokenizer, model):
-    """A function that validates the model; it returns nothing if the text is not there any more."""
+    """A function that validates the model, or returns no numbers if the text is gone or changed."""
     from training.devices import Devices
     from training.text import validation_epochs
 
@@ -150,7 +150,7 @@ def _measure_of(record: RunRecord, tokenizer, model):
     except OSError:
         is_there = False
     if not is_there:
-        print("the text that the run was validated with is not there any more: nothing is measured")
+        print("the validation text of the run is gone or has changed: nothing is measured")
         return dict
     validation = Devices().validation_feed(validation_epochs(settings, tokenizer))
 

@@ -1,4 +1,4 @@
-"""How a training shows on a terminal, and in a log that no terminal shows."""
+"""Shows the progress of a training: a bar on a terminal, lines elsewhere."""
 
 import math
 import time
@@ -36,14 +36,14 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
 class ProgressLines(keras.callbacks.Callback):
     """Prints a line every so many seconds: how far the training is, how good and how fast.
 
-    The time that is left is reckoned from the speed since the first update, validations included.
+    The time left is estimated from the speed since the first update, validations included.
 
     Args:
         seconds: Between two lines.
         epochs: How many the training has.
         num_batches: How many an epoch has.
         num_parts: In how many parts each of them comes.
-        first: Where the training is taken up; `batch` counts parts.
+        first: Where the training starts or resumes; `batch` counts parts.
         most_seconds: When the training ends at the latest, counted from now.
         clock: Gives seconds.
     """

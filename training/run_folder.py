@@ -47,7 +47,7 @@ FORMAT_VERSION = 2
 TEMPORARY_PREFIX = ".unfinished."
 
 
-# What a tokenizer knows of itself, whatever was asked for.
+# Settings that a tokenizer has for itself, whatever was asked for.
 TOKENIZER_SETTINGS = ("vocabulary_size", "normalization")
 
 _CHECKPOINT_NAME = re.compile(r"epoch_(\d+)_batch_(\d+)\.")

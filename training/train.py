@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _add_device_options(parser: CommandParser) -> None:
-    """Where to train and what to show, which are no settings: a run may be resumed elsewhere."""
+    """Where to train and what to show: not settings, since a run may be resumed elsewhere."""
     parser.add_option(
         "strategy",
         Strategy,
@@ -94,7 +94,7 @@ def _add_device_options(parser: CommandParser) -> None:
         " All see the same --output and text. See docs/distributed.md.",
     )
     parser.add_option(
-        "wait_minutes", float, 10.0, "How long multi_worker waits for workers that have not come."
+        "wait_minutes", float, 10.0, "Minutes that multi_worker waits for absent workers, at most."
     )
     parser.add_option(
         OPTION.lstrip("-"),
@@ -106,7 +106,7 @@ def _add_device_options(parser: CommandParser) -> None:
         "log_seconds",
         float,
         30.0,
-        "Seconds between lines that tell how far the training is, where no terminal shows a bar.",
+        "Seconds between lines of progress, where there is no terminal to show a bar.",
     )
 
 
@@ -134,7 +134,7 @@ def train(
 ) -> None:
     """Trains, resumes or continues, up to a finished run folder.
 
-    Any thread may call it; Ctrl-C and SIGTERM are only heard in the main one.
+    Any thread may call it; only in the main one do Ctrl-C and SIGTERM stop it cleanly.
 
     Args:
         settings: What to train.
@@ -179,7 +179,7 @@ def _tell(line: str) -> None:
 
 
 def _keep_quiet(line: str) -> None:
-    """What a worker tells that is not the chief."""
+    """Takes the place of `_tell` in workers that are not the chief."""
 
 
 def _has_to_train(run: RunFolder, record: RunRecord) -> bool:
@@ -365,7 +365,7 @@ def _displays(
     progress: "Progress",
     log_seconds: float,
 ) -> list["keras.callbacks.Callback"]:
-    """What shows how far the training is: a bar on a terminal, elsewhere lines."""
+    """Callbacks that show the progress: a bar on a terminal, lines elsewhere."""
     from training.progress import seconds_left
     from training.progress_display import ProgressBar, ProgressLines
 
