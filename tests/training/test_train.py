@@ -307,7 +307,7 @@ def test_the_moving_average_is_what_is_validated_and_kept(averaged_run):
     averages = load_weights(run, model, Position(best, 0), "average")
     for weight, average in zip(model.get_weights(), averages, strict=True):
         np.testing.assert_allclose(weight, average, rtol=1e-6)
-    assert run.positions_with("average") == {Position(best, 0)}
+    assert run.positions_with("average") == {Position(best, 0), Position(2, 0)}
     weights = load_weights(run, model, Position(2, 0))
     assert not np.allclose(weights[0], averages[0], rtol=1e-3)  # training had its own
 
