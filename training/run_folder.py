@@ -338,10 +338,12 @@ def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> boo
             return run.is_finished or bool(record.differences(run.read_record()))
         return True
     if run.is_finished and not _is_extended(run, record):
+        further = f"raise {listed(LIMITS, 'or')} to train it further"
+        if run.position_saved == (0, 0):
+            further = "put its checkpoints back to train it further"
         raise InputError(
             f"{run.path}: the output must not hold a finished run. Received: a finished run."
-            " Choose another --output, give --overwrite to replace it, or raise"
-            f" {listed(LIMITS, 'or')} to train it further."
+            f" Choose another --output, give --overwrite to replace it, or {further}."
         )
     earlier = run.read_record()
     differences = record.differences(earlier, ignoring=record.raised_limits(earlier))
