@@ -1,5 +1,6 @@
 """Callbacks for `model.fit`."""
 
+import math
 import time
 
 import keras
@@ -21,8 +22,9 @@ class TokensPerSecond(keras.callbacks.Callback):
 
     The number is added to the logs of batches and epochs, where callbacks behind this one find
     it: History, the progress bar, CSVLogger. Put it first in the list. The count is read from
-    the device at most twice a second, because reading waits for the device. Where several workers
-    train (`tf.distribute`), each reads its own part and takes those of the others for as large.
+    the device after an epoch's first batches and then at most twice a second, because reading waits
+    for the device. Where several workers train (`tf.distribute`), each reads its own part and
+    assumes that those of the others are as large.
 
     Raises:
         ValueError: at the end of fit's first batch (when Keras builds the metrics) if the model
@@ -70,7 +72,8 @@ class TokensPerSecond(keras.callbacks.Callback):
 
     def _start_clock(self, num_tokens: float):
         self._start_tokens = num_tokens
-        self._start_seconds = self._last_reading_seconds = time.monotonic()
+        self._start_seconds = time.monotonic()
+        self._last_reading_seconds = -math.inf  # the next batch is read: the speed is old
 
     def _read(self):
         tokens = self._num_tokens() - self._start_tokens

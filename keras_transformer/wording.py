@@ -1,4 +1,6 @@
-"""Numbers in sentences."""
+"""Numbers and lists in sentences."""
+
+from collections.abc import Sequence
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -10,3 +12,14 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
         plural: The word for several; the noun with an s if not given.
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Names as a sentence lists them: `a`, `a and b`, `a, b and c`.
+
+    Args:
+        names: At least one.
+        last: The word before the last name.
+    """
+    *others, final = names
+    return f"{', '.join(others)} {last} {final}" if others else final

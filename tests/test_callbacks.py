@@ -105,6 +105,14 @@ def test_the_count_is_read_at_most_twice_a_second(training):
     assert training.end_epoch() == 135 / 2.25  # whatever was read before
 
 
+def test_an_epoch_shows_its_own_speed_from_the_first_batch_that_counts(training):
+    training.begin_epoch()
+    training.batch(seconds=8, tokens=17)
+    assert training.batch(seconds=0.25, tokens=100) == 100 / 0.25
+    training.begin_epoch()
+    assert training.batch(seconds=0.125, tokens=25) == 25 / 0.125
+
+
 def small_model(**arguments):
     token_ids = keras.Input((None,), dtype="int32")
     logits = keras.layers.Dense(23)(keras.layers.Embedding(23, 12)(token_ids))

@@ -1,4 +1,4 @@
-"""Makes a run's model anew from epochs that it kept: `python -m training.average --help`."""
+"""Rebuilds a run's model from epochs that it kept: `python -m training.average --help`."""
 
 import shutil
 import sys
@@ -13,7 +13,7 @@ from training.command import (
     parse,
     run_command,
 )
-from training.kept_epochs import check_kept, dtype_policy, in_words, kept_epochs, weights_of_epoch
+from training.kept_epochs import check_kept, in_words, kept_epochs, weights_of_epoch
 from training.monitor import badness
 from training.run_folder import RunFolder, RunRecord, file_sha256, locked, replacing
 from training.settings import TrainingSettings
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_positional("run", "The folder of a finished run.")
     parser.add_option("epochs", int, None, "The epochs to average.", nargs="+")
     parser.add_option(
-        "best", int | None, None, "In place of these, so many of the best by the run's `monitor`."
+        "best", int | None, None, "Instead, how many of the best epochs by the run's `monitor`."
     )
     parser.add_threads()
     parser.add_flag("overwrite", "Do not keep the model that training made.")
@@ -43,9 +43,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = run.read_record()
     run.check_finished()
     with locked(run):
+        _check_ended(run)
         epochs = options.epochs or best_kept(run, record.settings, options.best)
         check_kept(run, record.settings, epochs, "--epochs")
         average(run, record, sorted({*epochs}), keeps_earlier=not options.overwrite)
+
+
+def _check_ended(run: RunFolder) -> None:
+    """Refuses a run whose training goes on: the line about a new model would end it.
+
+    Raises:
+        InputError: If so.
+    """
+    if not run.is_finished:
+        raise InputError(
+            f"{run.path}: a training must have ended before its epochs are averaged. Received: a"
+            " finished run that is being trained further. Run training.train with the same settings"
+            " again to finish it."
+        )
 
 
 def best_kept(run: RunFolder, settings: TrainingSettings, count: int) -> list[int]:
@@ -87,12 +102,12 @@ def average(
     from keras_transformer.tokenizer import SubwordTokenizer
     from keras_transformer.translator import read_model
     from training.checkpoints import DamagedCheckpoint
-    from training.compiled_model import compiled_model
+    from training.compiled_model import compiled_model, number_formats
     from training.train import save_model
 
     settings = record.settings
     tokenizer = SubwordTokenizer.load(run.tokenizer_path)
-    with dtype_policy(settings.dtype_policy):
+    with number_formats(settings.dtype_policy):
         model = compiled_model(settings, tokenizer.vocabulary_size, jit_compile=False)
     try:
         weights = average_weights(weights_of_epoch(run, settings, model, epoch) for epoch in epochs)
@@ -118,7 +133,7 @@ def average(
 
 
 def _measure_of(record: RunRecord, tokenizer, model):
-    """A function that validates the model; it returns nothing if the text is not there any more."""
+    """A function that validates the model, or returns no numbers if the text is gone or changed."""
     from training.devices import Devices
     from training.text import validation_epochs
 
@@ -135,7 +150,7 @@ def _measure_of(record: RunRecord, tokenizer, model):
     except OSError:
         is_there = False
     if not is_there:
-        print("the text that the run was validated with is not there any more: nothing is measured")
+        print("the validation text of the run is gone or has changed: nothing is measured")
         return dict
     validation = Devices().validation_feed(validation_epochs(settings, tokenizer))
 

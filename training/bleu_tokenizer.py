@@ -8,7 +8,7 @@ from training.command import InputError, UsageError
 
 LOGGER = logging.getLogger("keras_transformer")
 
-# sacreBLEU's others download a model when they are first used.
+# sacreBLEU's other tokenizers download a model on first use.
 BleuTokenizer = Literal["13a", "zh", "ja-mecab", "ko-mecab", "intl", "char", "none"]
 _AT_SPACES = ("13a", "intl", "none")
 _PACKAGES = {

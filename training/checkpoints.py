@@ -196,7 +196,7 @@ def remove_other_checkpoints(run: RunFolder, latest: Position, keep: int, epochs
     for kind, wanted in (
         ("state", whole),
         ("weights", whole | (ends - run.positions_with("average"))),
-        ("average", ends),
+        ("average", whole | ends),
     ):
         for position in run.positions_with(kind) - wanted:
             run.checkpoint_path(position, kind).unlink()

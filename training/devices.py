@@ -203,7 +203,7 @@ def open_devices(strategy: Strategy, team: Team | None = None) -> Iterator[Devic
 
 
 def heard_by_the_system() -> contextlib.AbstractContextManager:
-    """A block in which signals end the process at once: one that is deaf to Python's handlers."""
+    """Lets signals end the process at once, for a block in which Python's handlers never run."""
     return handling_signals(signal.SIG_DFL, signal.SIGINT, signal.SIGTERM)
 
 

@@ -102,7 +102,7 @@ def readable_weights(
             found.append(epoch)
             yield weights
     if not found:
-        LOGGER.warning("none of the epochs %s is left; the last one is taken", wanted)
+        LOGGER.warning("none of the epochs %s is left; using the last one", wanted)
         found.append(run.position_saved.epoch)
         is_averaged = settings.ema_decay is not None
         variables = averaged_variables(model) if is_averaged else model.weights

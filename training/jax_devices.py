@@ -157,8 +157,8 @@ class _Steps(keras.utils.PyDataset):
         return self._batch_of_step(index)
 
 
-# At its exit, JAX waits for minutes until all workers have come so far: those too that are lost, or
-# that wait for this one. These two come before.
+# At exit, JAX waits minutes for all workers, even for those that are lost or wait for this one.
+# These two leave before that.
 
 
 def _leave_soon() -> None:

@@ -1,7 +1,5 @@
 """The epochs of a run whose weights are kept in its checkpoints."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from training.command import InputError
@@ -73,9 +71,10 @@ def model_of_epoch(
     from keras_transformer.tokenizer import SubwordTokenizer
     from training.architectures import build_model
     from training.checkpoints import DamagedCheckpoint
+    from training.compiled_model import number_formats
 
     tokenizer = SubwordTokenizer.load(run.tokenizer_path)
-    with dtype_policy(settings.dtype_policy):
+    with number_formats(settings.dtype_policy):
         model = build_model(settings, tokenizer.vocabulary_size)
     try:
         model.set_weights(weights_of_epoch(run, settings, model, epoch))
@@ -85,19 +84,6 @@ def model_of_epoch(
             " another epoch."
         ) from error
     return model, tokenizer
-
-
-@contextlib.contextmanager
-def dtype_policy(name: str) -> Iterator[None]:
-    """In which layers are made with this dtype policy."""
-    import keras
-
-    earlier = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(earlier)
 
 
 def _kind(settings: TrainingSettings) -> str:

@@ -1,4 +1,4 @@
-"""Which epoch, trial or set of weights is the better one."""
+"""Ranks epochs, trials and sets of weights."""
 
 import math
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ def sign_of(monitor: str) -> int:
 
 
 def needs_translations(monitor: str) -> bool:
-    """Whether the validation text must be translated to know it."""
+    """Whether it is measured on translations of the validation text."""
     return monitor != "val_perplexity"
 
 
 def badness(numbers: Mapping[str, Any], monitor: str) -> tuple[float, float]:
-    """What the better one has less of: the signed monitor and, to break ties, perplexity.
+    """A sort key that puts the better one first: by monitor and, between equals, by perplexity.
 
     Args:
         numbers: A line of metrics.jsonl, or what is measured like one.

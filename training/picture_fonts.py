@@ -1,8 +1,8 @@
-"""Fonts for the texts of a picture: Matplotlib's own, and behind it those that have what it lacks.
+"""Fonts for the texts of a picture: Matplotlib's own, and others for the letters that it lacks.
 
 Matplotlib's own font has the Latin, Greek and Cyrillic letters and some more. From its version 3.11
-on it also joins Arabic letters and orders those of Hebrew and of Indic scripts; before that, each
-stands for itself and from left to right.
+on it also joins Arabic letters and orders those of Hebrew and of Indic scripts; before that, it
+draws letters one by one from left to right.
 """
 
 import contextlib
@@ -42,8 +42,8 @@ _named_packages = set()
 def choose_fonts(figure: Figure) -> None:
     """Gives each text of a figure the further fonts that it needs.
 
-    Latin text needs none and stays as it is. What no installed font has is drawn as boxes; one
-    warning names the package to install.
+    Latin text needs none and stays as it is. Characters that no installed font has are drawn as
+    boxes; one warning names the package to install.
     """
     texts = _texts(figure)
     _learn({character for text in texts for character in text.get_text()})
@@ -107,7 +107,7 @@ def _installed_fonts() -> list[FontEntry]:
 
 
 def _rank(entry: FontEntry, num_characters: int) -> tuple:
-    """What comes first is chosen first."""
+    """A sort key that puts the best font first."""
     weight = font_manager.weight_dict.get(entry.weight, entry.weight)
     is_plain = any(name in entry.name.lower() for name in PLAIN_NAMES)
     is_new = entry.name not in _family_of.values()
@@ -130,7 +130,7 @@ def _characters_in(path: str, face_index: int, characters: set[str]) -> set[str]
 
 
 def _name_packages(characters: set[str]) -> None:
-    """Says once of each package that it would help."""
+    """Names each package that would help, once."""
     packages = {_package(character) for character in characters} - _named_packages
     if packages:
         shown = "".join(sorted(c for c in characters if _package(c) in packages)[:20])

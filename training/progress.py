@@ -47,7 +47,7 @@ class StopRequest:
             raise reason
         self.reason = reason
         with contextlib.suppress(OSError):  # a stderr that is closed
-            os.write(2, b"\nstopping behind this update; once more stops at once\n")
+            os.write(2, b"\nstopping after this update; once more stops at once\n")
 
 
 class SaveProgress(keras.callbacks.Callback):
@@ -172,22 +172,22 @@ def seconds_left(metrics: list[dict[str, Any]], max_minutes: float | None) -> fl
 
 
 def short_warmup(settings: TrainingSettings, num_batches: int) -> str | None:
-    """What is wrong and what to do if a training ends within its warm-up; None if it does not.
+    """A warning for a training that would end during its warm-up; None if it would not.
 
     Args:
-        settings: Of the training. That it may end early is not reckoned with.
-        num_batches: Updates of an epoch.
+        settings: Of the training; it is assumed not to end early.
+        num_batches: Updates in an epoch.
     """
     updates, warmup_steps = settings.epochs * num_batches, settings.warmup_steps
     if updates >= warmup_steps:
         return None
     return (
-        f"warning: the training would end during its warm-up, and hardly learn:"
-        f" {counted(settings.epochs, 'epoch')} of {counted(num_batches, 'batch', 'batches')} make"
-        f" {counted(updates, 'update')}, and the rate rises until update {warmup_steps:,}"
-        f" (warmup_steps). Choose for example warmup_steps={max(1, updates // 4)} with"
-        f" peak_learning_rate={settings.highest_rate:.2g} (the present peak), more epochs, or a"
-        " smaller batch_tokens."
+        "warning: the training would end during its warm-up, and hardly learn: it has"
+        f" {counted(updates, 'update')} ({counted(settings.epochs, 'epoch')} of"
+        f" {counted(num_batches, 'batch', 'batches')}), and the rate rises until update"
+        f" {warmup_steps:,} (warmup_steps). Choose for example warmup_steps={max(1, updates // 4)}"
+        f" with peak_learning_rate={settings.highest_rate:.2g} (the present peak), more epochs, or"
+        " a smaller batch_tokens."
     )
 
 

@@ -1,4 +1,4 @@
-"""How a training shows on a terminal, and in a log that no terminal shows."""
+"""Shows the progress of a training: a bar on a terminal, lines elsewhere."""
 
 import math
 import time
@@ -36,14 +36,14 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
 class ProgressLines(keras.callbacks.Callback):
     """Prints a line every so many seconds: how far the training is, how good and how fast.
 
-    The time that is left is reckoned from the speed since the first update, validations included.
+    The time left is estimated from the speed since the first update, validations included.
 
     Args:
         seconds: Between two lines.
         epochs: How many the training has.
         num_batches: How many an epoch has.
         num_parts: In how many parts each of them comes.
-        first: Where the training is taken up; `batch` counts parts.
+        first: Where the training starts or resumes; `batch` counts parts.
         most_seconds: When the training ends at the latest, counted from now.
         clock: Gives seconds.
     """
@@ -78,8 +78,8 @@ class ProgressLines(keras.callbacks.Callback):
             self._after_first_update = parts_done, self._clock()
         if self._is_due():
             number = math.ceil(part / self._num_parts)
-            more = [f"batch {number:,} of {self._num_batches:,}: {_in_words(logs or {})}"]
-            self._print([*more, *self._time_left(parts_done)])
+            batch_in_words = f"batch {number:,} of {self._num_batches:,}: {_quality(logs or {})}"
+            self._print([batch_in_words, *self._pace(logs or {}, parts_done)])
 
     def on_test_batch_end(self, batch, logs=None):
         if self._is_due():
@@ -95,15 +95,17 @@ class ProgressLines(keras.callbacks.Callback):
     def _print(self, what: list[str]) -> None:
         print(", ".join([f"epoch {self._epoch + 1} of {self._epochs}", *what]), flush=True)
 
-    def _time_left(self, parts_done: int) -> list[str]:
-        """One phrase; none after the first update, which builds the graph and says nothing."""
+    def _pace(self, logs: dict, parts_done: int) -> list[str]:
+        """The speed and the time left; the first update, which builds the graph, tells neither."""
         first_parts, first_seconds = self._after_first_update
         if parts_done == first_parts:
             return []
         now = self._clock()
         seconds_a_part = (now - first_seconds) / (parts_done - first_parts)
         parts_left = self._epochs * self._num_batches * self._num_parts - parts_done
-        return [f"{duration(min(parts_left * seconds_a_part, self._end_seconds - now))} left"]
+        left = duration(min(parts_left * seconds_a_part, self._end_seconds - now))
+        speed = [f"{logs[LOG_KEY]:,.0f} tokens/s"] if LOG_KEY in logs else []
+        return [*speed, f"{left} left"]
 
 
 def duration(seconds: float) -> str:
@@ -116,8 +118,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _in_words(logs: dict) -> str:
-    words = [f"{name} {float(logs[name]):.4g}" for name in ("loss", "perplexity") if name in logs]
-    if LOG_KEY in logs:
-        words.append(f"{logs[LOG_KEY]:,.0f} tokens/s")
-    return ", ".join(words)
+def _quality(logs: dict) -> str:
+    names = [name for name in ("loss", "perplexity") if name in logs]
+    return ", ".join(f"{name} {float(logs[name]):.4g}" for name in names)

@@ -28,7 +28,7 @@ import filelock
 import yaml
 
 from keras_transformer.data.lines import refuse_pipe
-from keras_transformer.wording import counted
+from keras_transformer.wording import counted, listed
 from training.command import InputError
 from training.settings import (
     DATA_SETTINGS,
@@ -47,7 +47,7 @@ FORMAT_VERSION = 2
 TEMPORARY_PREFIX = ".unfinished."
 
 
-# What a tokenizer knows of itself, whatever was asked for.
+# Settings that a tokenizer has for itself, whatever was asked for.
 TOKENIZER_SETTINGS = ("vocabulary_size", "normalization")
 
 _CHECKPOINT_NAME = re.compile(r"epoch_(\d+)_batch_(\d+)\.")
@@ -338,10 +338,12 @@ def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> boo
             return run.is_finished or bool(record.differences(run.read_record()))
         return True
     if run.is_finished and not _is_extended(run, record):
+        further = f"raise {listed(LIMITS, 'or')} to train it further"
+        if run.position_saved == (0, 0):
+            further = "put its checkpoints back to train it further"
         raise InputError(
             f"{run.path}: the output must not hold a finished run. Received: a finished run."
-            " Choose another --output, give --overwrite to replace it, or raise"
-            f" {' or '.join(LIMITS)} to train it further."
+            f" Choose another --output, give --overwrite to replace it, or {further}."
         )
     earlier = run.read_record()
     differences = record.differences(earlier, ignoring=record.raised_limits(earlier))
@@ -349,8 +351,7 @@ def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> boo
         raise InputError(
             f"{run.path}: a run must be resumed with the settings and data that it was started"
             f" with. Received: {'; '.join(differences)}. Give the earlier ones (only"
-            f" {' and '.join(LIMITS)} may be raised), choose another --output, or give"
-            " --overwrite."
+            f" {listed(LIMITS)} may be raised), choose another --output, or give --overwrite."
         )
     return False
 

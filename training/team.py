@@ -83,7 +83,8 @@ class Team:
 
         Args:
             minutes: How long at most.
-            tell: Is told who is waited for, whenever that changes; stderr if not given.
+            tell: Gets a line about who is missing whenever that changes; prints it to stderr if not
+                given.
             clock: Gives seconds.
 
         Raises:
@@ -103,7 +104,7 @@ def _tell(line: str) -> None:
 
 
 class _Wait:
-    """Tells who is waited for, and ends the wait when its time is up."""
+    """Reports who is missing, and ends the wait when its time is up."""
 
     def __init__(self, team: Team, minutes: float, tell, clock):
         self._team, self._minutes, self._tell, self._clock = team, minutes, tell, clock
@@ -111,7 +112,7 @@ class _Wait:
         self._missing = None
 
     def goes_on(self, missing: Sequence[int]) -> None:
-        """Is called again and again with those that have not come.
+        """Takes those that have not come yet; call it again and again.
 
         Raises:
             InputError: If the time is up.
@@ -145,7 +146,7 @@ def _gather_as_chief(team: Team, wait: _Wait) -> None:
                 [server, *connections.values()], [], [], SECONDS_BETWEEN_LOOKS
             )
             for worker, connection in list(connections.items()):
-                if connection in ready:  # having said who they are, they speak by leaving only
+                if connection in ready:  # after the greeting, this means that it has gone
                     connections.pop(worker).close()
             if server in ready:
                 connection = stack.enter_context(contextlib.closing(server.accept()[0]))
@@ -161,7 +162,7 @@ def _gather_as_chief(team: Team, wait: _Wait) -> None:
 
 def _send_missing(missing: list[int], connections: dict[int, socket.socket]) -> None:
     for connection in connections.values():
-        with contextlib.suppress(OSError):  # it has gone; the next look will find out
+        with contextlib.suppress(OSError):  # it has gone, as the next look will show
             connection.sendall(json.dumps(missing).encode() + b"\n")
 
 

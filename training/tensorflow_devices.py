@@ -31,7 +31,7 @@ _LOSSES = (
 # A worker that has not been heard of for so long is lost.
 _SECONDS_OF_SILENCE = 30
 
-# All workers have come when this begins, which is as long as the slowest takes to load TensorFlow.
+# Counts from when all workers have met, so it must cover the slowest one loading TensorFlow.
 _SECONDS_TO_CONNECT = 300
 
 # Between the seeds of replicas, so that each draws its own dropout.

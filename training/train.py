@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _add_device_options(parser: CommandParser) -> None:
-    """Where to train and what to show, which are no settings: a run may be resumed elsewhere."""
+    """Where to train and what to show: not settings, since a run may be resumed elsewhere."""
     parser.add_option(
         "strategy",
         Strategy,
@@ -94,7 +94,7 @@ def _add_device_options(parser: CommandParser) -> None:
         " All see the same --output and text. See docs/distributed.md.",
     )
     parser.add_option(
-        "wait_minutes", float, 10.0, "How long multi_worker waits for workers that have not come."
+        "wait_minutes", float, 10.0, "Minutes that multi_worker waits for absent workers, at most."
     )
     parser.add_option(
         OPTION.lstrip("-"),
@@ -106,7 +106,7 @@ def _add_device_options(parser: CommandParser) -> None:
         "log_seconds",
         float,
         30.0,
-        "Seconds between lines that tell how far the training is, where no terminal shows a bar.",
+        "Seconds between lines of progress, where there is no terminal to show a bar.",
     )
 
 
@@ -134,7 +134,7 @@ def train(
 ) -> None:
     """Trains, resumes or continues, up to a finished run folder.
 
-    Any thread may call it; Ctrl-C and SIGTERM are only heard in the main one.
+    Any thread may call it; only in the main one do Ctrl-C and SIGTERM stop it cleanly.
 
     Args:
         settings: What to train.
@@ -159,7 +159,6 @@ def train(
     record = RunRecord.of(settings)
     if team is not None:
         team.gather(wait_minutes)
-    tell(f"loading {backend_name()}")
     with open_devices(strategy, team) as devices:
         if strategy != "one_device":
             tell(f"{strategy}: {devices.in_words()}")
@@ -180,7 +179,7 @@ def _tell(line: str) -> None:
 
 
 def _keep_quiet(line: str) -> None:
-    """What a worker tells that is not the chief."""
+    """Takes the place of `_tell` in workers that are not the chief."""
 
 
 def _has_to_train(run: RunFolder, record: RunRecord) -> bool:
@@ -302,12 +301,16 @@ def _set_initial_weights(model: "keras.Model", initial_run: RunFolder) -> None:
 def _write_beginning(run: RunFolder, record: RunRecord, tokenizer: "SubwordTokenizer") -> None:
     if run.read_only:
         return
-    is_new = not run.tokenizer_path.exists()
-    if is_new or record.raised_limits(run.read_record()):
-        run.write_record(record.with_tokenizer(tokenizer))
-    if is_new:
-        with replacing(run.tokenizer_path) as temporary:
-            tokenizer.save(temporary)
+    new = record.with_tokenizer(tokenizer)
+    if run.tokenizer_path.exists():
+        earlier = run.read_record()
+        if record.raised_limits(earlier):
+            asked_for = new.asked_for | earlier.asked_for  # both may be asked for again
+            run.write_record(dataclasses.replace(new, asked_for=asked_for))
+        return
+    run.write_record(new)
+    with replacing(run.tokenizer_path) as temporary:
+        tokenizer.save(temporary)
 
 
 def _fit(
@@ -362,7 +365,7 @@ def _displays(
     progress: "Progress",
     log_seconds: float,
 ) -> list["keras.callbacks.Callback"]:
-    """What shows how far the training is: a bar on a terminal, elsewhere lines."""
+    """Callbacks that show the progress: a bar on a terminal, lines elsewhere."""
     from training.progress import seconds_left
     from training.progress_display import ProgressBar, ProgressLines
 
@@ -497,8 +500,8 @@ def _finish(
     final = {"final": True, "epochs": choice.kept.epochs, "num_pairs": epochs.num_pairs}
     with devices.apart():
         save_model(run, model)
-    run.write_metrics([*run.read_metrics(), final | choice.kept.numbers])
     run.trained_model_path.unlink(missing_ok=True)  # of an earlier end of this training
+    run.write_metrics([*run.read_metrics(), final | choice.kept.numbers])
     print(choice.in_words(settings.monitor))
 
 

@@ -43,15 +43,15 @@ class ValidationBleu(keras.callbacks.Callback):
         scores = self.measure()
         if logs is not None:
             logs.update(scores)
-        # As it is printed; once it has been more, a 0 says nothing of how it is computed.
+        # Rounded as printed. Once BLEU has been above 0, its tokenizer is not to blame for a 0.
         if self.epochs_at_zero is not None:
             is_zero = round(scores["val_bleu"], 2) == 0
             self.epochs_at_zero = self.epochs_at_zero + 1 if is_zero else None
         if self.epochs_at_zero == EPOCHS_OF_HOPE:
             LOGGER.warning(
-                "warning: validation BLEU is still 0 after %d epochs: the model may need more of"
-                " them, or bleu_tokenizer=%s may not suit the text, as char would one without"
-                " spaces; val_chrf and val_perplexity tell such epochs apart",
+                "warning: validation BLEU is still 0 after %d epochs: the model may need more"
+                " epochs, or bleu_tokenizer=%s may not suit the text (char suits any text without"
+                " spaces); val_chrf and val_perplexity tell such epochs apart",
                 EPOCHS_OF_HOPE,
                 self.bleu_tokenizer,
             )

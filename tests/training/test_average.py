@@ -98,7 +98,7 @@ def test_without_its_text_a_run_is_averaged_unmeasured(run, capfd):
     run.config_path.write_text(re.sub("validation_source: .*", "validation_source: gone", text))
     assert averaged(run, "--best=2", "--overwrite") == 0
     out = capfd.readouterr().out
-    assert "is not there any more: nothing is measured" in out
+    assert "is gone or has changed: nothing is measured" in out
     assert "perplexity" not in out
     assert "val_perplexity" not in run.read_metrics()[-1]
     assert not (run.path / "model.trained.keras").exists()
@@ -138,6 +138,15 @@ def test_a_run_that_is_trained_or_unfinished_is_not_averaged(run, capfd):
     run.model_path.unlink()
     assert averaged(run, "--best=1") == 1
     assert "a finished run must hold model.keras" in one_line(capfd)
+
+
+def test_a_run_that_is_trained_further_is_not_averaged(run, capfd):
+    """A line about a new model would end it, with epochs missing."""
+    epochs = run.read_metrics()[:-1]
+    run.write_metrics(epochs)
+    assert averaged(run, "--best=1") == 1
+    assert "a training must have ended before its epochs are averaged" in one_line(capfd)
+    assert run.read_metrics() == epochs
 
 
 def test_a_model_of_one_epoch_answers_with_its_weights(run):

@@ -170,7 +170,7 @@ def test_the_averages_make_the_model_where_there_are_any(averaging_model, tmp_pa
     assert "epoch_0001_batch_00000.average.npz cannot be read" in caplog.text
 
 
-def test_of_a_wanted_epoch_the_averages_are_kept_and_nothing_else(tmp_path):
+def test_of_an_earlier_epoch_that_is_wanted_the_averages_are_kept_and_nothing_else(tmp_path):
     run = RunFolder(tmp_path)
     run.checkpoints_path.mkdir()
     for epoch in range(1, 6):
@@ -178,7 +178,7 @@ def test_of_a_wanted_epoch_the_averages_are_kept_and_nothing_else(tmp_path):
             run.checkpoint_path(Position(epoch, 0), kind).touch()
     checkpoints.remove_other_checkpoints(run, Position(4, 0), keep=1, epochs=[2])
     assert kinds_of(run, Position(2, 0)) == {"average"}
-    assert kinds_of(run, Position(4, 0)) == {"weights", "state"}
+    assert kinds_of(run, Position(4, 0)) == {"weights", "state", "average"}
     assert not any(kinds_of(run, Position(epoch, 0)) for epoch in (1, 3, 5))
 
 

@@ -224,7 +224,7 @@ def test_a_loss_that_is_not_finite_reaches_no_checkpoint(callback):
     [
         (
             {"epochs": 20},
-            "20 epochs of 10 batches make 200 updates, and the rate rises until update 4,000 ",
+            "it has 200 updates (20 epochs of 10 batches), and the rate rises until update 4,000 ",
         ),
         ({"epochs": 20}, "warmup_steps=50 with peak_learning_rate=0.0007 (the present peak)"),
         (

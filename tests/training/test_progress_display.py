@@ -50,8 +50,9 @@ def test_a_line_comes_every_so_many_seconds(clock, capsys):
 def test_the_first_update_builds_the_graph_and_says_nothing_of_the_speed(clock, capsys):
     lines = ProgressLines(30, epochs=2, num_batches=5, clock=clock)
     lines.on_epoch_begin(0)
-    train_part(lines, clock, 0, 59, loss=4.0)
-    assert capsys.readouterr().out == "epoch 1 of 2, batch 1 of 5: loss 4\n"
+    train_part(lines, clock, 0, 59, **LOGS)
+    expected = "epoch 1 of 2, batch 1 of 5: loss 3.25, perplexity 21.5\n"
+    assert capsys.readouterr().out == expected
 
 
 def test_parts_are_counted_as_the_batches_that_they_make(clock, capsys):

@@ -138,8 +138,9 @@ def test_limits_of_a_training_may_be_raised(tmp_path, earlier, now, names):
     assert now.raised_limits(earlier) == names
     run = make_run(tmp_path / "run", earlier, finished=False)
     if now != earlier and not names:
+        limits = "epochs, max_minutes and early_stopping_epochs may be raised"
         with (
-            pytest.raises(InputError, match="must be resumed with the settings"),
+            pytest.raises(InputError, match=f"must be resumed with the settings.*{limits}"),
             claim(run.path, now, overwrite=False),
         ):
             pass

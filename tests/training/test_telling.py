@@ -72,8 +72,10 @@ def test_commands_of_runs_say_at_once_that_they_start(
         "train": [*as_arguments(text_files), "--output", tmp_path / "run"],
         "tune": [*as_arguments(text_files), "--output", tmp_path / "out", "--max-trials=1"],
     }
-    _, stderr = run_up_to_the_import(command, *more[command])
+    stdout, stderr = run_up_to_the_import(command, *more[command])
+    assert "loading" not in stdout
     assert stderr.startswith(("starting ", "loading "))
+    assert stderr.count("\n") == 1
 
 
 def test_the_server_names_at_once_what_it_loads(run_up_to_the_import, tmp_path):

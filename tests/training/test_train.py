@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import json
 import os
@@ -25,7 +26,7 @@ from training.checkpoints import load_arrays, load_weights
 from training.command import run_command
 from training.run_folder import Position, RunFolder
 from training.settings import TrainingSettings
-from training.train import _faults_are_named, main, save_model
+from training.train import _faults_are_named, _write_beginning, main, save_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -215,7 +216,7 @@ def test_a_finished_run_is_trained_further_with_raised_limits_alone(
     shutil.copytree(short_run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")  # nothing to go on from
     assert train(train_arguments, tmp_path / "run", "--epochs=4") == 1
-    assert "must not hold a finished run" in one_line(capfd)
+    assert re.search("must not hold a finished run.* put its checkpoints back", one_line(capfd))
 
 
 @pytest.mark.slow
@@ -306,7 +307,7 @@ def test_the_moving_average_is_what_is_validated_and_kept(averaged_run):
     averages = load_weights(run, model, Position(best, 0), "average")
     for weight, average in zip(model.get_weights(), averages, strict=True):
         np.testing.assert_allclose(weight, average, rtol=1e-6)
-    assert run.positions_with("average") == {Position(best, 0)}
+    assert run.positions_with("average") == {Position(best, 0), Position(2, 0)}
     weights = load_weights(run, model, Position(2, 0))
     assert not np.allclose(weights[0], averages[0], rtol=1e-3)  # training had its own
 
@@ -421,7 +422,7 @@ def test_sigterm_stops_a_training_and_says_how_to_resume(train_arguments, tmp_pa
     finally:
         process.kill()
     assert process.returncode == 143
-    assert errors.startswith("\nstopping behind this update; once more stops at once\n")
+    assert errors.startswith("\nstopping after this update; once more stops at once\n")
     assert "\nstopped: of 1000 epochs, " in errors
     assert errors.endswith("Run the same command again to resume.\n")
 
@@ -496,6 +497,19 @@ def test_a_text_with_fewer_sub_words_than_asked_for_says_so_once_and_resumes(
     record = RunFolder(tmp_path / "run").read_record()
     assert record.settings.vocabulary_size == given
     assert record.asked_for == {"vocabulary_size": 5000}
+
+
+def test_a_run_that_is_trained_further_still_knows_what_was_asked_for(short_run, tmp_path):
+    """With the number that the tokenizer has, as config.yaml gives it, or with that asked for."""
+    run = RunFolder(shutil.copytree(short_run, tmp_path / "run"))
+    record = run.read_record()
+    run.write_record(dataclasses.replace(record, asked_for={"vocabulary_size": 5000}))
+    settings = dataclasses.replace(record.settings, epochs=4)
+    tokenizer = SubwordTokenizer.load(run.tokenizer_path)
+    _write_beginning(run, dataclasses.replace(record, settings=settings), tokenizer)
+    again = dataclasses.replace(settings, vocabulary_size=5000)
+    assert run.read_record().settings == settings
+    assert dataclasses.replace(record, settings=again).differences(run.read_record()) == []
 
 
 def test_a_vocabulary_too_small_for_the_text_is_one_line(train_arguments, tmp_path, capfd):
