@@ -23,6 +23,8 @@ def without_information() -> Iterator[None]:
     """
     with _one_at_a_time, contextlib.ExitStack() as stack:
         try:
+            if sys.stderr is None:  # another file may have its number by now
+                raise OSError
             stderr = os.dup(2)
             written = stack.enter_context(tempfile.TemporaryFile())
         except OSError:  # no stderr, or no room for a file: then with what is written

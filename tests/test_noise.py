@@ -83,6 +83,13 @@ def test_where_stderr_is_closed_the_block_runs_all_the_same():
     assert has_run
 
 
+def test_where_python_has_no_stderr_the_block_runs_all_the_same(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "stderr", None)
+    with without_information():
+        os.write(2, b"of another file")
+    assert capfd.readouterr().err == "of another file"
+
+
 def test_a_tokenizer_enters_the_graph_in_silence(tokenizer, capfd):
     keras.ops.zeros(())  # TensorFlow looks for a GPU, and says so
     capfd.readouterr()
