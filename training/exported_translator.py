@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.command import InputError, import_tensorflow, quiet_stderr
+from keras_transformer.quiet import without_information
+from training.command import InputError, import_tensorflow
 
 TEXTS_AT_ONCE = 32
 # A list that the search left short is filled up with scores below.
@@ -68,7 +69,7 @@ def _signatures(version: Path) -> dict[str, Callable]:
     import tensorflow as tf
 
     try:
-        with quiet_stderr():  # SentencePiece describes itself when it is loaded
+        with without_information():
             import tensorflow_text  # noqa: F401  registers its ops
 
             return dict(tf.saved_model.load(str(version)).signatures)
@@ -89,7 +90,8 @@ def _of_similar_length(texts: list[str]) -> Iterator[list[int]]:
 def _answers(function: Callable, texts: list[str]) -> Iterator[list[tuple[str, float]]]:
     import tensorflow as tf
 
-    found = {name: value.numpy() for name, value in function(text=tf.constant(texts)).items()}
+    with without_information():
+        found = {name: value.numpy() for name, value in function(text=tf.constant(texts)).items()}
     names = ("translations", "scores") if "scores" in found else ("translation", "score")
     rows = (np.reshape(found[name], (len(texts), -1)) for name in names)
     for translations, scores in zip(*rows, strict=True):
