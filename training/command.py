@@ -271,6 +271,8 @@ def use_threads(threads: int) -> None:
 
 def run_command(command: Callable[[Sequence[str] | None], None], arguments=None) -> int:
     """Runs a command and turns what the user can mend into one line and an exit code."""
+    if sys.stderr is None:  # closed by who started us; what is said must not go to stdout instead
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
         # Progress shows in a pipe, too; names of files that the terminal cannot spell do no harm.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")

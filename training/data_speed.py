@@ -28,6 +28,7 @@ from training.command import (
     quiet_stderr,
     tell,
 )
+from training.settings import read_settings_file
 
 CONSONANTS, VOWELS = "bdklmnrst", "aeiou"
 NUM_WORDS = 30_000
@@ -89,6 +90,7 @@ def measure_data(arguments: Sequence[str]) -> None:
                 f"{option_name(name)} must be at least {least}. Received: {options[name]}. Choose"
                 " more."
             )
+    read_settings_file(options.config)  # a fault is named before the text is written
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         tell(f"writing {options.num_pairs:,} pairs to {folder} ...")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.command import CommandParser, InputError, parse, quiet_stderr, run_command
+from training.command import CommandParser, InputError, parse, run_command
 from training.outputs import check_output_folder
 from training.run_folder import RunFolder
 from training.translate import (
@@ -74,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     texts = [*HARD_TEXTS, *texts]
     print("writing the export and comparing it with the run: a minute or two")
-    with quiet_stderr():  # SentencePiece and TensorFlow's older loader tell about themselves
-        version = export_saved_model(translator, options.directory, verify_texts=texts, about=about)
+    version = export_saved_model(translator, options.directory, verify_texts=texts, about=about)
     print(f"verified: {len(texts)} texts, the same answers as before the export")
     print(f"exported: {version}")
 

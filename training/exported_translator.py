@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.command import InputError, import_tensorflow, quiet_stderr
+from keras_transformer.quiet import without_information
+from training.command import InputError, import_tensorflow
 from training.serving.errors import of_tensorflow
 
 TEXTS_AT_ONCE = 32
@@ -91,7 +92,7 @@ def _signatures(version: Path) -> dict[str, Callable]:
     import tensorflow as tf
 
     try:
-        with quiet_stderr():  # SentencePiece describes itself when it is loaded
+        with without_information():
             import tensorflow_text  # noqa: F401  registers its ops
 
             return dict(tf.saved_model.load(str(version)).signatures)
@@ -112,13 +113,15 @@ def _of_similar_length(texts: list[str]) -> Iterator[list[int]]:
 def _answers(function: Callable, inputs: dict[str, list[str]]) -> Iterator[list[tuple[str, float]]]:
     import tensorflow as tf
 
+    tensors = {name: tf.constant(column) for name, column in inputs.items()}
     try:
-        found = function(**{name: tf.constant(column) for name, column in inputs.items()})
+        with without_information():
+            found = {name: value.numpy() for name, value in function(**tensors).items()}
     except tf.errors.InvalidArgumentError as error:
         message = of_tensorflow(error).message.removeprefix("assertion failed: [")
         raise InputError(message.removesuffix("]")) from error
     names = ("translations", "scores") if "scores" in found else ("translation", "score")
-    rows = (np.reshape(found[name].numpy(), (len(inputs["text"]), -1)) for name in names)
+    rows = (np.reshape(found[name], (len(inputs["text"]), -1)) for name in names)
     for translations, scores in zip(*rows, strict=True):
         pairs = zip(translations, scores, strict=True)
         results = [(text.decode("utf-8"), float(score)) for text, score in pairs]

@@ -11,7 +11,6 @@ from training.command import (
     InputError,
     import_tensorflow,
     parse,
-    quiet_stderr,
     run_command,
 )
 from training.outputs import check_utf_8
@@ -117,8 +116,7 @@ async def _serve(options, versions, who, bound) -> None:
 
 async def _first_version(versions, options) -> None:
     """Loads what is there, and with --wait goes on until something is."""
-    with quiet_stderr():  # SentencePiece describes itself when it is loaded
-        await versions.refresh()
+    await versions.refresh()
     if not versions.available and not options.wait:
         raise _no_version(versions, options)
 

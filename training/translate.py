@@ -89,7 +89,7 @@ def check_files(options, inputs: dict[str, str | None]) -> None:
     """Refuses what `add_output_options` was given if it cannot be obeyed.
 
     Raises:
-        InputError: If the output cannot be written.
+        InputError: If the output cannot be written, or is a stdout that is closed.
         UsageError: If there are no lines at once.
     """
     if options.batch_lines < 1:
@@ -98,6 +98,8 @@ def check_files(options, inputs: dict[str, str | None]) -> None:
             " 1000."
         )
     output = None if options.output == "-" else options.output
+    if output is None and sys.stdout is None:
+        raise InputError("stdout must be open. Received: none. Give --output FILE.")
     check_output_files({"--output": output}, inputs, overwrite=options.overwrite)
 
 
@@ -447,11 +449,11 @@ def read_text_lines(stream: Iterable[bytes], name: str = "<stdin>") -> Iterator[
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
             received = f"the byte 0x{line[error.start]:02x} at position {error.start}"
+            advice = "Convert it to UTF-8"
             if number == 1 and (found := format_of_bytes(line)):
-                received = f"a file in {found} format"
+                received, advice = f"a file in {found} format", "Unpack it, or give it as --input"
             raise InputError(
-                f"{name}:{number}: the text must be UTF-8. Received: {received}. Convert it to"
-                " UTF-8."
+                f"{name}:{number}: the text must be UTF-8. Received: {received}. {advice}."
             ) from error
 
 

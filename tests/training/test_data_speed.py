@@ -5,8 +5,8 @@ import json
 import pytest
 
 from training.benchmark import main
-from training.command import run_command
-from training.data_speed import write_texts
+from training.command import InputError, run_command
+from training.data_speed import measure_data, write_texts
 
 
 def lines_of(folder, pattern, side):
@@ -76,3 +76,9 @@ def test_the_words_of_a_training_that_fails_are_said(tmp_path, capfd):
     error = capfd.readouterr().err
     assert "A training must end well. Received: error:" in error
     assert "Did you mean dropout?" in error
+
+
+def test_settings_that_cannot_be_read_are_named_before_the_text_is_written(monkeypatch):
+    monkeypatch.setattr("training.data_speed.write_texts", None)
+    with pytest.raises(InputError, match="absent.yaml"):
+        measure_data(["--config", "absent.yaml"])

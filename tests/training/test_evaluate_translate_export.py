@@ -173,7 +173,7 @@ def test_a_byte_order_mark_is_not_translated(shouting, translate):
 def test_what_comes_compressed_into_a_stream_is_named(shouting, translate):
     code, _, err = translate(gzip.compress(b"text\n"), "run")
     assert code == 1
-    assert "<stdin>:1: the text must be UTF-8. Received: a file in gzip format." in err
+    assert "<stdin>:1: the text must be UTF-8. Received: a file in gzip format. Unpack it" in err
 
 
 def test_a_byte_order_mark_changes_no_score(shouting, tmp_path):

@@ -12,6 +12,7 @@ import training.translate
 from training.arriving import ArrivingLines, batches
 from training.command import InputError, run_command
 from training.exported_translator import ExportedTranslator, find_version
+from training.serving.saved_model import load_version
 
 # A command whose translator writes upper case, the number of lines that it got at once, and the
 # place of each line in the whole text.
@@ -82,6 +83,22 @@ def test_many_lines_that_arrive_together_keep_their_order_and_go_in_large_batche
         assert process.wait(60) == 0
     assert list(answers) == lines
     assert max(map(int, sizes)) <= 700
+
+
+@pytest.mark.parametrize(
+    ("closed", "options", "code", "written"),
+    [
+        ("2>&-", [], 0, b"A 1\n"),
+        ("2>&-", ["--batch-lines=0"], 2, b""),
+        (">&-", [], 1, b"error: stdout must be open. Received: none. Give --output FILE.\n"),
+        ("<&-", [], 1, b"error: stdin must be open. Received: none. Give --input FILE.\n"),
+    ],
+)
+def test_a_standard_stream_may_be_closed(closed, options, code, written):
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", CHILD, *options]
+    root = Path(__file__).parents[2]
+    process = subprocess.run(command, input=b"a\n", capture_output=True, cwd=root, check=False)
+    assert (process.returncode, process.stdout + process.stderr) == (code, written)
 
 
 @pytest.fixture
@@ -302,6 +319,13 @@ def test_an_export_translates_as_its_translator(exported, served_translator):
     assert found[1] == [("", 0.0)]
     greedy = ExportedTranslator(Path(exported), greedy=True)
     assert greedy.translate(TEXTS) == served_translator.translate(TEXTS, beam_size=1)
+
+
+def test_an_export_is_loaded_and_asked_in_silence(exported, capfd):
+    ExportedTranslator(Path(exported)).translate(["one"])
+    load_version(exported, 1)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
 
 
 @pytest.mark.parametrize("depth", ["folder", "version"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_transformer.quiet import without_information
 from training.serving.warm_up import warm_up_requests
 
 WARM_UP_TEXT = b"one"
@@ -86,12 +87,13 @@ def load_version(path: str | os.PathLike, number: int) -> LoadedVersion:
     import tensorflow_text  # noqa: F401  registers the SentencePiece ops
 
     signature_defs = _signature_defs(path)
-    functions = dict(tf.saved_model.load(os.fspath(path)).signatures)
-    version = LoadedVersion(number, signature_defs, _functions=functions)
-    for name, function in functions.items():
-        if name in signature_defs:
-            version._runs[name] = partial(_run, function, dict(signature_defs[name].inputs))
-    version.warm_up(path)
+    with without_information():
+        functions = dict(tf.saved_model.load(os.fspath(path)).signatures)
+        version = LoadedVersion(number, signature_defs, _functions=functions)
+        for name, function in functions.items():
+            if name in signature_defs:
+                version._runs[name] = partial(_run, function, dict(signature_defs[name].inputs))
+        version.warm_up(path)
     return version
 
 
