@@ -79,9 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hypotheses = list(translate_lines(translator.translate, sources))
     seconds = time.monotonic() - start_seconds
     scores = score(hypotheses, references, tokenizer)
-    report(scores, seconds, translator, options.json)
     if options.hypotheses is not None:
         write_or_keep(Path(options.hypotheses), "".join(line + "\n" for line in hypotheses))
+    report(scores, seconds, translator, options.json)
 
 
 def _bleu_tokenizer(options) -> str:
