@@ -114,7 +114,7 @@ def _one_from_text(text: str, kind) -> Any:
 
 
 def _list_from_text(text: str) -> Any:
-    """What stands in brackets, read as YAML; None if there are none."""
+    """Reads text in brackets as YAML; None if there are no brackets, or it is no YAML."""
     if not (text.startswith("[") and text.endswith("]")):
         return None
     try:
