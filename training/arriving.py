@@ -1,4 +1,4 @@
-"""Lines that come from elsewhere, as they come: from another program, or from a keyboard."""
+"""Reads lines as they arrive, from another program or a keyboard."""
 
 import itertools
 import os
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-# Who writes without a pause is given the chance to go on; nobody notices so short a wait.
+# Time for a steady writer to send its next line; too short for anybody to notice.
 SECONDS_OF_SILENCE = 0.02
 _BYTES_AT_ONCE = 2**16
 
@@ -61,7 +61,7 @@ class ArrivingLines:
 def batches(
     rows: Iterable[Any], most: int, has_more: Callable[[], bool] = lambda: True
 ) -> Iterator[list]:
-    """Rows in lists, which end where nothing more has come.
+    """Groups rows into lists; a list ends early if nothing more has arrived.
 
     Args:
         rows: Any number.

@@ -238,7 +238,7 @@ def parse(
     Args:
         parser: Of the command.
         arguments: The command line; that of the process if None.
-        from_file: Typed values that stand where the command line gives none.
+        from_file: Typed values to use for options that the command line leaves out.
 
     Raises:
         UsageError: If they are wrong; one line that says how.

@@ -24,6 +24,20 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False,
 _ITEMS = {list[str]: str, list[dict]: dict}
 
 
+class StrictLoader(yaml.SafeLoader):
+    """Plain YAML in which no mapping may give a key twice; YAML itself drops the first value."""
+
+    def construct_mapping(self, node, deep=False):
+        names = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in names:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key.value} twice in one mapping", problem_mark=key.start_mark
+                )
+            names.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def in_words(type_hint) -> str:
     """What a value must be."""
     if typing.get_origin(type_hint) is typing.Literal:
@@ -100,11 +114,11 @@ def _one_from_text(text: str, kind) -> Any:
 
 
 def _list_from_text(text: str) -> Any:
-    """What stands in brackets, read as YAML; None if there are none."""
+    """Reads text in brackets as YAML; None if there are no brackets, or it is no YAML."""
     if not (text.startswith("[") and text.endswith("]")):
         return None
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, StrictLoader)
     except yaml.YAMLError:
         return None
 

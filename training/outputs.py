@@ -1,4 +1,4 @@
-"""Where a command writes its results: looked at before the work begins, so that none is lost."""
+"""Checks where a command writes its results before it starts, so that none is lost."""
 
 import os
 import sys

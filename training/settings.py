@@ -16,7 +16,7 @@ from keras_transformer.data.lines import refuse_pipe
 from training.bleu_tokenizer import BleuTokenizer
 from training.command import CommandParser, InputError, closest, option_name
 from training.monitor import Monitor, needs_translations
-from training.option_types import from_yaml
+from training.option_types import StrictLoader, from_yaml
 
 # What a run's config.yaml holds beside the settings. A config.yaml may be given as --config, so
 # these are known there and passed over.
@@ -570,7 +570,7 @@ def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
     """
     refuse_pipe(path)
     try:
-        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8-sig"))
+        loader = StrictLoader(Path(path).read_text(encoding="utf-8-sig"))
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             raise InputError(

@@ -176,13 +176,14 @@ def test_what_comes_compressed_into_a_stream_is_named(shouting, translate):
     assert "<stdin>:1: the text must be UTF-8. Received: a file in gzip format. Unpack it" in err
 
 
-def test_a_byte_order_mark_changes_no_score(shouting, tmp_path):
+def test_a_byte_order_mark_changes_no_score(finished_run, shouting, tmp_path):
     for name, mark in (("plain", b""), ("marked", b"\xef\xbb\xbf")):
         (tmp_path / name).write_bytes(mark + b"A B C D E\n")
     for source, reference in itertools.product(("plain", "marked"), repeat=2):
         scores = tmp_path / f"{source}_{reference}.json"
-        arguments = ["run", f"--source={tmp_path / source}", f"--reference={tmp_path / reference}"]
-        assert run_command(training.evaluate.main, [*arguments, f"--json={scores}"]) == 0
+        texts = [f"--source={tmp_path / source}", f"--reference={tmp_path / reference}"]
+        arguments = [str(finished_run), *texts, f"--json={scores}"]
+        assert run_command(training.evaluate.main, arguments) == 0
         assert json.loads(scores.read_text())["bleu"] == pytest.approx(100)
 
 

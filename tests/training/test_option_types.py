@@ -73,6 +73,7 @@ def test_numbers_and_truths_are_what_they_spell(text, type_hint, value):
         ("", int | None, "must be a whole number or null"),
         ("1", bool, "must be true or false"),
         ("source: a", list[dict] | None, "must be a list of mappings or null"),
+        ("[{source: a, source: b}]", list[dict], "must be a list of mappings"),
     ],
 )
 def test_text_that_spells_no_such_value_is_refused(text, type_hint, message):

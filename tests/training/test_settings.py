@@ -181,6 +181,8 @@ def test_a_pipe_of_settings_is_refused_and_not_waited_for(tmp_path):
         ("length_penalty: .nan\n", r"length_penalty must be at least 0"),
         ("epochs: 1\nepochs: 2\n", r"settings.yaml:2: a setting must be given once. Received: "
          r"epochs again, first in line 1"),
+        ("train_corpora:\n- source: a.tsv\n  source: b.tsv\n", r"settings.yaml:3: .* Received: "
+         r"source twice in one mapping"),
         ("- epochs\n", r"settings.yaml: a settings file must hold `name: value` lines"),
         ("", r"settings.yaml: a settings file must hold `name: value` lines"),
         ("epochs: [1\n", r"settings.yaml:2: the settings file must be plain YAML"),

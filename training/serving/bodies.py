@@ -20,7 +20,7 @@ class PlainBody:
         self.content += part
 
     def end(self) -> None:
-        """Checks what has come."""
+        """Accepts any end."""
 
 
 class GzipBody:
@@ -51,10 +51,10 @@ class GzipBody:
             part = self._member.unused_data  # the next member
 
     def end(self) -> None:
-        """Checks what has come.
+        """Checks that the last member is complete.
 
         Raises:
-            ValueError: If a member lacks its end.
+            ValueError: If it is not, or there is none.
         """
         if self._member is None or not self._member.eof:
             raise _bad_gzip("no end of the gzip data")
@@ -63,5 +63,5 @@ class GzipBody:
 def _bad_gzip(what: str) -> ValueError:
     return ValueError(
         f"With Content-Encoding: gzip, a body must be whole gzip members and nothing else."
-        f" Received: {what}. Compress it anew, or send it as it is."
+        f" Received: {what}. Compress it again, or send it uncompressed."
     )
