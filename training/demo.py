@@ -19,7 +19,6 @@ from training.command import (
     CommandParser,
     InputError,
     parse,
-    quiet_stderr,
     run_command,
     shortened,
 )
@@ -253,8 +252,7 @@ def export(translator, directory: str) -> str:
 
     texts = [source for source, _ in SHOWN_SENTENCES]
     about = {"description": "French to English, on sentences of a phrase grammar"}
-    with quiet_stderr():  # SentencePiece and TensorFlow's older loader tell about themselves
-        version = export_saved_model(translator, directory, verify_texts=texts, about=about)
+    version = export_saved_model(translator, directory, verify_texts=texts, about=about)
     print(f"exported: {version}")
     return version
 

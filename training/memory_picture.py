@@ -38,6 +38,7 @@ def draw_memory(arguments: Sequence[str]) -> None:
     check_output_files({"--output": options.output}, files, overwrite=True)
     figure = memory_figure(read_memory(options.files), options.preset, options.batch)
     save_picture(figure, options.output)
+    print(f"written: {options.output}")
 
 
 def memory_figure(memory: Speeds, preset: str, batch: int) -> Figure:

@@ -40,7 +40,7 @@ def check_output_files(
         taken[option] = path
     for option, path in outputs.items():
         if path is not None:
-            _check_writable(option, Path(path), Path(path).parent)
+            _check_writable(option, Path(path), Path(os.path.realpath(path)).parent)
 
 
 def check_output_folder(option: str, path: str) -> None:

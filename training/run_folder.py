@@ -443,7 +443,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Writes a file whole or not at all.
 
     Args:
-        path: The file's name once it is complete.
+        path: The file's name once it is complete. Where it is a link, the file that it leads to is
+            replaced.
 
     Yields:
         The temporary name, in the same folder and with the same suffix, to write under.
@@ -451,12 +452,13 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: With `path` as its file name, if writing fails; nothing is left behind then.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f"{TEMPORARY_PREFIX}{target.name}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:

@@ -39,6 +39,7 @@ def draw_curve(arguments: Sequence[str]) -> None:
         read_speeds(options.files), options.preset, options.batch, options.beam_size
     )
     save_picture(figure, options.output)
+    print(f"written: {options.output}")
 
 
 def speed_figure(speeds: Speeds, preset: str, batch: int, beam_sizes: Sequence[int]) -> Figure:

@@ -17,6 +17,18 @@ from training.run_folder import RunFolder
 from training.settings import TrainingSettings
 
 
+def check_start(settings: TrainingSettings) -> None:
+    """Refuses a tokenizer or a run to start from that a new run could not take.
+
+    Raises:
+        InputError: If there is one.
+    """
+    if settings.tokenizer is not None:
+        _given(settings.tokenizer, settings)
+    if settings.initial_run is not None:
+        RunFolder(settings.initial_run).check_finished()
+
+
 def check_text(settings: TrainingSettings) -> None:
     """Reads the text once, so that a fault is named before anything is written.
 

@@ -31,6 +31,7 @@ from training.settings import (
 )
 from training.team import Team
 from training.text import (
+    check_start,
     check_text,
     shared_tokenizer,
     training_epochs,
@@ -155,6 +156,8 @@ def train(
         print(team.in_words(), file=sys.stderr, flush=True)
     tell = _tell if team is None or team.is_chief else _keep_quiet
     tell("reading the text")
+    if not RunFolder(output).tokenizer_path.exists():  # a run that is resumed has its own
+        check_start(settings)
     check_text(settings)
     record = RunRecord.of(settings)
     if team is not None:

@@ -123,6 +123,13 @@ def test_a_result_that_cannot_be_written_in_the_end_is_kept(tmp_path, monkeypatc
     kept.unlink()
 
 
+def test_a_link_stays_a_link_and_what_it_leads_to_is_replaced(files):
+    (files / "link").symlink_to("file")
+    write_text(files / "link", "new")
+    assert (files / "link").readlink() == Path("file")
+    assert (files / "file").read_text() == "new"
+
+
 def test_names_that_are_not_utf_8_are_written_as_json_escapes_them(tmp_path):
     write_text(tmp_path / "out", f'"{NOT_UTF_8}, \u00e9"')
     assert (tmp_path / "out").read_text(encoding="utf-8") == '"caf\\udce9, \u00e9"'

@@ -73,6 +73,16 @@ def test_a_finished_run_holds_what_the_design_lists(finished_run):
     assert set(os.listdir(finished_run)) == names | {"metrics.jsonl", ".lock"}
 
 
+@pytest.mark.parametrize("start", ["tokenizer", "initial-run"])
+def test_what_a_training_starts_from_is_looked_for_before_its_text_is_read(
+    train_arguments, tmp_path, capfd, monkeypatch, start
+):
+    monkeypatch.setattr("training.train.check_text", pytest.fail)
+    assert train(train_arguments, tmp_path / "run", f"--{start}={tmp_path / 'absent'}") == 1
+    assert "absent" in capfd.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
 def test_metrics_have_a_line_an_epoch_and_one_for_the_result(finished_run):
     lines = [json.loads(line) for line in (finished_run / "metrics.jsonl").open()]
     assert [line.get("epoch") for line in lines] == [1, 2, 3, None]
