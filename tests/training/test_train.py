@@ -432,7 +432,7 @@ def test_sigterm_stops_a_training_and_says_how_to_resume(train_arguments, tmp_pa
     finally:
         process.kill()
     assert process.returncode == 143
-    assert errors.startswith("\nstopping after this update; once more stops at once\n")
+    assert "\nstopping after this update; once more stops at once\n" in errors
     assert "\nstopped: of 1000 epochs, " in errors
     assert errors.endswith("Run the same command again to resume.\n")
 
@@ -572,7 +572,7 @@ def test_an_output_that_cannot_be_made_is_one_line(train_arguments, tmp_path, ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("floatx", ["float64", "bfloat16"])
+@pytest.mark.parametrize("floatx", ["float64", "float16"])
 def test_a_keras_json_changes_neither_a_training_nor_its_translations(
     floatx, finished_run, train_arguments, tmp_path
 ):
