@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.training.processes import finish, started, wait_until
-from tests.training.small_run import SMALL
+from tests.training.small_run import SMALL, once
 from training.checkpoints import load_arrays
 from training.command import InputError, UnfitSettings, UsageError
 from training.run_folder import Position, RunFolder, RunRecord
@@ -151,7 +151,7 @@ def test_a_chief_and_two_workers_of_which_one_dies(command, tmp_path):
 def test_the_best_settings_are_compared_with_the_start(command, tmp_path):
     output = tmp_path / "out"
     more = ["--max-epochs=1", "--max-trials=1", "--confirm-seeds=2", "--confirm-epochs=1"]
-    with searching([*command, *more], output) as process:
+    with searching(once([*command, *more]), output) as process:
         finish(process)
     lines = (output / "comparison" / "results.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
