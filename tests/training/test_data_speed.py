@@ -69,13 +69,13 @@ def test_too_little_to_measure_is_refused(option, complaint, capfd):
 
 
 def test_the_words_of_a_training_that_fails_are_said(tmp_path, capfd):
-    config = tmp_path / "wrong.yaml"
-    config.write_text("dropuot: 0.1\n")
+    config = tmp_path / "short.yaml"
+    config.write_text("max_length: 2\n")  # so that no pair is short enough
     small = ["--num-pairs=500", "--in-memory=500", "--num-files=2", "--vocabulary-size=300"]
     assert run_command(main, ["data", *small, f"--config={config}"]) == 1
     error = capfd.readouterr().err
     assert "A training must end well. Received: error:" in error
-    assert "Did you mean dropout?" in error
+    assert "500 longer than 2 tokens" in error
 
 
 def test_settings_that_cannot_be_read_are_named_before_the_text_is_written(monkeypatch):
