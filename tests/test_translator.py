@@ -552,7 +552,10 @@ def test_a_translator_of_a_precision_translates_with_a_copy(random_model, tokeni
         assert translator(TEXTS) == Translator(random_model, tokenizer, beam_size=3)(TEXTS)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "precision",
+    ["float32", *(pytest.param(other, marks=pytest.mark.slow) for other in PRECISIONS[1:])],
+)
 def test_the_model_of_a_loaded_run_can_be_saved_copied_and_trained(run, precision, tmp_path):
     model = Translator.load(run, precision=precision).model
     inputs = {"source_ids": random_ids(2, 5), "target_ids": random_ids(2, 7)}
