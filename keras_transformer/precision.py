@@ -267,7 +267,7 @@ def _exact_product(kernel):
     import tensorflow as tf
 
     # A graph that calls a function has what is constant in it once, however often it calls it: the
-    # five signatures of an export would else hold each kernel six times, and take a minute to load.
+    # signatures of an export would else hold a copy of each kernel each, and take a minute to load.
     rows = tf.TensorSpec([None, kernel.shape[0]], tf.float32)
     return tf.function(
         lambda rows: _int8_matmul(rows, kernel), input_signature=[rows], autograph=False

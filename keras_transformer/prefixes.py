@@ -58,7 +58,7 @@ class PrefixesInGraph(NamedTuple):
     """`Prefix` for each row of a batch, inside the TensorFlow graph.
 
     Attributes:
-        text: String (batch,), as they stand in the translations.
+        text: String (batch,), as the translations spell them.
         stem: String (batch,), without the white space at their ends.
     """
 

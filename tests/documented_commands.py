@@ -1,6 +1,6 @@
 """Every command line in the documents, and what makes each of them tiny.
 
-A command that a document shows must stand in `TINY` or in `RUN_ELSEWHERE`, spelled as it is there.
+Every command that a document shows must be in `TINY` or `RUN_ELSEWHERE`, spelled as it is there.
 """
 
 import re

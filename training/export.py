@@ -126,7 +126,7 @@ def training_facts(run: RunFolder, epoch: int | None = None) -> dict[str, Any]:
 
     Args:
         run: The run.
-        epoch: Whose weights are exported; None stands for the finished model.
+        epoch: Whose weights are exported; None means the finished model.
     """
     record, metrics = run.read_record(), run.read_metrics()
     facts = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 # A part, and patterns of which one is found in the path of each of its operations; the first that
-# fits counts. TensorFlow numbers a layer's name where it stands in the graph more than once.
+# fits counts. TensorFlow numbers a layer's name that the graph has more than once.
 # Operations without a path are the loss', the metrics' and those of the gradients' sums.
 PARTS = {
     "optimizer": ("adam",),  # adam_1 where it is not the first of the process
