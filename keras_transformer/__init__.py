@@ -8,12 +8,9 @@ from keras_transformer.averaging import average_weights, averaged_variables
 from keras_transformer.callbacks import AveragedWeights, GradientNorm, TokensPerSecond
 from keras_transformer.config import TransformerConfig
 from keras_transformer.data import Corpus, PairBatches, PairStream, pair_batches, sample_pairs
-from keras_transformer.decoding.beam import beam_search
-from keras_transformer.decoding.greedy import greedy_search
-from keras_transformer.decoding.hypotheses import Hypotheses
-from keras_transformer.decoding.state import DecodingState
 from keras_transformer.errors import InputError
-from keras_transformer.export import export_saved_model
+from keras_transformer.export.saved_model import export_saved_model
+from keras_transformer.export.verification import verify_saved_model
 from keras_transformer.layers.attention import (
     MultiHeadCrossAttention,
     MultiHeadSelfAttention,
@@ -38,9 +35,12 @@ from keras_transformer.model import (
 )
 from keras_transformer.optimizers import Adam, paper_adam
 from keras_transformer.schedules import InverseSquareRootSchedule
-from keras_transformer.tokenizer import SubwordTokenizer
+from keras_transformer.search.beam import beam_search
+from keras_transformer.search.greedy import greedy_search
+from keras_transformer.search.hypotheses import Hypotheses
+from keras_transformer.search.state import DecodingState
+from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import AttentionByLayer, AttentionWeights, Translator
-from keras_transformer.verification import verify_saved_model
 
 __version__ = "0.1.0"
 

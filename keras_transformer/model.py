@@ -8,13 +8,13 @@ from keras import ops
 
 from keras_transformer.config import TransformerConfig
 from keras_transformer.decoding.cache import empty_cache, next_position
-from keras_transformer.decoding.state import DecodingState
 from keras_transformer.layers.attention import ProjectedMemory
 from keras_transformer.layers.decoder import DecoderBlock
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.layers.encoder import EncoderBlock
 from keras_transformer.layers.normalization import LayerNormalization
 from keras_transformer.masks import attend_to, padding_mask, to_add
+from keras_transformer.search.state import DecodingState
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

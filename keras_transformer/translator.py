@@ -12,22 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transformer.blank import is_blank
 from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
-from keras_transformer.decoding.beam import beam_search, check_beams
-from keras_transformer.decoding.greedy import greedy_search
-from keras_transformer.decoding.hypotheses import (
-    IMPOSSIBLE,
-    Hypotheses,
-    check_length_penalty,
-)
-from keras_transformer.decoding.sampling import (
-    check_sampling,
-    leaves_some_out,
-    noise_of,
-    sample,
-)
-from keras_transformer.decoding.scoring import score
+from keras_transformer.decoding.precision import inference_model
 from keras_transformer.errors import InputError
 from keras_transformer.forks import check_not_forked, is_fork
 from keras_transformer.layers.embedding import PositionalEmbedding
@@ -39,9 +25,14 @@ from keras_transformer.model import (
     decoding_steps,
     has_cross_attention,
 )
-from keras_transformer.precision import inference_model
-from keras_transformer.prefixes import Prefix, new_word_ids
-from keras_transformer.tokenizer import SubwordTokenizer
+from keras_transformer.search.beam import beam_search, check_beams
+from keras_transformer.search.greedy import greedy_search
+from keras_transformer.search.hypotheses import IMPOSSIBLE, Hypotheses, check_length_penalty
+from keras_transformer.search.sampling import check_sampling, leaves_some_out, noise_of, sample
+from keras_transformer.search.scoring import score
+from keras_transformer.text.blank import is_blank
+from keras_transformer.text.prefixes import Prefix, new_word_ids
+from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
 LOGGER = logging.getLogger("keras_transformer")
 

@@ -8,7 +8,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
 import pytest
 
-from keras_transformer.tokenizer import SubwordTokenizer
+from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
 from tests.random_models import TEXTS, random_transformer, small_config
 
@@ -44,7 +44,7 @@ def served_translator(random_model, tokenizer):
 @pytest.fixture(scope="session")
 def exported(served_translator, tmp_path_factory):
     """The folder of a version that was exported from `served_translator`."""
-    from keras_transformer.export import export_saved_model
+    from keras_transformer.export.saved_model import export_saved_model
 
     served_translator.tokenizer.tokenize([TEXTS[0]])
     keras.utils.set_random_seed(5)  # destroys the tokenizer that was used just now

@@ -149,21 +149,21 @@ TINY = {
 # What takes several processes, or minutes: the test that runs it.
 RUN_ELSEWHERE = {
     "train --strategy multi_worker ... --output /shared/RUN": (
-        "tests/training/test_devices.py",
+        "tests/training/devices/test_devices.py",
         "test_two_workers_train_as_one_and_the_chief_alone_prints",
     ),
     "train --backend jax --strategy multi_worker ... --output /shared/RUN": (
-        "tests/training/test_devices.py",
+        "tests/training/devices/test_devices.py",
         "test_two_workers_on_jax_train_as_one_and_tensorflow_reads_the_run",
     ),
     "tune ... --output DIR": (
-        "tests/training/test_tune_processes.py",
+        "tests/training/tuning/test_processes.py",
         "test_a_chief_and_two_workers_of_which_one_dies",
     ),
     f"{TUNING} {MULTI30K} --algorithm hyperband --max-epochs 9 --max-trials 12"
     " --max-parameters 4000000 --confirm-seeds 3 --confirm-epochs 4 --tokenized"
     " --output runs/tuning": (
-        "tests/training/test_tune_processes.py",
+        "tests/training/tuning/test_processes.py",
         "test_the_best_settings_are_compared_with_the_start",
     ),
     "demo": (

@@ -42,7 +42,7 @@ def small_model(num_layers=1):
 
 
 def small_translator(model=None, **options):
-    from keras_transformer.tokenizer import SubwordTokenizer
+    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
     from keras_transformer.translator import Translator
     from tests.random_models import TEXTS
 
@@ -76,7 +76,7 @@ def temperatures(_folder):
 def loads(folder):
     import tensorflow as tf
 
-    from keras_transformer.export import export_saved_model
+    from keras_transformer.export.saved_model import export_saved_model
 
     version = export_saved_model(small_translator(precision="float32"), folder)
     while True:
@@ -87,7 +87,7 @@ def loads(folder):
 
 
 def exports(folder):
-    from keras_transformer.export import export_saved_model
+    from keras_transformer.export.saved_model import export_saved_model
 
     model = small_model()
     while True:

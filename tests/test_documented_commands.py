@@ -27,7 +27,8 @@ from tests.documented_commands import (
     python_commands,
     tiny,
 )
-from training.command import CommandParser, run_command
+from training.command_line.parser import CommandParser
+from training.command_line.running import run_command
 
 EN_WORDS = "one two three four five six seven eight nine".split()
 DE_WORDS = "eins zwei drei vier fünf sechs sieben acht neun".split()

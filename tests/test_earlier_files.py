@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_transformer.translator import Translator
-from training.command import run_command
+from training.command_line.running import run_command
 from training.train import main as train_main
 
 EARLIER = Path(__file__).parent / "earlier_files"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_transformer.data.batches import PairBatches
-from keras_transformer.precision import PRECISIONS
+from keras_transformer.decoding.precision import PRECISIONS
 from keras_transformer.translator import Translator
 from tests.random_models import TENSORFLOW_ONLY, TEXTS
 

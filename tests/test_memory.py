@@ -12,7 +12,7 @@ import weakref
 
 import pytest
 
-from keras_transformer.export import export_saved_model
+from keras_transformer.export.saved_model import export_saved_model
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.optimizers import paper_adam
 from keras_transformer.translator import Translator

@@ -7,8 +7,6 @@ import pytest
 
 from keras_transformer.averaging import average_weights
 from keras_transformer.config import TransformerConfig
-from keras_transformer.decoding.greedy import greedy_search
-from keras_transformer.decoding.state import reorder_beams
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.model import (
     Transformer,
@@ -18,6 +16,8 @@ from keras_transformer.model import (
     decoding_steps,
 )
 from keras_transformer.optimizers import paper_adam
+from keras_transformer.search.greedy import greedy_search
+from keras_transformer.search.state import reorder_beams
 from tests.random_models import (
     BATCH,
     END,

@@ -9,7 +9,7 @@ import keras
 import pytest
 
 from keras_transformer.quiet import without_information
-from keras_transformer.tokenizer import SubwordTokenizer
+from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
 ROOT = Path(__file__).parent.parent
 

@@ -12,16 +12,16 @@ import pytest
 
 from keras_transformer.averaging import averaged_variables
 from keras_transformer.callbacks import AveragedWeights
-from keras_transformer.decoding.beam import beam_search
-from keras_transformer.decoding.greedy import greedy_search
-from keras_transformer.decoding.sampling import noise_of, sample
-from keras_transformer.decoding.scoring import score
+from keras_transformer.decoding.precision import PRECISIONS
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.metrics import Perplexity, TokenAccuracy
 from keras_transformer.model import attention_of_layers, build_transformer, decoding_steps
 from keras_transformer.optimizers import Adam
-from keras_transformer.precision import PRECISIONS
 from keras_transformer.schedules import InverseSquareRootSchedule
+from keras_transformer.search.beam import beam_search
+from keras_transformer.search.greedy import greedy_search
+from keras_transformer.search.sampling import noise_of, sample
+from keras_transformer.search.scoring import score
 from keras_transformer.translator import Translator
 from tests.random_models import (
     END,

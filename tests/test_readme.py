@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.phrase_grammar import make_pairs
+from training.phrases.grammar import make_pairs
 
 ROOT = Path(__file__).parent.parent
 ENGLISH = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer.blank import BLANK_CHARACTERS
-from keras_transformer.decoding.scoring import score
-from keras_transformer.decoding.state import DecodingState
+from keras_transformer.decoding.precision import PRECISIONS, inference_model
 from keras_transformer.errors import InputError
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.model import decoding_steps
-from keras_transformer.precision import PRECISIONS, inference_model
-from keras_transformer.tokenizer import SubwordTokenizer
+from keras_transformer.search.scoring import score
+from keras_transformer.search.state import DecodingState
+from keras_transformer.text.blank import BLANK_CHARACTERS
+from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
 from tests.random_models import TEXTS, numbers, random_ids, random_transformer, small_config
 from tests.writer import Writer, speller_of

@@ -3,8 +3,8 @@
 import numpy as np
 from keras import ops
 
-from keras_transformer.decoding.state import DecodingState
 from keras_transformer.model import decoding_steps
+from keras_transformer.search.state import DecodingState
 from tests.random_models import END
 
 NEVER = 1e-30  # a probability; logarithms stay finite

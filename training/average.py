@@ -5,17 +5,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from training.command import (
-    CommandParser,
-    InputError,
-    UsageError,
-    import_tensorflow,
-    parse,
-    run_command,
-)
-from training.kept_epochs import check_kept, in_words, kept_epochs, weights_of_epoch
-from training.monitor import badness
-from training.run_folder import RunFolder, RunRecord, file_sha256, locked, replacing
+from training.command_line.errors import InputError, UsageError
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import import_tensorflow, run_command
+from training.runs.folder import RunFolder, RunRecord, file_sha256, locked, replacing
+from training.runs.kept_epochs import check_kept, in_words, kept_epochs, weights_of_epoch
+from training.runs.monitor import badness
 from training.settings import TrainingSettings
 
 
@@ -99,11 +94,11 @@ def average(
     import_tensorflow()
     import training.baselines  # noqa: F401  registers their classes
     from keras_transformer.averaging import average_weights
-    from keras_transformer.tokenizer import SubwordTokenizer
+    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
     from keras_transformer.translator import read_model
-    from training.checkpoints import DamagedCheckpoint
-    from training.compiled_model import compiled_model, number_formats
-    from training.train import save_model
+    from training.runs.checkpoints import DamagedCheckpoint
+    from training.runs.compiled_model import compiled_model, number_formats
+    from training.runs.training import save_model
 
     settings = record.settings
     tokenizer = SubwordTokenizer.load(run.tokenizer_path)
@@ -134,8 +129,8 @@ def average(
 
 def _measure_of(record: RunRecord, tokenizer, model):
     """A function that validates the model, or returns no numbers if the text is gone or changed."""
-    from training.devices import Devices
-    from training.text import validation_epochs
+    from training.devices.base import Devices
+    from training.runs.text import validation_epochs
 
     settings = record.settings
     try:

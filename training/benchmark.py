@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from training.command import UsageError, run_command
+from training.command_line.errors import UsageError
+from training.command_line.running import run_command
 
 # What can be asked for, and what it does.
 TASKS = {
@@ -25,19 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"python -m training.benchmark {task} --help    {description}")
         raise SystemExit(0)
     if arguments[:1] == ["train"]:
-        from training.training_speed import measure_training as command
+        from training.benchmarks.training_speed import measure_training as command
     elif arguments[:1] == ["data"]:
-        from training.data_speed import measure_data as command
+        from training.benchmarks.data_speed import measure_data as command
     elif arguments[:1] == ["decode"]:
-        from training.decoding_speed import measure_decoding as command
+        from training.benchmarks.decoding_speed import measure_decoding as command
     elif arguments[:1] == ["serve"]:
-        from training.serving_load import measure_serving as command
+        from training.benchmarks.serving_load import measure_serving as command
     elif arguments[:1] == ["compare"]:
-        from training.speed_table import print_table as command
+        from training.benchmarks.speed_table import print_table as command
     elif arguments[:1] == ["curve"]:
-        from training.speed_picture import draw_curve as command
+        from training.pictures.speed import draw_curve as command
     elif arguments[:1] == ["memory"]:
-        from training.memory_picture import draw_memory as command
+        from training.pictures.memory import draw_memory as command
     else:
         raise UsageError(
             f"The first argument must say what to measure: {', '.join(TASKS)}. Received:"

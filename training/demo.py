@@ -5,7 +5,6 @@ of words it never saw, a picture of its attention, and an export that a process 
 loads. It is a check as well: it fails if the translations or the export are not good.
 """
 
-import dataclasses
 import json
 import os
 import shlex
@@ -15,26 +14,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.command import (
-    CommandParser,
-    InputError,
-    parse,
-    run_command,
-    shortened,
-)
-from training.phrase_grammar import SHOWN_SENTENCES, make_pairs
-from training.run_folder import RunFolder, write_text
-from training.settings import FileSettings, TrainingSettings, make_settings, read_settings_file
+from training.command_line.errors import InputError
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import run_command
+from training.command_line.wording import shortened
+from training.phrases.grammar import SHOWN_SENTENCES
+from training.phrases.text import CONFIG, LANGUAGES, DemoText, Pair, train_run
+from training.settings import FileSettings, make_settings, read_settings_file
 
-CONFIG = Path(__file__).with_name("configs") / "demo.yaml"
-LANGUAGES = {"source": "fr", "target": "en"}
 MIN_EXACT_MATCH = 0.95
 MUST_BE_RIGHT = SHOWN_SENTENCES[0]
 FAILURES_SHOWN = 3
 # Where a batch is padded to another width, sums are added in another order.
 SCORE_TOLERANCE = 1e-3
 
-Pair = tuple[str, str]
 Answer = tuple[str, float]
 
 
@@ -86,7 +79,7 @@ def run_demo(values: FileSettings, options) -> None:
     train_run(settings, run, overwrite=options.overwrite)
 
     _heading("3. Held-out sentences: training saw their words, never these combinations")
-    from training.translate import load_translator
+    from training.runs.translator import load_translator
 
     translator = load_translator(str(run))
     pairs = [*SHOWN_SENTENCES, *held_out]
@@ -110,69 +103,6 @@ def run_demo(values: FileSettings, options) -> None:
     print(f"\nThe demo took {_minutes(time.monotonic() - start_seconds)}.")
 
 
-@dataclasses.dataclass(frozen=True)
-class DemoText:
-    """The folder with the demo's text.
-
-    Attributes:
-        folder: Holds train.fr, train.en, and the same for validation and test.
-    """
-
-    folder: Path
-
-    def write(self, num_pairs: int) -> list[Pair]:
-        """Makes the pairs and writes them.
-
-        Returns:
-            The held-out pairs.
-
-        Raises:
-            InputError: If the grammar does not make that many.
-        """
-        try:
-            corpus = make_pairs(num_pairs)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for split in ("train", "validation", "test"):
-            for side in LANGUAGES:
-                lines = [getattr(pair, side) for pair in getattr(corpus, split)]
-                write_text(self.path(split, side), "".join(line + "\n" for line in lines))
-        print(
-            f"{self.folder}: {len(corpus.train):,} to train on, {len(corpus.validation):,} to"
-            f" validate on, {len(corpus.test):,} held out. The first three:"
-        )
-        for pair in corpus.train[:3]:
-            print(f"  {pair.source}\n    {pair.target}")
-        return [(pair.source, pair.target) for pair in corpus.test]
-
-    def path(self, split: str, side: str) -> Path:
-        return self.folder / f"{split}.{LANGUAGES[side]}"
-
-    def data_settings(self) -> dict[str, str]:
-        """The four settings of `training.train` that name its data."""
-        return {
-            f"{split}_{side}": str(self.path(split, side))
-            for split in ("train", "validation")
-            for side in LANGUAGES
-        }
-
-
-def train_run(settings: TrainingSettings, run: Path, *, overwrite: bool) -> None:
-    """Trains, resumes what was interrupted, and replaces a finished demo, but no other run."""
-    from training.train import train
-
-    train(settings, str(run), overwrite=overwrite or _is_of_the_demo(run, settings))
-
-
-def _is_of_the_demo(run: Path, settings: TrainingSettings) -> bool:
-    """Whether the run there was trained on the demo's text, in whatever setting."""
-    if RunFolder(run).is_blank:
-        return False
-    earlier = RunFolder(run).read_record().settings
-    return earlier.train_source == settings.train_source
-
-
 def report_scores(pairs: Sequence[Pair], translations: Sequence[str]) -> float:
     """Prints BLEU, the exact matches and some failures.
 
@@ -183,7 +113,7 @@ def report_scores(pairs: Sequence[Pair], translations: Sequence[str]) -> float:
     Returns:
         The part of translations that are their reference to the letter, 0 to 1.
     """
-    from training.evaluate import score
+    from training.runs.scores import score
 
     references = [target for _, target in pairs]
     scores = score(list(translations), references)
@@ -234,7 +164,7 @@ def check_translations(exact_match: float, is_shown_right: bool) -> None:
 
 def draw_attention(translator, source: str, target: str, path: Path) -> None:
     """Writes the picture of a sentence and its translation."""
-    from training.attention_picture import save_attention_picture
+    from training.pictures.attention import save_attention_picture
 
     save_attention_picture(
         translator.attention(source, target),
@@ -248,7 +178,7 @@ def draw_attention(translator, source: str, target: str, path: Path) -> None:
 
 def export(translator, directory: str) -> str:
     """Exports the next version and says where."""
-    from keras_transformer.export import export_saved_model
+    from keras_transformer.export.saved_model import export_saved_model
 
     texts = [source for source, _ in SHOWN_SENTENCES]
     about = {"description": "French to English, on sentences of a phrase grammar"}
@@ -289,7 +219,7 @@ def ask_fresh_process(version: str, texts: Sequence[str]) -> list[Answer]:
     Raises:
         CheckFailed: If the process fails.
     """
-    script = Path(__file__).with_name("fresh_process.py")
+    script = Path(__file__).parent / "serving" / "fresh_process.py"
     finished = subprocess.run(
         [sys.executable, "-I", str(script), version],
         input=json.dumps(list(texts)),

@@ -7,40 +7,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.bleu_tokenizer import (
+from training.command_line.lines import translate_lines
+from training.command_line.outputs import check_output_files
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import run_command, tell
+from training.command_line.search_options import add_search_options, search_settings
+from training.runs.bleu_tokenizer import (
     BleuTokenizer,
     check_bleu_tokenizer,
     chosen_tokenizer,
     warn_if_unspaced,
 )
-from training.command import CommandParser, parse, run_command, tell
-from training.outputs import check_output_files
-from training.run_folder import RunFolder, write_or_keep
-from training.translate import (
-    add_search_options,
-    load_translator,
-    search_settings,
-    translate_lines,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """What the JSON holds.
-
-    Attributes:
-        bleu: Corpus BLEU of sacreBLEU, 0 to 100.
-        bleu_signature: How sacreBLEU computed it; figures compare only under one signature.
-        chrf: Corpus chrF of sacreBLEU, 0 to 100.
-        chrf_signature: How sacreBLEU computed it.
-        num_sentences: Sentences scored.
-    """
-
-    bleu: float
-    bleu_signature: str
-    chrf: float
-    chrf_signature: str
-    num_sentences: int
+from training.runs.folder import RunFolder, write_or_keep
+from training.runs.scores import Scores, score
+from training.runs.translator import load_translator
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,28 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _bleu_tokenizer(options) -> str:
     otherwise = RunFolder(options.run).read_record().settings.bleu_tokenizer
     return chosen_tokenizer(options.tokenized, options.bleu_tokenizer, otherwise)
-
-
-def score(hypotheses: list[str], references: list[str], bleu_tokenizer: str = "13a") -> Scores:
-    """Corpus BLEU and chrF.
-
-    Args:
-        hypotheses: Translations.
-        references: The right ones, in the same order.
-        bleu_tokenizer: One of `BleuTokenizer`: how sacreBLEU splits both into words.
-    """
-    from sacrebleu.metrics import BLEU, CHRF
-
-    # force: no advice about text that looks tokenised, where it is said to be.
-    bleu = BLEU(tokenize=bleu_tokenizer, force=bleu_tokenizer == "none")
-    chrf = CHRF()
-    return Scores(
-        bleu=bleu.corpus_score(hypotheses, [references]).score,
-        bleu_signature=str(bleu.get_signature()),
-        chrf=chrf.corpus_score(hypotheses, [references]).score,
-        chrf_signature=str(chrf.get_signature()),
-        num_sentences=len(hypotheses),
-    )
 
 
 def report(scores: Scores, seconds: float, translator, json_path: str | None) -> None:

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.command import CommandParser, InputError, parse, run_command
-from training.outputs import check_output_folder
-from training.run_folder import RunFolder
-from training.translate import (
-    add_search_options,
-    load_translator,
-    search_settings,
-)
+from training.command_line.errors import InputError
+from training.command_line.outputs import check_output_folder
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import run_command
+from training.command_line.search_options import add_search_options, search_settings
+from training.runs.folder import RunFolder
+from training.runs.translator import load_translator
 
 # Of the text that an export is verified by: as many as take seconds.
 TEXTS_VERIFIED = 20
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.verify_texts is None:
         texts = validation_texts(run)
     about["training"] = training_facts(run, options.epoch)
-    from keras_transformer.export import export_saved_model
+    from keras_transformer.export.saved_model import export_saved_model
 
     texts = [*HARD_TEXTS, *texts]
     print("writing the export and comparing it with the run: a minute or two")
@@ -85,7 +84,7 @@ def read_evaluation(path: str) -> dict[str, Any]:
     Raises:
         InputError: If the file cannot be read, or holds something else.
     """
-    from keras_transformer.data.lines import refuse_pipe
+    from keras_transformer.text.lines import refuse_pipe
 
     refuse_pipe(path)
     try:
@@ -107,7 +106,7 @@ def first_lines(path: str) -> list[str]:
     Raises:
         InputError: If it cannot be read, is empty or not UTF-8.
     """
-    from keras_transformer.data.lines import iterate_lines
+    from keras_transformer.text.lines import iterate_lines
 
     return list(itertools.islice(iterate_lines(path), TEXTS_VERIFIED))
 

@@ -3,15 +3,13 @@
 import sys
 from collections.abc import Iterator, Sequence
 
-from training.arriving import batches
-from training.command import CommandParser, InputError, parse, run_command
-from training.translate import (
-    add_model_options,
-    add_output_options,
-    check_files,
-    load_translator,
-    opened_output,
-)
+from training.command_line.arriving_lines import batches
+from training.command_line.errors import InputError
+from training.command_line.lines import add_output_options, check_files, opened_output
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import run_command
+from training.command_line.search_options import add_model_options
+from training.runs.translator import load_translator
 
 Pair = tuple[str, str]
 PAIRS_AT_ONCE = 1000
@@ -50,7 +48,7 @@ def _parser() -> CommandParser:
 
 
 def _pairs(options) -> Iterator[Pair]:
-    from keras_transformer.data.lines import iterate_pairs
+    from keras_transformer.text.lines import iterate_pairs
 
     return iterate_pairs(options.source, options.target)
 

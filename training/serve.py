@@ -6,14 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.command import (
-    CommandParser,
-    InputError,
-    import_tensorflow,
-    parse,
-    run_command,
-)
-from training.outputs import check_utf_8
+from training.command_line.errors import InputError
+from training.command_line.outputs import check_utf_8
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import import_tensorflow, run_command
 from training.serving.processors import num_processors
 
 LABEL = re.compile(r"([^/:=,\s]+)=(\d{1,18})")

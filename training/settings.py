@@ -11,12 +11,14 @@ import yaml
 
 from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
 from keras_transformer.data import Corpus
-from keras_transformer.data.compressed import without_suffix
-from keras_transformer.data.lines import refuse_pipe
-from training.bleu_tokenizer import BleuTokenizer
-from training.command import CommandParser, InputError, closest, option_name
-from training.monitor import Monitor, needs_translations
-from training.option_types import StrictLoader, from_yaml
+from keras_transformer.text.compressed import without_suffix
+from keras_transformer.text.lines import refuse_pipe
+from training.command_line.errors import InputError
+from training.command_line.option_types import StrictLoader, from_yaml
+from training.command_line.parser import CommandParser, option_name
+from training.command_line.wording import closest
+from training.runs.bleu_tokenizer import BleuTokenizer
+from training.runs.monitor import Monitor, needs_translations
 
 # What a run's config.yaml holds beside the settings. A config.yaml may be given as --config, so
 # these are known there and passed over.

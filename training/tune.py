@@ -5,10 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer, warn_if_unspaced
-from training.command import CommandParser, InputError, UsageError, import_keras, parse, run_command
-from training.monitor import Monitor, needs_translations
-from training.run_folder import RunRecord
+from training.command_line.errors import InputError, UsageError
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import import_keras, run_command
+from training.runs.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer, warn_if_unspaced
+from training.runs.folder import RunRecord
+from training.runs.monitor import Monitor, needs_translations
+from training.runs.text import check_text, validation_references
 from training.settings import (
     FIELDS,
     SETTING_NAMES,
@@ -17,7 +20,6 @@ from training.settings import (
     make_settings_parser,
     read_settings_file,
 )
-from training.text import check_text, validation_references
 from training.tuning.plan import Algorithm, SearchFolder, SearchPlan
 from training.tuning.space import SUB_WORDS, Space
 

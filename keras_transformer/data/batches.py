@@ -17,7 +17,7 @@ from keras_transformer.data.token_lines import Batch, TokenLines, TokenPairs
 from keras_transformer.errors import InputError
 
 if TYPE_CHECKING:
-    from keras_transformer.tokenizer import SubwordTokenizer
+    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
 
 class PairBatches:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_transformer.data.lines import (
+from keras_transformer.errors import InputError
+from keras_transformer.text.lines import (
     PathName,
     iterate_columns,
     iterate_pairs,
     refuse_pipe,
     unreadable,
 )
-from keras_transformer.errors import InputError
 
 PathNames = PathName | Sequence[PathName]
 

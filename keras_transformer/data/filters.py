@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_transformer.blank import is_blank
 from keras_transformer.errors import InputError
+from keras_transformer.text.blank import is_blank
 from keras_transformer.wording import counted
 
 _LOGGER = logging.getLogger("keras_transformer")

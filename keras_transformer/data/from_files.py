@@ -11,7 +11,7 @@ from keras_transformer.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from keras_transformer.tokenizer import SubwordTokenizer
+    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
 
 def pair_batches(

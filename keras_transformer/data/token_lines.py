@@ -13,7 +13,7 @@ import numpy as np
 from keras_transformer.data.plan import PlannedBatch
 
 if TYPE_CHECKING:
-    from keras_transformer.tokenizer import SubwordTokenizer
+    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_transformer.decoding.gathering import gather_for_all_beams, gather_rows, take
+from keras_transformer.gathering import gather_for_all_beams, gather_rows, take
 
 
 class KeyValues(NamedTuple):

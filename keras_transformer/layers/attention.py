@@ -19,9 +19,9 @@ from keras import ops
 
 from keras_transformer.config import multiples_near
 from keras_transformer.decoding.cache import HeadOrder, KeyValues, write
-from keras_transformer.decoding.gathering import take
+from keras_transformer.decoding.few_rows import matmul_of_few_rows
+from keras_transformer.gathering import take
 from keras_transformer.layers.dropout import Dropout
-from keras_transformer.layers.few_rows import matmul_of_few_rows
 from keras_transformer.masks import attend_to, for_all_heads, hide
 
 

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_transformer.config import POSITION_ENCODINGS
-from keras_transformer.decoding.gathering import take
+from keras_transformer.gathering import take
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.position import sinusoidal_encoding
 

@@ -159,7 +159,7 @@ def test_real_text_is_padded_little_and_in_few_shapes():
     folder = os.environ.get("MULTI30K_DIR")
     if folder is None:
         pytest.skip("MULTI30K_DIR does not name a folder with Multi30k")
-    from keras_transformer.tokenizer import SubwordTokenizer
+    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
     files = [Path(folder, "tok", f"train.lc.norm.tok.{language}.gz") for language in ("en", "de")]
     tokenizer = SubwordTokenizer.train(files, 10_000)

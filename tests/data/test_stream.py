@@ -387,7 +387,7 @@ def test_sampled_splits_are_the_same_in_another_process(english, tokenizer, tmp_
     tokenizer.save(tmp_path / "tokenizer.model")
     program = (
         "import sys\n"
-        "from keras_transformer.tokenizer import SubwordTokenizer\n"
+        "from keras_transformer.text.subword_tokenizer import SubwordTokenizer\n"
         "from tests.data.test_stream import sampled\n"
         "print(sampled(sys.argv[1], SubwordTokenizer.load(sys.argv[2]), 0.3, 11))\n"
     )

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.training.small_run import SMALL
-from training.command import run_command
+from training.command_line.running import run_command
 from training.train import main as train_main
 
 WORDS = "one two three four five six seven eight nine ten".split()

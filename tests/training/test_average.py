@@ -15,12 +15,13 @@ import training.translate
 from keras_transformer.translator import read_model
 from tests.training.small_run import once
 from training import average
-from training.checkpoints import load_weights
-from training.command import InputError, run_command
+from training.command_line.errors import InputError
+from training.command_line.running import run_command
 from training.export import training_facts
-from training.run_folder import Position, RunFolder
+from training.runs.checkpoints import load_weights
+from training.runs.folder import Position, RunFolder
+from training.runs.translator import load_translator
 from training.train import main as train_main
-from training.translate import load_translator
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import pytest
 from keras_transformer.config import TransformerConfig
 from keras_transformer.optimizers import Adam
 from training.benchmark import TASKS, main
-from training.command import run_command
-from training.compiled_model import compiled_model
-from training.flops import forward_flops
+from training.benchmarks.flops import forward_flops
+from training.benchmarks.step_profile import OUTSIDE, PARTS, REST
+from training.benchmarks.training_speed import model_to_train
+from training.command_line.running import run_command
+from training.runs.compiled_model import compiled_model
 from training.settings import TrainingSettings
-from training.step_profile import OUTSIDE, PARTS, REST
-from training.training_speed import model_to_train
 
 
 def test_operations_of_one_pass_are_those_of_every_product():

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import yaml
 
-from training import demo, fresh_process, train
-from training.command import run_command
-from training.demo import CheckFailed, DemoText, main
-from training.phrase_grammar import SHOWN_SENTENCES
-from training.run_folder import RunFolder
+from training import demo, train
+from training.command_line.running import run_command
+from training.demo import CheckFailed, main
+from training.phrases.grammar import SHOWN_SENTENCES
+from training.phrases.text import DemoText
+from training.runs.folder import RunFolder
+from training.serving import fresh_process
 
 SETTINGS = {
     "vocabulary_size": 500,
@@ -194,7 +196,7 @@ def test_the_picture_is_a_png_that_one_can_read(translator, tmp_path):
 
 def test_the_picture_shows_the_mean_and_each_head_with_named_axes():
     from keras_transformer.translator import AttentionWeights
-    from training.attention_picture import attention_figure
+    from training.pictures.attention import attention_figure
 
     heads = np.zeros((3, 2, 4), "float32")  # (heads, target_length, source_length)
     heads[[0, 1, 2], :, [0, 1, 3]] = 1.0
@@ -219,7 +221,7 @@ def test_the_picture_shows_the_mean_and_each_head_with_named_axes():
 
 
 def test_token_labels_mark_pieces_that_go_on_a_word():
-    from training.attention_picture import token_labels
+    from training.pictures.attention import token_labels
 
     tokens = ["L", "'", "Afri", "que", "\u2581", "\u2581été", "s", ".", "</s>"]
     labels = ["L", "'", "Afri", "+que", "(space)", "été", "+s", ".", "(end)"]

@@ -16,12 +16,13 @@ import training.export
 import training.translate
 from keras_transformer.data import read_lines
 from tests.training.small_run import once
-from training.command import run_command
-from training.evaluate import score
+from training.command_line.lines import read_text_lines, translate_lines
+from training.command_line.running import run_command
 from training.export import read_evaluation
-from training.run_folder import RunFolder, RunRecord
+from training.runs.folder import RunFolder, RunRecord
+from training.runs.scores import score
+from training.runs.translator import load_translator
 from training.settings import TrainingSettings
-from training.translate import load_translator, read_text_lines, translate_lines
 
 
 class Shouting:
@@ -416,7 +417,7 @@ def exports(monkeypatch, loaded):
         calls.append(options)
         return f"{directory}/1"
 
-    monkeypatch.setattr("keras_transformer.export.export_saved_model", export)
+    monkeypatch.setattr("keras_transformer.export.saved_model.export_saved_model", export)
     return calls
 
 

@@ -9,9 +9,10 @@ from keras_transformer.config import TransformerConfig
 from keras_transformer.data import Corpus
 from keras_transformer.errors import InputError
 from keras_transformer.model import Transformer
-from training.architectures import build_model
 from training.baselines import Convolutional, Recurrent, RecurrentWithAttention
-from training.command import parse, run_command
+from training.command_line.parser import parse
+from training.command_line.running import run_command
+from training.runs.architectures import build_model
 from training.settings import (
     FIELDS,
     MODELS,

@@ -18,15 +18,17 @@ import numpy as np
 import pytest
 
 import keras_transformer.model  # noqa: F401  registers the class
-from keras_transformer.tokenizer import SubwordTokenizer
+from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
 from tests.training.small_run import once
-from training import progress
-from training.checkpoints import load_arrays, load_weights
-from training.command import run_command
-from training.run_folder import Position, RunFolder
+from training.command_line.running import run_command
+from training.runs import progress
+from training.runs.checkpoints import load_arrays, load_weights
+from training.runs.folder import Position, RunFolder
+from training.runs.training import save_model
 from training.settings import TrainingSettings
-from training.train import _faults_are_named, _write_beginning, main, save_model
+from training.runs.training import _faults_are_named, _write_beginning
+from training.train import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,7 +79,7 @@ def test_a_finished_run_holds_what_the_design_lists(finished_run):
 def test_what_a_training_starts_from_is_looked_for_before_its_text_is_read(
     train_arguments, tmp_path, capfd, monkeypatch, start
 ):
-    monkeypatch.setattr("training.train.check_text", pytest.fail)
+    monkeypatch.setattr("training.runs.training.check_text", pytest.fail)
     assert train(train_arguments, tmp_path / "run", f"--{start}={tmp_path / 'absent'}") == 1
     assert "absent" in capfd.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
@@ -244,7 +246,7 @@ def test_a_run_that_is_trained_further_keeps_its_model_until_the_new_one_replace
     assert RunFolder(run).read_record().settings.epochs == 3
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.train.save_model", stop)
+        patch.setattr("training.runs.training.save_model", stop)
         assert train(train_arguments, run, "--epochs=3") == 130
     assert (run / "model.keras").read_bytes() == model
     assert not RunFolder(run).is_finished
@@ -604,7 +606,7 @@ def test_a_keras_json_changes_neither_a_training_nor_its_translations(
 def test_a_training_leaves_floatx_and_the_dtype_policy_as_they_were():
     import keras
 
-    from training.compiled_model import number_formats
+    from training.runs.compiled_model import number_formats
 
     earlier = keras.config.floatx(), keras.config.dtype_policy().name
     with pytest.raises(KeyboardInterrupt), number_formats("mixed_bfloat16"):
@@ -617,7 +619,7 @@ def test_a_training_leaves_floatx_and_the_dtype_policy_as_they_were():
 def test_the_saved_model_has_no_optimizer_state(tmp_path):
     import keras
 
-    from training.compiled_model import compiled_model
+    from training.runs.compiled_model import compiled_model
 
     settings = TrainingSettings(num_layers=1, model_dim=64, feed_forward_dim=64, num_heads=2)
     model = compiled_model(settings, 5000, jit_compile=False)

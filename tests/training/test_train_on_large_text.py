@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from tests.training.small_run import once
-from training.checkpoints import load_arrays
-from training.command import parse, run_command
-from training.devices import Devices
-from training.run_folder import Position, RunFolder, RunRecord
+from training.command_line.parser import parse
+from training.command_line.running import run_command
+from training.devices.base import Devices
+from training.runs.checkpoints import load_arrays
+from training.runs.folder import Position, RunFolder, RunRecord
+from training.runs.text import shared_tokenizer
 from training.settings import SETTING_NAMES, make_settings, make_settings_parser
-from training.text import shared_tokenizer
 from training.train import main
 
 TRAIN_OPTIONS = ("--train-source", "--train-target")

@@ -9,9 +9,10 @@ import pytest
 
 import training.score
 import training.translate
-from training.arriving import ArrivingLines, batches
-from training.command import InputError, run_command
-from training.exported_translator import ExportedTranslator, find_version
+from training.command_line.arriving_lines import ArrivingLines, batches
+from training.command_line.errors import InputError
+from training.command_line.running import run_command
+from training.runs.exported_translator import ExportedTranslator, find_version
 from training.serving.saved_model import load_version
 
 # A command whose translator writes upper case, the number of lines that it got at once, and the
@@ -21,7 +22,7 @@ import sys
 from importlib.machinery import ModuleSpec
 sys.modules["__main__"].__spec__ = ModuleSpec("training.translate", None)  # imports no TensorFlow
 import training.translate
-from training.command import run_command
+from training.command_line.running import run_command
 
 class Shouting:
     beam_size = 3

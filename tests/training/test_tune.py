@@ -15,8 +15,8 @@ import yaml
 from keras_transformer.errors import InputError
 from tests.training.conftest import as_arguments
 from tests.training.small_run import SMALL
-from training.command import run_command
-from training.run_folder import Position, RunFolder, RunRecord
+from training.command_line.running import run_command
+from training.runs.folder import Position, RunFolder, RunRecord
 from training.settings import make_settings, read_settings_file
 from training.tune import main
 from training.tuning import oracles

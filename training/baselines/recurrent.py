@@ -30,12 +30,12 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_transformer.decoding.state import DecodingState
 from keras_transformer.layers.attention import MultiHeadCrossAttention, ProjectedMemory
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.masks import attend_to, padding_mask, to_add
 from keras_transformer.model import cross_attention_weights, decoding_steps
+from keras_transformer.search.state import DecodingState
 from training.baselines.recurrence import CELLS, recur, recur_once
 
 PACKAGE = "keras_transformer_baselines"

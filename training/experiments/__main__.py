@@ -4,7 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from training.command import UsageError, run_command
+from training.command_line.errors import UsageError
+from training.command_line.running import run_command
 
 # What can be asked for: the module of this package that does it, and what it shows.
 EXPERIMENTS = {

@@ -10,11 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.command import CommandParser, UsageError, import_tensorflow, parse
+from training.command_line.errors import UsageError
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import import_tensorflow
 from training.experiments.made_tasks import BATCH_SIZE, RECIPE, fit, neighbours, remembered
 from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
-from training.picture_style import INK, LINE_COLOURS, clear_axes, new_figure
+from training.pictures.style import INK, LINE_COLOURS, clear_axes, new_figure
 
 HEADS = (1, 2, 4, 8)
 TASKS = ("neighbours", "translation")
@@ -150,7 +152,7 @@ def _run_path(heads: int, seed: int, options) -> Path:
 
 def _translation(heads: int, seed: int, options) -> dict:
     """BLEU of a run."""
-    from training.demo import CONFIG, DemoText
+    from training.phrases.text import CONFIG, DemoText
     from training.settings import make_settings, read_settings_file
 
     text = DemoText(Path(options.output) / "text")

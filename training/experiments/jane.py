@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.command import CommandParser, InputError, import_tensorflow, parse, shortened
+from training.command_line.errors import InputError
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import import_tensorflow
+from training.command_line.wording import shortened
 from training.experiments.report import write_report
-from training.phrase_grammar import SHOWN_SENTENCES
-from training.picture_style import save_picture
-from training.run_folder import RunFolder
+from training.phrases.grammar import SHOWN_SENTENCES
+from training.pictures.style import save_picture
+from training.runs.folder import RunFolder
 
 SOURCE, TARGET = SHOWN_SENTENCES[0]
 # A head is named after what most of its weight does, if it is so much; else it is spread.
@@ -95,10 +98,10 @@ def run(arguments: Sequence[str]) -> None:
 
 def _translator(run_folder: str, epoch: int | None = None):
     """That of the run; a run at the demo's place is trained there."""
-    from training.translate import load_translator
+    from training.runs.translator import load_translator
 
     if run_folder == "runs/demo" and not RunFolder(run_folder).is_finished:
-        from training.demo import CONFIG, DemoText, train_run
+        from training.phrases.text import CONFIG, DemoText, train_run
         from training.settings import make_settings, read_settings_file
 
         text = DemoText(Path("runs/demo-text"))
@@ -165,7 +168,7 @@ def draw(translator, source: str, target: str | None, output: Path) -> None:
 
 def figures(attention) -> dict:
     """A figure for each kind of attention, by its name in `KINDS`."""
-    from training.attention_picture import heads_figure
+    from training.pictures.attention import heads_figure
 
     tokens = {
         "encoder": (attention.source_tokens, attention.source_tokens),

@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from training.command import CommandParser, UsageError, parse, tell
+from training.command_line.errors import UsageError
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import tell
 from training.experiments.machine import (
     device,
     peak_bytes,
@@ -20,7 +22,7 @@ from training.experiments.machine import (
 )
 from training.experiments.report import markdown_table, write_report
 from training.experiments.slopes import Crossing, crossing, slope
-from training.picture_style import INK, clear_axes, line_style, new_figure
+from training.pictures.style import INK, clear_axes, line_style, new_figure
 
 if TYPE_CHECKING:
     import keras

@@ -4,14 +4,9 @@ import itertools
 import time
 from collections.abc import Callable, Hashable
 
-from training.command import (
-    InputError,
-    UsageError,
-    import_keras,
-    import_tensorflow,
-    tell,
-    use_threads,
-)
+from training.command_line.errors import InputError, UsageError
+from training.command_line.parser import use_threads
+from training.command_line.running import import_keras, import_tensorflow, tell
 
 
 def prepare_tensorflow(threads: int) -> None:

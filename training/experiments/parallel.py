@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from training.command import CommandParser, UsageError, parse, tell
+from training.command_line.errors import UsageError
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import tell
 from training.experiments.machine import device, prepare_tensorflow, seconds_per_call
 from training.experiments.report import write_report
 from training.experiments.stacks import COMPILED, KINDS, stack
-from training.picture_style import clear_axes, line_style, new_figure
+from training.pictures.style import clear_axes, line_style, new_figure
 
 VOCABULARY = 64
 

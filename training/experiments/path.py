@@ -19,12 +19,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from training.command import CommandParser, UsageError, parse, tell
+from training.command_line.errors import UsageError
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import tell
 from training.experiments.machine import prepare_tensorflow
 from training.experiments.parallel import check_model_dim
 from training.experiments.report import write_report
 from training.experiments.stacks import COMPILED, KINDS, reach, stack
-from training.picture_style import INK, clear_axes, line_style, new_figure
+from training.pictures.style import INK, clear_axes, line_style, new_figure
 
 BEFORE = 3  # tokens before the marked one
 ANSWERS = 16  # of a sequence, where all are asked for

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.command import CommandParser, UsageError, import_tensorflow, parse
+from training.command_line.errors import UsageError
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import import_tensorflow
 from training.experiments.made_tasks import (
     BATCH_SIZE,
     FIRST_SYMBOL_ID,
@@ -23,7 +25,7 @@ from training.experiments.made_tasks import (
     rewriting_pairs,
 )
 from training.experiments.report import write_report
-from training.picture_style import INK, clear_axes, line_style, new_figure
+from training.pictures.style import INK, clear_axes, line_style, new_figure
 
 ENCODINGS = {"none": "no positions", "learned": "learned", "sinusoidal": "sinusoidal"}
 NUM_TEST = 200  # sequences of each length

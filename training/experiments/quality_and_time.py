@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.bleu_tokenizer import BleuTokenizer, check_bleu_tokenizer, chosen_tokenizer
-from training.command import CommandParser, UsageError, parse
-from training.devices import leave_devices_to_children
+from training.command_line.errors import UsageError
+from training.command_line.parser import CommandParser, parse
+from training.devices.opening import leave_devices_to_children
 from training.experiments.report import write_report
 from training.experiments.runs import scores_of, trained_and_scored
 from training.experiments.text_folder import text_settings
-from training.picture_style import clear_axes, line_style, new_figure
-from training.run_folder import RunFolder, file_sha256
+from training.pictures.style import clear_axes, line_style, new_figure
+from training.runs.bleu_tokenizer import BleuTokenizer, check_bleu_tokenizer, chosen_tokenizer
+from training.runs.folder import RunFolder, file_sha256
 from training.settings import DATA_SETTINGS, TrainingSettings, make_settings, read_settings_file
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from training.picture_style import save_picture
-from training.run_folder import package_version, write_text
+from training.pictures.style import save_picture
+from training.runs.folder import package_version, write_text
 
 
 def write_report(

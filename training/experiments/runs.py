@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from training.command import InputError, Terminated
-from training.run_folder import RunFolder, RunRecord, write_text
+from training.command_line.errors import InputError
+from training.command_line.running import Terminated
+from training.runs.folder import RunFolder, RunRecord, write_text
 from training.settings import FIELDS, TrainingSettings
 from training.tuning.child_process import STOPPED
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_transformer.config import TABLE_3, TransformerConfig
-from training.command import CommandParser, InputError, UsageError, parse, tell
-from training.devices import leave_devices_to_children
+from training.command_line.errors import InputError, UsageError
+from training.command_line.parser import CommandParser, parse
+from training.command_line.running import tell
+from training.devices.opening import leave_devices_to_children
 from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
 from training.experiments.text_folder import text_settings
@@ -281,7 +283,7 @@ def _scaled(row: str, name: str, width: int, scale: float) -> int:
 
 def _measured(run: Path, settings: TrainingSettings) -> dict:
     scores = trained_and_scored(run, settings)
-    from keras_transformer.tokenizer import SubwordTokenizer
+    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
     vocabulary_size = SubwordTokenizer.load(run / "tokenizer.model").vocabulary_size
     return {

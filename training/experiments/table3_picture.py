@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.picture_style import GRID, INK, LINE_COLOURS, new_figure
+from training.pictures.style import GRID, INK, LINE_COLOURS, new_figure
 
 HEAD_INCHES, ROW_INCHES = 2.1, 0.27
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_transformer.data.compressed import without_suffix
-from training.command import InputError
+from keras_transformer.text.compressed import without_suffix
+from training.command_line.errors import InputError
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 

@@ -13,7 +13,8 @@ import socket
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from training.command import InputError, handling_signals
+from training.command_line.errors import InputError
+from training.command_line.running import handling_signals
 
 REFUSAL = b'{"error": "Too many connections. Try again later."}\n'
 LONGEST_STOP_SECONDS = 60

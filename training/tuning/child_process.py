@@ -131,7 +131,8 @@ def main() -> int:
 
 def _run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
     """`run_command`, but for the exit code UNFIT_SETTINGS."""
-    from training.command import UnfitSettings, run_command
+    from training.command_line.errors import UnfitSettings
+    from training.command_line.running import run_command
 
     unfit = []
 

@@ -12,8 +12,8 @@ from typing import Any
 import filelock
 import yaml
 
-from training.command import InputError
-from training.run_folder import RunFolder, RunRecord, write_text
+from training.command_line.errors import InputError
+from training.runs.folder import RunFolder, RunRecord, write_text
 from training.settings import TrainingSettings, make_settings, read_settings_file
 from training.tuning.child_process import Failure, run_child
 from training.tuning.plan import SearchFolder, SearchPlan

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from training.monitor import LABELS
-from training.picture_style import INK, LINE_COLOURS, clear_axes, new_figure, save_picture
+from training.pictures.style import INK, LINE_COLOURS, clear_axes, new_figure, save_picture
+from training.runs.monitor import LABELS
 from training.tuning.plan import SearchPlan
 from training.tuning.report import COMPLETED, FAILED, Row, spelled
 from training.tuning.space import Choices

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import filelock
 import yaml
 
-from training.command import InputError
-from training.monitor import Monitor, needs_translations, sign_of
-from training.run_folder import RunRecord, write_text
+from training.command_line.errors import InputError
+from training.runs.folder import RunRecord, write_text
+from training.runs.monitor import Monitor, needs_translations, sign_of
 from training.settings import TrainingSettings, make_settings, read_yaml_mapping
 from training.tuning.space import Space
 

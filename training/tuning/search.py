@@ -13,9 +13,9 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
 from keras_transformer.wording import counted
-from training.command import InputError
-from training.devices import leave_devices_to_children
-from training.run_folder import RunFolder
+from training.command_line.errors import InputError
+from training.devices.opening import leave_devices_to_children
+from training.runs.folder import RunFolder
 from training.settings import TrainingSettings
 from training.tuning.oracles import Complaint, Surroundings, make_oracle
 from training.tuning.plan import SearchFolder, SearchPlan, is_held
@@ -192,7 +192,7 @@ def _vocabulary_size(settings: TrainingSettings) -> int:
 
 @functools.cache
 def _size_of(tokenizer: str) -> int:
-    from keras_transformer.tokenizer import SubwordTokenizer
+    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
     return SubwordTokenizer.load(tokenizer).vocabulary_size
 

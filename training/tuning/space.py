@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.command import InputError, closest
+from training.command_line.errors import InputError
+from training.command_line.wording import closest
 from training.settings import (
     DATA_SETTINGS,
     FIELDS,

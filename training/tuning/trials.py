@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from training.checkpoints import START
-from training.command import InputError
-from training.devices import Devices
-from training.monitor import badness
-from training.run_folder import TEMPORARY_PREFIX, RunFolder, RunRecord, replacing, write_text
+from training.command_line.errors import InputError
+from training.devices.base import Devices
+from training.runs.checkpoints import START
+from training.runs.folder import TEMPORARY_PREFIX, RunFolder, RunRecord, replacing, write_text
+from training.runs.monitor import badness
+from training.runs.text import check_text, shared_tokenizer
 from training.settings import TrainingSettings
-from training.text import check_text, shared_tokenizer
 from training.tuning.child_process import Failure, run_child
 from training.tuning.plan import SearchFolder, SearchPlan
 
 if TYPE_CHECKING:
-    from keras_transformer.tokenizer import SubwordTokenizer
+    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
 COMPLETED, FAILED = "completed", "failed"
 LOCK_SECONDS = 60  # how long a training needs to stop once its search is gone
@@ -309,7 +309,7 @@ def num_parameters(settings: TrainingSettings, vocabulary_size: int) -> int:
     """How many parameters the model of some settings has; nothing is allocated for them."""
     import keras
 
-    from training.architectures import build_model
+    from training.runs.architectures import build_model
 
     with keras.StatelessScope(initialize_variables=False):
         model = build_model(settings, vocabulary_size)

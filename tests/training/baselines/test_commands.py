@@ -13,16 +13,16 @@ import yaml
 import training.translate
 from keras_transformer.translator import Translator
 from tests.training.conftest import as_arguments
+from tests.training.runs.test_samples import events_of
 from tests.training.small_run import once
-from tests.training.test_samples import events_of
-from training import progress
-from training.checkpoints import load_arrays
-from training.command import run_command
+from training.command_line.running import run_command
 from training.evaluate import main as evaluate
 from training.export import main as export
-from training.run_folder import Position, RunFolder
+from training.runs import progress
+from training.runs.checkpoints import load_arrays
+from training.runs.folder import Position, RunFolder
+from training.runs.translator import load_translator
 from training.train import main as train
-from training.translate import load_translator
 
 ROOT = Path(__file__).parents[3]
 SIZES = {"gru": ["--recurrent-dim=10"], "gru_attention": ["--recurrent-dim=10"], "convolution": []}

@@ -5,11 +5,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer import precision
-from keras_transformer.decoding.beam import beam_search
-from keras_transformer.decoding.hypotheses import length_penalty_of
-from keras_transformer.decoding.scoring import score
-from keras_transformer.decoding.state import reorder_beams
+from keras_transformer.decoding import precision
+from keras_transformer.decoding.precision import inference_model
 from keras_transformer.layers import attention
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.model import (
@@ -17,7 +14,10 @@ from keras_transformer.model import (
     decoding_steps,
     has_cross_attention,
 )
-from keras_transformer.precision import inference_model
+from keras_transformer.search.beam import beam_search
+from keras_transformer.search.hypotheses import length_penalty_of
+from keras_transformer.search.scoring import score
+from keras_transformer.search.state import reorder_beams
 from tests.random_models import (
     BATCH,
     END,

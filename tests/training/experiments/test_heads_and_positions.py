@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 
-from training.command import run_command
+from training.command_line.running import run_command
 from training.experiments import heads, positions
 from training.experiments.__main__ import main
 from training.experiments.made_tasks import fit, rewriting_pairs
-from training.run_folder import RunFolder
+from training.runs.folder import RunFolder
 
 
 def logits_of(model, source, target):

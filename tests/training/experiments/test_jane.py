@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from training.attention_picture import token_labels
-from training.command import run_command
+from training.command_line.running import run_command
 from training.experiments.__main__ import main
 from training.experiments.jane import describe, figures
+from training.pictures.attention import token_labels
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.command import run_command
+from training.command_line.running import run_command
 from training.experiments.__main__ import main
 from training.experiments.layers import (
     KINDS,

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from training.command import InputError, UsageError
+from training.command_line.errors import InputError, UsageError
 from training.experiments import machine
 from training.experiments.machine import peak_bytes, prepare_tensorflow, seconds_per_call
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from training.command import run_command
+from training.command_line.running import run_command
 from training.experiments.__main__ import main
 from training.experiments.parallel import VOCABULARY, _steps, training_model
 from training.experiments.stacks import COMPILED, KINDS

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from training.command import run_command
+from training.command_line.running import run_command
 from training.experiments.__main__ import main
 from training.experiments.path import ANSWERS, TASKS, Learner, sequences
 from training.experiments.stacks import KINDS

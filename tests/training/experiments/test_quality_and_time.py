@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from tests.training.conftest import as_arguments
-from training.command import InputError, run_command
+from training.command_line.errors import InputError
+from training.command_line.running import run_command
 from training.experiments import quality_and_time
 from training.experiments.__main__ import main
 from training.experiments.quality_and_time import (

@@ -7,10 +7,10 @@ import types
 import keras
 import pytest
 
-from training.command import run_command
+from training.command_line.running import run_command
 from training.experiments.__main__ import EXPERIMENTS, main
 from training.experiments.report import circumstances, markdown_table, write_report
-from training.picture_style import new_figure
+from training.pictures.style import new_figure
 
 
 def test_a_table_has_a_line_for_each_row():

@@ -8,7 +8,8 @@ import types
 import pytest
 
 from keras_transformer.config import TABLE_3, TransformerConfig
-from training.command import InputError, run_command
+from training.command_line.errors import InputError
+from training.command_line.running import run_command
 from training.experiments.__main__ import main
 from training.experiments.runs import _run_command, trained_and_scored
 from training.experiments.table3 import (
@@ -22,7 +23,7 @@ from training.experiments.table3 import (
     write_results,
 )
 from training.experiments.text_folder import text_settings
-from training.run_folder import RunFolder
+from training.runs.folder import RunFolder
 from training.settings import make_settings, read_settings_file
 
 # The table as printed: N, d_model, d_ff, h, d_k, d_v, and millions of parameters where it has them.

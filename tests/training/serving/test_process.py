@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from keras_transformer.export import export_saved_model
+from keras_transformer.export.saved_model import export_saved_model
 from keras_transformer.translator import Translator
 from tests.training.serving.shouting import ask, export_shouting, start_server
-from training.command import run_command
+from training.command_line.running import run_command
 from training.serve import main
 
 SECONDS = 60

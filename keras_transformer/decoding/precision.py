@@ -1,0 +1,309 @@
+"""Models for translating, in a precision of their own.
+
+A model is trained in one precision and may translate in another: half the bits of bfloat16 or a
+quarter of int8 are read from memory faster, and processors that know them multiply them faster.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_transformer.decoding.few_rows import matmul_of_few_rows
+from keras_transformer.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
+from keras_transformer.layers.embedding import PositionalEmbedding
+from keras_transformer.layers.normalization import LayerNormalization, layer_normalization
+
+PRECISIONS = ("float32", "bfloat16", "int8", "int8_bfloat16")
+
+# A smaller product takes less time than rounding its factors does.
+_FEWEST_WEIGHTS_IN_8_BITS = 2**16
+
+# A smaller kernel stays in the processor's cache, whatever its order. Of fewer inputs the usual
+# product is so quick that putting the outputs of panels into order takes more time than they save.
+_FEWEST_WEIGHTS_IN_PANELS = 2**19
+_FEWEST_INPUTS_OF_PANELS = 256
+# The first that divides the outputs is taken, so that nothing is cut off behind; else the first.
+_PANEL_WIDTHS = (64, 80, 96, 48, 112)
+
+# Keeps a scale from being 0; no weight and no vector is as small.
+_SMALLEST = 1e-30
+
+
+def inference_model(model: keras.Model, precision: str) -> keras.Model:
+    """A copy of a model for translating, with the weights that the model has now.
+
+    float32: whatever policy the model was trained with.
+    bfloat16: weights and products; softmax, normalization and logits stay float32.
+    int8: weights, each output of a linear map with a scale of its own, and the inputs of linear
+        maps, each row with a scale of its own, so that no sentence changes another. All else is
+        float32. It pays on processors that multiply 8 bits (Intel since 2019, AMD since 2022). On
+        TensorFlow it needs an x86 processor, and on older ones than these large sums overflow.
+    int8_bfloat16: the same, and attention's queries, keys and values are bfloat16, which halves
+        what beams read. It pays for beams on processors that multiply bfloat16 as well (Intel since
+        2023, AMD since 2022).
+
+    Args:
+        model: A functional model.
+        precision: One of `PRECISIONS`.
+
+    Returns:
+        A model of the same class, not to be trained. It cannot be saved, copied or pickled: its
+        parts have no place in a file. Save the model that it was made from.
+
+    Raises:
+        ValueError: If the precision is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision must be one of {PRECISIONS}. Received: precision={precision!r}. Choose one"
+            " of them."
+        )
+    policy = "bfloat16" if precision == "bfloat16" else "float32"
+
+    def with_policy(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.Layer):  # and not one of Keras' functions
+            config["dtype"] = policy
+        if "dropout" in config:
+            config["dropout"] = 0.0  # else 20 kB for a seed that is never used are never freed
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=with_policy)
+    if hasattr(model, "max_source_tokens"):  # beside the graph, which is all that Keras clones
+        copy.max_source_tokens = model.max_source_tokens
+    copy.set_weights(model.get_weights())
+    copy.trainable = False
+    for layer in copy._flatten_layers():
+        if isinstance(layer, PositionalEmbedding):
+            kernel = ops.transpose(layer.embeddings)
+            layer.output_product = (_faster_product(kernel, precision) or Product)(kernel)
+        else:
+            _replace_parts(layer, precision)
+        is_attention = isinstance(layer, MultiHeadSelfAttention | MultiHeadCrossAttention)
+        if is_attention and precision == "int8_bfloat16":
+            layer.attention_dtype = "bfloat16"
+    for name in ("save", "save_weights"):  # before there is half a file
+        setattr(copy, name, _refuse_to_be_saved)
+    # All other ways to write, copy and pickle a Keras model, or to fill it, ask for one of these.
+    for name in ("get_config", "save_own_variables", "load_own_variables"):
+        setattr(copy, name, _refuse_to_be_saved)
+    return copy
+
+
+def _refuse_to_be_saved(*_, **__):
+    raise TypeError(
+        "A model to be saved, copied or pickled must not be one for translating. Received: one that"
+        " inference_model made, whose weights are rounded or in another order. Take the model that"
+        " it was made from, which is a Translator's `model`, and call inference_model again later."
+    )
+
+
+def _replace_parts(layer, precision):
+    for name, part in list(vars(layer).items()):
+        if isinstance(part, LayerNormalization):
+            setattr(layer, name, FixedNormalization(part))
+        elif isinstance(part, keras.layers.Dense):
+            product = _faster_product(part.kernel, precision)
+            if product is not None:
+                setattr(layer, name, product(part.kernel, part.bias, part.activation))
+
+
+def _faster_product(kernel, precision):
+    """The class of what multiplies by a kernel faster than Keras' Dense; None if nothing does."""
+    num_weights = np.prod(kernel.shape)
+    if precision.startswith("int8") and num_weights >= _FEWEST_WEIGHTS_IN_8_BITS:
+        return Int8Product
+    if precision == "bfloat16" or keras.backend.backend() != "tensorflow":
+        return None
+    if num_weights < _FEWEST_WEIGHTS_IN_PANELS:
+        return FewRowsProduct
+    return PanelProduct if kernel.shape[0] >= _FEWEST_INPUTS_OF_PANELS else None
+
+
+class Product:
+    """activation(x W + b).
+
+    Args:
+        kernel: Float (inputs, outputs).
+        bias: Float (outputs,), or None.
+        activation: A function, or None.
+
+    Call arguments:
+        x: Float (..., inputs).
+
+    Returns:
+        Float (..., outputs).
+    """
+
+    def __init__(self, kernel, bias=None, activation=None):
+        self.kernel = _fixed(kernel)
+        # A constant: reading a variable would be one more operation at each step.
+        self.bias = None if bias is None else ops.convert_to_numpy(bias)
+        self.activation = activation
+
+    def __call__(self, x):
+        return self._finished(ops.matmul(x, self.kernel))
+
+    def _finished(self, outputs):
+        if self.bias is not None:
+            outputs = ops.add(outputs, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+class FixedNormalization:
+    """What a LayerNormalization computes, with constants for its weights, as `Product` has them.
+
+    Args:
+        layer: A built LayerNormalization of the last axis.
+
+    Call arguments:
+        x: Float (..., width).
+
+    Returns:
+        Float (..., width), of the layer's dtype.
+    """
+
+    def __init__(self, layer):
+        self.gamma = ops.convert_to_numpy(ops.cast(layer.gamma, "float32"))
+        self.beta = ops.convert_to_numpy(ops.cast(layer.beta, "float32"))
+        self.epsilon = layer.epsilon
+        self.dtype = layer.compute_dtype
+
+    def __call__(self, x):
+        x = ops.cast(x, "float32")
+        return ops.cast(layer_normalization(x, self.gamma, self.beta, self.epsilon), self.dtype)
+
+
+class FewRowsProduct(Product):
+    """The same for few rows, see `matmul_of_few_rows`."""
+
+    def __call__(self, x):
+        if len(x.shape) == 2:
+            return self._finished(matmul_of_few_rows(x, self.kernel))
+        rows = matmul_of_few_rows(ops.reshape(x, (-1, x.shape[-1])), self.kernel)
+        shape = (*ops.shape(x)[:-1], self.kernel.shape[1])
+        return self._finished(ops.reshape(rows, shape))
+
+
+class PanelProduct(Product):
+    """The same for TensorFlow and few rows, as decoding has them.
+
+    The kernel is cut into panels of some columns, which lie in memory one after the other: a
+    product of few rows takes as long as reading the kernel, and reads this one straight through.
+    """
+
+    def __init__(self, kernel, bias=None, activation=None):
+        inputs, self.num_outputs = kernel.shape
+        fitting = [width for width in _PANEL_WIDTHS if self.num_outputs % width == 0]
+        width = (fitting or _PANEL_WIDTHS)[0]
+        columns = ops.pad(kernel, ((0, 0), (0, -self.num_outputs % width)))
+        panels = ops.reshape(columns, (inputs, -1, width))
+        super().__init__(ops.transpose(panels, (1, 0, 2)), bias, activation)
+
+    def __call__(self, x):
+        rows = ops.reshape(x, (1, -1, x.shape[-1]))
+        outputs = ops.transpose(self._by_panels(rows), (1, 0, 2))  # (rows, panels, width)
+        width = self.kernel.shape[0] * self.kernel.shape[2]
+        leading = (-1,) if len(x.shape) == 2 else ops.shape(x)[:-1]
+        outputs = ops.reshape(outputs, (*leading, width))
+        if width != self.num_outputs:
+            outputs = outputs[..., : self.num_outputs]
+        return self._finished(outputs)
+
+    def _by_panels(self, rows):
+        """Float (1, rows, inputs) to (panels, rows, width)."""
+        import tensorflow as tf
+
+        return tf.cond(
+            tf.equal(tf.shape(rows)[1], 1),
+            lambda: matmul_of_few_rows(rows, self.kernel),  # of two rows it takes twice as long
+            lambda: ops.matmul(rows, self.kernel),
+        )
+
+
+def _fixed(weight):
+    if isinstance(weight, keras.Variable):
+        return weight  # of a model that is not to be trained
+    return keras.Variable(weight, trainable=False, dtype=weight.dtype, name="kernel")
+
+
+class Int8Product:
+    """activation(x W + b), x and W rounded to 8 bits.
+
+    With x_i the row i of x and w_j the column j of W, a_i = max |x_i| / 127, c_j = max |w_j| / 127:
+        x_i . w_j is about a_i c_j (round(x_i / a_i) . round(w_j / c_j)).
+
+    Arguments as for `Product`; it returns Float32.
+    """
+
+    def __init__(self, kernel, bias=None, activation=None):
+        kernel = ops.convert_to_numpy(ops.cast(kernel, "float32"))
+        largest = np.maximum(np.abs(kernel).max(axis=0), _SMALLEST)  # (outputs,)
+        self.kernel = np.round(kernel * (127 / largest)).astype("int8")
+        self.scale = largest / 127**2
+        self.bias = None if bias is None else ops.convert_to_numpy(ops.cast(bias, "float32"))
+        self.activation = activation
+        self._exact_product = _exact_product(self.kernel)
+
+    def __call__(self, x):
+        x = ops.cast(x, "float32")
+        rows = x if len(x.shape) == 2 else ops.reshape(x, (-1, x.shape[-1]))
+        largest = ops.max(ops.abs(rows), axis=1, keepdims=True)  # (rows, 1)
+        largest = ops.maximum(largest, _SMALLEST)
+        outputs = self._exact_product(rows * (127 / largest)) * largest * self.scale
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        if self.activation is not None:
+            outputs = self.activation(outputs)
+        if len(x.shape) == 2:
+            return outputs
+        return ops.reshape(outputs, (*ops.shape(x)[:-1], self.kernel.shape[1]))
+
+
+def _exact_product(kernel):
+    """A function from rows to their product with a kernel, see `_int8_matmul`."""
+    if keras.backend.backend() != "tensorflow":
+        return lambda rows: _int8_matmul(rows, kernel)
+    import tensorflow as tf
+
+    # A graph that calls a function has what is constant in it once, however often it calls it: the
+    # signatures of an export would else hold a copy of each kernel each, and take a minute to load.
+    rows = tf.TensorSpec([None, kernel.shape[0]], tf.float32)
+    return tf.function(
+        lambda rows: _int8_matmul(rows, kernel), input_signature=[rows], autograph=False
+    )
+
+
+def _int8_matmul(rows, kernel):
+    """The exact product of rounded rows.
+
+    Args:
+        rows: Float32 (rows, inputs), -127 to 127.
+        kernel: int8 NumPy array (inputs, outputs).
+
+    Returns:
+        Float32 (rows, outputs), whole numbers.
+    """
+    if keras.backend.backend() != "tensorflow":
+        rows = ops.cast(ops.round(rows), "int8")
+        return ops.cast(ops.matmul(rows, ops.convert_to_tensor(kernel)), "float32")
+    import tensorflow as tf
+
+    # TensorFlow's fast kernel wants one factor unsigned: 128 is added to it, and what that adds to
+    # the product is taken off. It packs a kernel only once if that is a constant of the graph.
+    # Of a positive number and a half, casting leaves the rounded number.
+    offset = -128 * kernel.sum(axis=0, dtype="int32")
+    return tf.raw_ops.QuantizedMatMulWithBiasAndDequantize(
+        a=tf.bitcast(tf.cast(rows + 128.5, tf.uint8), tf.quint8),
+        b=tf.constant(kernel.astype(tf.qint8.as_numpy_dtype), tf.qint8),
+        bias=tf.constant(offset.astype(tf.qint32.as_numpy_dtype), tf.qint32),
+        # With these ranges a step of each factor is 1, and so is one of the product.
+        min_a=0.0,
+        max_a=255.0,
+        min_b=-127.0,
+        max_b=127.0,
+        min_freezed_output=0.0,
+        max_freezed_output=1.0,
+        Toutput=tf.float32,
+        input_quant_mode="SCALED",
+    )

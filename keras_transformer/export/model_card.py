@@ -1,0 +1,245 @@
+"""What an export says about itself: `model.json` for programs, `README.md` for people."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_transformer.export.signatures import NO_RESULT
+from keras_transformer.model import Transformer
+from keras_transformer.translator import Translator
+from keras_transformer.wording import counted
+
+_PACKAGES = ("keras-seq2seq-transformer", "keras", "tensorflow", "tensorflow-text")
+
+# By SentencePiece's own numbers.
+_TOKENIZER_KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
+
+_NORMALIZATIONS = {"none": "as it is", "nfkc": "in Unicode's form NFKC"}
+
+# What the README says of each signature; the shapes stand beside it.
+_PURPOSES = {
+    "serving_default": "beam search",
+    "greedy": "greedy search",
+    "n_best": f'all texts that beam search found, best first; "" and {NO_RESULT:g} fill a row up',
+    "n_best_from_prefix": 'the same, each beginning with the prefix of its text; "" for none',
+    "score": "how probable a translation is: the sum over its tokens, the end included",
+    "attention": "where the last decoder layer looked, head by head, for each target token",
+}
+_AXES = {
+    "text": "batch",
+    "prefix": "batch",
+    "source": "batch",
+    "target": "batch",
+    "translation": "batch",
+    "score": "batch",
+    "translations": "batch, n",
+    "scores": "batch, n",
+    "log_probability": "batch",
+    "num_tokens": "batch",
+    "source_tokens": "batch, source_length",
+    "target_tokens": "batch, target_length",
+    "weights": "batch, heads, target_length, source_length",
+}
+
+
+def write_model_card(
+    version: Path,
+    name: str,
+    number: int,
+    translator: Translator,
+    functions: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> None:
+    """Writes both files.
+
+    Args:
+        version: The folder of the version.
+        name: The model's name.
+        number: The version's number.
+        translator: What is exported.
+        functions: Its concrete functions, by signature.
+        about: What else is known, as JSON: `description`, a text, `training` and `evaluation`.
+    """
+    card = {
+        "name": name,
+        "version": number,
+        "description": "",
+        "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": _model(translator.model),
+        "precision": translator.precision or translator.model.dtype_policy.name,
+        "tokenizer": _tokenizer(translator.tokenizer),
+        "search": _search(translator),
+        "signatures": {key: _described(function) for key, function in functions.items()},
+        "versions": {"python": platform.python_version(), **_versions()},
+        **about,
+    }
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    for name, content in (("model.json", text), ("README.md", _readme(card))):
+        # Names of files that are not UTF-8 have parts that it cannot hold; JSON escapes them so.
+        (version / name).write_text(content, encoding="utf-8", errors="backslashreplace")
+
+
+def _model(model) -> dict[str, Any]:
+    described = {"class": type(model).__name__, "parameters": model.count_params()}
+    if not isinstance(model, Transformer):
+        return described
+    embedding, block = model.embedding.get_config(), model.encoder_blocks[0].get_config()
+    described["num_layers"] = len(model.encoder_blocks)
+    for config in (embedding, block):
+        for key, value in config.items():
+            if key not in ("name", "trainable", "dtype") and not key.endswith("_initializer"):
+                described[key] = value
+    return described
+
+
+def _tokenizer(tokenizer) -> dict[str, Any]:
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.serialized_model)
+    kind = model.trainer_spec.model_type
+    return {
+        "kind": _TOKENIZER_KINDS.get(kind, str(kind)),
+        "vocabulary_size": tokenizer.vocabulary_size,
+        "normalization": tokenizer.normalization,
+        "sha256": hashlib.sha256(tokenizer.serialized_model).hexdigest(),
+    }
+
+
+def _search(translator: Translator) -> dict[str, Any]:
+    names = (
+        "beam_size length_penalty length_normalization max_source_tokens max_target_tokens"
+        " min_target_tokens batch_tokens"
+    )
+    search = {name: getattr(translator, name) for name in names.split()}
+    return {**search, "max_scored_target_tokens": translator.most_target_tokens}
+
+
+def _described(function) -> dict[str, Any]:
+    """Names, types and shapes of a signature's inputs and outputs."""
+    inputs = {spec.name: spec for spec in function.structured_input_signature[0]}
+    return {
+        "inputs": {name: _tensor(spec, name) for name, spec in inputs.items()},
+        "outputs": {
+            name: _tensor(spec, name) for name, spec in function.structured_outputs.items()
+        },
+    }
+
+
+def _tensor(spec, name) -> dict[str, str]:
+    return {"dtype": spec.dtype.name, "axes": _AXES[name]}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def _readme(card: Mapping[str, Any]) -> str:
+    search, name, number = card["search"], card["name"], card["version"]
+    description = card["description"] or "What it translates was not said when it was exported."
+    return f"""# {name}, version {number}
+
+{description}
+
+A SavedModel for TensorFlow Serving: text in, translations out, nothing else needed. `model.json`
+says in full what it is.
+
+## Serve it
+
+    docker run --rm -p 8501:8501 -e MODEL_NAME={name} \\
+        -v "$PWD/saved_models/{name}:/models/{name}" tensorflow/serving
+    curl -d '{{"instances": ["..."]}}' http://localhost:8501/v1/models/{name}:predict
+
+## Signatures
+
+{_signature_table(card["signatures"])}
+
+Text is UTF-8. A text to translate is cut at {search["max_source_tokens"]} tokens; `score` and
+`attention` refuse a source that is longer, and a target of more than
+{search["max_scored_target_tokens"]} tokens. `n_best_from_prefix` refuses a prefix of as many, which
+would leave no room for the end. A text of nothing but Unicode white space, U+200B and U+FEFF
+translates to the empty text.
+
+## What it is
+
+{_facts(card)}
+"""
+
+
+def _signature_table(signatures) -> str:
+    lines = ["| signature | inputs | outputs | |", "|---|---|---|---|"]
+    for name, signature in signatures.items():
+        cells = [
+            ", ".join(f"`{key}` {x['dtype']} ({x['axes']})" for key, x in signature[side].items())
+            for side in ("inputs", "outputs")
+        ]
+        lines.append(f"| `{name}` | {cells[0]} | {cells[1]} | {_PURPOSES[name]} |")
+    return "\n".join(lines)
+
+
+def _facts(card: Mapping[str, Any]) -> str:
+    model, search, tokenizer = card["model"], card["search"], card["tokenizer"]
+    training, evaluation = card.get("training", {}), card.get("evaluation", {})
+    sizes = ", ".join(
+        f"{key} {model[key]}"
+        for key in ("num_layers", "model_dim", "feed_forward_dim", "num_heads")
+        if key in model
+    )
+    lines = [
+        f"- model: {model['parameters']:,} parameters" + (f"; {sizes}" if sizes else ""),
+        f"- precision: {card['precision']}",
+        f"- sub-words: {tokenizer['vocabulary_size']:,}, {tokenizer['kind']}, of text"
+        f" {_NORMALIZATIONS[tokenizer['normalization']]}",
+        f"- search: beam size {search['beam_size']}, length penalty {search['length_penalty']}"
+        f" ({search['length_normalization']})",
+        f"- training: {_pairs(training)}{_weights(training)}",
+        f"- validation text: {_validation(training)}",
+        f"- BLEU: {_bleu(evaluation)}",
+        f"- exported {card['exported']} with "
+        + ", ".join(f"{package} {version}" for package, version in card["versions"].items()),
+    ]
+    return "\n".join(lines)
+
+
+def _pairs(training) -> str:
+    if "num_pairs" not in training:
+        return "the number of sentence pairs is not recorded"
+    return f"{training['num_pairs']:,} sentence pairs"
+
+
+def _weights(training) -> str:
+    epochs = training.get("averaged_epochs")
+    if not epochs:
+        return ""
+    mean = "the mean of epochs" if len(epochs) > 1 else "epoch"
+    return f"; weights of {mean} {', '.join(map(str, epochs))}"
+
+
+def _validation(training) -> str:
+    if "val_perplexity" not in training:
+        return "not measured with these weights"
+    text = f"perplexity {training['val_perplexity']:.3f}"
+    if "val_bleu" not in training:
+        return text
+    tokenizer = training.get("settings", {}).get("bleu_tokenizer", "13a")
+    text += f"; greedy search: BLEU {training['val_bleu']:.2f} (tok:{tokenizer})"
+    return text + (f", chrF {training['val_chrf']:.2f}" if "val_chrf" in training else "")
+
+
+def _bleu(evaluation) -> str:
+    if "bleu" not in evaluation:
+        return "not measured, or not said when it was exported"
+    return (
+        f"{evaluation['bleu']:.2f} on {counted(evaluation['num_sentences'], 'sentence')}"
+        f" (`{evaluation['bleu_signature']}`)"
+    )

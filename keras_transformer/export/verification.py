@@ -1,0 +1,292 @@
+"""Whether an export answers as the live translator does."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_transformer.errors import InputError
+from keras_transformer.export.signatures import NO_RESULT
+from keras_transformer.quiet import without_information
+from keras_transformer.search.hypotheses import length_penalty_of
+from keras_transformer.text.blank import is_blank
+from keras_transformer.translator import Translator
+
+# Of the texts that may be scored, one in so many is translated from a prefix, too.
+_ONE_FROM_PREFIX_IN = 3
+
+Results = list[tuple[str, float]]  # of one text, best first
+Ask = Callable[..., dict[str, np.ndarray]]  # from a signature and its inputs to its outputs
+
+
+def verify_saved_model(
+    path: str | os.PathLike,
+    translator: Translator,
+    texts: Sequence[str],
+    *,
+    tolerance: float | None = None,
+) -> None:
+    """Loads an export again and compares every signature to the live translator.
+
+    It is loaded twice: as Python does it, and as TensorFlow Serving does, by the graph alone into a
+    session, where an export can fail that Python takes. All texts are one batch. The signatures of
+    pairs get each text that is short enough with its live translation, and prefixes are the first
+    words of a few live translations.
+
+    Texts must be equal, with one exception: where sums are added in another order, two results that
+    are as good may change places. A different text passes if its score is that of the live result
+    in its place, and the live translator has the same score for this text, among its own results or
+    when asked for it. For the same reason a text more or less may be left where the live search
+    found fewer texts than it has beams, since it found one in several spellings.
+
+    Args:
+        path: The folder of a version.
+        translator: What was exported.
+        texts: What is translated, 1 or more.
+        tolerance: By how much a score may differ, as a part of it, or of 1 if it is smaller;
+            attention weights, by how much at all. What rounding explains if None: 0.001, in int8
+            0.01, in half precision, of attention alone too, 0.05.
+
+    Raises:
+        InputError: If the export cannot be loaded, lacks a signature, or answers otherwise. Names
+            the signature and the text, and has both answers.
+    """
+    path, texts = Path(path), list(texts)
+    if not texts:
+        raise InputError(
+            f"{path}: an export must be verified with some texts. Received: none. Give a few."
+        )
+    live = _LiveAnswers(translator, texts, tolerance or _rounding(translator))
+    for loaded in (_loaded_by_python, _loaded_as_serving_does):
+        with _faults_are_named(path), without_information(), loaded(path) as (signatures, ask):
+            _check_signatures(path, signatures, live.signatures)
+            for name in live.signatures:
+                for text, answer, expected in live.differences(name, ask):
+                    raise InputError(
+                        f"{path}: the signature {name} must answer as the live translator."
+                        f" Received: {answer!s:.300} for {text!r:.200}, where the live"
+                        f" translator has {expected!s:.300}. Do not serve this version."
+                    )
+
+
+def _rounding(translator) -> float:
+    """How far two ways to compute the same may end from each other."""
+    precision = translator.precision or translator.model.compute_dtype
+    half = dict.fromkeys(("bfloat16", "float16", "int8_bfloat16"), 0.05)
+    return {**half, "int8": 0.01}.get(precision, 1e-3)
+
+
+class _LiveAnswers:
+    """What the live translator says to some texts, and how an export's answers differ from it."""
+
+    def __init__(self, translator, texts, tolerance):
+        self.translator = translator
+        self.tolerance = tolerance
+        beam_size = translator.beam_size
+        searches = {"serving_default": (beam_size, 1), "greedy": (1, 1)}
+        searches["n_best"] = beam_size, beam_size
+        self.inputs = {name: {"text": texts} for name in searches}
+        self.results = {
+            name: translator.n_best(texts, n, beam_size=beams)
+            for name, (beams, n) in searches.items()
+        }
+        best = [results[0][0] for results in self.results["serving_default"]]
+        self.pairs = [pair for pair in zip(texts, best, strict=True) if self._may_be_scored(*pair)]
+        some = self.pairs[::_ONE_FROM_PREFIX_IN]
+        some_texts = [text for text, _ in some]
+        prefixes = [_first_words(translation) for _, translation in some]
+        self.inputs["n_best_from_prefix"] = {"text": some_texts, "prefix": prefixes}
+        self.results["n_best_from_prefix"] = translator.n_best(
+            some_texts, beam_size, prefixes=prefixes
+        )
+        self.signatures = [*self.inputs, "score"]
+        if translator.has_attention:
+            self.signatures.append("attention")
+
+    def _may_be_scored(self, source, target):
+        source_ids, target_ids = self.translator.tokenizer.encode([source, target])
+        return (
+            len(source_ids) < self.translator.max_source_tokens
+            and len(target_ids) < self.translator.most_target_tokens
+        )
+
+    def differences(self, name: str, ask: Ask) -> Iterator[tuple]:
+        """Yields the text, the export's answer and the live one, where they differ."""
+        if not self.pairs and name in ("n_best_from_prefix", "score", "attention"):
+            return iter(())
+        of_pairs = {"score": self._different_scores, "attention": self._different_weights}
+        return of_pairs[name](ask) if name in of_pairs else self._different_results(name, ask)
+
+    def _different_results(self, name, ask):
+        inputs = self.inputs[name]
+        answer = ask(name, **inputs)
+        if "translations" in answer:
+            texts, scores = answer["translations"], answer["scores"]
+        else:
+            texts, scores = answer["translation"][:, None], answer["score"][:, None]
+        compared = zip(inputs["text"], texts, scores, self.results[name], strict=True)
+        for source, row, scores_of_row, expected in compared:
+            found = [
+                (text.decode("utf-8"), float(score))
+                for text, score in zip(row, scores_of_row, strict=True)
+                if score != NO_RESULT
+            ]
+            if not self._are_as_good(source, found, expected, len(row)):
+                yield source, found, expected
+
+    def _are_as_good(self, source: str, found: Results, expected: Results, most: int) -> bool:
+        if len(found) != len(expected) and (is_blank(source) or len(expected) == most):
+            return False
+        live, more = dict(expected), found[len(expected) :]
+        return (
+            0 < len(found) == len(dict(found))
+            and all(
+                self._is_near(score, other_score)
+                and (text == other_text or self._has_score(source, text, score, live))
+                for (text, score), (other_text, other_score) in zip(found, expected, strict=False)
+            )
+            and all(self._has_score(source, text, score, live) for text, score in more)
+        )
+
+    def _has_score(self, source, text, score, live):
+        """Whether it is the score that the live translator has for the text."""
+        if text in live:
+            return self._is_near(score, live[text])
+        if not self._may_be_scored(source, text):
+            return False
+        translator = self.translator
+        [(log_probability, num_tokens)] = translator.score([source], [text])
+        penalty = length_penalty_of(
+            num_tokens, translator.length_penalty, translator.length_normalization
+        )
+        return self._is_near(score, log_probability / float(penalty))
+
+    def _different_scores(self, ask):
+        sources, targets = zip(*self.pairs, strict=True)
+        answer = ask("score", source=sources, target=targets)
+        found = zip(answer["log_probability"].tolist(), answer["num_tokens"].tolist(), strict=True)
+        expected = self.translator.score(sources, targets)
+        for pair, one, other in zip(self.pairs, found, expected, strict=True):
+            if one[1] != other[1] or not self._is_near(one[0], other[0]):
+                yield pair, one, other
+
+    def _different_weights(self, ask):
+        sources, targets = zip(*self.pairs, strict=True)
+        answer = ask("attention", source=sources, target=targets)
+        rows = zip(*(answer[key] for key in _ATTENTION), strict=True)
+        for pair, (source_tokens, target_tokens, weights) in zip(self.pairs, rows, strict=True):
+            found = [_without_padding(source_tokens), _without_padding(target_tokens), weights]
+            expected = list(self.translator.attention(*pair))
+            expected[2] = _padded_like(weights, expected[2])
+            if found[:2] != expected[:2]:
+                yield pair, found[:2], expected[:2]
+            elif not np.allclose(found[2], expected[2], rtol=0, atol=self.tolerance):
+                farthest = np.abs(found[2] - expected[2]).argmax()
+                yield pair, *(f"a weight of {w.flat[farthest]:.6f}" for w in (weights, expected[2]))
+
+    def _is_near(self, score, other):
+        return abs(score - other) <= self.tolerance * max(1.0, abs(other))
+
+
+_ATTENTION = ("source_tokens", "target_tokens", "weights")
+
+
+def _first_words(text: str) -> str:
+    """The first half of a text, up to the space after its last word; without spaces, just half."""
+    half = len(text) // 2
+    return text[: text.find(" ", half) + 1] or text[:half]
+
+
+def _without_padding(tokens) -> list[str]:
+    """The tokens; padding is empty, which no sub-word is, and stands behind."""
+    tokens = [token.decode("utf-8") for token in tokens]
+    while tokens and not tokens[-1]:
+        tokens.pop()
+    return tokens
+
+
+def _padded_like(weights, expected):
+    """The live weights with 0 behind; too few places for them, and nothing is like them."""
+    more = [(0, there - here) for there, here in zip(weights.shape, expected.shape, strict=True)]
+    if min(behind for _, behind in more) < 0:
+        return np.full_like(weights, np.nan)
+    return np.pad(expected, more)
+
+
+def _check_signatures(path, found, expected) -> None:
+    if set(found) != set(expected):
+        raise InputError(
+            f"{path}: an export must have the signatures {', '.join(expected)}. Received:"
+            f" {', '.join(sorted(found)) or 'none'}. Export again."
+        )
+
+
+@contextlib.contextmanager
+def _loaded_by_python(path: Path) -> Iterator[tuple[list[str], Ask]]:
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401  registers the SentencePiece ops
+
+    export = tf.saved_model.load(str(path))
+
+    def ask(name, **inputs):
+        answer = export.signatures[name](
+            **{key: tf.constant(list(texts), tf.string) for key, texts in inputs.items()}
+        )
+        return {key: value.numpy() for key, value in answer.items()}
+
+    yield list(export.signatures), ask
+
+
+@contextlib.contextmanager
+def _loaded_as_serving_does(path: Path) -> Iterator[tuple[list[str], Ask]]:
+    import tensorflow as tf
+    import tensorflow_text  # noqa: F401  registers the SentencePiece ops
+
+    # Not `with session`: what the live translator does meanwhile would become a part of its graph.
+    with contextlib.closing(tf.compat.v1.Session(graph=tf.Graph())) as session:
+        with session.graph.as_default(), _without_deprecation():
+            export = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+        signatures = {
+            name: signature
+            for name, signature in export.signature_def.items()
+            if not name.startswith("__")  # how variables are restored
+        }
+
+        def ask(name, **inputs):
+            signature = signatures[name]
+            feed = {signature.inputs[key].name: list(texts) for key, texts in inputs.items()}
+            outputs = {key: value.name for key, value in signature.outputs.items()}
+            return session.run(outputs, feed)
+
+        yield list(signatures), ask
+
+
+@contextlib.contextmanager
+def _without_deprecation() -> Iterator[None]:
+    """Has TensorFlow not log that what loads into a session is deprecated: nothing else does."""
+    import tensorflow as tf
+
+    def is_other(record):
+        return "is deprecated" not in record.getMessage()
+
+    tf.get_logger().addFilter(is_other)
+    try:
+        yield
+    finally:
+        tf.get_logger().removeFilter(is_other)
+
+
+@contextlib.contextmanager
+def _faults_are_named(path) -> Iterator[None]:
+    """Turns what TensorFlow's loaders raise into one line that names the folder."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (tf.errors.OpError, OSError, KeyError) as error:
+        raise InputError(
+            f"{path}: an export must load, and answer, as TensorFlow Serving has it."
+            f" Received: {' '.join(str(error).split())[:500]}. Export again."
+        ) from error

@@ -1,0 +1,116 @@
+"""The loop of every search: it advances until all sentences are done.
+
+Where shapes may change (TensorFlow), sentences that are done leave the batch every few positions,
+and with them what they cost; what is kept of earlier positions is then tidied up, too.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from keras_transformer.decoding.cache import shapes_are_dynamic, states_used_once
+from keras_transformer.search.state import keep_sentences, take_sentences
+
+# Tidying up copies what is kept; until then each step looks at room that is not used yet. 4, 8 and
+# 16 are within each other's noise on the base model.
+POSITIONS_BETWEEN_TIDYING = 8
+
+# One sentence waits for no other to leave it, and its small steps feel what tidying up costs.
+POSITIONS_OF_ONE_SENTENCE = 16
+
+
+def run(advance: Callable, start, results_of: Callable):
+    """Advances a search from its start to its end.
+
+    Args:
+        advance: From a search to the search one position later. A search is a named tuple with
+            `done`, Boolean (batch,), and `state`, a DecodingState; its other fields are nests of
+            (batch, ...) tensors and of scalars. What is done must not change any more.
+        start: The search before the first position.
+        results_of: From a search to the nest of (batch, ...) tensors that is asked for.
+
+    Returns:
+        The results of all sentences, in the order of the batch.
+    """
+    if shapes_are_dynamic():
+        return _run_with_fewer_and_fewer_sentences(advance, start, results_of)
+    end = ops.while_loop(
+        lambda *search: ops.logical_not(ops.all(type(start)(*search).done)),
+        lambda *search: tuple(advance(type(start)(*search))),
+        tuple(start),
+    )
+    return results_of(type(start)(*end))
+
+
+def _run_with_fewer_and_fewer_sentences(advance, start, results_of):
+    import tensorflow as tf
+
+    in_graph = not tf.executing_eagerly()
+
+    def some_positions(search, num_positions):
+        last = search.position + num_positions
+
+        def goes_on(search):
+            return (search.position < last) & ~tf.reduce_all(search.done)
+
+        if not in_graph:
+            return _while_loop(goes_on, advance, search)
+        with states_used_once():
+            return _while_loop(goes_on, advance, search)
+
+    def any_left(left):
+        return tf.size(left.going_on) > 0
+
+    def go_on(left):
+        sentences = tf.gather(left.sentences, left.going_on)
+        is_alone = tf.equal(tf.size(sentences), 1)
+        num_positions = tf.where(is_alone, POSITIONS_OF_ONE_SENTENCE, POSITIONS_BETWEEN_TIDYING)
+        room = num_positions if in_graph else 0
+        search = some_positions(_keep_sentences(left.search, left.going_on, room), num_positions)
+        results = keras.tree.map_structure(
+            lambda results, new: tf.tensor_scatter_nd_update(results, sentences[:, None], new),
+            left.results,
+            results_of(search),
+        )
+        going_on = tf.cast(tf.where(~search.done)[:, 0], "int32")
+        return _Left(sentences, going_on, search, results)
+
+    everyone = tf.range(tf.shape(start.done)[0])
+    return _while_loop(any_left, go_on, _Left(everyone, everyone, start, results_of(start))).results
+
+
+class _Left(NamedTuple):
+    """What is left of a search."""
+
+    sentences: object  # Integer (rows,), which sentence of the batch each row of the search is
+    going_on: object  # Integer, the rows that are not done
+    search: object
+    results: object  # Of the whole batch
+
+
+def _keep_sentences(search, rows, num_positions):
+    """The search for some of its rows, with room for more positions."""
+    state = keep_sentences(search.state, rows, num_positions)
+    others = take_sentences(search._replace(state=()), rows)
+    return others._replace(state=state)
+
+
+def _while_loop(goes_on, advance, start):
+    """A loop over one nest of tensors whose first axis may change."""
+    import tensorflow as tf
+
+    [end] = tf.while_loop(
+        goes_on,
+        lambda nest: [advance(nest)],
+        [start],
+        shape_invariants=[tf.nest.map_structure(_any_batch, start)],
+    )
+    return end
+
+
+def _any_batch(x):
+    import tensorflow as tf
+
+    return tf.TensorShape([None, *x.shape[1:]] if x.shape.rank else [])

@@ -1,0 +1,80 @@
+"""The state that search carries from step to step."""
+
+from typing import NamedTuple
+
+import keras
+
+from keras_transformer.decoding.cache import Cache, reorder_cache, with_room
+from keras_transformer.gathering import gather_rows, take
+
+
+class DecodingState(NamedTuple):
+    """What a step function needs to go on.
+
+    Attributes:
+        position: Integer scalar, how many positions have been decoded.
+        per_beam: Any nest of (batch, beams, ...) tensors; search reorders them with the beams.
+        per_sentence: Any nest of (batch, ...) tensors that are the same for all beams of a
+            sentence.
+        cache: Keys and values of the earlier positions, in a model that attends to them; else ().
+    """
+
+    position: object
+    per_beam: object = ()
+    per_sentence: object = ()
+    cache: Cache | tuple[()] = ()
+
+
+def reorder_beams(state: DecodingState, beam_indices) -> DecodingState:
+    """The state in which beam i goes on where beam `beam_indices[:, i]` stood.
+
+    Args:
+        state: Its `per_beam` holds tensors (batch, beams, ...).
+        beam_indices: Integer (batch, beams).
+    """
+    return state._replace(
+        per_beam=keras.tree.map_structure(lambda x: gather_rows(x, beam_indices), state.per_beam),
+        cache=reorder_cache(state.cache, beam_indices) if state.cache else (),
+    )
+
+
+def keep_sentences(state: DecodingState, sentences, num_positions: int) -> DecodingState:
+    """The state of some of the sentences, with room for more positions in the cache.
+
+    Only on TensorFlow.
+
+    Args:
+        state: Of the whole batch.
+        sentences: Integer (new_batch,), ascending, none of them twice.
+        num_positions: How many positions there shall be room for.
+    """
+    return state._replace(
+        per_beam=take_sentences(state.per_beam, sentences),
+        per_sentence=take_sentences(state.per_sentence, sentences),
+        cache=with_room(state.cache, sentences, num_positions) if state.cache else (),
+    )
+
+
+def take_sentences(nest, sentences):
+    """Picks some of the sentences; where all stay, nothing is copied.
+
+    Only on TensorFlow.
+
+    Args:
+        nest: Of (batch, ...) tensors, and of scalars, which stay.
+        sentences: Integer (new_batch,), ascending, none of them twice.
+
+    Returns:
+        The nest of (new_batch, ...) tensors and scalars.
+    """
+    import tensorflow as tf
+
+    of_sentences = [x for x in keras.tree.flatten(nest) if len(x.shape)]
+    if not of_sentences:
+        return nest
+
+    def picked():
+        return keras.tree.map_structure(lambda x: take(x, sentences) if len(x.shape) else x, nest)
+
+    all_stay = tf.equal(tf.size(sentences), tf.shape(of_sentences[0])[0])
+    return tf.cond(all_stay, lambda: nest, picked)

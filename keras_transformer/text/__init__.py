@@ -1,0 +1,1 @@
+"""Text and its sub-words: tokenizers, BPE-dropout, reading lines; no batches, no models."""

@@ -1,0 +1,60 @@
+import pytest
+import tensorflow as tf
+
+from keras_transformer.export.serving_warmup import _LENGTHS, _field, _requests
+
+INPUTS = {
+    "serving_default": {"text"},
+    "greedy": {"text"},
+    "n_best": {"text"},
+    "n_best_from_prefix": {"text", "prefix"},
+    "score": {"source", "target"},
+    "attention": {"source", "target"},
+}
+
+
+def records(exported):
+    path = f"{exported}/assets.extra/tf_serving_warmup_requests"
+    return [record.numpy() for record in tf.data.TFRecordDataset(path)]
+
+
+def test_a_field_is_its_number_its_length_and_its_content():
+    # The documentation of protocol buffers: field 2, the string "testing".
+    assert _field(2, b"testing") == bytes.fromhex("12 07 74 65 73 74 69 6e 67")
+    # And the number 150, which takes two bytes: 10010110 00000001.
+    assert _field(1, bytes(150))[:3] == bytes.fromhex("0a 96 01")
+
+
+def test_each_signature_is_asked_by_what_tensorflow_serving_reads(exported):
+    apis = pytest.importorskip(
+        "tensorflow_serving.apis.prediction_log_pb2",
+        reason="tensorflow-serving-api is not installed",
+    )
+    asked, batches = [], []
+    loaded = tf.saved_model.load(exported)
+    for record in records(exported):
+        log = apis.PredictionLog.FromString(record)
+        assert log.WhichOneof("log_type") == "predict_log"
+        request = log.predict_log.request
+        assert log.ByteSize() == len(record)  # nothing unknown, nothing written twice
+        assert request.model_spec.name == "non-sense"
+        asked.append(request.model_spec.signature_name)
+        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        inputs = {key: tf.constant(value, tf.string) for key, value in inputs.items()}
+        batches.append({value.shape[0] for value in inputs.values()})
+        loaded.signatures[asked[-1]](**inputs)  # takes these inputs and no others
+    assert list(dict.fromkeys(asked)) == list(INPUTS)
+    assert len(asked) == len(INPUTS) * (len(_LENGTHS) + 1)
+    assert batches == [{1}, {1}, {1}, {3}] * len(INPUTS)
+
+
+def test_requests_are_short_and_long_and_within_what_is_read(served_translator):
+    for signature, names in INPUTS.items():
+        *alone, together = _requests(signature, served_translator)
+        assert all(set(inputs) == names for inputs in (*alone, together))
+        texts = [next(iter(inputs.values()))[0] for inputs in alone]
+        assert together == dict.fromkeys(together, texts)
+        lengths = [len(ids) for ids in served_translator.tokenizer.encode(texts)]
+        assert lengths[0] == 1
+        assert 1 < lengths[1] <= 10 < lengths[2] <= 39
+        assert all(text.strip() for text in texts)

@@ -1,0 +1,259 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from keras_transformer.errors import InputError
+from keras_transformer.export import verification
+from keras_transformer.export.verification import _LiveAnswers, verify_saved_model
+from keras_transformer.search.hypotheses import length_penalty_of
+from keras_transformer.translator import Translator
+from tests.random_models import TEXTS, random_transformer, small_config
+
+SOME_TEXTS = [*TEXTS, " ", "눈 🚲", "snow " * 30]
+
+
+@pytest.mark.slow
+def test_an_export_answers_as_its_translator_by_both_loaders(exported, served_translator):
+    verify_saved_model(exported, served_translator, SOME_TEXTS)
+
+
+@pytest.mark.slow
+def test_an_export_that_answers_otherwise_is_refused(exported, random_model, tokenizer):
+    other = Translator(
+        random_model, tokenizer, beam_size=3, length_penalty=0.9, max_source_tokens=40
+    )
+    message = (
+        rf"{exported}: the signature serving_default must answer as the live translator\. Received:"
+        r" \[\('.*', -\d.*\)\] for 'a man .*', where the live translator has \[.*\]\. Do not serve"
+    )
+    with pytest.raises(InputError, match=message):
+        verify_saved_model(exported, other, SOME_TEXTS)
+
+
+def without_a_signature(exported, folder):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    shutil.copytree(exported, folder)
+    saved_model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    del saved_model.meta_graphs[0].signature_def["attention"]
+    (folder / "saved_model.pb").write_bytes(saved_model.SerializeToString())
+
+
+@pytest.mark.slow
+def test_a_signature_that_is_not_there_is_named(exported, served_translator, tmp_path):
+    without_a_signature(exported, tmp_path / "1")
+    message = r"signatures serving_default, .* attention\. Received: greedy, n_best, n_best_from"
+    with pytest.raises(InputError, match=message):
+        verify_saved_model(tmp_path / "1", served_translator, ["snow"])
+
+
+@pytest.mark.parametrize("damage", ["nothing", "no weights", "half a graph"])
+def test_an_export_that_does_not_load_is_named(exported, served_translator, tmp_path, damage):
+    version = tmp_path / "1"
+    if damage != "nothing":
+        shutil.copytree(exported, version)
+    if damage == "no weights":
+        shutil.rmtree(version / "variables")
+    if damage == "half a graph":
+        graph = (version / "saved_model.pb").read_bytes()
+        (version / "saved_model.pb").write_bytes(graph[: len(graph) // 2])
+    message = r"1: an export must load, and answer, .* Received: .+\. Export again"
+    with pytest.raises(InputError, match=message):
+        verify_saved_model(version, served_translator, ["snow"])
+
+
+def test_there_must_be_a_text_to_verify_by(exported, served_translator):
+    with pytest.raises(InputError, match="verified with some texts. Received: none. Give a few"):
+        verify_saved_model(exported, served_translator, [])
+
+
+@pytest.mark.slow
+def test_what_only_python_can_load_is_refused(served_translator, tmp_path):
+    import tensorflow as tf
+
+    from keras_transformer.export.signatures import served_functions
+
+    # Holding the model and not its plain variables saves each under a second handle.
+    module = tf.Module()
+    module.model = served_translator.fast_model
+    module.tokenizer = served_translator.tokenizer.graph_tokenizer
+    signatures = served_functions(served_translator)
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures=signatures)
+    with verification._loaded_by_python(tmp_path / "1") as (_, ask):
+        assert ask("greedy", text=["snow"])["translation"].shape == (1,)
+    with pytest.raises(InputError, match=r"must load, and answer, as TensorFlow Serving has it"):
+        verify_saved_model(tmp_path / "1", served_translator, ["snow"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "int8", "int8_bfloat16"])
+def test_an_export_in_another_precision_is_verified(tokenizer, tmp_path, precision):
+    from keras_transformer.export.saved_model import export_saved_model
+
+    config = small_config(
+        vocabulary_size=tokenizer.vocabulary_size, num_layers=1, model_dim=64, feed_forward_dim=1024
+    )
+    translator = Translator(random_transformer(config), tokenizer, precision=precision)
+    export_saved_model(translator, tmp_path, verify_texts=SOME_TEXTS)
+
+
+# Answers that are made up: what counts as a difference.
+
+
+@pytest.fixture(scope="module")
+def live(random_model, tokenizer):
+    # Short translations: those of a random model are odd, and are split into more tokens again.
+    translator = Translator(
+        random_model,
+        tokenizer,
+        beam_size=3,
+        length_penalty=0.7,
+        max_source_tokens=40,
+        max_target_tokens=12,
+    )
+    return _LiveAnswers(translator, SOME_TEXTS, tolerance=1e-3)
+
+
+def right_answers(live):
+    """An `ask` whose answers are the live translator's, as arrays that a test may change."""
+    answers = {}
+    for name in ("n_best", "n_best_from_prefix"):
+        n_best = live.results[name]
+        texts, scores = np.full((len(n_best), 3), b"", object), np.full((len(n_best), 3), -1e9)
+        for row, results in enumerate(n_best):
+            for rank, (text, score) in enumerate(results):
+                texts[row, rank], scores[row, rank] = text.encode(), score
+        answers[name] = {"translations": texts, "scores": scores}
+    for name in ("serving_default", "greedy"):
+        best = [results[0] for results in live.results[name]]
+        answers[name] = {
+            "translation": np.array([text.encode() for text, _ in best], object),
+            "score": np.array([score for _, score in best]),
+        }
+    found = live.translator.score(*zip(*live.pairs, strict=True))
+    answers["score"] = {
+        "log_probability": np.array([x for x, _ in found]),
+        "num_tokens": np.array([n for _, n in found]),
+    }
+    attention = [live.translator.attention(*pair) for pair in live.pairs]
+    shape = [max(len(one[side]) for one in attention) for side in (1, 0)]
+    answers["attention"] = {
+        "source_tokens": np.full((len(attention), shape[1]), b"", object),
+        "target_tokens": np.full((len(attention), shape[0]), b"", object),
+        "weights": np.zeros((len(attention), 3, *shape)),
+    }
+    for row, one in enumerate(attention):
+        for key, tokens in zip(("source_tokens", "target_tokens"), one[:2], strict=True):
+            answers["attention"][key][row, : len(tokens)] = [t.encode() for t in tokens]
+        target_length, source_length = one.weights.shape[1:]
+        answers["attention"]["weights"][row, :, :target_length, :source_length] = one.weights
+    return answers
+
+
+def differences(live, answers, signature):
+    return list(live.differences(signature, lambda name, **_: answers[name]))
+
+
+SIGNATURES = ["serving_default", "greedy", "n_best", "n_best_from_prefix", "score", "attention"]
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_equal_answers_do_not_differ(live, signature):
+    assert len(live.pairs) == len(SOME_TEXTS) - 1  # the text that is cut cannot be scored
+    assert live.signatures == SIGNATURES
+    assert differences(live, right_answers(live), signature) == []
+
+
+CHANGES = [
+    ("serving_default", "translation", (1,), b"another"),
+    ("serving_default", "score", (1,), -1.0),
+    ("greedy", "translation", (0,), b"another"),
+    ("n_best", "translations", (1, 2), b"another"),
+    ("n_best", "scores", (1, 2), -1e9),
+    ("n_best", "scores", (5, 1), -3.0),  # of the blank text, which has one result
+    ("n_best_from_prefix", "translations", (1, 0), b"another"),
+    ("n_best_from_prefix", "scores", (1, 1), -9.0),
+    ("score", "log_probability", (2,), -1.0),
+    ("score", "num_tokens", (2,), 1),
+    ("attention", "source_tokens", (1, 0), b"another"),
+    ("attention", "target_tokens", (1, 1), b""),
+    ("attention", "weights", (1, 2, 1, 1), 0.5),
+    ("attention", "weights", (2, 0, -1, -1), 0.5),  # behind the pair, where padding is
+]
+
+
+@pytest.mark.parametrize(("signature", "output", "place", "value"), CHANGES)
+def test_each_output_is_compared(live, signature, output, place, value):
+    answers = right_answers(live)
+    assert answers[signature][output][place] != value
+    answers[signature][output][place] = value
+    [(text, answer, expected)] = differences(live, answers, signature)
+    assert answer != expected
+    assert text in SOME_TEXTS or text in live.pairs
+
+
+@pytest.mark.parametrize(("change", "is_near"), [(0.9e-3, True), (1.1e-3, False)])
+def test_scores_may_differ_by_a_part_of_themselves(live, change, is_near):
+    answers = right_answers(live)
+    scores = answers["score"]["log_probability"]
+    assert scores[1] < -10
+    scores[1] *= 1 + change
+    assert (not differences(live, answers, "score")) == is_near
+
+
+def n_best_differs(live, monkeypatch, expected, found, row=1):
+    """Whether an export's n-best list is refused where the live translator has another."""
+    answers = right_answers(live)
+    monkeypatch.setitem(live.results, "n_best", [*live.results["n_best"]])
+    live.results["n_best"][row] = expected
+    texts, scores = zip(*found, *[("", -1e9)] * (3 - len(found)), strict=True)
+    answers["n_best"]["translations"][row] = [text.encode() for text in texts]
+    answers["n_best"]["scores"][row] = scores
+    return bool(differences(live, answers, "n_best"))
+
+
+ONE, OTHER, THIRD = ("one", -2.0), ("other", -2.001), ("third", -3.0)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "is_refused"),
+    [
+        ([ONE, OTHER, THIRD], [OTHER, ONE, THIRD], False),  # as good, in changed places
+        ([ONE, THIRD], [THIRD, ONE], True),
+        ([ONE, OTHER, THIRD], [ONE, ("one", -2.001), THIRD], True),  # a text stands there twice
+        ([ONE, OTHER, THIRD], [ONE, OTHER], True),
+        ([ONE, OTHER], [ONE], False),  # live, too, a text has taken another's place
+        ([ONE, OTHER], [OTHER], False),
+        ([ONE, OTHER], [ONE, OTHER, ("unheard of", -2.1)], True),
+        ([ONE, OTHER], [], True),
+    ],
+)
+def test_n_best_lists_may_differ_by_what_is_as_good(live, monkeypatch, expected, found, is_refused):
+    assert n_best_differs(live, monkeypatch, expected, found) == is_refused
+
+
+def test_one_more_text_passes_with_its_own_score(live, monkeypatch):
+    [(log_probability, num_tokens)] = live.translator.score([SOME_TEXTS[1]], ["snow"])
+    more = "snow", log_probability / float(length_penalty_of(num_tokens, 0.7))
+    assert not n_best_differs(live, monkeypatch, [ONE, OTHER], [ONE, OTHER, more])
+    assert n_best_differs(live, monkeypatch, [ONE, OTHER], [ONE, OTHER, ("snow", more[1] - 1)])
+
+
+def test_another_text_passes_only_with_its_own_score(live):
+    row, other = 1, "snow"
+    [(log_probability, num_tokens)] = live.translator.score([SOME_TEXTS[row]], [other])
+    its_score = log_probability / float(length_penalty_of(num_tokens, 0.7))
+    results = live.results["greedy"]
+    there = results[row]
+    try:
+        # As if the live result were as good: the export may have chosen this one.
+        results[row] = [("something else", its_score * (1 + 0.5e-3))]
+        answers = right_answers(live)
+        answers["greedy"]["translation"][row] = other.encode()
+        assert differences(live, answers, "greedy") == []
+        # The right score does not excuse a text that does not have it.
+        answers["greedy"]["translation"][row] = b"the house"
+        assert len(differences(live, answers, "greedy")) == 1
+    finally:
+        results[row] = there

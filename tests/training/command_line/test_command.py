@@ -1,0 +1,208 @@
+import importlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.benchmark import TASKS
+from training.command_line.errors import UsageError
+from training.command_line.parser import CommandParser, parse, use_threads
+from training.command_line.running import run_command
+from training.command_line.wording import closest
+from training.experiments.__main__ import EXPERIMENTS
+from training.settings import SETTING_NAMES, make_settings_parser
+
+ROOT = Path(__file__).parents[3]
+MODULES = [path for path in ROOT.glob("training/*.py") if "\ndef main(" in path.read_text()]
+COMMANDS = [(path.stem,) for path in MODULES if path.stem != "benchmark"]
+COMMANDS += [("benchmark", task) for task in TASKS]
+COMMANDS += [("experiments.__main__", name) for name in EXPERIMENTS]
+DRAWING = ("compare", "curve", "memory")
+
+
+@pytest.fixture
+def parser():
+    parser = CommandParser("try", "Tries.")
+    parser.add_option("name", str | None, None, "A name.")
+    parser.add_option("files", str | list[str] | None, None, "Files.")
+    parser.add_option("sizes", int, [1], "Sizes.", nargs="+")
+    parser.add_flag("loud", "Loud.")
+    return parser
+
+
+def main_of(command):
+    return importlib.import_module(f"training.{command[0]}").main
+
+
+def options_of(command, capfd):
+    with pytest.raises(SystemExit, match="0"):
+        main_of(command)([*command[1:], "--help"])
+    return re.findall(r"^  (--[a-z][a-z0-9-]*)", capfd.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_every_command_runs_when_it_is_called(path):
+    assert path.read_text().endswith("    sys.exit(run_command(main))\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_refuses_an_option_that_is_given_twice(command, capfd):
+    for option in options_of(command, capfd):
+        arguments = [*command[1:], option, "1", f"{option}=2"]
+        assert run_command(main_of(command), arguments) == 2
+        assert capfd.readouterr().err.startswith(f"error: {option} must be given once. Received")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_computes_takes_a_number_of_threads(command, capfd):
+    assert ("--threads" in options_of(command, capfd)) == (command[-1] not in DRAWING)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        (["--name", "a", "--name=b"], "Leave all but one out."),
+        (["--loud", "--loud"], "Leave all but one out."),
+        (["--sizes", "1", "--sizes", "2"], "Give all values after one --sizes."),
+        (["--files=a", "--files=b"], r"Give a list, --files '\[FIRST, SECOND\]', or a pattern."),
+    ],
+)
+def test_what_to_do_instead_of_repeating_is_said(parser, arguments, instead):
+    with pytest.raises(UsageError, match=f"^{arguments[0].split('=')[0]} must be .*. {instead}$"):
+        parse(parser, arguments)
+
+
+def test_a_value_may_look_like_an_option_where_it_has_a_space(parser):
+    assert parse(parser, ["--name", "--name is given"]).name == "--name is given"
+
+
+@pytest.mark.parametrize("name", ["#t.model", "&x", "~", "1e3", "007", "", " a ", "a=b", "@file"])
+def test_names_come_through_as_they_are(parser, name):
+    assert parse(parser, [f"--name={name}"]).name == name
+    assert parse(parser, ["--name", name]).name == name
+    assert parse(make_settings_parser(), [f"--tokenizer={name}"]).tokenizer == name
+
+
+def test_null_unsets_a_name(parser):
+    assert parse(parser, ["--name=null"], {"name": "of the file"}).name is None
+
+
+def test_values_of_a_file_stand_as_they_are_where_no_option_is_given(parser):
+    options = parse(parser, ["--sizes", "2", "3"], {"name": "null", "files": "[a]", "sizes": [7]})
+    assert (options.name, options.files, options.sizes) == ("null", "[a]", [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("--batchsize", "--batch-tokens"),
+        ("--batch-size", "--batch-tokens"),
+        ("--learning-rate", "--peak-learning-rate"),
+        ("--heads", "--num-heads"),
+        ("--vocab-size", "--vocabulary-size"),
+        ("--epoch", "--epochs"),
+        ("--batch_tokens", "--batch-tokens"),
+        ("--xyz", None),
+    ],
+)
+def test_a_mistyped_option_suggests_what_was_meant(name, meant):
+    assert closest(name, [f"--{known.replace('_', '-')}" for known in SETTING_NAMES]) == meant
+
+
+def test_nothing_is_suggested_where_nothing_is_alike():
+    assert closest("--batchsize", ["--beam-size", "--source", "--reference"]) is None
+
+
+def test_an_unknown_option_is_named_before_what_is_missing(capfd):
+    from training.train import main
+
+    assert run_command(main, ["--ouptut", "run"]) == 2
+    assert capfd.readouterr().err == (
+        "error: unrecognized arguments: --ouptut run. Did you mean --output?\n"
+    )
+
+
+def test_threads_are_set_for_this_process_and_its_children(monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    parser = CommandParser("try", "Tries.")
+    parser.add_threads()
+    assert parse(parser, []).threads is None
+    assert not os.environ
+    parse(parser, ["--threads", "3"])
+    assert os.environ == dict.fromkeys(
+        ["OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC"], "3"
+    )
+
+
+def test_threads_must_be_a_number_that_comes_in_time(monkeypatch):
+    with pytest.raises(UsageError, match="--threads must be at least 1. Received: 0"):
+        use_threads(0)
+    monkeypatch.setattr("training.command_line.parser.limit_threads", refuse)
+    with pytest.raises(UsageError, match="--threads must be given before TensorFlow starts"):
+        use_threads(2)
+
+
+def refuse(_threads):
+    raise RuntimeError
+
+
+def test_a_terminal_that_cannot_print_a_name_gets_it_escaped(monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    assert run_command(lambda _: print("finished: r\u00e9sum\u00e9, \udce9")) == 0
+    sys.stdout.flush()
+    assert printed.getvalue() == b"finished: r\\xe9sum\\xe9, \\udce9\n"
+
+
+@pytest.mark.parametrize("command", ["train", "experiments", "tune"])
+def test_a_wrong_option_is_named_without_what_takes_seconds_to_import(command):
+    code = (
+        "import atexit, runpy, sys\n"
+        "heavy = {'keras', 'tensorflow', 'jax'}\n"
+        "atexit.register(lambda: print('imported:', heavy & set(sys.modules)))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_module('training.' + sys.argv[0], run_name='__main__', alter_sys=True)"
+    )
+    more = ["path"] if command == "experiments" else []
+    process = subprocess.run(
+        [sys.executable, "-c", code, command, *more, "--batchsize=3"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: unrecognized arguments: --batchsize=3.")
+    assert process.stdout == "imported: set()\n"
+
+
+def test_the_whole_library_is_there_for_a_command_that_asks_for_it():
+    code = (
+        "import sys; from importlib.machinery import ModuleSpec\n"
+        "sys.modules['__main__'].__spec__ = ModuleSpec('training.try', None)\n"
+        "import training.command_line.running, keras_transformer as kt\n"
+        "assert 'keras' not in sys.modules\n"
+        "kt.Translator; import keras\n"
+        "assert keras.saving.get_registered_object('keras_transformer>Transformer')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_help_tells_what_a_value_must_be_and_what_it_is_otherwise(capsys):
+    parser = CommandParser("try", "Tries 100% of it.".replace("%", "%%"))
+    parser.add_option("size", int, 7, "All is 100%.")
+    parser.add_option("dry", bool, False, "Dry.")
+    parser.add_option("names", str, ["a", "b"], "Names.", nargs="+")
+    parser.add_option("file", str | None, None, "A file.")
+    parser.add_flag("fast", "At 50%.")
+    parser.print_help()
+    text = " ".join(capsys.readouterr().out.split())
+    assert "All is 100%. (a whole number; default: 7)" in text
+    assert "Dry. (true or false; default: false)" in text
+    assert "Names. (text; default: a b)" in text
+    assert "A file. (text or null)" in text
+    assert "At 50%." in text

@@ -1,0 +1,1 @@
+"""What `training.benchmark` measures, with the processes that it measures in."""

@@ -1,0 +1,219 @@
+"""How many requests a server answers: `python -m training.benchmark serve --help`."""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from training.command_line.errors import InputError, UsageError
+from training.command_line.parser import CommandParser, option_name, parse
+from training.command_line.running import tell
+from training.serving.processors import num_processors
+
+ASKING = Path(__file__).with_name("served_load.py")
+WARM_UP_SECONDS = 3.0
+NUM_SENTENCES = 1000
+PASSED_ON = ("runs_at_once", "max_batch_size", "batch_timeout_ms")
+
+
+def measure_serving(arguments: Sequence[str]) -> None:
+    """Starts a server, asks it as so many clients, and prints a line for each number of them."""
+    options = parse(_parser(), arguments)
+    _check(options)
+    texts = _texts(options.text)
+    bodies = [
+        json.dumps({"signature_name": options.signature, "instances": chunk}, ensure_ascii=False)
+        for chunk in _chunks(texts, options.texts_per_request)
+    ]
+    with _server(options) as (model_address, process_id):
+        for clients in options.clients:
+            tell(f"asking as {clients} at a time for {options.seconds:g} s ...")
+            before = _counts(model_address)
+            answer = _ask(model_address, bodies, clients, options.seconds)
+            after = _counts(model_address)
+            print(json.dumps(_line(options, clients, answer, before, after, process_id)))
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "benchmark serve",
+        "Asks the local server, or one that is running, as many clients at a time. A line for each"
+        " number of clients.",
+    )
+    add = parser.add_option
+    parser.add_positional("folder", "saved_models/NAME: a server is started on it.", nargs="?")
+    add(
+        "address",
+        str | None,
+        None,
+        "Or of a running server, as in http://HOST:8501/v1/models/NAME.",
+    )
+    add("clients", int, [1, 8, 32], "Clients at a time; 1 8 32.", nargs="+")
+    add("seconds", float, 60.0, "How long to ask, for each number of clients.")
+    add("text", str | None, None, "Lines to translate; made-up French sentences if not given.")
+    add("texts_per_request", int, 1, "Lines in one request.")
+    add("signature", str, "serving_default", "The signature to ask.")
+    add("max_batch_size", int | None, None, "For the server that is started.")
+    add("batch_timeout_ms", float | None, None, "For the server that is started.")
+    add("runs_at_once", int | None, None, "For the server that is started.")
+    parser.add_threads()
+    return parser
+
+
+def _check(options) -> None:
+    """Refuses what can't be measured."""
+    if (options.folder is None) == (options.address is None):
+        raise UsageError(
+            "A folder or --address must be given. Received:"
+            f" {'both' if options.folder else 'neither'}. Give saved_models/NAME alone."
+        )
+    if options.address and not re.fullmatch(r"http://[^/]+/v1/models/[^/:]+", options.address):
+        raise UsageError(
+            f"--address must be of a model. Received: {options.address}. Write for example"
+            " http://127.0.0.1:8501/v1/models/en-de."
+        )
+    for name in PASSED_ON:
+        if options.address and options[name] is not None:
+            raise UsageError(
+                f"{option_name(name)} must be given with a folder. Received: --address. Leave it"
+                " out."
+            )
+    for name, numbers in (
+        ("clients", options.clients),
+        ("texts_per_request", [options.texts_per_request]),
+    ):
+        if min(numbers) < 1:
+            raise UsageError(
+                f"{option_name(name)} must be at least 1. Received: {min(numbers)}. Choose 1 or"
+                " more."
+            )
+    if not 0 < options.seconds < 86_400:
+        raise UsageError(
+            f"--seconds must be more than 0 and less than a day. Received: {options.seconds}."
+            " Choose for example 60."
+        )
+
+
+def _texts(path: str | None) -> list[str]:
+    """The lines of a file, or sentences of the demo's kind."""
+    if path is None:
+        from training.phrases.grammar import make_pairs
+
+        return [pair.source for pair in make_pairs(NUM_SENTENCES).train]
+    from keras_transformer.text.blank import is_blank
+    from keras_transformer.text.lines import iterate_lines
+
+    return [line for line in iterate_lines(path) if not is_blank(line)]
+
+
+def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, max(1, len(texts) - size + 1), size):
+        yield [texts[place % len(texts)] for place in range(start, start + size)]
+
+
+@contextlib.contextmanager
+def _server(options) -> Iterator[tuple[str, int | None]]:
+    """The address of the model, and the process of the server if it is one of ours."""
+    if options.address:
+        yield options.address, None
+        return
+    tell(f"starting a server on {options.folder} ...")
+    command = [sys.executable, "-m", "training.serve", options.folder, "--port=0"]
+    for name in PASSED_ON:
+        if options[name] is not None:
+            command.append(f"{option_name(name)}={options[name]}")
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, encoding="utf-8", errors="backslashreplace"
+    )
+    try:
+        yield _address_when_ready(server), server.pid
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def _address_when_ready(server) -> str:
+    for line in server.stdout:
+        if match := re.match(r"serving (http://\S+)", line):
+            return match[1]
+    raise InputError("The server must start. Received: the line above. Mend what it says.")
+
+
+def _ask(address: str, bodies: list[str], clients: int, seconds: float) -> dict:
+    """Asks in a process of its own."""
+    parts = urlsplit(address)
+    request = {
+        "host": parts.hostname,
+        "port": parts.port or 80,
+        "path": f"{parts.path}:predict",
+        "bodies": bodies,
+        "clients": clients,
+        "seconds": seconds,
+        "warm_up_seconds": WARM_UP_SECONDS,
+    }
+    asking = subprocess.run(
+        [sys.executable, "-I", str(ASKING)],
+        input=json.dumps(request),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(asking.stdout)
+
+
+def _counts(address: str) -> dict[str, float] | None:
+    """The server's own account of calls of the model and of rows, if it is the local server."""
+    parts = urlsplit(address)
+    url = f"{parts.scheme}://{parts.netloc}/monitoring/prometheus/metrics"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            page = answer.read().decode("utf-8")
+    except OSError:
+        return None
+    found = re.findall(r"^local_server_(runs|rows)_total\{.*\} (\d+)$", page, re.MULTILINE)
+    return {name: int(number) for name, number in found} or None
+
+
+def _line(options, clients: int, answer: dict, before, after, process_id) -> dict:
+    """One measurement: what was asked, how many answers came, how soon, and what else is known."""
+    line = {
+        "task": "serve",
+        "model": Path(options.folder).resolve().name if options.folder else options.address,
+        "signature": options.signature,
+        "clients": clients,
+        "texts_per_request": options.texts_per_request,
+        "seconds": round(answer["seconds"], 2),
+        "requests": answer["requests"],
+        "requests_per_second": round(answer["requests"] / answer["seconds"], 1),
+        "median_ms": _milliseconds(answer["median_seconds"]),
+        "p99_ms": _milliseconds(answer["p99_seconds"]),
+        "max_ms": _milliseconds(answer["max_seconds"]),
+        "errors": answer["errors"],
+        # Of one processor: near 1 the clients would be what is measured.
+        "client_load": round(answer["processor_seconds"] / answer["seconds"], 2),
+        "processors": num_processors(),
+    }
+    if answer["first_error"]:
+        line["first_error"] = answer["first_error"]
+    if before and after and after["runs"] > before["runs"]:
+        rows, runs = (after[name] - before[name] for name in ("rows", "runs"))
+        line["texts_per_run"] = round(rows / runs, 2)
+    if process_id:
+        line["memory_mib"] = _memory_mib(process_id)
+    return line
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
+def _memory_mib(process_id: int) -> int | None:
+    with contextlib.suppress(OSError), open(f"/proc/{process_id}/status") as status:
+        [line] = [line for line in status if line.startswith("VmRSS:")]
+        return int(line.split()[1]) // 1024
+    return None

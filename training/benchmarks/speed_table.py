@@ -1,0 +1,76 @@
+"""Our decoding speed beside others': `python -m training.benchmark compare --help`."""
+
+from collections.abc import Sequence
+
+from training.benchmarks.speed_lines import US, Program, Speeds, Work, read_speeds
+from training.command_line.errors import InputError
+from training.command_line.parser import CommandParser, parse
+
+
+def print_table(arguments: Sequence[str]) -> None:
+    """Prints a Markdown table."""
+    parser = CommandParser(
+        "benchmark compare",
+        "Prints a table in Markdown: target tokens a second, ours / theirs / the ratio, above 1"
+        " where ours is faster. Lines of the same work count by their median.",
+    )
+    parser.add_positional("files", "JSON lines, ours and others'.", nargs="+")
+    parser.add_option(
+        "peer_dtype", str | None, None, "Compare with theirs in this precision, whatever ours is."
+    )
+    options = parse(parser, arguments)
+    print(comparison(read_speeds(options.files), options.peer_dtype))
+
+
+def comparison(speeds: Speeds, peer_dtype: str | None = None) -> str:
+    """A table with a row for each pair of programs, preset, batch and search; lengths to the right.
+
+    Args:
+        speeds: Target tokens a second.
+        peer_dtype: Others' precision; the same as ours if None.
+
+    Raises:
+        InputError: If nothing of ours was measured with others, too.
+    """
+    pairs = [
+        (ours, peer)
+        for ours in speeds
+        for peer in speeds
+        if ours.name == US and peer.name != US and peer.dtype == (peer_dtype or ours.dtype)
+    ]
+    cells = {
+        (work._replace(length=0), ours, peer, work.length): _cell(speeds, ours, peer, work)
+        for ours, peer in pairs
+        for work in speeds[ours].keys() & speeds[peer].keys()
+    }
+    if not cells:
+        raise InputError(
+            "The files must hold the same work of ours and of others: preset, batch, beams,"
+            " lengths, threads and precision. Received: nothing that both did. Add files, or choose"
+            " --peer-dtype."
+        )
+    lengths = sorted({length for *_, length in cells})
+    head = ["preset", "batch", "search", "ours", "theirs", *(f"length {n}" for n in lengths)]
+    rows = [
+        [
+            work.preset,
+            str(work.batch),
+            work.search,
+            ours.dtype,
+            f"{peer.name} {peer.dtype}",
+            *(cells.get((work, ours, peer, length), "") for length in lengths),
+        ]
+        for work, ours, peer in sorted({key[:3] for key in cells}, key=_order)
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def _order(row: tuple[Work, Program, Program]):
+    """Small before large, and what may be compared at a glance below each other."""
+    work, ours, peer = row
+    return work.preset != "tiny", work, ours.dtype, peer
+
+
+def _cell(speeds: Speeds, ours: Program, peer: Program, work: Work) -> str:
+    our_speed, peer_speed = speeds[ours][work], speeds[peer][work]
+    return f"{our_speed:,.0f} / {peer_speed:,.0f} / {our_speed / peer_speed:.2f}"

@@ -1,0 +1,114 @@
+"""Commands that write a line for each that they read."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from training.command_line.arriving_lines import batches
+from training.command_line.errors import InputError, UsageError
+from training.command_line.outputs import check_output_files
+from training.command_line.parser import CommandParser
+from training.runs.folder import replacing
+
+LINES_AT_ONCE = 1000
+
+
+def add_output_options(parser: CommandParser, lines_at_once: int) -> None:
+    """Adds the options of a command that writes a line for each that it reads."""
+    parser.add_option(
+        "output", str | None, None, "File to write, whole or not at all; stdout if not given, or -."
+    )
+    parser.add_flag("overwrite", "Replace the output if it is there.")
+    parser.add_option(
+        "batch_lines",
+        int,
+        lines_at_once,
+        "Lines at once at most; fewer go together if no more arrive.",
+    )
+
+
+def check_files(options, inputs: dict[str, str | None]) -> None:
+    """Refuses what `add_output_options` was given if it cannot be obeyed.
+
+    Raises:
+        InputError: If the output cannot be written, or is a stdout that is closed.
+        UsageError: If there are no lines at once.
+    """
+    if options.batch_lines < 1:
+        raise UsageError(
+            f"--batch-lines must be at least 1. Received: {options.batch_lines}. Choose for example"
+            " 1000."
+        )
+    output = None if options.output == "-" else options.output
+    if output is None and sys.stdout is None:
+        raise InputError("stdout must be open. Received: none. Give --output FILE.")
+    check_output_files({"--output": output}, inputs, overwrite=options.overwrite)
+
+
+@contextlib.contextmanager
+def opened_output(path: str | None) -> Iterator[BinaryIO]:
+    """The file that --output names, which is there once the block has ended well; or stdout."""
+    if path in (None, "-"):
+        yield sys.stdout.buffer
+        return
+    with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
+        yield file
+
+
+def translate_lines(
+    translate: Callable[[list[str]], list[str]],
+    lines: Iterable[str],
+    at_once: int = LINES_AT_ONCE,
+) -> Iterator[str]:
+    """Yields the translations in order, and shows on a terminal how far it is.
+
+    Args:
+        translate: From texts to as many texts.
+        lines: Any number of texts.
+        at_once: How many texts are in memory and go to `translate` together.
+    """
+    for translations in translated(translate, batches(lines, at_once), shows=at_once > 1):
+        yield from translations
+
+
+def translated(
+    translate: Callable[[list], list[str]], in_turns: Iterable[list], *, shows: bool
+) -> Iterator[list[str]]:
+    """The translations of each batch; `shows` tells a terminal how many there are."""
+    num_done, start_seconds = 0, time.monotonic()
+    shows = shows and sys.stderr.isatty()
+    for some in in_turns:
+        yield translate(some)
+        num_done += len(some)
+        if shows:
+            rate = num_done / (time.monotonic() - start_seconds)
+            print(f"\rtranslated {num_done:,} lines, {rate:.1f} a second", end="", file=sys.stderr)
+    if shows and num_done:
+        print(file=sys.stderr)
+
+
+def read_text_lines(stream: Iterable[bytes], name: str = "<stdin>") -> Iterator[str]:
+    """Yields the lines of a stream of bytes, without their ends and a leading byte order mark.
+
+    Lines end at LF or CR LF and nowhere else.
+
+    Raises:
+        InputError: If a line is not UTF-8. Names the line.
+    """
+    from keras_transformer.text.compressed import format_of_bytes
+    from keras_transformer.text.lines import iterate_stream
+
+    for number, line in enumerate(iterate_stream(stream), start=1):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            received = f"the byte 0x{line[error.start]:02x} at position {error.start}"
+            advice = "Convert it to UTF-8"
+            if number == 1 and (found := format_of_bytes(line)):
+                received, advice = f"a file in {found} format", "Unpack it, or give it as --input"
+            raise InputError(
+                f"{name}:{number}: the text must be UTF-8. Received: {received}. {advice}."
+            ) from error

@@ -1,0 +1,185 @@
+"""The parser of every command."""
+
+import argparse
+import functools
+import itertools
+import sys
+import typing
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from training.command_line.backend import limit_threads
+from training.command_line.errors import UsageError
+from training.command_line.option_types import from_text, in_words
+from training.command_line.outputs import check_output_folder
+from training.command_line.wording import closest
+
+
+class Options(argparse.Namespace):
+    """What a command line gives, by name."""
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    def get(self, name: str) -> Any:
+        """The value; None if there is no such option."""
+        return getattr(self, name, None)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of `python -m training.NAME`: dashed options, spelled out, typed, given once.
+
+    Args:
+        name: The command.
+        description: What it does, for --help.
+    """
+
+    def __init__(self, name: str, description: str):
+        super().__init__(
+            prog=f"python -m training.{name}", description=description, allow_abbrev=False
+        )
+        self.obeys_threads = False
+        self.output_folders = []
+        self._instead_of_repeating = {"--help": "Leave all but one out."}
+
+    def add_option(self, name: str, type_hint, default, help_text: str, **more) -> None:
+        """Adds the option --some-name for the value `some_name`."""
+        spelled = option_name(name)
+        instead = "Leave all but one out."
+        if "nargs" in more:
+            instead = f"Give all values after one {spelled}."
+        elif list[str] in typing.get_args(type_hint):
+            instead = f"Give a list, {spelled} '[FIRST, SECOND]', or a pattern."
+        self._instead_of_repeating[spelled] = instead
+        self.add_argument(
+            spelled,
+            type=functools.partial(self._typed, spelled, type_hint),
+            default=default,
+            help=_escaped(f"{help_text} ({_form(type_hint, default)})"),
+            **more,
+        )
+
+    def add_output_folder(self, name: str, default: str | None, help_text: str, **more) -> None:
+        """Adds the option for a folder to write, which `parse` looks at."""
+        self.output_folders.append(name)
+        self.add_option(name, str, default, help_text, **more)
+
+    def add_positional(self, name: str, help_text: str, **more) -> None:
+        """Adds a value that must be given, known by its place."""
+        self.add_argument(name, help=_escaped(help_text), **more)
+
+    def add_flag(self, name: str, help_text: str) -> None:
+        """Adds the option --some-name, which takes no value and is false if not given."""
+        self._instead_of_repeating[option_name(name)] = "Leave all but one out."
+        self.add_argument(option_name(name), action="store_true", help=_escaped(help_text))
+
+    def add_threads(self) -> None:
+        """Adds the option --threads, which `parse` obeys."""
+        self.obeys_threads = True
+        self.add_option("threads", int | None, None, "Threads to compute with; all if not given.")
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else [*args]
+        self._check_names(args)
+        return super().parse_known_args(args, Options() if namespace is None else namespace)
+
+    def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ").rstrip(".")
+        raise UsageError(f"{message}. See {self.prog} --help.")
+
+    def _typed(self, name: str, type_hint, text: str) -> Any:
+        try:
+            return from_text(text, type_hint)
+        except ValueError as error:
+            raise UsageError(
+                f"{name} {error}. Received: {text or 'nothing'}. See {self.prog} --help."
+            ) from error
+
+    def _check_names(self, arguments: Sequence[str]) -> None:
+        """Refuses options that are unknown or repeated, before anything else is complained of."""
+        arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        seen = Counter()
+        for place, argument in enumerate(arguments):
+            name = argument.partition("=")[0]
+            if name in self._instead_of_repeating:
+                seen[name] += 1
+            elif argument.startswith("--") and " " not in argument:
+                self._refuse_unknown(name, arguments[place:])
+        for name, times in seen.items():
+            if times > 1:
+                raise UsageError(
+                    f"{name} must be given once. Received: {name} {times} times."
+                    f" {self._instead_of_repeating[name]}"
+                )
+
+    def _refuse_unknown(self, name: str, arguments: Sequence[str]) -> NoReturn:
+        """Complains of the first argument, with the values that belong to it."""
+        values = itertools.takewhile(lambda argument: argument[:1] != "-", arguments[1:])
+        given = [arguments[0], *("" if "=" in arguments[0] else values)]
+        close = closest(name, self._instead_of_repeating)
+        hint = f"Did you mean {close}?" if close else f"See {self.prog} --help."
+        raise UsageError(f"unrecognized arguments: {' '.join(given)}. {hint}")
+
+
+def _escaped(help_text: str) -> str:
+    """Help that argparse shows as it is."""
+    return help_text.replace("%", "%%")
+
+
+def _form(type_hint, default) -> str:
+    """What a value must be, and what it is if it is not given."""
+    if default in (None, ""):
+        return in_words(type_hint)
+    shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+    shown = shown.lower() if isinstance(default, bool) else shown
+    return f"{in_words(type_hint)}; default: {shown}"
+
+
+def option_name(name: str) -> str:
+    """The spelling of a setting on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def parse(
+    parser: CommandParser,
+    arguments: Sequence[str] | None,
+    from_file: Mapping[str, Any] | None = None,
+) -> Options:
+    """The parsed options.
+
+    Args:
+        parser: Of the command.
+        arguments: The command line; that of the process if None.
+        from_file: Typed values to use for options that the command line leaves out.
+
+    Raises:
+        UsageError: If they are wrong; one line that says how.
+        InputError: If a folder cannot be written.
+    """
+    options = parser.parse_args(arguments, Options(**(from_file or {})))
+    if parser.obeys_threads and options.threads is not None:
+        use_threads(options.threads)
+    for name in parser.output_folders:
+        check_output_folder(option_name(name), options[name])
+    return options
+
+
+def use_threads(threads: int) -> None:
+    """Has all that computes use so many threads at most, child processes too.
+
+    Raises:
+        UsageError: If that is none, or comes too late.
+    """
+    if threads < 1:
+        raise UsageError(f"--threads must be at least 1. Received: {threads}. Choose 1 or more.")
+    try:
+        limit_threads(threads)
+    except RuntimeError as error:
+        raise UsageError(
+            "--threads must be given before TensorFlow starts. Received: a process in which it"
+            " has. Run the command in a process of its own."
+        ) from error

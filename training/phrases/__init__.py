@@ -1,0 +1,1 @@
+"""The demo's sentences: a phrase grammar and the text that it writes."""

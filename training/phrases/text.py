@@ -1,0 +1,80 @@
+"""The demo's text, and the run that is trained on it."""
+
+import dataclasses
+from pathlib import Path
+
+from training.command_line.errors import InputError
+from training.phrases.grammar import make_pairs
+from training.runs.folder import RunFolder, write_text
+from training.settings import TrainingSettings
+
+CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
+
+
+LANGUAGES = {"source": "fr", "target": "en"}
+
+
+Pair = tuple[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoText:
+    """The folder with the demo's text.
+
+    Attributes:
+        folder: Holds train.fr, train.en, and the same for validation and test.
+    """
+
+    folder: Path
+
+    def write(self, num_pairs: int) -> list[Pair]:
+        """Makes the pairs and writes them.
+
+        Returns:
+            The held-out pairs.
+
+        Raises:
+            InputError: If the grammar does not make that many.
+        """
+        try:
+            corpus = make_pairs(num_pairs)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for split in ("train", "validation", "test"):
+            for side in LANGUAGES:
+                lines = [getattr(pair, side) for pair in getattr(corpus, split)]
+                write_text(self.path(split, side), "".join(line + "\n" for line in lines))
+        print(
+            f"{self.folder}: {len(corpus.train):,} to train on, {len(corpus.validation):,} to"
+            f" validate on, {len(corpus.test):,} held out. The first three:"
+        )
+        for pair in corpus.train[:3]:
+            print(f"  {pair.source}\n    {pair.target}")
+        return [(pair.source, pair.target) for pair in corpus.test]
+
+    def path(self, split: str, side: str) -> Path:
+        return self.folder / f"{split}.{LANGUAGES[side]}"
+
+    def data_settings(self) -> dict[str, str]:
+        """The four settings of `training.train` that name its data."""
+        return {
+            f"{split}_{side}": str(self.path(split, side))
+            for split in ("train", "validation")
+            for side in LANGUAGES
+        }
+
+
+def train_run(settings: TrainingSettings, run: Path, *, overwrite: bool) -> None:
+    """Trains, resumes what was interrupted, and replaces a finished demo, but no other run."""
+    from training.runs.training import train
+
+    train(settings, str(run), overwrite=overwrite or _is_of_the_demo(run, settings))
+
+
+def _is_of_the_demo(run: Path, settings: TrainingSettings) -> bool:
+    """Whether the run there was trained on the demo's text, in whatever setting."""
+    if RunFolder(run).is_blank:
+        return False
+    earlier = RunFolder(run).read_record().settings
+    return earlier.train_source == settings.train_source

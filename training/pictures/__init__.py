@@ -1,0 +1,1 @@
+"""Pictures of attention, speed and memory, and the style that all pictures share."""

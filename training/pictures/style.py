@@ -1,0 +1,88 @@
+"""How the project's pictures look, and how they are written."""
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from training.pictures.fonts import choose_fonts, no_glyph_warnings
+from training.runs.folder import replacing
+
+INK = "#333333"
+GRID = "#dddddd"
+# Told apart by people who do not see all colours, too (Okabe and Ito), strongest first.
+LINE_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#000000",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#999999",
+)
+MARKERS = "osD^vPX*"
+DOTS_PER_INCH = 120
+CHARACTERS_PER_INCH = 12  # of a caption
+
+
+def new_figure(width_inches: float, height_inches: float, caption: str) -> Figure:
+    """An empty figure under a caption that says what to see.
+
+    Args:
+        width_inches: About 8.6 fills the width of a README.
+        height_inches: With the caption.
+        caption: Broken into lines as wide as the figure.
+    """
+    # Not by pyplot, which would ask for a window system.
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    lines = textwrap.wrap(caption, int(CHARACTERS_PER_INCH * width_inches))
+    figure.suptitle("\n".join(lines), color=INK, fontsize=10.5)
+    return figure
+
+
+def clear_axes(axes: Axes) -> None:
+    """Leaves of the frame what is read: two axes and thin horizontal lines."""
+    axes.grid(axis="y", color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def line_style(number: int) -> dict:
+    """Colour and marker of the line of this number, the same in every picture."""
+    return {
+        "color": LINE_COLOURS[number % len(LINE_COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linewidth": 2.0,
+        "markersize": 5.5,
+    }
+
+
+def pixels(figure: Figure, dots_per_inch: int) -> np.ndarray:
+    """A figure drawn, with fonts that have its letters.
+
+    Returns:
+        Uint8 (height, width, 4): red, green, blue and opacity.
+    """
+    figure.set_dpi(dots_per_inch)
+    canvas = FigureCanvasAgg(figure)
+    choose_fonts(figure)
+    with no_glyph_warnings():
+        canvas.draw()
+    return np.array(canvas.buffer_rgba())
+
+
+def save_picture(figure: Figure, path: str | Path) -> None:
+    """Writes a PNG, whole or not at all; it is replaced if it is there.
+
+    Of the hundreds of shades that the edges of letters and lines have, 256 are kept: nobody sees
+    the difference, and the file is a third as large.
+    """
+    picture = Image.fromarray(pixels(figure, DOTS_PER_INCH)).convert("RGB")
+    few_colours = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    with replacing(Path(path)) as temporary:
+        few_colours.save(temporary, format="PNG", optimize=True, dpi=2 * (DOTS_PER_INCH,))

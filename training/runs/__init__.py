@@ -1,0 +1,1 @@
+"""Run folders: what trains into one, and what reads one. No command line."""

