@@ -25,9 +25,8 @@ from training.command_line.running import run_command
 from training.runs import progress
 from training.runs.checkpoints import load_arrays, load_weights
 from training.runs.folder import Position, RunFolder
-from training.runs.training import save_model
+from training.runs.training import _faults_are_named, _write_beginning, save_model
 from training.settings import TrainingSettings
-from training.runs.training import _faults_are_named, _write_beginning
 from training.train import main
 
 ROOT = Path(__file__).parents[2]

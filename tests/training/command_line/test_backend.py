@@ -53,8 +53,11 @@ def test_help_is_all_that_is_printed_where_it_is_asked_for(words):
 
 def test_where_no_help_is_asked_for_the_whole_library_is_there():
     """A model's file can be read only where all its layers have been imported."""
-    code = "import sys; sys.argv = ['x', 'run']; import training.command_line.running; import keras_transformer"
-    subprocess.run([sys.executable, "-c", f"{code} as kt; kt.Translator"], check=True, timeout=120)
+    code = (
+        "import sys; sys.argv = ['x', 'run']; import training.command_line.running;"
+        " import keras_transformer as kt; kt.Translator"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_a_training_says_what_it_does_before_keras_is_imported(train_arguments, tmp_path):
