@@ -8,6 +8,7 @@ from keras_transformer.averaging import average_weights, averaged_variables
 from keras_transformer.callbacks import AveragedWeights, GradientNorm, TokensPerSecond
 from keras_transformer.config import TransformerConfig
 from keras_transformer.data import Corpus, PairBatches, PairStream, pair_batches, sample_pairs
+from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.errors import InputError
 from keras_transformer.export.saved_model import export_saved_model
 from keras_transformer.export.verification import verify_saved_model
@@ -30,7 +31,6 @@ from keras_transformer.model import (
     attention_of_layers,
     build_transformer,
     cross_attention_weights,
-    decoding_steps,
     has_cross_attention,
 )
 from keras_transformer.optimizers import Adam, paper_adam

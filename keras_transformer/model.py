@@ -1,20 +1,17 @@
 """The whole model (Figure 1), for training as one graph and for decoding step by step."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import keras
-from keras import ops
 
 from keras_transformer.config import TransformerConfig
-from keras_transformer.decoding.cache import empty_cache, next_position
-from keras_transformer.layers.attention import ProjectedMemory
 from keras_transformer.layers.decoder import DecoderBlock
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.layers.encoder import EncoderBlock
 from keras_transformer.layers.normalization import LayerNormalization
-from keras_transformer.masks import attend_to, padding_mask, to_add
-from keras_transformer.search.state import DecodingState
+from keras_transformer.masks import padding_mask
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -77,8 +74,27 @@ def build_transformer(config: TransformerConfig, name: str = "transformer") -> T
     """
     source_ids = keras.Input((None,), dtype="int32", name="source_ids")
     target_ids = keras.Input((None,), dtype="int32", name="target_ids")
-    source_mask = padding_mask(source_ids)
-    target_mask = padding_mask(target_ids)
+    boxes = _boxes(config)
+    source_mask, target_mask = padding_mask(source_ids), padding_mask(target_ids)
+    *_, memory = encoder_states(boxes, source_ids, source_mask)
+    *_, x = decoder_states(boxes, target_ids, target_mask, memory, source_mask)
+    logits = boxes.embedding(x, reverse=True)  # (batch, target_length, vocabulary)
+    inputs = {"source_ids": source_ids, "target_ids": target_ids}
+    return Transformer(
+        inputs=inputs, outputs=logits, name=name, max_source_tokens=config.max_source_tokens
+    )
+
+
+class Boxes(NamedTuple):
+    """The boxes of Figure 1; a Transformer has attributes of the same names."""
+
+    embedding: PositionalEmbedding
+    encoder_blocks: list[EncoderBlock]
+    decoder_blocks: list[DecoderBlock]
+    normalizations: dict[str, LayerNormalization]
+
+
+def _boxes(config):
     embedding = PositionalEmbedding(
         config.vocabulary_size,
         config.model_dim,
@@ -87,26 +103,13 @@ def build_transformer(config: TransformerConfig, name: str = "transformer") -> T
         config.max_positions,
         name="embedding",
     )
-    encoder_blocks = _blocks(EncoderBlock, config)
-    decoder_blocks = _blocks(DecoderBlock, config)
-
-    memory = embedding(source_ids)  # (batch, source_length, model_dim)
-    for block in encoder_blocks:
-        memory = block(memory, padding_mask=source_mask)
-    if config.normalize_first:
-        memory = _normalization("encoder")(memory)
-
-    x = embedding(target_ids)  # (batch, target_length, model_dim)
-    for block in decoder_blocks:
-        x = block(x, memory, padding_mask=target_mask, memory_padding_mask=source_mask)
-    if config.normalize_first:
-        x = _normalization("decoder")(x)
-
-    logits = embedding(x, reverse=True)  # (batch, target_length, vocabulary)
-    inputs = {"source_ids": source_ids, "target_ids": target_ids}
-    return Transformer(
-        inputs=inputs, outputs=logits, name=name, max_source_tokens=config.max_source_tokens
-    )
+    encoder_blocks, decoder_blocks = _blocks(EncoderBlock, config), _blocks(DecoderBlock, config)
+    normalizations = {
+        stack: LayerNormalization(epsilon=1e-6, name=f"{stack}_normalization")
+        for stack in ("encoder", "decoder")
+        if config.normalize_first
+    }
+    return Boxes(embedding, encoder_blocks, decoder_blocks, normalizations)
 
 
 def _blocks(block_class, config):
@@ -126,104 +129,49 @@ def _blocks(block_class, config):
     ]
 
 
-def _normalization(stack):
-    return LayerNormalization(epsilon=1e-6, name=f"{stack}_normalization")
-
-
-class Encoded(NamedTuple):
-    """What the encoder knows of a batch of sources.
-
-    Attributes:
-        memory: Float (batch, source_length, model_dim).
-        padding_mask: Boolean (batch, source_length).
-    """
-
-    memory: object
-    padding_mask: object
-
-
-class Memory(NamedTuple):
-    """What every step of the decoder asks about the source; one for all beams of a sentence.
-
-    Attributes:
-        layers: For each decoder block, what its cross-attention asks.
-        mask: Float32 (batch, 1, source_length), from `masks.to_add`.
-    """
-
-    layers: tuple[ProjectedMemory, ...]
-    mask: object
-
-
-@functools.singledispatch
-def decoding_steps(model):
-    """How search drives a model, whatever its architecture: three functions.
-
-    encode(source_ids) -> encoded
-        source_ids: Integer (batch, source_length). What comes back is the model's own affair.
-    initial_state(encoded, num_beams=1, max_length=...) -> DecodingState
-        max_length: Positions that will be decoded at most.
-    step(token_ids, state) -> (logits, state)
-        token_ids: Integer (batch, beams), the token before the one that is asked for, the start
-        id first. logits: Float32 (batch, beams, vocabulary).
-
-    An architecture enters with `@decoding_steps.register(ItsModelClass)`.
+def encoder_states(boxes, source_ids, source_mask):
+    """The encoder's pass: yields what each block reads, then what the decoder reads.
 
     Args:
-        model: A model of a registered class.
+        boxes: Boxes or a Transformer.
+        source_ids: Integer (batch, source_length).
+        source_mask: Boolean (batch, source_length), from `masks.padding_mask`.
 
-    Returns:
-        (encode, initial_state, step)
-
-    Raises:
-        TypeError: If the model's class is not registered.
+    Yields:
+        Float (batch, source_length, model_dim).
     """
-    raise TypeError(
-        "decoding_steps needs a model of a registered class. Received: model of class"
-        f" {type(model).__name__}. Build it with build_transformer, or register a function for its"
-        " class with @decoding_steps.register."
-    )
+    x = boxes.embedding(source_ids)  # (batch, source_length, model_dim)
+    for block in boxes.encoder_blocks:
+        yield x
+        x = block(x, padding_mask=source_mask)
+    yield normalized(boxes, "encoder", x)
 
 
-@decoding_steps.register(Transformer)
-def _(model):
-    def encode(source_ids):
-        return Encoded(_encoder_output(model, source_ids), padding_mask(source_ids))
+def decoder_states(boxes, target_ids, target_mask, memory, source_mask):
+    """The decoder's pass: yields what each block reads, then what becomes logits.
 
-    def initial_state(encoded, num_beams=1, *, max_length):
-        blocks = model.decoder_blocks
-        attentions = [block.self_attention for block in blocks]
-        return DecodingState(
-            position=ops.convert_to_tensor(0, dtype="int32"),
-            per_sentence=Memory(
-                tuple(block.cross_attention.project_memory(encoded.memory) for block in blocks),
-                to_add(attend_to(encoded.padding_mask)),
-            ),
-            cache=empty_cache(
-                ops.shape(encoded.memory)[0],
-                num_beams,
-                [(layer.num_heads, layer.key_width, layer.value_width) for layer in attentions],
-                max_length,
-                attentions[0].attention_dtype,
-            ),
-        )
+    Args:
+        boxes: Boxes or a Transformer.
+        target_ids: Integer (batch, target_length).
+        target_mask: Boolean (batch, target_length), from `masks.padding_mask`.
+        memory: Float (batch, source_length, model_dim), the last of `encoder_states`.
+        source_mask: Boolean (batch, source_length), from `masks.padding_mask`.
 
-    def step(token_ids, state):
-        memory = state.per_sentence
-        cache, place = next_position(state.cache)
-        rows = model.embedding.step(token_ids, state.position)  # (batch * beams, model_dim)
-        mask = to_add(cache.visible)
-        layers = []
-        for block, layer, source in zip(
-            model.decoder_blocks, cache.layers, memory.layers, strict=True
-        ):
-            rows, layer = block.step(rows, layer, place, mask, source, memory.mask)
-            layers.append(layer)
-        logits = model.embedding(_normalized(model, "decoder", rows), reverse=True)
-        logits = ops.reshape(logits, (-1, token_ids.shape[1], logits.shape[-1]))
-        cache = cache._replace(layers=tuple(layers))
-        return logits, state._replace(position=state.position + 1, cache=cache)
+    Yields:
+        Float (batch, target_length, model_dim).
+    """
+    masks = {"padding_mask": target_mask, "memory_padding_mask": source_mask}
+    x = boxes.embedding(target_ids)  # (batch, target_length, model_dim)
+    for block in boxes.decoder_blocks:
+        yield x
+        x = block(x, memory, **masks)
+    yield normalized(boxes, "decoder", x)
 
-    return encode, initial_state, step
+
+def normalized(boxes, stack, x):
+    """Applies pre-norm's last normalization of a stack; in post-norm there is none."""
+    normalization = boxes.normalizations.get(stack)
+    return x if normalization is None else normalization(x)
 
 
 @functools.singledispatch
@@ -260,19 +208,12 @@ def has_cross_attention(model) -> bool:
 
 @cross_attention_weights.register(Transformer)
 def _(model, source_ids, target_ids):
-    memory = _encoder_output(model, source_ids)
     source_mask, target_mask = padding_mask(source_ids), padding_mask(target_ids)
-    x = model.embedding(target_ids, training=False)
-    *blocks, last = model.decoder_blocks
-    for block in blocks:
-        x = block(
-            x,
-            memory,
-            padding_mask=target_mask,
-            memory_padding_mask=source_mask,
-            training=False,
-        )
-    return last.attention_weights(x, memory, target_mask, source_mask)
+    *_, memory = encoder_states(model, source_ids, source_mask)
+    states = decoder_states(model, target_ids, target_mask, memory, source_mask)
+    blocks = model.decoder_blocks
+    *_, x = itertools.islice(states, len(blocks))  # what the last block reads
+    return blocks[-1].attention_weights(x, memory, target_mask, source_mask)
 
 
 class AttentionOfLayers(NamedTuple):
@@ -305,36 +246,16 @@ def attention_of_layers(model: Transformer, source_ids, target_ids) -> Attention
         AttentionOfLayers; `cross[-1]` is what `cross_attention_weights` returns.
     """
     source_mask, target_mask = padding_mask(source_ids), padding_mask(target_ids)
-    encoder, decoder, cross = [], [], []
-    x = model.embedding(source_ids, training=False)
-    for block in model.encoder_blocks:
-        encoder.append(block.attention_weights(x, source_mask))
-        x = block(x, padding_mask=source_mask, training=False)
-    memory = _normalized(model, "encoder", x)
-
-    x = model.embedding(target_ids, training=False)
-    for block in model.decoder_blocks:
-        decoder.append(block.self_attention_weights(x, target_mask))
-        cross.append(block.attention_weights(x, memory, target_mask, source_mask))
-        x = block(
-            x,
-            memory,
-            padding_mask=target_mask,
-            memory_padding_mask=source_mask,
-            training=False,
-        )
-    return AttentionOfLayers(tuple(encoder), tuple(decoder), tuple(cross))
-
-
-def _encoder_output(model, source_ids):
-    memory = model.embedding(source_ids, training=False)
-    mask = padding_mask(source_ids)
-    for block in model.encoder_blocks:
-        memory = block(memory, padding_mask=mask, training=False)
-    return _normalized(model, "encoder", memory)
-
-
-def _normalized(model, stack, x):
-    """Pre-norm's last normalization of a stack; nothing in post-norm."""
-    normalization = model.normalizations.get(stack)
-    return x if normalization is None else normalization(x)
+    *sources, memory = encoder_states(model, source_ids, source_mask)
+    states = decoder_states(model, target_ids, target_mask, memory, source_mask)
+    targets = list(zip(model.decoder_blocks, states, strict=False))  # without the last state
+    return AttentionOfLayers(
+        encoder=tuple(
+            block.attention_weights(x, source_mask)
+            for block, x in zip(model.encoder_blocks, sources, strict=True)
+        ),
+        decoder=tuple(block.self_attention_weights(x, target_mask) for block, x in targets),
+        cross=tuple(
+            block.attention_weights(x, memory, target_mask, source_mask) for block, x in targets
+        ),
+    )

@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
 from keras_transformer.decoding.precision import inference_model
+from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.errors import InputError
 from keras_transformer.forks import check_not_forked, is_fork
 from keras_transformer.layers.embedding import PositionalEmbedding
@@ -22,7 +23,6 @@ from keras_transformer.model import (
     Transformer,
     attention_of_layers,
     cross_attention_weights,
-    decoding_steps,
     has_cross_attention,
 )
 from keras_transformer.search.beam import beam_search, check_beams

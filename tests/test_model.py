@@ -7,13 +7,13 @@ import pytest
 
 from keras_transformer.averaging import average_weights
 from keras_transformer.config import TransformerConfig
+from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.model import (
     Transformer,
     attention_of_layers,
     build_transformer,
     cross_attention_weights,
-    decoding_steps,
 )
 from keras_transformer.optimizers import paper_adam
 from keras_transformer.search.greedy import greedy_search

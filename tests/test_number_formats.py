@@ -13,9 +13,10 @@ import pytest
 from keras_transformer.averaging import averaged_variables
 from keras_transformer.callbacks import AveragedWeights
 from keras_transformer.decoding.precision import PRECISIONS
+from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.metrics import Perplexity, TokenAccuracy
-from keras_transformer.model import attention_of_layers, build_transformer, decoding_steps
+from keras_transformer.model import attention_of_layers, build_transformer
 from keras_transformer.optimizers import Adam
 from keras_transformer.schedules import InverseSquareRootSchedule
 from keras_transformer.search.beam import beam_search

@@ -12,10 +12,10 @@ import pytest
 from keras import ops
 
 from keras_transformer.decoding.precision import PRECISIONS, inference_model
+from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.errors import InputError
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.losses import LabelSmoothedCrossentropy
-from keras_transformer.model import decoding_steps
 from keras_transformer.search.scoring import score
 from keras_transformer.search.state import DecodingState
 from keras_transformer.text.blank import BLANK_CHARACTERS

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_transformer.model import decoding_steps
+from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.search.state import DecodingState
 from tests.random_models import END
 

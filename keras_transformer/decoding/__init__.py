@@ -1,1 +1,1 @@
-"""Search (sections 3.1 and 6.1): it is handed a step function and knows no model."""
+"""Decoding one position at a time, and fast: cache, steps, precision. No search, no layer."""

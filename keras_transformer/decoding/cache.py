@@ -1,32 +1,29 @@
-"""What decoding keeps of the positions it has been through: a tree.
+"""The keys and values of the positions decoded so far: a tree.
 
 Each position of each hypothesis takes one slot of the cache, for good: when hypotheses branch or
-die, no key and no value moves. Only a table changes, which says for each hypothesis in which slots
-its ancestors stand, and attention looks nowhere else. All hypotheses of a sentence ask one cache,
-so a beginning that they share is kept once and read once.
+die, no key and no value moves. Only a table changes, which says for each hypothesis which slots
+hold its ancestors, and attention sees no others. All hypotheses of a sentence share one cache, so
+a beginning that they have in common is kept once and read once.
 
-Here and in `loop.py` backends differ. JAX compiles for fixed shapes: there a cache has
-all its slots from the start. On TensorFlow it grows, a position at a time or, inside of a search's
-loop, by `with_room`, which drops the slots that no hypothesis descends from any more.
+Here and in `search/loop.py` backends differ. JAX compiles for fixed shapes: there a cache has all
+its slots from the start. On TensorFlow it grows by a position at a time or, in the loop of a
+search, by `Cache.with_room`, which drops the slots that no hypothesis descends from any more.
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
-import keras
-import numpy as np
 from keras import ops
 
+from keras_transformer.decoding.head_order import HeadOrder, head_order
 from keras_transformer.gathering import gather_for_all_beams, gather_rows, take
+from keras_transformer.search.shapes import shapes_are_dynamic
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of one attention layer, heads split.
+    """Keys and values of one self-attention layer, heads split.
 
     Attributes:
-        key: Float (batch, heads, slots, head_dim); source positions stand for slots in
-            cross-attention.
+        key: Float (batch, heads, slots, head_dim).
         value: Float (batch, heads, slots, value_dim).
     """
 
@@ -39,7 +36,7 @@ class Cache(NamedTuple):
 
     Attributes:
         layers: For each decoder block, KeyValues.
-        visible: Boolean (batch, beams, slots), True where a hypothesis or an ancestor of it stands.
+        visible: Boolean (batch, beams, slots), True at a hypothesis and its ancestors.
         num_filled: Integer scalar, the slots in use, a multiple of the beams.
     """
 
@@ -47,15 +44,68 @@ class Cache(NamedTuple):
     visible: object
     num_filled: object
 
+    @property
+    def grows(self) -> bool:
+        """Whether a new position needs new slots."""
+        return shapes_are_dynamic()
 
-def shapes_are_dynamic() -> bool:
-    """Whether tensors may grow from step to step."""
-    return keras.backend.backend() == "tensorflow"
+    def reorder(self, beam_indices) -> "Cache":
+        """The cache in which beam i continues beam `beam_indices[:, i]`.
+
+        Args:
+            beam_indices: Integer (batch, beams).
+        """
+        return self._replace(visible=gather_rows(self.visible, beam_indices))
+
+    def used_once(self) -> "CacheUsedOnce":
+        """The same cache, written in place from now on."""
+        return CacheUsedOnce(*self)
+
+    def with_room(self, sentences, num_positions: int) -> "Cache":
+        """A copy for some of the sentences: the slots still seen, and room for more.
+
+        Only on TensorFlow.
+
+        Args:
+            sentences: Integer (new_batch,), the sentences to keep.
+            num_positions: The positions to make room for.
+        """
+        beams = self.visible.shape[1]
+        visible = take(self.visible, sentences)  # (new_batch, beams, slots)
+        slots = ops.shape(visible)[2]
+        seen = ops.cast(ops.any(visible, axis=1), "int32")  # (new_batch, slots)
+        most_seen = ops.max(ops.sum(seen, axis=1), initial=0)
+        num_kept = (most_seen + beams - 1) // beams * beams  # at most num_filled, a multiple too
+        # The slots seen, in order, then others, which nobody looks at.
+        _, kept = ops.top_k(seen * (slots - ops.arange(slots, dtype="int32")), num_kept)
+        kept = ops.cast(kept, "int32")  # (new_batch, num_kept)
+        room = ((0, 0), (0, num_positions * beams))
+        visible = gather_for_all_beams(visible, kept)  # (new_batch, beams, num_kept)
+        kept = ops.pad(kept, room)  # the room may hold anything: nobody sees it
+
+        heads = self.layers[0].key.shape[1]
+        first = (sentences[:, None] * heads + ops.arange(heads, dtype="int32")) * slots
+        index = first[:, :, None] + kept[:, None, :]  # (new_batch, heads, new_slots)
+
+        def copy(x):
+            return take(ops.reshape(x, (-1, x.shape[-1])), index)
+
+        return self._replace(
+            layers=tuple(KeyValues(copy(layer.key), copy(layer.value)) for layer in self.layers),
+            visible=ops.pad(visible, ((0, 0), *room)),
+            num_filled=num_kept,
+        )
 
 
-def as_length(length):
-    """A length to allocate by: a scalar tensor on TensorFlow, a Python int elsewhere."""
-    return length if shapes_are_dynamic() else int(length)
+class CacheUsedOnce(Cache):
+    """A cache that has room for the next position, and that nobody reads after it is written.
+
+    TensorFlow then writes into the slots there are instead of copying everything for a new one. The
+    loop of a search promises both; that the type says so keeps the loop's structure the same.
+    """
+
+    __slots__ = ()
+    grows = False
 
 
 def empty_cache(batch, beams, widths, max_length, dtype) -> Cache:
@@ -64,9 +114,9 @@ def empty_cache(batch, beams, widths, max_length, dtype) -> Cache:
     Args:
         batch: Sentences.
         beams: Hypotheses of each.
-        widths: For each decoder block (heads, head_dim, value_dim), as many heads in each.
-        max_length: Positions it will have to hold at most; TensorFlow allocates none of them.
-        dtype: Name of the dtype of keys and values.
+        widths: For each decoder block (heads, head_dim, value_dim), with the same number of heads.
+        max_length: The most positions it will hold; TensorFlow allocates none of them.
+        dtype: The dtype of keys and values.
     """
     slots = _slots_that_may_grow(beams) if shapes_are_dynamic() else beams * int(max_length)
 
@@ -83,46 +133,16 @@ def empty_cache(batch, beams, widths, max_length, dtype) -> Cache:
     )
 
 
-class HeadOrder(NamedTuple):
-    """Where heads stand before beams, and where beams stand before heads.
-
-    A row is what one head has of one hypothesis. In a product's output rows stand in the order
-    (batch, beams, heads); attention takes all beams of a head at once, (batch, heads, beams).
-    On TensorFlow picking rows is faster than transposing, and one pick moves query, key and value.
-
-    Attributes:
-        heads_first: Integer (batch, heads, beams), rows of (batch, beams, heads).
-        parts_first: Integer (3, batch, heads, beams), rows of (batch, beams, 3, heads).
-        beams_first: Integer (batch, beams, heads), rows of (batch, heads, beams).
-    """
-
-    heads_first: object
-    parts_first: object
-    beams_first: object
-
-
-def head_order(batch, heads: int, beams: int) -> HeadOrder:
-    """The order for so many sentences."""
-    head, beam = np.arange(heads, dtype="int32")[:, None], np.arange(beams, dtype="int32")
-    part = np.arange(3, dtype="int32")[:, None, None, None]
-    first_row = ops.arange(batch, dtype="int32")[:, None, None] * (heads * beams)
-    return HeadOrder(
-        heads_first=first_row + (beam * heads + head),
-        parts_first=3 * first_row + ((beam * 3 + part) * heads + head),
-        beams_first=first_row + (head * beams + beam).T,
-    )
-
-
 class Place(NamedTuple):
-    """Where the newest position of each hypothesis stands, the same in each layer.
+    """Where the newest position of each hypothesis is written, the same in each layer.
 
     Attributes:
-        rows: Integer (batch * heads,), in a cache seen as a matrix of which one row holds the slots
-            that all beams fill together.
-        shapes: By their width, the shape of what a layer keeps, (batch, heads, slots, width): made
-            once, it serves many layers.
-        order: How heads are split and put together again; None for one beam, which needs no order,
-            and on JAX, where they are transposed.
+        rows: Integer (batch * heads,), in a cache seen as a matrix whose rows hold the slots that
+            all beams fill together; None where the cache grows instead.
+        shapes: The shape of a layer's keys or values, (batch, heads, slots, width), by their width:
+            made once for all layers.
+        order: How to split and join heads; None for one beam, which needs no order, and on JAX,
+            which transposes.
     """
 
     rows: object
@@ -134,22 +154,25 @@ def next_position(cache: Cache) -> tuple[Cache, Place]:
     """Gives each hypothesis a slot for its newest position, which it sees at once.
 
     Returns:
-        (the cache, of which `write` must now fill each layer, the place to write to).
+        (the cache, whose layers `write` must now fill, the place to write to).
     """
     beams = cache.visible.shape[1]
     visible, first_slot = cache.visible, cache.num_filled
-    if _grows():
+    if cache.grows:
         first_slot = ops.shape(visible)[2]
         visible = ops.pad(visible, ((0, 0), (0, 0), (0, beams)))
     batch, _, num_slots = ops.shape(visible)
     slot = ops.arange(num_slots, dtype="int32") - first_slot
     own = ops.equal(slot, ops.arange(beams, dtype="int32")[:, None])  # (beams, slots)
     heads = cache.layers[0].key.shape[1]
-    rows = ops.arange(batch * heads, dtype="int32") * (num_slots // beams) + first_slot // beams
-    cache = cache._replace(visible=visible | own, num_filled=first_slot + beams)
+    rows = None
+    if not cache.grows:
+        rows = ops.arange(batch * heads, dtype="int32") * (num_slots // beams)
+        rows = rows + first_slot // beams
     order = head_order(batch, heads, beams) if shapes_are_dynamic() and beams > 1 else None
     widths = {x.shape[-1] for layer in cache.layers for x in layer}
     shapes = {width: _as_shape(-1, heads, num_slots, width) for width in widths}
+    cache = cache._replace(visible=visible | own, num_filled=first_slot + beams)
     return cache, Place(rows, shapes, order)
 
 
@@ -165,8 +188,8 @@ def write(layer: KeyValues, new: KeyValues, place: Place) -> KeyValues:
 
 
 def _write(old, new, place):
-    if _grows():
-        return ops.concatenate([old, new], axis=2)
+    if place.rows is None:
+        return ops.concatenate([old, new], axis=2)  # (batch, heads, slots + beams, width)
     _, _, beams, width = new.shape
     matrix = ops.reshape(old, (-1, beams * width))
     new = ops.reshape(new, (-1, beams * width))
@@ -187,78 +210,13 @@ def _replace_rows(matrix, rows, new):
         return ops.scatter_update(matrix, rows[:, None], new)
     import tensorflow as tf
 
-    # TensorFlow's scatter ops copy the matrix. This one writes into it, so it may have no other
-    # reader: the loop of a search, which uses each state once, vouches for that.
+    # TensorFlow's scatter ops copy the matrix. This one writes into it, so only a `CacheUsedOnce`
+    # may come here.
     return tf.raw_ops.InplaceUpdate(x=matrix, i=rows, v=new)
 
 
-def reorder_cache(cache: Cache, beam_indices) -> Cache:
-    """The cache in which beam i goes on where beam `beam_indices[:, i]` stood.
-
-    Args:
-        beam_indices: Integer (batch, beams).
-    """
-    return cache._replace(visible=gather_rows(cache.visible, beam_indices))
-
-
-def with_room(cache: Cache, sentences, num_positions: int) -> Cache:
-    """A copy for some of the sentences that holds what is still seen, and has room for more.
-
-    Only on TensorFlow.
-
-    Args:
-        cache: Of a search that goes on.
-        sentences: Integer (new_batch,), the sentences that are kept.
-        num_positions: How many positions there shall be room for.
-    """
-    beams = cache.visible.shape[1]
-    visible = take(cache.visible, sentences)
-    slots = ops.shape(visible)[2]
-    seen = ops.cast(ops.any(visible, axis=1), "int32")  # (batch, slots)
-    most_seen = ops.max(ops.sum(seen, axis=1), initial=0)
-    num_kept = (most_seen + beams - 1) // beams * beams  # at most num_filled, which is a multiple
-    # The seen slots in their order, then unseen ones, which nobody looks at.
-    _, kept = ops.top_k(seen * (slots - ops.arange(slots, dtype="int32")), num_kept)
-    kept = ops.cast(kept, "int32")
-    room = ((0, 0), (0, num_positions * beams))
-    visible = gather_for_all_beams(visible, kept)
-    kept = ops.pad(kept, room)  # the room is filled with anything: it is not seen
-
-    heads = cache.layers[0].key.shape[1]
-    first = (sentences[:, None] * heads + ops.arange(heads, dtype="int32")) * slots
-    index = first[:, :, None] + kept[:, None, :]  # (new_batch, heads, slots)
-
-    def copy(x):
-        return take(ops.reshape(x, (-1, x.shape[-1])), index)
-
-    return Cache(
-        layers=tuple(KeyValues(copy(layer.key), copy(layer.value)) for layer in cache.layers),
-        visible=ops.pad(visible, ((0, 0), *room)),
-        num_filled=num_kept,
-    )
-
-
-_search_owns_states = False
-
-
-@contextlib.contextmanager
-def states_used_once() -> Iterator[None]:
-    """While a loop of a TensorFlow graph is traced that makes room and uses each state once."""
-    global _search_owns_states
-    before, _search_owns_states = _search_owns_states, True
-    try:
-        yield
-    finally:
-        _search_owns_states = before
-
-
-def _grows() -> bool:
-    """Whether a new position needs new slots: on TensorFlow, unless a search has made room."""
-    return shapes_are_dynamic() and not _search_owns_states
-
-
 def _slots_that_may_grow(beams):
-    """No slots; in a graph those of one position that stays unseen, for `with_room` to copy.
+    """No slots; in a graph those of one position that nobody sees, for `with_room` to copy.
 
     A loop in a graph must not change its tensors' static shapes. An axis whose length is unknown
     while the graph is traced may grow; one that is known may not.

@@ -9,8 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_transformer.decoding.few_rows import matmul_of_few_rows
-from keras_transformer.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
 from keras_transformer.layers.embedding import PositionalEmbedding
+from keras_transformer.layers.heads import MultiHeadLayer
 from keras_transformer.layers.normalization import LayerNormalization, layer_normalization
 
 PRECISIONS = ("float32", "bfloat16", "int8", "int8_bfloat16")
@@ -66,7 +66,8 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
             config["dtype"] = policy
         if "dropout" in config:
             config["dropout"] = 0.0  # else 20 kB for a seed that is never used are never freed
-        return type(layer).from_config(config)
+        is_embedding = isinstance(layer, PositionalEmbedding)
+        return (FastEmbedding if is_embedding else type(layer)).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=with_policy)
     if hasattr(model, "max_source_tokens"):  # beside the graph, which is all that Keras clones
@@ -74,14 +75,13 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
     copy.set_weights(model.get_weights())
     copy.trainable = False
     for layer in copy._flatten_layers():
-        if isinstance(layer, PositionalEmbedding):
-            kernel = ops.transpose(layer.embeddings)
+        if isinstance(layer, FastEmbedding):
+            kernel = ops.transpose(layer.embeddings)  # (model_dim, vocabulary)
             layer.output_product = (_faster_product(kernel, precision) or Product)(kernel)
         else:
             _replace_parts(layer, precision)
-        is_attention = isinstance(layer, MultiHeadSelfAttention | MultiHeadCrossAttention)
-        if is_attention and precision == "int8_bfloat16":
-            layer.attention_dtype = "bfloat16"
+        if isinstance(layer, MultiHeadLayer) and precision == "int8_bfloat16":
+            _attend_in_bfloat16(layer)
     for name in ("save", "save_weights"):  # before there is half a file
         setattr(copy, name, _refuse_to_be_saved)
     # All other ways to write, copy and pickle a Keras model, or to fill it, ask for one of these.
@@ -106,6 +106,26 @@ def _replace_parts(layer, precision):
             product = _faster_product(part.kernel, precision)
             if product is not None:
                 setattr(layer, name, product(part.kernel, part.bias, part.activation))
+
+
+def _attend_in_bfloat16(layer):
+    """Rounds queries, keys and values, which attention then reads; its output stays float32."""
+
+    def rounded(part):
+        return lambda x: ops.cast(part(x), "bfloat16")
+
+    for name in ("query_key_value", "query_projection", "key_value"):
+        if hasattr(layer, name):
+            setattr(layer, name, rounded(getattr(layer, name)))
+    project = layer.output_projection
+    layer.output_projection = lambda x: project(ops.cast(x, "float32"))
+
+
+class FastEmbedding(PositionalEmbedding):
+    """A PositionalEmbedding of a model for translating, whose logits are `output_product(x)`."""
+
+    def logits(self, x):
+        return ops.cast(self.output_product(x), "float32")
 
 
 def _faster_product(kernel, precision):

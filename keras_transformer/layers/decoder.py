@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_transformer.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
+from keras_transformer.layers.encoder import options_of
 from keras_transformer.layers.feed_forward import FeedForward
 from keras_transformer.layers.residual import AddAndNorm
 from keras_transformer.masks import attend_to, attend_to_earlier
@@ -13,8 +14,7 @@ from keras_transformer.masks import attend_to, attend_to_earlier
 class DecoderBlock(keras.Layer):
     """Masked self-attention, attention over the encoder's output, then a feed-forward network.
 
-    Each of the three stands within Add & Norm, and no position sees a later one.
-    `call` takes all positions at once, for training; `step` takes one position after the other.
+    Each of the three is wrapped in Add & Norm, and no position sees a later one.
 
     Source: section 3.1, "Decoder".
 
@@ -58,39 +58,27 @@ class DecoderBlock(keras.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        policy = self.dtype_policy
-        initializers = {
+        options = {
             "kernel_initializer": kernel_initializer,
             "bias_initializer": bias_initializer,
+            "dtype": self.dtype_policy,
         }
+
+        def residual(name):
+            return AddAndNorm(dropout, normalize_first, dtype=self.dtype_policy, name=name)
+
         self.self_attention = MultiHeadSelfAttention(
-            num_heads,
-            head_dim,
-            value_dim,
-            **initializers,
-            dtype=policy,
-            name="self_attention",
+            num_heads, head_dim, value_dim, **options, name="self_attention"
         )
-        self.self_attention_residual = AddAndNorm(
-            dropout, normalize_first, dtype=policy, name="self_attention_residual"
-        )
+        self.self_attention_residual = residual("self_attention_residual")
         self.cross_attention = MultiHeadCrossAttention(
-            num_heads,
-            head_dim,
-            value_dim,
-            **initializers,
-            dtype=policy,
-            name="cross_attention",
+            num_heads, head_dim, value_dim, **options, name="cross_attention"
         )
-        self.cross_attention_residual = AddAndNorm(
-            dropout, normalize_first, dtype=policy, name="cross_attention_residual"
-        )
+        self.cross_attention_residual = residual("cross_attention_residual")
         self.feed_forward = FeedForward(
-            feed_forward_dim, activation, **initializers, dtype=policy, name="feed_forward"
+            feed_forward_dim, activation, **options, name="feed_forward"
         )
-        self.feed_forward_residual = AddAndNorm(
-            dropout, normalize_first, dtype=policy, name="feed_forward_residual"
-        )
+        self.feed_forward_residual = residual("feed_forward_residual")
 
     def build(self, inputs_shape, memory_shape):
         self.self_attention.build(inputs_shape)
@@ -122,7 +110,10 @@ class DecoderBlock(keras.Layer):
             training=training,
         )
         x = residual(x, attended, training=training)
-        return self._after_feed_forward(x, training)
+
+        residual = self.feed_forward_residual
+        transformed = self.feed_forward(residual.sublayer_input(x))
+        return residual(x, transformed, training=training)
 
     def attention_weights(self, inputs, memory, padding_mask=None, memory_padding_mask=None):
         """What each target position takes from each source position, head by head.
@@ -152,34 +143,6 @@ class DecoderBlock(keras.Layer):
             attend_to_earlier(padding_mask, ops.shape(inputs)[1]),
         )
 
-    def step(self, rows, cache, place, attention_mask, memory, memory_mask):
-        """The same as `call` for one new position of each hypothesis, without dropout.
-
-        Args:
-            rows: Float (batch * beams, model_dim).
-            cache: KeyValues of Float (batch, heads, slots, width), the earlier positions.
-            place: Where the new position is written, from `next_position`.
-            attention_mask: (batch, beams, slots), which lets each hypothesis see the slots that it
-                descends from, its new one too.
-            memory: From `cross_attention.project_memory`.
-            memory_mask: (batch, 1, source_length), which lets all see the source's tokens.
-
-        Returns:
-            (Float (batch * beams, model_dim), the cache with the new position in it).
-        """
-        residual = self.self_attention_residual
-        attended, cache = self.self_attention.step(
-            residual.sublayer_input(rows), cache, place, attention_mask
-        )
-        x = residual(rows, attended, training=False)
-
-        residual = self.cross_attention_residual
-        attended = self.cross_attention.step(
-            residual.sublayer_input(x), attention_mask.shape[1], memory, memory_mask, place.order
-        )
-        x = residual(x, attended, training=False)
-        return self._after_feed_forward(x, training=False), cache
-
     def _after_self_attention(self, inputs, padding_mask, training):
         residual = self.self_attention_residual
         attended = self.self_attention(
@@ -189,25 +152,8 @@ class DecoderBlock(keras.Layer):
         )
         return residual(inputs, attended, training=training)
 
-    def _after_feed_forward(self, x, training):
-        residual = self.feed_forward_residual
-        transformed = self.feed_forward(residual.sublayer_input(x))
-        return residual(x, transformed, training=training)
-
     def compute_output_shape(self, inputs_shape, memory_shape):
         return tuple(inputs_shape)
 
     def get_config(self):
-        attention = self.self_attention
-        return {
-            **super().get_config(),
-            "num_heads": attention.num_heads,
-            "feed_forward_dim": self.feed_forward.feed_forward_dim,
-            "dropout": self.self_attention_residual.dropout,
-            "activation": keras.activations.serialize(self.feed_forward.activation),
-            "normalize_first": self.self_attention_residual.normalize_first,
-            "head_dim": attention.head_dim,
-            "value_dim": attention.value_dim,
-            "kernel_initializer": keras.initializers.serialize(attention.kernel_initializer),
-            "bias_initializer": keras.initializers.serialize(attention.bias_initializer),
-        }
+        return {**super().get_config(), **options_of(self)}

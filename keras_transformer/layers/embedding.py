@@ -74,7 +74,6 @@ class PositionalEmbedding(keras.Layer):
             embeddings_initializer or keras.initializers.RandomNormal(stddev=model_dim**-0.5)
         )
         self.sum_dropout = Dropout(dropout, dtype=self.dtype_policy)
-        self.output_product = None  # what stands for x E^T in a model that only translates
 
     def build(self, inputs_shape):
         self.embeddings = self.add_weight(
@@ -96,57 +95,42 @@ class PositionalEmbedding(keras.Layer):
 
     def call(self, inputs, reverse=False, training=None):
         if reverse:
-            return self._logits(inputs)
-        embedded = self._scaled(inputs)
+            return self.logits(inputs)
+        embedded = self.scaled(inputs)  # (batch, length, model_dim)
         if self.position_encoding is not None:
             length = ops.shape(inputs)[1]
-            embedded = embedded + self._positions(0, length)
+            self._check_length(length)
+            embedded = embedded + self.positions(ops.arange(length, dtype="int32"))
         return self.sum_dropout(embedded, training=training)
 
-    def step(self, token_ids, position):
-        """The same for the tokens of one position.
-
-        Args:
-            token_ids: Integer (batch, beams).
-            position: Integer scalar, counted from 0.
-
-        Returns:
-            Float (batch * beams, model_dim).
-        """
-        embedded = self._scaled(ops.reshape(token_ids, (-1,)))
-        if self.position_encoding is None:
-            return embedded
-        return embedded + self._positions(position, 1)
-
-    def _scaled(self, token_ids):
+    def scaled(self, token_ids):
+        """sqrt(d_model) E[token]: Integer (...) to Float (..., model_dim)."""
         token_ids = ops.cast(token_ids, "int32")
-        embedded = take(self.embeddings, token_ids)  # (batch, length, model_dim)
+        embedded = take(self.embeddings, token_ids)  # (..., model_dim)
         return ops.cast(embedded, self.compute_dtype) * self.model_dim**0.5
 
-    def _positions(self, first, length):
-        """Encodings of `length` positions from `first` on: Float (length, model_dim)."""
-        positions = first + ops.arange(length, dtype="int32")
+    def positions(self, positions):
+        """PE[position]: Integer (length,) to Float (length, model_dim)."""
         if self.position_encoding == "sinusoidal":
             encoding = sinusoidal_encoding(positions, self.model_dim)
         else:
-            self._check_length(length)
-            encoding = ops.take(self.position_table, positions, axis=0)
+            encoding = ops.take(self.position_table, positions, axis=0)  # (length, model_dim)
         return ops.cast(encoding, self.compute_dtype)
 
+    def logits(self, x):
+        """x E^T: Float (..., model_dim) to Float32 (..., vocabulary)."""
+        kernel = ops.transpose(ops.cast(self.embeddings, self.compute_dtype))
+        logits = ops.matmul(ops.cast(x, self.compute_dtype), kernel)  # (..., vocabulary)
+        return ops.cast(logits, "float32")
+
     def _check_length(self, length):
-        if isinstance(length, int) and length > self.max_positions:
+        longest = self.most_tokens
+        if longest is not None and isinstance(length, int) and length > longest:
             raise ValueError(
                 "A sequence must not be longer than the learned positions. Received: length"
-                f" {length}, max_positions={self.max_positions}. Choose a larger max_positions or"
+                f" {length}, max_positions={longest}. Choose a larger max_positions or"
                 " position_encoding='sinusoidal'."
             )
-
-    def _logits(self, x):
-        if self.output_product is not None:
-            return ops.cast(self.output_product(x), "float32")
-        kernel = ops.cast(self.embeddings, self.compute_dtype)
-        logits = ops.matmul(ops.cast(x, self.compute_dtype), ops.transpose(kernel))
-        return ops.cast(logits, "float32")
 
     def compute_output_shape(self, inputs_shape):
         return (*inputs_shape, self.model_dim)

@@ -52,28 +52,23 @@ class EncoderBlock(keras.Layer):
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
-        policy = self.dtype_policy
-        initializers = {
+        options = {
             "kernel_initializer": kernel_initializer,
             "bias_initializer": bias_initializer,
+            "dtype": self.dtype_policy,
         }
+
+        def residual(name):
+            return AddAndNorm(dropout, normalize_first, dtype=self.dtype_policy, name=name)
+
         self.self_attention = MultiHeadSelfAttention(
-            num_heads,
-            head_dim,
-            value_dim,
-            **initializers,
-            dtype=policy,
-            name="self_attention",
+            num_heads, head_dim, value_dim, **options, name="self_attention"
         )
-        self.self_attention_residual = AddAndNorm(
-            dropout, normalize_first, dtype=policy, name="self_attention_residual"
-        )
+        self.self_attention_residual = residual("self_attention_residual")
         self.feed_forward = FeedForward(
-            feed_forward_dim, activation, **initializers, dtype=policy, name="feed_forward"
+            feed_forward_dim, activation, **options, name="feed_forward"
         )
-        self.feed_forward_residual = AddAndNorm(
-            dropout, normalize_first, dtype=policy, name="feed_forward_residual"
-        )
+        self.feed_forward_residual = residual("feed_forward_residual")
 
     def build(self, inputs_shape):
         self.self_attention.build(inputs_shape)
@@ -113,17 +108,20 @@ class EncoderBlock(keras.Layer):
         return tuple(inputs_shape)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "num_heads": self.self_attention.num_heads,
-            "feed_forward_dim": self.feed_forward.feed_forward_dim,
-            "dropout": self.self_attention_residual.dropout,
-            "activation": keras.activations.serialize(self.feed_forward.activation),
-            "normalize_first": self.self_attention_residual.normalize_first,
-            "head_dim": self.self_attention.head_dim,
-            "value_dim": self.self_attention.value_dim,
-            "kernel_initializer": keras.initializers.serialize(
-                self.self_attention.kernel_initializer
-            ),
-            "bias_initializer": keras.initializers.serialize(self.self_attention.bias_initializer),
-        }
+        return {**super().get_config(), **options_of(self)}
+
+
+def options_of(block):
+    """The constructor's arguments, of either stack's block, from its sub-layers."""
+    attention, feed_forward = block.self_attention, block.feed_forward
+    return {
+        "num_heads": attention.num_heads,
+        "feed_forward_dim": feed_forward.feed_forward_dim,
+        "dropout": block.feed_forward_residual.dropout,
+        "activation": keras.activations.serialize(feed_forward.activation),
+        "normalize_first": block.feed_forward_residual.normalize_first,
+        "head_dim": attention.head_dim,
+        "value_dim": attention.value_dim,
+        "kernel_initializer": keras.initializers.serialize(attention.kernel_initializer),
+        "bias_initializer": keras.initializers.serialize(attention.bias_initializer),
+    }

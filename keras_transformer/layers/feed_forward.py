@@ -54,12 +54,11 @@ class FeedForward(keras.Layer):
         self.outer.build((*inputs_shape[:-1], self.feed_forward_dim))
 
     def call(self, inputs):
-        if len(inputs.shape) == 2:  # rows of a matrix already
-            return self.outer(self.inner(inputs))
-        shape = ops.shape(inputs)
-        # The product of a matrix is one TensorFlow operation, that of anything wider some twenty.
-        rows = ops.reshape(inputs, (-1, shape[-1]))  # (batch * length, model_dim)
-        return ops.reshape(self.outer(self.inner(rows)), shape)  # (batch, length, model_dim)
+        # Rows of a matrix: their product is one TensorFlow operation, with more axes some twenty.
+        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))  # (batch * length, model_dim)
+        rows = self.inner(rows)  # (batch * length, feed_forward_dim)
+        rows = self.outer(rows)  # (batch * length, model_dim)
+        return ops.reshape(rows, ops.shape(inputs))  # (batch, length, model_dim)
 
     def _linear(self, name, width, activation=None):
         return keras.layers.Dense(

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from keras import ops
 
-from keras_transformer.decoding.cache import as_length
 from keras_transformer.gathering import gather_rows
 from keras_transformer.masks import PADDING_ID
 from keras_transformer.search import loop
@@ -16,6 +15,7 @@ from keras_transformer.search.hypotheses import (
     length_penalty_of,
     write_token,
 )
+from keras_transformer.search.shapes import as_length
 
 
 class _Search(NamedTuple):

@@ -1,7 +1,7 @@
 """The loop of every search: it advances until all sentences are done.
 
-Where shapes may change (TensorFlow), sentences that are done leave the batch every few positions,
-and with them what they cost; what is kept of earlier positions is then tidied up, too.
+Where shapes may change (TensorFlow), finished sentences leave the batch every few positions, and
+the caches drop what nobody sees any more.
 """
 
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_transformer.decoding.cache import shapes_are_dynamic, states_used_once
-from keras_transformer.search.state import keep_sentences, take_sentences
+from keras_transformer.search.shapes import shapes_are_dynamic
+from keras_transformer.search.state import keep_sentences, take_sentences, used_once
 
-# Tidying up copies what is kept; until then each step looks at room that is not used yet. 4, 8 and
-# 16 are within each other's noise on the base model.
+# Tidying copies what it keeps; until then each step looks at room that is not used yet. 4, 8 and 16
+# are within each other's noise on the base model.
 POSITIONS_BETWEEN_TIDYING = 8
 
-# One sentence waits for no other to leave it, and its small steps feel what tidying up costs.
+# A sentence alone waits for no other to leave, and its small steps feel the cost of tidying.
 POSITIONS_OF_ONE_SENTENCE = 16
 
 
@@ -26,10 +26,11 @@ def run(advance: Callable, start, results_of: Callable):
 
     Args:
         advance: From a search to the search one position later. A search is a named tuple with
-            `done`, Boolean (batch,), and `state`, a DecodingState; its other fields are nests of
-            (batch, ...) tensors and of scalars. What is done must not change any more.
+            `position`, Integer scalar, `done`, Boolean (batch,), and `state`, a DecodingState; its
+            other fields are nests of (batch, ...) tensors and of scalars. It must use each state
+            once, and change nothing in the rows of sentences that are done.
         start: The search before the first position.
-        results_of: From a search to the nest of (batch, ...) tensors that is asked for.
+        results_of: From a search to the nest of (batch, ...) tensors to return.
 
     Returns:
         The results of all sentences, in the order of the batch.
@@ -48,6 +49,8 @@ def _run_with_fewer_and_fewer_sentences(advance, start, results_of):
     import tensorflow as tf
 
     in_graph = not tf.executing_eagerly()
+    if in_graph:
+        start = start._replace(state=used_once(start.state))
 
     def some_positions(search, num_positions):
         last = search.position + num_positions
@@ -55,10 +58,7 @@ def _run_with_fewer_and_fewer_sentences(advance, start, results_of):
         def goes_on(search):
             return (search.position < last) & ~tf.reduce_all(search.done)
 
-        if not in_graph:
-            return _while_loop(goes_on, advance, search)
-        with states_used_once():
-            return _while_loop(goes_on, advance, search)
+        return _while_loop(goes_on, advance, search)
 
     def any_left(left):
         return tf.size(left.going_on) > 0
@@ -82,7 +82,7 @@ def _run_with_fewer_and_fewer_sentences(advance, start, results_of):
 
 
 class _Left(NamedTuple):
-    """What is left of a search."""
+    """The unfinished part of a search."""
 
     sentences: object  # Integer (rows,), which sentence of the batch each row of the search is
     going_on: object  # Integer, the rows that are not done
@@ -101,16 +101,13 @@ def _while_loop(goes_on, advance, start):
     """A loop over one nest of tensors whose first axis may change."""
     import tensorflow as tf
 
+    def any_batch(x):
+        return tf.TensorShape([None, *x.shape[1:]] if x.shape.rank else [])
+
     [end] = tf.while_loop(
         goes_on,
         lambda nest: [advance(nest)],
         [start],
-        shape_invariants=[tf.nest.map_structure(_any_batch, start)],
+        shape_invariants=[tf.nest.map_structure(any_batch, start)],
     )
     return end
-
-
-def _any_batch(x):
-    import tensorflow as tf
-
-    return tf.TensorShape([None, *x.shape[1:]] if x.shape.rank else [])

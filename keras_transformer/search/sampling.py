@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from keras_transformer.decoding.cache import as_length
 from keras_transformer.gathering import gather_rows, take
 from keras_transformer.masks import PADDING_ID
 from keras_transformer.search import loop
@@ -24,6 +23,7 @@ from keras_transformer.search.hypotheses import (
     length_penalty_of,
     write_token,
 )
+from keras_transformer.search.shapes import as_length
 
 # Logits differ by more than this or not at all, so that a lower temperature would draw the same;
 # float32 can't divide by one below 1e-38.

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import keras
 
-from keras_transformer.decoding.cache import Cache, reorder_cache, with_room
 from keras_transformer.gathering import gather_rows, take
 
 
@@ -16,17 +15,19 @@ class DecodingState(NamedTuple):
         per_beam: Any nest of (batch, beams, ...) tensors; search reorders them with the beams.
         per_sentence: Any nest of (batch, ...) tensors that are the same for all beams of a
             sentence.
-        cache: Keys and values of the earlier positions, in a model that attends to them; else ().
+        cache: The earlier positions, in a model that attends to them, else (). A named tuple with
+            the methods `reorder(beam_indices)`, `with_room(sentences, num_positions)` and
+            `used_once()`, like `decoding.cache.Cache`.
     """
 
     position: object
     per_beam: object = ()
     per_sentence: object = ()
-    cache: Cache | tuple[()] = ()
+    cache: tuple = ()
 
 
 def reorder_beams(state: DecodingState, beam_indices) -> DecodingState:
-    """The state in which beam i goes on where beam `beam_indices[:, i]` stood.
+    """The state in which beam i continues beam `beam_indices[:, i]`.
 
     Args:
         state: Its `per_beam` holds tensors (batch, beams, ...).
@@ -34,7 +35,7 @@ def reorder_beams(state: DecodingState, beam_indices) -> DecodingState:
     """
     return state._replace(
         per_beam=keras.tree.map_structure(lambda x: gather_rows(x, beam_indices), state.per_beam),
-        cache=reorder_cache(state.cache, beam_indices) if state.cache else (),
+        cache=state.cache.reorder(beam_indices) if state.cache else (),
     )
 
 
@@ -46,13 +47,21 @@ def keep_sentences(state: DecodingState, sentences, num_positions: int) -> Decod
     Args:
         state: Of the whole batch.
         sentences: Integer (new_batch,), ascending, none of them twice.
-        num_positions: How many positions there shall be room for.
+        num_positions: The positions to make room for.
     """
     return state._replace(
         per_beam=take_sentences(state.per_beam, sentences),
         per_sentence=take_sentences(state.per_sentence, sentences),
-        cache=with_room(state.cache, sentences, num_positions) if state.cache else (),
+        cache=state.cache.with_room(sentences, num_positions) if state.cache else (),
     )
+
+
+def used_once(state: DecodingState) -> DecodingState:
+    """The same state, with the promise that nobody reads a state after a step has gone on from it.
+
+    A cache that has room may then be written in place.
+    """
+    return state._replace(cache=state.cache.used_once() if state.cache else ())
 
 
 def take_sentences(nest, sentences):

@@ -1,19 +1,7 @@
-import keras
 import numpy as np
 import pytest
 
-from keras_transformer.decoding import cache as cache_module
-from keras_transformer.decoding.cache import (
-    KeyValues,
-    as_length,
-    empty_cache,
-    head_order,
-    next_position,
-    reorder_cache,
-    states_used_once,
-    with_room,
-    write,
-)
+from keras_transformer.decoding.cache import KeyValues, empty_cache, next_position, write
 from keras_transformer.layers.attention import scaled_dot_product_attention
 from tests.random_models import ON_TENSORFLOW, TENSORFLOW_ONLY, numbers, random_vectors
 
@@ -60,7 +48,7 @@ def grown(length, cache=None, first=0):
     """The cache after some positions, the beams reordered behind each of them."""
     cache = empty() if cache is None else cache
     for position in range(first, first + length):
-        cache = reorder_cache(advanced(cache, position), PARENTS[position])
+        cache = advanced(cache, position).reorder(PARENTS[position])
     return cache
 
 
@@ -111,18 +99,6 @@ def assert_holds(cache, length, sentences=range(BATCH)):
 # Positions
 
 
-def test_the_order_of_heads_is_that_of_a_transposition():
-    batch, heads, beams = 2, 3, 4
-    order = head_order(batch, heads, beams)
-    rows = np.arange(batch * beams * heads)
-    by_beams = rows.reshape(batch, beams, heads)
-    np.testing.assert_array_equal(numbers(order.heads_first), by_beams.transpose(0, 2, 1))
-    by_heads = rows.reshape(batch, heads, beams)
-    np.testing.assert_array_equal(numbers(order.beams_first), by_heads.transpose(0, 2, 1))
-    parts = np.arange(3 * len(rows)).reshape(batch, beams, 3, heads)
-    np.testing.assert_array_equal(numbers(order.parts_first), parts.transpose(2, 0, 3, 1))
-
-
 @pytest.mark.parametrize("length", [1, 4, MAX_LENGTH])
 def test_each_hypothesis_sees_its_own_ancestors_in_their_order(length):
     cache = grown(length)
@@ -163,7 +139,7 @@ def test_writing_changes_nothing_that_was_there():
 
 def test_reordering_moves_what_is_seen_and_neither_keys_nor_values():
     before = advanced(empty(), 0)
-    after = reorder_cache(before, np.array([[2, 2, 0], [1, 0, 1]], "int32"))
+    after = before.reorder(np.array([[2, 2, 0], [1, 0, 1]], "int32"))
     assert all(a is b for a, b in zip(after.layers, before.layers, strict=True))
     seen = np.argmax(numbers(after.visible)[:, :, :3], axis=2)  # each sees one
     np.testing.assert_array_equal(seen, [[2, 2, 0], [1, 0, 1]])
@@ -200,7 +176,7 @@ def test_on_tensorflow_a_cache_grows_inside_a_loop_of_a_graph():
                 write(layer, KeyValues(*(tf.gather(x, position) for x in w)), place)
                 for layer, w in zip(cache.layers, written, strict=True)
             )
-            return position + 1, reorder_cache(cache._replace(layers=layers), parents[position])
+            return position + 1, cache._replace(layers=layers).reorder(parents[position])
 
         return tf.while_loop(lambda p, _: p < tf.shape(parents)[0], advance, (0, empty()))[1]
 
@@ -213,12 +189,6 @@ def test_elsewhere_a_cache_has_all_its_slots_from_the_start():
         assert cache.layers[0].key.shape == (BATCH, 4, MAX_LENGTH * BEAMS, 5)
         assert cache.visible.shape == (BATCH, BEAMS, MAX_LENGTH * BEAMS)
     assert not np.any(numbers(grown(4).visible)[:, :, 4 * BEAMS :])
-
-
-def test_a_length_to_allocate_by_is_a_number_where_shapes_are_fixed():
-    length = as_length(keras.ops.convert_to_tensor(7))
-    assert int(length) == 7
-    assert isinstance(length, int) != ON_TENSORFLOW
 
 
 # Tidying up
@@ -236,14 +206,14 @@ def most_seen(length, sentences):
 @pytest.mark.parametrize("sentences", [[0, 1], [1], [0], [1, 0]], ids=str)
 @pytest.mark.parametrize("length", [1, 4, MAX_LENGTH])
 def test_tidying_keeps_what_is_seen_in_its_order(length, sentences):
-    tidy = with_room(grown(length), np.array(sentences, "int32"), 2)
+    tidy = grown(length).with_room(np.array(sentences, "int32"), 2)
     assert_holds(tidy, length, sentences)
 
 
 @TENSORFLOW_ONLY
 @pytest.mark.parametrize("sentences", [[0, 1], [1], [0]], ids=str)
 def test_tidying_drops_what_nobody_sees_and_makes_room(sentences):
-    tidy = with_room(grown(MAX_LENGTH), np.array(sentences, "int32"), 5)
+    tidy = grown(MAX_LENGTH).with_room(np.array(sentences, "int32"), 5)
     kept = int(tidy.num_filled)
     assert kept % BEAMS == 0
     # Whole positions of the sentence that sees most; after 7 positions all share a beginning.
@@ -259,7 +229,7 @@ def test_tidying_drops_what_nobody_sees_and_makes_room(sentences):
 @pytest.mark.parametrize("sentences", [[0, 1], [1]], ids=str)
 def test_attention_over_a_tidied_cache_equals_that_over_the_untidied_one(sentences):
     cache = grown(5)
-    tidy = with_room(cache, np.array(sentences, "int32"), 2)
+    tidy = cache.with_room(np.array(sentences, "int32"), 2)
     for layer in range(2):
         np.testing.assert_allclose(
             attended(tidy, layer, sentences), attended(cache, layer)[sentences], atol=1e-6
@@ -270,14 +240,14 @@ def test_attention_over_a_tidied_cache_equals_that_over_the_untidied_one(sentenc
 def test_in_a_graph_tidying_nothing_makes_room():
     import tensorflow as tf
 
-    cache = tf.function(lambda: with_room(empty(), tf.range(BATCH), 2), autograph=False)()
+    cache = tf.function(lambda: empty().with_room(tf.range(BATCH), 2), autograph=False)()
     assert cache.layers[0].key.shape == (BATCH, 4, 2 * BEAMS, 5)
     assert int(cache.num_filled) == 0
 
 
 @TENSORFLOW_ONLY
 def test_a_tidied_cache_goes_on_where_it_was():
-    tidy = with_room(grown(3), np.array([0, 1], "int32"), 0)
+    tidy = grown(3).with_room(np.array([0, 1], "int32"), 0)
     assert_holds(grown(4, tidy, first=3), 7)
 
 
@@ -288,10 +258,9 @@ def test_a_search_writes_into_the_room_and_tidies_up_again():
     @tf.function(autograph=False)
     def fill():
         everyone = tf.range(BATCH)
-        with states_used_once():
-            cache = grown(4, with_room(empty(), everyone, 4))
-            cache = with_room(cache, everyone, 3)
-            return grown(3, cache, first=4), tf.shape(cache.visible)[2]
+        cache = grown(4, empty().used_once().with_room(everyone, 4))
+        cache = cache.with_room(everyone, 3)
+        return grown(3, cache, first=4), tf.shape(cache.visible)[2]
 
     cache, num_slots = fill()
     assert_holds(cache, 7)
@@ -301,14 +270,9 @@ def test_a_search_writes_into_the_room_and_tidies_up_again():
 # Writing in place
 
 
-def test_nothing_is_written_in_place_but_where_states_are_used_once():
-    assert not cache_module._search_owns_states
-    with states_used_once():
-        assert not cache_module._grows()
-        with states_used_once():
-            pass
-        assert cache_module._search_owns_states
-    assert cache_module._grows() == ON_TENSORFLOW
-    with pytest.raises(RuntimeError), states_used_once():
-        raise RuntimeError
-    assert not cache_module._search_owns_states
+def test_nothing_is_written_in_place_unless_states_are_used_once():
+    cache = empty()
+    assert cache.grows == ON_TENSORFLOW
+    assert not cache.used_once().grows
+    after, _ = next_position(cache.used_once())
+    assert not after.reorder(PARENTS[0]).grows  # once and for all

@@ -2,19 +2,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transformer.decoding.cache import (
-    empty_cache,
-    head_order,
-    next_position,
-    reorder_cache,
-)
 from keras_transformer.layers.attention import (
     MultiHeadCrossAttention,
     MultiHeadSelfAttention,
-    SideBySide,
     attention_weights,
     scaled_dot_product_attention,
 )
+from keras_transformer.layers.initializers import SideBySide
 from keras_transformer.masks import causal_mask
 from tests.random_models import (
     numbers,
@@ -272,55 +266,6 @@ def test_cross_attention_weights_are_zero_at_masked_keys():
     unseen = np.repeat(~mask()[:, None], 3, axis=1)
     assert np.all(weights[unseen] == 0)
     assert np.all(weights[~unseen] > 0)
-
-
-# One position after the other
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("value_dim", [4, 5])  # as wide as a key, or wider
-def test_steps_of_self_attention_equal_the_causal_call(beams, value_dim):
-    layer = self_attention(value_dim=value_dim)
-    x = random_vectors(BATCH * beams, QUERY_LENGTH, MODEL_DIM)
-    expected = numbers(layer(x, causal_mask(QUERY_LENGTH)))
-    cache = empty_cache(BATCH, beams, [(3, 4, value_dim)], QUERY_LENGTH, "float32")
-    for position in range(QUERY_LENGTH):
-        cache, place = next_position(cache)
-        output, held = layer.step(x[:, position], cache.layers[0], place, cache.visible)
-        cache = cache._replace(layers=(held,))
-        np.testing.assert_allclose(numbers(output), expected[:, position], atol=1e-5)
-
-
-def test_a_step_of_self_attention_sees_only_what_is_visible():
-    layer = self_attention()
-    x = random_vectors(BATCH, 2, 3, MODEL_DIM)  # two positions of three hypotheses
-    cache, place = next_position(empty_cache(BATCH, 3, [(3, 4, 5)], 2, "float32"))
-    _, held = layer.step(x[:, 0].reshape(-1, MODEL_DIM), cache.layers[0], place, cache.visible)
-    cache = reorder_cache(cache._replace(layers=(held,)), np.array([[1, 1, 0]] * BATCH, "int32"))
-    cache, place = next_position(cache)
-    output, _ = layer.step(x[:, 1].reshape(-1, MODEL_DIM), held, place, cache.visible)
-    parents = x[:, 0, [1, 1, 0]]
-    rows = np.stack([parents, x[:, 1]], axis=2).reshape(BATCH * 3, 2, MODEL_DIM)
-    expected = numbers(layer(rows))[:, 1]
-    np.testing.assert_allclose(numbers(output), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("beams", [1, QUERY_LENGTH])
-def test_step_of_cross_attention_equals_the_call(beams):
-    layer, query = cross_attention(), inputs()[:, :beams]
-    seen = mask()[:, :1]  # the same keys for each hypothesis
-    expected = numbers(layer(query, memory(), seen)).reshape(BATCH * beams, MODEL_DIM)
-    rows = query.reshape(BATCH * beams, MODEL_DIM)
-    for order in (None, head_order(BATCH, layer.num_heads, beams)):
-        output = layer.step(rows, beams, layer.project_memory(memory()), seen, order)
-        np.testing.assert_allclose(numbers(output), expected, atol=1e-6)
-
-
-def test_keys_in_columns_are_the_same_keys():
-    query, key = random_vectors(BATCH, 3, QUERY_LENGTH, 4), random_vectors(BATCH, 3, 6, 4, seed=8)
-    expected = numbers(attention_weights(query, key))
-    columns = attention_weights(query, np.swapaxes(key, -1, -2), key_in_columns=True)
-    np.testing.assert_allclose(numbers(columns), expected, rtol=1e-5)
 
 
 # Dropout and weights

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from keras_transformer.decoding.cache import empty_cache, next_position
 from keras_transformer.layers.decoder import DecoderBlock
 from tests.random_models import numbers, random_vectors, randomize, with_the_same_dropout
 
@@ -87,30 +86,6 @@ def test_of_masks_of_numbers_0_is_padding(dtype):
         np.testing.assert_array_equal(found, expected)
 
 
-@ORDERS
-@pytest.mark.parametrize("beams", [1, 3])
-def test_steps_equal_the_call(beams, normalize_first):
-    block = decoder_block(normalize_first=normalize_first)
-    x = random_vectors(BATCH * beams, TARGET_LENGTH, MODEL_DIM)
-    real = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
-    expected = numbers(
-        block(
-            x,
-            np.repeat(memory(), beams, axis=0),
-            memory_padding_mask=np.repeat(real, beams, axis=0),
-        )
-    )
-    cache = empty_cache(BATCH, beams, [(3, 4, 5)], TARGET_LENGTH, "float32")
-    projected = block.cross_attention.project_memory(memory())
-    for position in range(TARGET_LENGTH):
-        cache, place = next_position(cache)
-        output, held = block.step(
-            x[:, position], cache.layers[0], place, cache.visible, projected, real[:, None]
-        )
-        cache = cache._replace(layers=(held,))
-        np.testing.assert_allclose(numbers(output), expected[:, position], atol=1e-5)
-
-
 def test_attention_weights_leave_out_padding():
     real = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
     weights = numbers(
@@ -130,7 +105,7 @@ def test_attention_weights_are_those_of_the_call():
 
     def weighted_sum(memory):
         weights = numbers(block.attention_weights(inputs(), memory))
-        value = numbers(block.cross_attention.project_memory(memory).value)
+        value = numbers(block.cross_attention.keys_and_values(memory)[1])
         attended = np.einsum("bhqk,bhkv->bqhv", weights, value)
         return attended.reshape(BATCH, TARGET_LENGTH, 3 * 5) @ kernel
 

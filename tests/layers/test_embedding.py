@@ -44,17 +44,6 @@ def test_learned_positions_are_rows_of_a_table():
     np.testing.assert_array_equal(numbers(layer(random_ids(2, 5))), np.stack([table[:5]] * 2))
 
 
-@pytest.mark.parametrize("position_encoding", [None, "sinusoidal", "learned"])
-def test_step_equals_the_call_at_each_position(position_encoding):
-    layer, ids = embedding(position_encoding=position_encoding), random_ids(2, 5)
-    expected = numbers(layer(ids))
-    for position in range(5):
-        beams = np.stack([ids[:, position]] * 3, axis=1)
-        output = numbers(layer.step(beams, position))
-        rows = np.repeat(expected[:, position], 3, axis=0)  # the beams of a sentence side by side
-        np.testing.assert_allclose(output, rows, rtol=1e-6)
-
-
 def test_in_reverse_logits_are_products_with_the_rows():
     layer, x = embedding(), random_vectors(2, 5, MODEL_DIM)
     expected = x @ numbers(layer.embeddings).T

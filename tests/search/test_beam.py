@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_transformer.model import decoding_steps
+from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.search.beam import beam_search
 from keras_transformer.search.greedy import greedy_search
 from keras_transformer.search.hypotheses import IMPOSSIBLE

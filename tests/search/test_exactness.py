@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from keras_transformer.decoding.precision import PRECISIONS, inference_model
-from keras_transformer.model import decoding_steps
+from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.search.beam import beam_search
 from keras_transformer.search.greedy import greedy_search
 from keras_transformer.search.hypotheses import IMPOSSIBLE, length_penalty_of

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transformer.model import decoding_steps
+from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.search.scoring import log_probabilities, score
 from tests.random_models import (
     END,

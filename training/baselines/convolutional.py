@@ -15,11 +15,12 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from keras_transformer.decoding.steps import decoding_steps, embedding_step
 from keras_transformer.layers.attention import attention_weights
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.masks import attend_to, padding_mask, to_add
-from keras_transformer.model import cross_attention_weights, decoding_steps
+from keras_transformer.model import cross_attention_weights
 from keras_transformer.search.state import DecodingState
 from training.baselines.recurrent import PACKAGE
 
@@ -401,7 +402,9 @@ def _(model):
 
     def step(token_ids, state):
         beams = token_ids.shape[1]
-        embedded = model.embedding.step(token_ids, state.position)  # (batch * beams, model_dim)
+        embedded = embedding_step(
+            model.embedding, token_ids, state.position
+        )  # (batch * beams, model_dim)
         embedded = ops.reshape(embedded, (-1, beams, embedded.shape[-1]))
         x, windows = embedded, []
         for block, window in zip(model.decoder_blocks, state.per_beam, strict=True):

@@ -30,11 +30,17 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_transformer.layers.attention import MultiHeadCrossAttention, ProjectedMemory
+from keras_transformer.decoding.attention import (
+    ProjectedMemory,
+    cross_attention_step,
+    project_memory,
+)
+from keras_transformer.decoding.steps import decoding_steps, embedding_step
+from keras_transformer.layers.attention import MultiHeadCrossAttention
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.masks import attend_to, padding_mask, to_add
-from keras_transformer.model import cross_attention_weights, decoding_steps
+from keras_transformer.model import cross_attention_weights
 from keras_transformer.search.state import DecodingState
 from training.baselines.recurrence import CELLS, recur, recur_once
 
@@ -506,7 +512,7 @@ def _(model):
 
     def initial_state(encoded, num_beams=1, *, max_length):
         memory = Memory(
-            attention.project_memory(encoded.memory), to_add(attend_to(encoded.padding_mask))
+            project_memory(attention, encoded.memory), to_add(attend_to(encoded.padding_mask))
         )
         return _initial_state(model, encoded.summary, num_beams, memory)
 
@@ -515,7 +521,7 @@ def _(model):
             _, beams, width = x.shape
             rows = ops.reshape(x, (-1, width))
             memory = state.per_sentence
-            rows = attention.step(rows, beams, memory.projected, memory.mask)
+            rows = cross_attention_step(attention, rows, beams, memory.projected, memory.mask)
             return ops.reshape(rows, (-1, beams, width))
 
         return _step(model, token_ids, state, context_of)
@@ -553,7 +559,7 @@ def _initial_state(model, summary, num_beams, per_sentence):
 def _step(model, token_ids, state, context_of):
     """One position; `context_of` the first layer's output (batch, beams, recurrent_dim)."""
     beams = token_ids.shape[1]
-    x = model.embedding.step(token_ids, state.position)  # (batch * beams, model_dim)
+    x = embedding_step(model.embedding, token_ids, state.position)  # (batch * beams, model_dim)
     x = ops.reshape(x, (-1, beams, x.shape[-1]))  # (batch, beams, model_dim)
     first, *others = zip(model.decoder_blocks, state.per_beam, strict=True)
     x, states = first[0].step(x, first[1])

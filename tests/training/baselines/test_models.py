@@ -7,11 +7,11 @@ from keras import ops
 
 from keras_transformer.decoding import precision
 from keras_transformer.decoding.precision import inference_model
+from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.layers import attention
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.model import (
     cross_attention_weights,
-    decoding_steps,
     has_cross_attention,
 )
 from keras_transformer.search.beam import beam_search

@@ -1,0 +1,41 @@
+"""Initializers for kernels that hold several matrices side by side."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_transformer")
+class SideBySide(keras.initializers.Initializer):
+    """Fills a fused kernel with one freshly drawn matrix for each of its parts.
+
+    An initializer that scales by fan-in and fan-out would take the fused query, key and value
+    kernel for one wide matrix and draw it too small.
+
+    Args:
+        initializer: Fills each part; a name, a config or a Keras initializer.
+        widths: Output widths of the parts, in their order.
+    """
+
+    def __init__(self, initializer, widths):
+        self.initializer = keras.initializers.get(initializer)
+        self.widths = tuple(widths)
+
+    def __call__(self, shape, dtype=None):
+        parts = [
+            self._initializer_of(part)((*shape[:-1], width), dtype)
+            for part, width in enumerate(self.widths)
+        ]
+        return ops.concatenate(parts, axis=-1)
+
+    def _initializer_of(self, part):
+        """A copy that draws numbers of its own: two with the same seed would draw the same."""
+        config = self.initializer.get_config()
+        if isinstance(config.get("seed"), int):
+            config["seed"] += part
+        return type(self.initializer).from_config(config)
+
+    def get_config(self):
+        return {
+            "initializer": keras.initializers.serialize(self.initializer),
+            "widths": list(self.widths),
+        }

@@ -1,0 +1,20 @@
+import numpy as np
+import pytest
+
+from keras_transformer.decoding.steps import embedding_step
+from keras_transformer.layers.embedding import PositionalEmbedding
+from tests.random_models import numbers, random_ids
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+@pytest.mark.parametrize("position_encoding", [None, "sinusoidal", "learned"])
+def test_an_embedding_step_equals_the_call_at_each_position(position_encoding):
+    layer = PositionalEmbedding(23, 16, dropout=0.0, position_encoding=position_encoding)
+    ids = random_ids(2, 5)
+    expected = numbers(layer(ids))
+    for position in range(5):
+        beams = np.stack([ids[:, position]] * 3, axis=1)
+        output = numbers(embedding_step(layer, beams, position))
+        rows = np.repeat(expected[:, position], 3, axis=0)  # the beams of a sentence side by side
+        np.testing.assert_allclose(output, rows, rtol=1e-6)
