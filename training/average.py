@@ -8,9 +8,12 @@ from typing import Any
 from training.command_line.errors import InputError, UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_tensorflow, run_command
-from training.runs.folder import RunFolder, RunRecord, file_sha256, locked, replacing
+from training.files import file_sha256, replacing
+from training.runs.claim import locked
+from training.runs.folder import RunFolder
 from training.runs.kept_epochs import check_kept, in_words, kept_epochs, weights_of_epoch
 from training.runs.monitor import badness
+from training.runs.record import RunRecord
 from training.settings import TrainingSettings
 
 
@@ -98,7 +101,7 @@ def average(
     from keras_transformer.translator import read_model
     from training.runs.checkpoints import DamagedCheckpoint
     from training.runs.compiled_model import compiled_model, number_formats
-    from training.runs.training import save_model
+    from training.runs.final_weights import save_model
 
     settings = record.settings
     tokenizer = SubwordTokenizer.load(run.tokenizer_path)

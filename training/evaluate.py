@@ -10,17 +10,14 @@ from pathlib import Path
 from training.command_line.lines import translate_lines
 from training.command_line.outputs import check_output_files
 from training.command_line.parser import CommandParser, parse
-from training.command_line.running import run_command, tell
+from training.command_line.running import import_keras, run_command, tell
 from training.command_line.search_options import add_search_options, search_settings
-from training.runs.bleu_tokenizer import (
-    BleuTokenizer,
-    check_bleu_tokenizer,
-    chosen_tokenizer,
-    warn_if_unspaced,
-)
-from training.runs.folder import RunFolder, write_or_keep
+from training.files import write_or_keep
+from training.runs.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer, warn_if_unspaced
+from training.runs.folder import RunFolder
 from training.runs.scores import Scores, score
 from training.runs.translator import load_translator
+from training.settings import BleuTokenizer
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     tokenizer = _bleu_tokenizer(options)
     check_bleu_tokenizer(tokenizer)
+    import_keras()
     from keras_transformer.data import read_pairs
 
     sources, references = read_pairs(options.source, options.reference)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.command_line.errors import InputError
+from training.command_line.errors import InputError, input_errors
 from training.command_line.outputs import check_output_folder
 from training.command_line.parser import CommandParser, parse
-from training.command_line.running import run_command
+from training.command_line.running import import_keras, run_command
 from training.command_line.search_options import add_search_options, search_settings
+from training.files import refuse_pipe
 from training.runs.folder import RunFolder
 from training.runs.translator import load_translator
 
@@ -84,8 +85,6 @@ def read_evaluation(path: str) -> dict[str, Any]:
     Raises:
         InputError: If the file cannot be read, or holds something else.
     """
-    from keras_transformer.text.lines import refuse_pipe
-
     refuse_pipe(path)
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -106,6 +105,7 @@ def first_lines(path: str) -> list[str]:
     Raises:
         InputError: If it cannot be read, is empty or not UTF-8.
     """
+    import_keras()
     from keras_transformer.text.lines import iterate_lines
 
     return list(itertools.islice(iterate_lines(path), TEXTS_VERIFIED))
@@ -116,7 +116,7 @@ def validation_texts(run: RunFolder) -> list[str]:
     path = run.read_record().settings.validation_source
     try:
         return first_lines(path)
-    except InputError:
+    except input_errors():
         return []
 
 

@@ -7,7 +7,7 @@ from training.command_line.arriving_lines import batches
 from training.command_line.errors import InputError
 from training.command_line.lines import add_output_options, check_files, opened_output
 from training.command_line.parser import CommandParser, parse
-from training.command_line.running import run_command
+from training.command_line.running import import_keras, run_command
 from training.command_line.search_options import add_model_options
 from training.runs.translator import load_translator
 
@@ -48,6 +48,7 @@ def _parser() -> CommandParser:
 
 
 def _pairs(options) -> Iterator[Pair]:
+    import_keras()
     from keras_transformer.text.lines import iterate_pairs
 
     return iterate_pairs(options.source, options.target)

@@ -1,27 +1,29 @@
-"""Every setting of a training, typed, from a YAML file and the command line (options win)."""
+"""Every setting of a training run, typed, from a YAML file and the command line (options win).
+
+It imports neither the library nor Keras, so that --help and a mistyped option cost no seconds.
+"""
 
 import dataclasses
 import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import yaml
 
-from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
-from keras_transformer.data import Corpus
-from keras_transformer.text.compressed import without_suffix
-from keras_transformer.text.lines import refuse_pipe
-from training.command_line.errors import InputError
+from training.command_line.errors import InputError, input_errors
 from training.command_line.option_types import StrictLoader, from_yaml
 from training.command_line.parser import CommandParser, option_name
+from training.command_line.running import import_keras
 from training.command_line.wording import closest
-from training.runs.bleu_tokenizer import BleuTokenizer
-from training.runs.monitor import Monitor, needs_translations
+from training.files import refuse_pipe
 
-# What a run's config.yaml holds beside the settings. A config.yaml may be given as --config, so
-# these are known there and passed over.
+if TYPE_CHECKING:
+    from keras_transformer.config import TransformerConfig
+    from keras_transformer.data import Corpus
+
+# What a run's config.yaml holds besides settings; ignored where one is given as --config.
 RECORD_KEYS = ("format_version", "package_version", "data_sha256", "asked_for")
 
 DATA_SETTINGS = (
@@ -31,38 +33,48 @@ DATA_SETTINGS = (
     "validation_source",
     "validation_target",
 )
-# What ends a training; raised, they continue a run.
+# What ends a training run; raising one continues it.
 LIMITS = ("epochs", "max_minutes", "early_stopping_epochs")
 
-MODELS = (
-    "transformer",
-    "gru",
-    "lstm",
-    "gru_attention",
-    "lstm_attention",
-    "convolution",
-)
-RECURRENT_MODELS = ("gru", "lstm", "gru_attention", "lstm_attention")
+Monitor = Literal["val_perplexity", "val_bleu", "val_chrf"]
+# sacreBLEU's other tokenizers download a model on first use.
+BleuTokenizer = Literal["13a", "zh", "ja-mecab", "ko-mecab", "intl", "char", "none"]
 
-# Which models read a setting, of those that not all of them read.
+RECURRENT_MODELS = ("gru", "lstm", "gru_attention", "lstm_attention")
+MODELS = ("transformer", *RECURRENT_MODELS, "convolution")
+
+# The settings that only some models read, and which models these are.
 READERS = {
-    **dict.fromkeys(
-        (
-            "feed_forward_dim",
-            "num_heads",
-            "head_dim",
-            "value_dim",
-            "activation",
-            "normalize_first",
-        ),
-        ("transformer",),
-    ),
-    **dict.fromkeys(("position_encoding", "max_positions"), ("transformer", "convolution")),
+    "feed_forward_dim": ("transformer",),
+    "num_heads": ("transformer",),
+    "head_dim": ("transformer",),
+    "value_dim": ("transformer",),
+    "activation": ("transformer",),
+    "normalize_first": ("transformer",),
+    "position_encoding": ("transformer", "convolution"),
+    "max_positions": ("transformer", "convolution"),
     "recurrent_dim": RECURRENT_MODELS,
     "kernel_size": ("convolution",),
 }
 
-CORPUS_KEYS = tuple(field.name for field in dataclasses.fields(Corpus))
+# As the library has them; a test compares.
+CORPUS_KEYS = ("source", "target", "weight", "columns")
+CONFIG_SETTINGS = (
+    "num_layers",
+    "model_dim",
+    "feed_forward_dim",
+    "num_heads",
+    "head_dim",
+    "value_dim",
+    "dropout",
+    "label_smoothing",
+    "activation",
+    "normalize_first",
+    "position_encoding",
+    "max_positions",
+    "max_source_tokens",
+)
+EXTRA_TARGET_TOKENS = 50
 
 
 def _setting(default, help_text: str, *, minimum=None, above=None, below=None, example=None):
@@ -309,7 +321,7 @@ class TrainingSettings:
                 f" max_length={self.max_length}, max_positions={self.max_positions}. Choose"
                 f" max_positions={self.max_length} or position_encoding=sinusoidal."
             )
-        if needs_translations(self.monitor) and not self.validation_bleu:
+        if self.monitor != "val_perplexity" and not self.validation_bleu:
             raise ValueError(
                 "monitor must be val_perplexity unless validation_bleu is true. Received:"
                 f" monitor={self.monitor}, validation_bleu=false. Choose validation_bleu=true."
@@ -334,7 +346,7 @@ class TrainingSettings:
         self._check_model()
 
     def _check_model(self) -> None:
-        """Refuses what the model cannot be built with, or does not read."""
+        """Refuses what the model cannot be built with or does not read."""
         unread = [
             name
             for name, readers in READERS.items()
@@ -346,54 +358,57 @@ class TrainingSettings:
                 f"Settings that model={self.model} does not read must be left as they are."
                 f" Received: {values}. Leave {'them' if len(unread) > 1 else 'it'} out."
             )
-        if self.model == "transformer":
-            self.model_config(self.vocabulary_size)
+        is_divided = self.model == "transformer" and self.head_dim is None
+        if is_divided and self.model_dim % self.num_heads:
+            lower = self.model_dim - self.model_dim % self.num_heads
+            near = f"{lower} or {lower + self.num_heads}" if lower else self.num_heads
+            raise ValueError(
+                "model_dim must be a multiple of num_heads unless head_dim is given. Received:"
+                f" model_dim={self.model_dim}, num_heads={self.num_heads}. Choose model_dim={near}."
+            )
         if self.model in RECURRENT_MODELS and (self.recurrent_dim or self.model_dim) % 2:
             raise ValueError(
-                "recurrent_dim, which is model_dim if it is null, must be even: each direction of"
-                f" the encoder has half of it. Received: recurrent_dim={self.recurrent_dim},"
-                f" model_dim={self.model_dim}. Choose an even one."
+                "recurrent_dim (model_dim if null) must be even, because each direction of the"
+                f" encoder has half of it. Received: recurrent_dim={self.recurrent_dim},"
+                f" model_dim={self.model_dim}. Choose an even number."
             )
         if self.kernel_size % 2 == 0:
             raise ValueError(
-                "kernel_size must be odd, as many neighbours on each side. Received:"
+                "kernel_size must be odd, to reach equally far on both sides. Received:"
                 f" kernel_size={self.kernel_size}. Choose {self.kernel_size + 1}."
             )
+        if self.model in READERS["max_positions"]:
+            self._check_positions()
+
+    def _check_positions(self) -> None:
         longest = self.max_source_tokens + EXTRA_TARGET_TOKENS
-        if (
-            self.model == "convolution"
-            and self.position_encoding == "learned"
-            and self.max_positions < longest
-        ):
+        if self.position_encoding == "learned" and self.max_positions < longest:
             raise ValueError(
                 f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} where"
                 " positions are learned, since a translation may get that long. Received:"
                 f" max_positions={self.max_positions}, max_source_tokens={self.max_source_tokens}."
                 f" Choose max_positions={longest} or another max_source_tokens."
             )
-        if (
-            self.model == "convolution"
-            and self.position_encoding == "sinusoidal"
-            and self.model_dim % 2
-        ):
+        if self.position_encoding == "sinusoidal" and self.model_dim % 2:
             raise ValueError(
                 "model_dim must be even, since sinusoidal positions come in pairs of sine and"
                 f" cosine. Received: model_dim={self.model_dim}. Choose"
                 f" model_dim={self.model_dim + 1} or position_encoding=learned."
             )
 
-    def model_config(self, vocabulary_size: int) -> TransformerConfig:
-        """The Transformer's settings, for a tokenizer of `vocabulary_size` sub-words."""
-        names = [field.name for field in dataclasses.fields(TransformerConfig)]
-        own = {name: getattr(self, name) for name in names if name != "vocabulary_size"}
-        return TransformerConfig(vocabulary_size=vocabulary_size, **own)
+    def model_config(self, vocabulary_size: int) -> "TransformerConfig":
+        """The Transformer's sizes, for a tokenizer of `vocabulary_size` sub-words."""
+        from keras_transformer.config import TransformerConfig
+
+        values = {name: getattr(self, name) for name in CONFIG_SETTINGS}
+        return TransformerConfig(vocabulary_size=vocabulary_size, **values)
 
     @property
     def highest_rate(self) -> float:
         """The learning rate's peak: `peak_learning_rate`, or the paper's."""
         return self.peak_learning_rate or (self.model_dim * self.warmup_steps) ** -0.5
 
-    def corpora(self) -> list[Corpus]:
+    def corpora(self) -> list["Corpus"]:
         """The training text.
 
         Raises:
@@ -402,6 +417,8 @@ class TrainingSettings:
         self._check_given()
         if self.train_corpora is not None:
             return [_corpus(values) for values in self.train_corpora]
+        from keras_transformer.data import Corpus
+
         return [Corpus(self.train_source, self.train_target or None)]
 
     def validation_files(self) -> tuple[str, str]:
@@ -414,33 +431,33 @@ class TrainingSettings:
         return self.validation_source, self.validation_target
 
     def _check_given(self) -> None:
-        """Refuses settings that lack text."""
+        """Refuses settings that name no text."""
         needed = ["validation_source", "validation_target"]
         if self.train_corpora is None:
-            own_lines = not self.train_source or not _all_tsv(self.train_source)
-            needed = ["train_source", *["train_target"] * own_lines, *needed]
+            needed = ["train_source", *([] if self._is_tsv() else ["train_target"]), *needed]
+        elif not self.train_corpora:
+            needed = ["train_corpora", *needed]
         missing = [option_name(name) for name in needed if not getattr(self, name)]
-        if self.train_corpora == []:
-            missing.insert(0, option_name("train_corpora"))
         if missing:
             raise InputError(
                 "Training needs text to train on and text to validate on. Received: no"
                 f" {', '.join(missing)}. Give them as options or in the YAML file."
             )
 
+    def _is_tsv(self) -> bool:
+        """Whether the files of train_source hold both sides."""
+        names = [self.train_source] if isinstance(self.train_source, str) else self.train_source
+        return bool(names) and all(
+            re.search(r"\.tsv(\.gz|\.bz2|\.xz)?$", name, re.IGNORECASE) for name in names
+        )
 
-def _all_tsv(names: str | list[str]) -> bool:
-    names = [names] if isinstance(names, str) else names
-    return all(without_suffix(name).lower().endswith(".tsv") for name in names)
 
-
-def _corpus(values: dict[str, Any]) -> Corpus:
-    """One element of train_corpora."""
-    unknown = [key for key in values if key not in CORPUS_KEYS]
+def _corpus(values: dict[str, Any]) -> "Corpus":
+    """One item of train_corpora."""
     columns, weight = values.get("columns"), values.get("weight", 1.0)
     if (
-        unknown
-        or not values.get("source")
+        not values.get("source")
+        or not {*values} <= {*CORPUS_KEYS}
         or not isinstance(weight, int | float)
         or not isinstance(columns, list | tuple | None)
     ):
@@ -449,8 +466,12 @@ def _corpus(values: dict[str, Any]) -> Corpus:
             f" columns (two numbers). Received: {values}. Write for example"
             " {source: part-*.tsv, weight: 2}."
         )
-    more = {} if columns is None else {"columns": tuple(columns)}
-    return Corpus(values["source"], values.get("target"), weight, **more)
+    import_keras()
+    from keras_transformer.data import Corpus
+
+    return Corpus(
+        values["source"], values.get("target"), weight, None if columns is None else tuple(columns)
+    )
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainingSettings)}
@@ -546,7 +567,7 @@ def _check_corpora(corpora: list[dict], places: list[str]) -> None:
     for values, place in zip(corpora, places, strict=True):
         try:
             _corpus(values)
-        except InputError as error:
+        except input_errors() as error:
             raise InputError(f"{place}: {error}") from error
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from training.command_line.backend import BACKENDS, OPTION, backend_name
 from training.command_line.errors import InputError, UsageError
@@ -16,11 +16,6 @@ from training.settings import (
     make_settings_parser,
     read_settings_file,
 )
-
-# What computes is imported where it is used: behind `import_tensorflow`, which keeps TensorFlow
-# quiet, and only once the input has been found in order.
-if TYPE_CHECKING:
-    pass
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -99,6 +99,7 @@ def _lines(options) -> tuple[Iterator[str], Callable[[], bool]]:
 
 
 def _file_lines(path: str) -> Iterator[str]:
+    import_keras()
     from keras_transformer.text.lines import iterate_any_lines
 
     return iterate_any_lines(path)

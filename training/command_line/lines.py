@@ -11,7 +11,7 @@ from training.command_line.arriving_lines import batches
 from training.command_line.errors import InputError, UsageError
 from training.command_line.outputs import check_output_files
 from training.command_line.parser import CommandParser
-from training.runs.folder import replacing
+from training.files import replacing
 
 LINES_AT_ONCE = 1000
 

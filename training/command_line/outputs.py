@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from keras_transformer.errors import InputError
+from training.command_line.errors import InputError
 
 
 def check_output_files(

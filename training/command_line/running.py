@@ -13,7 +13,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from training.command_line.errors import InputError, UsageError
+from training.command_line.backend import choose_backend
+from training.command_line.errors import UsageError, input_errors
 
 
 @contextlib.contextmanager
@@ -54,12 +55,15 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments=None)
         # Progress shows in a pipe, too; names of files that the terminal cannot spell do no harm.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
     try:
+        if arguments is None:
+            choose_backend(sys.argv[1:])  # before Keras is imported
         with handling_signals(_raise_terminated, signal.SIGTERM):
             command(arguments)
     except UsageError as error:
         return _complain(error, 2)
-    except InputError as error:
+    except input_errors() as error:
         return _complain(error, 1)
     except Terminated:
         return 143
