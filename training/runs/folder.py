@@ -130,6 +130,19 @@ class RunFolder:
                     " training.train with the same settings again to finish it."
                 )
 
+    def check_ended(self) -> None:
+        """Refuses a finished run that is being trained further.
+
+        Raises:
+            InputError: If it is.
+        """
+        if not self.is_finished:
+            raise InputError(
+                f"{self.path}: training must have ended before epochs are averaged. Received: a"
+                " finished run that is being trained further. Run training.train with the same"
+                " settings again to finish it."
+            )
+
     @property
     def position_saved(self) -> Position:
         """The position of the latest complete checkpoint; the start if there is none."""

@@ -45,6 +45,25 @@ def kept_epochs(run: RunFolder, settings: TrainingSettings) -> list[int]:
     return sorted(position.epoch for position in positions if not position.batch)
 
 
+def best_kept(run: RunFolder, settings: TrainingSettings, count: int) -> list[int]:
+    """The best of the epochs whose weights are kept, best first.
+
+    Raises:
+        InputError: If there are fewer than `count`.
+    """
+    kept = kept_epochs(run, settings)
+    lines = [line for line in run.read_metrics() if line.get("epoch") in kept]
+    if not 1 <= count <= len(lines):
+        listed = _listed([line["epoch"] for line in lines]) or "none"
+        raise InputError(
+            f"{run.path}: --best must be 1 to {len(lines)}, the number of epochs that are kept"
+            f" ({listed}). Received: {count}. Choose fewer; training keeps more with a larger"
+            " --keep-checkpoints."
+        )
+    lines.sort(key=lambda line: badness(line, settings.monitor))
+    return [line["epoch"] for line in lines[:count]]
+
+
 def check_kept(run: RunFolder, settings: TrainingSettings, epochs: list[int], option: str) -> None:
     """Refuses epochs whose weights are not kept.
 
