@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.command_line.errors import InputError
+from training.command_line.errors import InputError, input_errors
 from training.command_line.outputs import check_output_folder
 from training.command_line.parser import CommandParser, parse
-from training.command_line.running import run_command
+from training.command_line.running import import_keras, run_command
 from training.command_line.search_options import add_search_options, search_settings
+from training.files import refuse_pipe
 from training.runs.folder import RunFolder
 from training.runs.translator import load_translator
 
-# Of the text that an export is verified by: as many as take seconds.
-TEXTS_VERIFIED = 20
+TEXTS_VERIFIED = 20  # they take seconds
 
-# What text is likely to break on, whatever the language. The last is cut.
+# Texts that are likely to break an export, whatever the language. The last one is cut.
 HARD_TEXTS = (
     "",
     " ",
@@ -31,33 +31,13 @@ HARD_TEXTS = (
     "again " * 300,
 )
 
-# What the README of an export quotes.
+# The README of an export quotes these.
 _READ_OF_EVALUATION = {"bleu": (int, float), "bleu_signature": (str,), "num_sentences": (int,)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = CommandParser(
-        "export",
-        "Writes a run as the next version of a SavedModel, once it has been seen to answer as the"
-        " run does.",
-    )
-    parser.add_positional("run", "The folder of a finished run.")
-    parser.add_positional("directory", "saved_models/NAME; the version becomes a folder in it.")
-    add_search_options(parser)
-    parser.add_option("description", str, "", "What it translates, for its README and model.json.")
-    parser.add_option(
-        "evaluation", str | None, None, "The JSON of training.evaluate, for the same."
-    )
-    parser.add_option(
-        "verify_texts",
-        str | None,
-        None,
-        f"File whose first {TEXTS_VERIFIED} lines the export is compared with the run by; the"
-        " run's validation source if not given.",
-    )
-    parser.add_threads()
-    options = parse(parser, arguments)
+    options = parse(_parser(), arguments)
     check_output_folder("the directory", options.directory)
     about = {"description": options.description} if options.description else {}
     if options.evaluation is not None:
@@ -78,14 +58,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"exported: {version}")
 
 
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "export",
+        "Writes a run as the next version of a SavedModel, after checking that it answers as the"
+        " run does.",
+    )
+    parser.add_positional("run", "The folder of a finished run.")
+    parser.add_positional("directory", "saved_models/NAME; the version becomes a folder in it.")
+    add_search_options(parser)
+    parser.add_option("description", str, "", "What it translates, for README and model.json.")
+    parser.add_option(
+        "evaluation", str | None, None, "JSON file of training.evaluate, for README and model.json."
+    )
+    parser.add_option(
+        "verify_texts",
+        str | None,
+        None,
+        f"Compare export and run on the first {TEXTS_VERIFIED} lines of this file; the run's"
+        " validation source if not given.",
+    )
+    parser.add_threads()
+    return parser
+
+
 def read_evaluation(path: str) -> dict[str, Any]:
-    """What training.evaluate wrote.
+    """The scores that training.evaluate wrote.
 
     Raises:
         InputError: If the file cannot be read, or holds something else.
     """
-    from keras_transformer.text.lines import refuse_pipe
-
     refuse_pipe(path)
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
@@ -106,26 +108,27 @@ def first_lines(path: str) -> list[str]:
     Raises:
         InputError: If it cannot be read, is empty or not UTF-8.
     """
+    import_keras()
     from keras_transformer.text.lines import iterate_lines
 
     return list(itertools.islice(iterate_lines(path), TEXTS_VERIFIED))
 
 
 def validation_texts(run: RunFolder) -> list[str]:
-    """The first lines of what the run was validated with; none where that is gone."""
+    """The first lines of the run's validation source; none if that is gone."""
     path = run.read_record().settings.validation_source
     try:
         return first_lines(path)
-    except InputError:
+    except input_errors():
         return []
 
 
 def training_facts(run: RunFolder, epoch: int | None = None) -> dict[str, Any]:
-    """What the run folder tells of its training: settings, data, and how it ended.
+    """What is known of the run's training: settings, data, and how it ended.
 
     Args:
         run: The run.
-        epoch: Whose weights are exported; None means the finished model.
+        epoch: The epoch whose weights are exported; None means the finished model.
     """
     record, metrics = run.read_record(), run.read_metrics()
     facts = {

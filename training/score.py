@@ -1,17 +1,16 @@
 """How probable a run finds given translations: `python -m training.score --help`."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from training.command_line.arriving_lines import batches
 from training.command_line.errors import InputError
 from training.command_line.lines import add_output_options, check_files, opened_output
 from training.command_line.parser import CommandParser, parse
-from training.command_line.running import run_command
+from training.command_line.running import import_keras, run_command
 from training.command_line.search_options import add_model_options
 from training.runs.translator import load_translator
 
-Pair = tuple[str, str]
 PAIRS_AT_ONCE = 1000
 
 
@@ -20,13 +19,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(_parser(), arguments)
     files = {"--source": options.source, "--target": options.target}
     check_files(options, files)
-    for _ in _pairs(options):
-        pass  # a fault is named before the work, not in the midst of it
+    import_keras()
+    from keras_transformer.text.lines import iterate_pairs
+
+    for _ in iterate_pairs(*files.values()):
+        pass  # reports a fault before the work, not in the middle of it
     translator = load_translator(options.run, precision=options.precision, epoch=options.epoch)
     num_done = 0
     with opened_output(options.output) as output:
-        for pairs in batches(_pairs(options), options.batch_lines):
-            for log_probability, num_tokens in _scores(translator, pairs, num_done, files):
+        for pairs in batches(iterate_pairs(*files.values()), options.batch_lines):
+            sides = [list(side) for side in zip(*pairs, strict=True)]
+            _check_lengths(translator, zip(files.values(), sides, strict=True), num_done)
+            for log_probability, num_tokens in translator.score(*sides):
                 output.write(f"{log_probability:.6f}\t{num_tokens}\n".encode("ascii"))
             output.flush()
             num_done += len(pairs)
@@ -35,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "score",
-        "Writes a line for each pair of lines: the natural logarithm of the target's probability,"
-        " given the source, and the target's tokens, its end included, separated by a tab.",
+        "Writes a line for each pair of lines: the natural logarithm of the target's probability"
+        " given the source, a tab, and the number of the target's tokens, including its end.",
     )
     parser.add_positional("run", "The folder of a run.")
-    parser.add_option("source", str, None, "Source sentences, one a line.", required=True)
+    parser.add_option("source", str, None, "Source sentences, one per line.", required=True)
     parser.add_option("target", str, None, "Their translations, line by line.", required=True)
     add_output_options(parser, PAIRS_AT_ONCE)
     add_model_options(parser)
@@ -47,30 +51,20 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _pairs(options) -> Iterator[Pair]:
-    from keras_transformer.text.lines import iterate_pairs
-
-    return iterate_pairs(options.source, options.target)
-
-
-def _scores(
-    translator, pairs: Sequence[Pair], num_before: int, files: dict[str, str]
-) -> list[tuple[float, int]]:
-    """The log-probability and the number of tokens of each target.
+def _check_lengths(translator, texts_of_files, num_before: int) -> None:
+    """Refuses lines with too many tokens.
 
     Raises:
-        InputError: If a line has too many tokens; names it by the lines before the pairs.
+        InputError: If there is one; names its file and line.
     """
-    sides = [list(side) for side in zip(*pairs, strict=True)]
     limits = translator.max_source_tokens, translator.most_target_tokens
-    for path, texts, limit in zip(files.values(), sides, limits, strict=True):
+    for (path, texts), limit in zip(texts_of_files, limits, strict=True):
         for number, ids in enumerate(translator.tokenizer.encode(texts), start=num_before + 1):
             if len(ids) >= limit:  # the end is one more
                 raise InputError(
-                    f"{path}:{number}: a line that is scored must have at most {limit} tokens, the"
-                    f" end included. Received: {len(ids) + 1}. Shorten it, or leave the pair out."
+                    f"{path}:{number}: a line to score must have at most {limit} tokens, including"
+                    f" the end. Received: {len(ids) + 1}. Shorten it, or leave the pair out."
                 )
-    return translator.score(*sides)
 
 
 if __name__ == "__main__":

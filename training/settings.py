@@ -1,27 +1,29 @@
-"""Every setting of a training, typed, from a YAML file and the command line (options win)."""
+"""Every setting of a training run, typed, from a YAML file and the command line (options win).
+
+It imports neither the library nor Keras, so that --help and a mistyped option cost no seconds.
+"""
 
 import dataclasses
 import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import yaml
 
-from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
-from keras_transformer.data import Corpus
-from keras_transformer.text.compressed import without_suffix
-from keras_transformer.text.lines import refuse_pipe
-from training.command_line.errors import InputError
+from training.command_line.errors import InputError, input_errors
 from training.command_line.option_types import StrictLoader, from_yaml
 from training.command_line.parser import CommandParser, option_name
+from training.command_line.running import import_keras
 from training.command_line.wording import closest
-from training.runs.bleu_tokenizer import BleuTokenizer
-from training.runs.monitor import Monitor, needs_translations
+from training.files import refuse_pipe
 
-# What a run's config.yaml holds beside the settings. A config.yaml may be given as --config, so
-# these are known there and passed over.
+if TYPE_CHECKING:
+    from keras_transformer.config import TransformerConfig
+    from keras_transformer.data import Corpus
+
+# What a run's config.yaml holds besides settings; ignored where one is given as --config.
 RECORD_KEYS = ("format_version", "package_version", "data_sha256", "asked_for")
 
 DATA_SETTINGS = (
@@ -31,52 +33,48 @@ DATA_SETTINGS = (
     "validation_source",
     "validation_target",
 )
-# What ends a training; raised, they continue a run.
+# What ends a training run; raising one continues it.
 LIMITS = ("epochs", "max_minutes", "early_stopping_epochs")
 
-MODELS = (
-    "transformer",
-    "gru",
-    "lstm",
-    "gru_attention",
-    "lstm_attention",
-    "convolution",
-)
-RECURRENT_MODELS = ("gru", "lstm", "gru_attention", "lstm_attention")
+Monitor = Literal["val_perplexity", "val_bleu", "val_chrf"]
+# sacreBLEU's other tokenizers download a model on first use.
+BleuTokenizer = Literal["13a", "zh", "ja-mecab", "ko-mecab", "intl", "char", "none"]
 
-# Which models read a setting, of those that not all of them read.
+RECURRENT_MODELS = ("gru", "lstm", "gru_attention", "lstm_attention")
+MODELS = ("transformer", *RECURRENT_MODELS, "convolution")
+
+# The settings that only some models read, and which models these are.
 READERS = {
     **dict.fromkeys(
-        (
-            "feed_forward_dim",
-            "num_heads",
-            "head_dim",
-            "value_dim",
-            "activation",
-            "normalize_first",
-        ),
+        "feed_forward_dim num_heads head_dim value_dim activation normalize_first".split(),
         ("transformer",),
     ),
-    **dict.fromkeys(("position_encoding", "max_positions"), ("transformer", "convolution")),
+    "position_encoding": ("transformer", "convolution"),
+    "max_positions": ("transformer", "convolution"),
     "recurrent_dim": RECURRENT_MODELS,
     "kernel_size": ("convolution",),
 }
 
-CORPUS_KEYS = tuple(field.name for field in dataclasses.fields(Corpus))
+# As the library has them; a test compares.
+CORPUS_KEYS = ("source", "target", "weight", "columns")
+CONFIG_SETTINGS = (
+    "num_layers model_dim feed_forward_dim num_heads head_dim value_dim dropout label_smoothing"
+    " activation normalize_first position_encoding max_positions max_source_tokens"
+).split()
+EXTRA_TARGET_TOKENS = 50
 
 
 def _setting(default, help_text: str, *, minimum=None, above=None, below=None, example=None):
-    """A field with its help text, the range of its value, and a value if the default is none."""
+    """A field with its help text, its range, and an example if the default is None."""
     limits = {"minimum": minimum, "above": above, "below": below, "example": example}
     return dataclasses.field(default=default, metadata={"help": help_text, **limits})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """What `python -m training.train` needs to know; the model's defaults are the paper's base.
+    """The settings of `python -m training.train`; the model's defaults are the paper's base model.
 
-    Each field is a key of the YAML file and an option of the command line; its help text stands
-    with it.
+    Each field is a key of the YAML file and an option of the command line.
 
     Raises:
         ValueError: If a number is out of its range or settings contradict each other.
@@ -84,51 +82,50 @@ class TrainingSettings:
 
     train_source: str | list[str] | None = _setting(
         None,
-        "Source sentences to train on, one a line: a file, a pattern such as 'part-*.en.gz', or a"
-        " list. .gz, .bz2 and .xz files are read as they are.",
+        "Source sentences to train on, one per line: a file, a pattern such as 'part-*.en.gz', or a"
+        " list. Files in .gz, .bz2 and .xz are read as they are.",
     )
     train_target: str | list[str] | None = _setting(
         None,
-        "Their translations, line by line, in as many files; none where the files of train_source"
-        " are .tsv, with source and translation in each line, separated by a tab.",
+        "Their translations, line by line, in as many files. Leave it out if train_source names"
+        " .tsv files, which hold source, tab and translation in each line.",
     )
     train_corpora: list[dict] | None = _setting(
         None,
-        "In place of these two, several texts: a list of {source: ..., target: ..., weight: ...,"
-        " columns: [1, 2]}, of which only source must be given. Unequal weights need"
+        "Several texts, instead of train_source and train_target: a list of {source: ...,"
+        " target: ..., weight: ..., columns: [1, 2]}; only source is required. Unequal weights need"
         " steps_per_epoch.",
     )
     validation_source: str | None = _setting(None, "Source sentences to validate on.")
     validation_target: str | None = _setting(None, "Their translations, line by line.")
 
     initial_run: str | None = _setting(
-        None,
-        "A finished run to start from: its tokenizer and its weights, for a model of its size.",
+        None, "A finished run to start from: its tokenizer, and its weights for the same model."
     )
     tokenizer: str | None = _setting(
-        None, "A tokenizer.model to take; null trains one, or takes that of initial_run."
+        None, "A tokenizer.model to use; null takes that of initial_run, or trains one."
     )
     tokenizer_pairs: int = _setting(
-        500_000, "Pairs to train a tokenizer on, drawn at random from a larger text.", minimum=1
+        500_000, "Train the tokenizer on at most this many pairs, drawn at random.", minimum=1
     )
     vocabulary_size: int = _setting(
         37_000,
-        "Sub-words shared by both languages, the four special ids included; of a text that gives"
-        " fewer, as many as it gives.",
+        "Sub-words shared by both languages, including the four special ids; fewer if the text"
+        " yields no more.",
         minimum=5,
     )
     tokenizer_type: Literal["bpe", "unigram"] = _setting("bpe", "How sub-words are found.")
     normalization: Literal["none", "nfkc"] = _setting(
         "none",
-        "How text is normalised before it is split into sub-words, in training and translation:"
-        " not at all, or to Unicode's form NFKC, in which accents are the same composed or"
-        " decomposed. A tokenizer that is given, or that of initial_run, brings its own.",
+        "Normalize text before splitting it into sub-words, in training and translation: not at"
+        " all, or to Unicode's NFKC, which makes composed and decomposed accents the same. A given"
+        " tokenizer, or that of initial_run, keeps its own.",
     )
 
     model: Literal[MODELS] = _setting(
         "transformer",
-        "What is trained: the Transformer, or a system that it replaced: recurrent without or with"
-        " attention, or convolutional. All read num_layers, model_dim and dropout.",
+        "The model to train: the Transformer, or a system that it replaced: recurrent, without or"
+        " with attention, or convolutional. All use num_layers, model_dim and dropout.",
     )
     num_layers: int = _setting(6, "N: blocks in the encoder, and in the decoder.", minimum=1)
     model_dim: int = _setting(512, "d_model: width between the blocks.", minimum=1)
@@ -137,165 +134,166 @@ class TrainingSettings:
     )
     num_heads: int = _setting(8, "h: attention heads.", minimum=1)
     head_dim: int | None = _setting(
-        None, "d_k: width of one head's queries and keys; null is model_dim / num_heads.", minimum=1
+        None, "d_k: width of a head's queries and keys; null is model_dim / num_heads.", minimum=1
     )
     value_dim: int | None = _setting(
-        None, "d_v: width of one head's values; null is head_dim.", minimum=1
+        None, "d_v: width of a head's values; null is head_dim.", minimum=1
     )
-    dropout: float = _setting(0.1, "P_drop, 0 to 1.", minimum=0, below=1)
+    dropout: float = _setting(0.1, "P_drop, from 0 to below 1.", minimum=0, below=1)
     activation: Literal["relu", "gelu", "silu"] = _setting(
         "relu", "Activation of the feed-forward networks."
     )
     normalize_first: bool = _setting(
-        False, "False normalizes after each residual sum, as the paper does; true before."
+        False, "Normalize before each sub-layer; false normalizes after its sum, as the paper does."
     )
     position_encoding: Literal["sinusoidal", "learned"] = _setting(
         "sinusoidal", "How positions are told apart; recurrent models need none."
     )
-    max_positions: int = _setting(512, "Longest sequence of learned positions.", minimum=1)
+    max_positions: int = _setting(512, "Longest sequence with learned positions.", minimum=1)
     recurrent_dim: int | None = _setting(
         None,
-        "Width of the layers of recurrent models, in the encoder half of it for each direction;"
-        " null is model_dim.",
+        "Width of recurrent layers; each direction of the encoder has half. Null is model_dim.",
         minimum=2,
         example=256,
     )
     kernel_size: int = _setting(
-        3, "Positions that one layer of the convolutional model sees at once; odd.", minimum=1
+        3, "Positions that a layer of the convolutional model sees at once; odd.", minimum=1
     )
     max_source_tokens: int = _setting(
-        256, "Longest source that translation reads, in tokens, the end included.", minimum=1
+        256, "Longest source that translation reads, in tokens, including the end.", minimum=1
     )
 
     batch_tokens: int = _setting(
-        25_000, "Tokens in a batch on each side, padding included.", minimum=1
+        25_000, "Tokens in a batch on each side, including padding.", minimum=1
     )
     max_length: int = _setting(
-        256, "Pairs with a longer side, in tokens with the end, are left out.", minimum=2
+        256, "Leave out pairs with a side of more tokens than this, including the end.", minimum=2
     )
     max_length_ratio: float | None = _setting(
         None,
-        "Pairs of which one side has more than so many times as many tokens as the other are left"
-        " out; null sets no limit.",
+        "Leave out pairs with one side more than this many times as long as the other, in tokens;"
+        " null sets no limit.",
         above=1,
         example=1.5,
     )
     steps_per_epoch: int | None = _setting(
         None,
-        "Streams the training text, however large, and calls so many batches of it an epoch; null"
-        " reads it into memory, and an epoch has each pair once.",
+        "Stream the training text, however large, and call this many batches an epoch. Null reads"
+        " it into memory; an epoch then has each pair once.",
         minimum=1,
     )
     sampling: float = _setting(
         0.0,
-        "Splits lines in another way each time they come: of bpe, with which probability a join is"
-        " left out, of unigram, the exponent of a split's probability; 0.1 suits both. Needs"
-        " steps_per_epoch.",
+        "Split a line differently each time: for bpe, the probability of leaving out a merge; for"
+        " unigram, the exponent of a split's probability; 0.1 suits both. Needs steps_per_epoch.",
         minimum=0,
     )
     accumulation_steps: int = _setting(
         1,
-        "Computes each batch in so many parts, one after the other: the same update in a fraction"
-        " of the memory. The loss shown weighs a batch by its rows, rounded up to a multiple of"
-        " these; perplexity and accuracy weigh each token alike.",
+        "Compute each batch in this many parts, one after the other: the same update in a fraction"
+        " of the memory. The loss shown weights a batch by its rows, rounded up to a multiple of"
+        " this; perplexity and accuracy weight all tokens equally.",
         minimum=1,
     )
     epochs: int = _setting(
         20,
-        "Passes over the training pairs, or times steps_per_epoch batches. Given to an"
-        " existing run, a higher number trains it further, as if it had been given from the start;"
-        " likewise max_minutes and early_stopping_epochs.",
+        "Passes over the training pairs, or over steps_per_epoch batches. Raising it, max_minutes"
+        " or early_stopping_epochs trains an existing run further, as if given from the start.",
         minimum=1,
     )
     max_minutes: float | None = _setting(
         None,
-        "Minutes of training, validation included: no epoch is begun that would not end in them;"
-        " null is no limit.",
+        "Minutes of training, including validation: no epoch starts that would end later; null sets"
+        " no limit.",
         above=0,
     )
     peak_learning_rate: float | None = _setting(
         None,
-        "The rate after the warm-up; null is the paper's, (model_dim * warmup_steps) ** -0.5.",
+        "Learning rate after the warm-up; null is the paper's, (model_dim * warmup_steps) ** -0.5.",
         above=0,
     )
-    warmup_steps: int = _setting(4000, "Updates until the rate's peak.", minimum=1)
+    warmup_steps: int = _setting(4000, "Updates until the learning rate peaks.", minimum=1)
     adam_beta_1: float = _setting(0.9, "Adam's decay of the mean.", minimum=0, below=1)
     adam_beta_2: float = _setting(0.98, "Adam's decay of the square.", minimum=0, below=1)
     adam_epsilon: float = _setting(1e-9, "Adam's epsilon.", above=0)
     clip_norm: float | None = _setting(
         None,
-        "The largest norm of an update's gradient, over all weights together; a larger one is"
-        " scaled down to it. Null does not clip, as in the paper.",
+        "Scale down gradients whose norm, over all weights together, is larger than this; null"
+        " never does, as in the paper.",
         above=0,
         example=1.0,
     )
     ema_decay: float | None = _setting(
         None,
-        "Decay of an exponential moving average of the weights, such as 0.999, which is then what"
-        " is validated and kept (best with average_checkpoints 1); null keeps none.",
+        "Keep an exponential moving average of the weights with this decay, such as 0.999, and"
+        " validate and save that (best with average_checkpoints 1); null keeps none.",
         above=0,
         below=1,
         example=0.999,
     )
     label_smoothing: float = _setting(
-        0.1, "epsilon_ls: probability spread over the whole vocabulary, 0 to 1.", minimum=0, below=1
+        0.1,
+        "epsilon_ls: probability spread over the whole vocabulary, from 0 to below 1.",
+        minimum=0,
+        below=1,
     )
     dtype_policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = _setting(
         "float32", "Number format of the computation; weights stay float32."
     )
     xla: bool | None = _setting(
         None,
-        "Compile the update with XLA, anew for each shape of a batch; null does so on a GPU, where"
+        "Compile the update with XLA, once for each shape of a batch; null does so on a GPU, where"
         " it pays, and with JAX.",
     )
-    seed: int = _setting(0, "Seed of the weights, the dropout and the order of pairs.", minimum=0)
+    seed: int = _setting(0, "Seed of the weights, dropout and the order of pairs.", minimum=0)
     checkpoint_steps: int | None = _setting(
         1000,
-        "Batches between checkpoints within an epoch, counted in parts where accumulation_steps"
-        " makes parts of them; the epoch's end has one in any case, and with null nothing else"
-        " has.",
+        "Batches between checkpoints within an epoch; parts of batches with accumulation_steps."
+        " Null writes a checkpoint only at the end of each epoch.",
         minimum=1,
     )
     keep_checkpoints: int = _setting(
         2,
-        "How many of the last checkpoints are kept to resume from, besides the best epoch and those"
-        " that average_checkpoints takes.",
+        "Latest checkpoints to keep for resuming, besides the best epoch and those that"
+        " average_checkpoints needs.",
         minimum=1,
     )
     validation_bleu: bool = _setting(
         False,
-        "Translate the validation text greedily after each epoch, and log its BLEU and its chrF.",
+        "Translate the validation text greedily after each epoch, and log its BLEU and chrF.",
     )
     bleu_tokenizer: BleuTokenizer = _setting(
         "13a",
-        "How sacreBLEU splits text into words, wherever BLEU is computed: zh, ja-mecab and ko-mecab"
-        " for Chinese, Japanese and Korean (the last two need pip install 'sacrebleu[ja]' or"
-        " 'sacrebleu[ko]'), char for any text without spaces, none for text that is tokenised.",
+        "How sacreBLEU splits text into words: zh, ja-mecab and ko-mecab for Chinese, Japanese and"
+        " Korean (the last two need pip install 'sacrebleu[ja]' or 'sacrebleu[ko]'), char for other"
+        " text without spaces, none for text that is already tokenized.",
     )
     monitor: Monitor = _setting(
         "val_perplexity",
-        "What tells a better epoch from a worse one; of equal ones the perplexity does. val_bleu"
-        " and val_chrf need validation_bleu.",
+        "What makes one epoch better than another; perplexity breaks ties. val_bleu and val_chrf"
+        " need validation_bleu.",
     )
     early_stopping_epochs: int | None = _setting(
-        None, "Stop after so many epochs in a row without a better one; null never does.", minimum=1
+        None,
+        "Stop after this many epochs in a row without a better one; null never does.",
+        minimum=1,
     )
     average_checkpoints: int = _setting(
         5,
-        "Epochs whose weights are averaged at the end, unless the best epoch alone is better by"
-        " `monitor`; of the last ones at most half of all, rounded up; 1 keeps the best one.",
+        "Epochs to average at the end, unless the best epoch alone is better by `monitor`; of the"
+        " last epochs at most half of all, rounded up. 1 keeps the best epoch.",
         minimum=1,
     )
     average_epochs: Literal["last", "best"] = _setting(
-        "last", "Whether the last epochs are averaged, or the best ones by `monitor`."
+        "last", "Whether to average the last epochs, or the best ones by `monitor`."
     )
 
     beam_size: int = _setting(4, "Beams of the search; 1 is greedy.", minimum=1)
     length_penalty: float = _setting(
-        0.6, "alpha: the higher, the longer the translations.", minimum=0
+        0.6, "alpha: higher values give longer translations.", minimum=0
     )
     length_normalization: Literal["gnmt", "length"] = _setting(
-        "gnmt", "What alpha is the power of: the paper's (5 + length) / 6, or the length."
+        "gnmt", "What alpha is the exponent of: the paper's (5 + length) / 6, or the length."
     )
 
     def __post_init__(self):
@@ -309,7 +307,7 @@ class TrainingSettings:
                 f" max_length={self.max_length}, max_positions={self.max_positions}. Choose"
                 f" max_positions={self.max_length} or position_encoding=sinusoidal."
             )
-        if needs_translations(self.monitor) and not self.validation_bleu:
+        if self.monitor != "val_perplexity" and not self.validation_bleu:
             raise ValueError(
                 "monitor must be val_perplexity unless validation_bleu is true. Received:"
                 f" monitor={self.monitor}, validation_bleu=false. Choose validation_bleu=true."
@@ -334,7 +332,7 @@ class TrainingSettings:
         self._check_model()
 
     def _check_model(self) -> None:
-        """Refuses what the model cannot be built with, or does not read."""
+        """Refuses what the model cannot be built with or does not read."""
         unread = [
             name
             for name, readers in READERS.items()
@@ -346,54 +344,57 @@ class TrainingSettings:
                 f"Settings that model={self.model} does not read must be left as they are."
                 f" Received: {values}. Leave {'them' if len(unread) > 1 else 'it'} out."
             )
-        if self.model == "transformer":
-            self.model_config(self.vocabulary_size)
+        is_divided = self.model == "transformer" and self.head_dim is None
+        if is_divided and self.model_dim % self.num_heads:
+            lower = self.model_dim - self.model_dim % self.num_heads
+            near = f"{lower} or {lower + self.num_heads}" if lower else self.num_heads
+            raise ValueError(
+                "model_dim must be a multiple of num_heads unless head_dim is given. Received:"
+                f" model_dim={self.model_dim}, num_heads={self.num_heads}. Choose model_dim={near}."
+            )
         if self.model in RECURRENT_MODELS and (self.recurrent_dim or self.model_dim) % 2:
             raise ValueError(
-                "recurrent_dim, which is model_dim if it is null, must be even: each direction of"
-                f" the encoder has half of it. Received: recurrent_dim={self.recurrent_dim},"
-                f" model_dim={self.model_dim}. Choose an even one."
+                "recurrent_dim (model_dim if null) must be even, because each direction of the"
+                f" encoder has half of it. Received: recurrent_dim={self.recurrent_dim},"
+                f" model_dim={self.model_dim}. Choose an even number."
             )
         if self.kernel_size % 2 == 0:
             raise ValueError(
-                "kernel_size must be odd, as many neighbours on each side. Received:"
+                "kernel_size must be odd, to reach equally far on both sides. Received:"
                 f" kernel_size={self.kernel_size}. Choose {self.kernel_size + 1}."
             )
+        if self.model in READERS["max_positions"]:
+            self._check_positions()
+
+    def _check_positions(self) -> None:
         longest = self.max_source_tokens + EXTRA_TARGET_TOKENS
-        if (
-            self.model == "convolution"
-            and self.position_encoding == "learned"
-            and self.max_positions < longest
-        ):
+        if self.position_encoding == "learned" and self.max_positions < longest:
             raise ValueError(
                 f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} where"
                 " positions are learned, since a translation may get that long. Received:"
                 f" max_positions={self.max_positions}, max_source_tokens={self.max_source_tokens}."
                 f" Choose max_positions={longest} or another max_source_tokens."
             )
-        if (
-            self.model == "convolution"
-            and self.position_encoding == "sinusoidal"
-            and self.model_dim % 2
-        ):
+        if self.position_encoding == "sinusoidal" and self.model_dim % 2:
             raise ValueError(
                 "model_dim must be even, since sinusoidal positions come in pairs of sine and"
                 f" cosine. Received: model_dim={self.model_dim}. Choose"
                 f" model_dim={self.model_dim + 1} or position_encoding=learned."
             )
 
-    def model_config(self, vocabulary_size: int) -> TransformerConfig:
-        """The Transformer's settings, for a tokenizer of `vocabulary_size` sub-words."""
-        names = [field.name for field in dataclasses.fields(TransformerConfig)]
-        own = {name: getattr(self, name) for name in names if name != "vocabulary_size"}
-        return TransformerConfig(vocabulary_size=vocabulary_size, **own)
+    def model_config(self, vocabulary_size: int) -> "TransformerConfig":
+        """The Transformer's sizes, for a tokenizer of `vocabulary_size` sub-words."""
+        from keras_transformer.config import TransformerConfig
+
+        values = {name: getattr(self, name) for name in CONFIG_SETTINGS}
+        return TransformerConfig(vocabulary_size=vocabulary_size, **values)
 
     @property
     def highest_rate(self) -> float:
         """The learning rate's peak: `peak_learning_rate`, or the paper's."""
         return self.peak_learning_rate or (self.model_dim * self.warmup_steps) ** -0.5
 
-    def corpora(self) -> list[Corpus]:
+    def corpora(self) -> list["Corpus"]:
         """The training text.
 
         Raises:
@@ -402,6 +403,8 @@ class TrainingSettings:
         self._check_given()
         if self.train_corpora is not None:
             return [_corpus(values) for values in self.train_corpora]
+        from keras_transformer.data import Corpus
+
         return [Corpus(self.train_source, self.train_target or None)]
 
     def validation_files(self) -> tuple[str, str]:
@@ -414,33 +417,33 @@ class TrainingSettings:
         return self.validation_source, self.validation_target
 
     def _check_given(self) -> None:
-        """Refuses settings that lack text."""
+        """Refuses settings that name no text."""
         needed = ["validation_source", "validation_target"]
         if self.train_corpora is None:
-            own_lines = not self.train_source or not _all_tsv(self.train_source)
-            needed = ["train_source", *["train_target"] * own_lines, *needed]
+            needed = ["train_source", *([] if self._is_tsv() else ["train_target"]), *needed]
+        elif not self.train_corpora:
+            needed = ["train_corpora", *needed]
         missing = [option_name(name) for name in needed if not getattr(self, name)]
-        if self.train_corpora == []:
-            missing.insert(0, option_name("train_corpora"))
         if missing:
             raise InputError(
                 "Training needs text to train on and text to validate on. Received: no"
                 f" {', '.join(missing)}. Give them as options or in the YAML file."
             )
 
+    def _is_tsv(self) -> bool:
+        """Whether the files of train_source hold both sides."""
+        names = [self.train_source] if isinstance(self.train_source, str) else self.train_source
+        return bool(names) and all(
+            re.search(r"\.tsv(\.gz|\.bz2|\.xz)?$", name, re.IGNORECASE) for name in names
+        )
 
-def _all_tsv(names: str | list[str]) -> bool:
-    names = [names] if isinstance(names, str) else names
-    return all(without_suffix(name).lower().endswith(".tsv") for name in names)
 
-
-def _corpus(values: dict[str, Any]) -> Corpus:
-    """One element of train_corpora."""
-    unknown = [key for key in values if key not in CORPUS_KEYS]
+def _corpus(values: dict[str, Any]) -> "Corpus":
+    """One item of train_corpora."""
     columns, weight = values.get("columns"), values.get("weight", 1.0)
     if (
-        unknown
-        or not values.get("source")
+        not values.get("source")
+        or not {*values} <= {*CORPUS_KEYS}
         or not isinstance(weight, int | float)
         or not isinstance(columns, list | tuple | None)
     ):
@@ -449,8 +452,12 @@ def _corpus(values: dict[str, Any]) -> Corpus:
             f" columns (two numbers). Received: {values}. Write for example"
             " {source: part-*.tsv, weight: 2}."
         )
-    more = {} if columns is None else {"columns": tuple(columns)}
-    return Corpus(values["source"], values.get("target"), weight, **more)
+    import_keras()
+    from keras_transformer.data import Corpus
+
+    return Corpus(
+        values["source"], values.get("target"), weight, None if columns is None else tuple(columns)
+    )
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainingSettings)}
@@ -470,10 +477,10 @@ def make_settings_parser(
 
 
 class FileSettings(dict):
-    """Values by setting name, as a YAML file gives them.
+    """The settings that a YAML file gives, by name.
 
     Args:
-        values: Only those that the file gives.
+        values: The settings.
         places: FILE:LINE of each.
     """
 
@@ -482,14 +489,11 @@ class FileSettings(dict):
         self.places = places
 
     def place_of(self, complaint: str, values: Mapping[str, Any]) -> str | None:
-        """Where the file gives the last of the values that a complaint is about.
+        """FILE:LINE of the last setting of the file that a complaint is about; None if none is.
 
         Args:
             complaint: Names the settings that contradict each other as `name=value`.
             values: The values in force, some from elsewhere.
-
-        Returns:
-            FILE:LINE; None if it gives none of them.
         """
         named = re.findall(r"(\w+)=", complaint)
         lines = [name for name in self if name in named and self[name] == values.get(name)]
@@ -497,15 +501,15 @@ class FileSettings(dict):
 
 
 def make_settings(values: Mapping[str, Any], file: FileSettings | None = None) -> TrainingSettings:
-    """Settings from typed values, for which a contradiction is the user's error.
+    """Settings from typed values; a contradiction is the user's error.
 
     Args:
         values: Values by setting name; those that are missing take their default.
-        file: The settings file that some of them come from, if one was read.
+        file: The settings file that some of them come from.
 
     Raises:
-        InputError: As `TrainingSettings` raises ValueError. Names the file and the line of the
-            last of the settings that contradict each other, if they come from it.
+        InputError: Where `TrainingSettings` raises ValueError. Names the line of the file, if the
+            file takes part.
     """
     try:
         return TrainingSettings(**values)
@@ -517,12 +521,6 @@ def make_settings(values: Mapping[str, Any], file: FileSettings | None = None) -
 def read_settings_file(path: str | Path) -> FileSettings:
     """The settings that a YAML file gives, checked one by one.
 
-    Args:
-        path: A file of `name: value` lines; only plain YAML types are constructed.
-
-    Returns:
-        The values, which know their lines.
-
     Raises:
         InputError: If the file is missing or no YAML mapping, or a setting is unknown, given
             twice, of the wrong type or out of range. Names the file and the line.
@@ -533,12 +531,15 @@ def read_settings_file(path: str | Path) -> FileSettings:
         if name in RECORD_KEYS:
             continue
         if name not in FIELDS:
+            close = closest(name, SETTING_NAMES)
+            advice = "`python -m training.train --help` lists the settings."
             raise InputError(
-                f"{where}: every key must be a setting. Received: {name}. {_did_you_mean(name)}"
+                f"{where}: every key must be a setting. Received: {name}."
+                f" {f'Did you mean {close}?' if close else advice}"
             )
         values[name], places[name] = convert_value(name, value, where), where
         if name == "train_corpora" and value is not None:
-            _check_corpora(values[name], [f"{path}:{line}" for line in lines_of_items])
+            _check_corpora(value, [f"{path}:{line}" for line in lines_of_items])
     return FileSettings(values, places)
 
 
@@ -546,17 +547,17 @@ def _check_corpora(corpora: list[dict], places: list[str]) -> None:
     for values, place in zip(corpora, places, strict=True):
         try:
             _corpus(values)
-        except InputError as error:
+        except input_errors() as error:
             raise InputError(f"{place}: {error}") from error
 
 
 class YamlEntry(NamedTuple):
-    """What a YAML file gives a top-level key.
+    """The value of a top-level key of a YAML file.
 
     Attributes:
         value: Of plain YAML types.
-        line: Where the key stands, counted from 1.
-        lines_of_items: Where each item stands, if the value is a list.
+        line: The line of the key, counted from 1.
+        lines_of_items: The line of each item, if the value is a list.
     """
 
     value: Any
@@ -565,7 +566,7 @@ class YamlEntry(NamedTuple):
 
 
 def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
-    """A YAML file's top-level keys, each with its value and its line numbers.
+    """The top-level keys of a YAML file; only plain YAML types are constructed.
 
     Raises:
         InputError: If the file is missing, unreadable, a pipe, no mapping, or gives a key twice.
@@ -587,13 +588,10 @@ def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
                     f"{path}:{line}: a setting must be given once. Received: {key} again, first"
                     f" in line {mapping[key].line}. Remove one."
                 )
-            is_list = isinstance(value_node, yaml.SequenceNode)
-            items = value_node.value if is_list else ()
-            mapping[key] = YamlEntry(
-                loader.construct_object(value_node, deep=True),
-                line,
-                tuple(item.start_mark.line + 1 for item in items),
-            )
+            items = value_node.value if isinstance(value_node, yaml.SequenceNode) else ()
+            lines_of_items = tuple(item.start_mark.line + 1 for item in items)
+            value = loader.construct_object(value_node, deep=True)
+            mapping[key] = YamlEntry(value, line, lines_of_items)
         return mapping
     except OSError as error:
         raise InputError(
@@ -601,11 +599,20 @@ def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
             " path."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(_yaml_complaint(path, error)) from error
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise InputError(
+            f"{path}{f':{mark.line + 1}' if mark else ''}: the settings file must be plain YAML in"
+            f" UTF-8. Received: {problem}. Correct the line."
+        ) from error
 
 
 def convert_value(name: str, value, where: str):
-    """The value as the setting's type."""
+    """The value as the setting's type.
+
+    Raises:
+        InputError: If it is of another type or out of range. Begins with `where`.
+    """
     try:
         converted = from_yaml(value, TYPES[name])
     except ValueError as error:
@@ -619,9 +626,9 @@ def convert_value(name: str, value, where: str):
 
 
 def _range_complaint(name: str, value) -> str | None:
-    """What is wrong with a number, or None."""
+    """The error in a number, or None."""
     limits = FIELDS[name].metadata
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, bool | str | list):
         return None
     if limits["minimum"] is not None and not value >= limits["minimum"]:
         rule = f"at least {limits['minimum']}"
@@ -633,28 +640,6 @@ def _range_complaint(name: str, value) -> str | None:
         rule = "finite"
     else:
         return None
-    return f"{name} must be {rule}. Received: {name}={value}. Choose for example {_example(name)}."
-
-
-def _example(name: str):
-    default, example = FIELDS[name].default, FIELDS[name].metadata["example"]
-    if default is not None:
-        return default
-    return 1 if example is None else example
-
-
-def _did_you_mean(name: str) -> str:
-    close = closest(name, SETTING_NAMES)
-    if close:
-        return f"Did you mean {close}?"
-    return "`python -m training.train --help` lists the settings."
-
-
-def _yaml_complaint(path, error) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f"{path}:{mark.line + 1}" if mark else str(path)
-    problem = getattr(error, "problem", None) or " ".join(str(error).split())
-    return (
-        f"{where}: the settings file must be plain YAML in UTF-8. Received: {problem}. Correct the"
-        " line."
-    )
+    examples = (FIELDS[name].default, limits["example"], 1)
+    example = next(value for value in examples if value is not None)
+    return f"{name} must be {rule}. Received: {name}={value}. Choose for example {example}."

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from training.command_line.backend import BACKENDS, OPTION, backend_name
 from training.command_line.errors import InputError, UsageError
@@ -17,25 +17,12 @@ from training.settings import (
     read_settings_file,
 )
 
-# What computes is imported where it is used: behind `import_tensorflow`, which keeps TensorFlow
-# quiet, and only once the input has been found in order.
-if TYPE_CHECKING:
-    pass
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = make_settings_parser(
-        "train", "Trains a Transformer on pairs of sentences; run it again to resume."
-    )
-    parser.add_output_folder("output", None, "The run folder to write.", required=True)
-    parser.add_flag("overwrite", "Replace a run that is there, once this one is done.")
-    _add_device_options(parser)
-    parser.add_threads()
+    parser = _parser()
     config = parse(parser, arguments).config
-    from_file = None
-    if config is not None:
-        from_file = read_settings_file(config)
+    from_file = None if config is None else read_settings_file(config)
     options = parse(parser, arguments, from_file)
     settings = make_settings({name: options[name] for name in SETTING_NAMES}, from_file)
     _check_backend(options.backend)
@@ -55,32 +42,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
 
-def _add_device_options(parser: CommandParser) -> None:
-    """Where to train and what to show: not settings, since a run may be resumed elsewhere."""
+def _parser() -> CommandParser:
+    parser = make_settings_parser(
+        "train", "Trains a Transformer on pairs of sentences; run it again to resume."
+    )
+    parser.add_output_folder("output", None, "The run folder to write.", required=True)
+    parser.add_flag("overwrite", "Replace an existing run once this one is finished.")
+    # Not settings, since a run may be resumed elsewhere.
     parser.add_option(
         "strategy",
         Strategy,
         "one_device",
-        "Where to train: on one device; mirrored, on all GPUs of this machine; or multi_worker, on"
-        " those of all machines that run this command, which the environment must name: TF_CONFIG,"
-        " or with --backend jax KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID."
-        " All see the same --output and text. See docs/distributed.md.",
+        "Train on one device; mirrored, on all GPUs of this machine; or multi_worker, on those of"
+        " all machines that run this command. For the last, set TF_CONFIG, or with --backend jax"
+        " KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID; all machines must see"
+        " the same --output and text. See docs/distributed.md.",
     )
     parser.add_option(
-        "wait_minutes", float, 10.0, "Minutes that multi_worker waits for absent workers, at most."
+        "wait_minutes", float, 10.0, "Minutes that multi_worker waits for absent workers."
     )
     parser.add_option(
         OPTION.lstrip("-"),
         Literal[BACKENDS] | None,
         None,
-        "What computes; if not given, what KERAS_BACKEND says, else tensorflow.",
+        "Keras backend; if not given, what KERAS_BACKEND says, else tensorflow.",
     )
     parser.add_option(
-        "log_seconds",
-        float,
-        30.0,
-        "Seconds between lines of progress, where there is no terminal to show a bar.",
+        "log_seconds", float, 30.0, "Seconds between lines of progress, if stdout is no terminal."
     )
+    parser.add_threads()
+    return parser
 
 
 def _check_backend(wanted: str | None) -> None:

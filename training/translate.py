@@ -32,13 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_files(options, {"--input": options.input, "--prefixes": options.prefixes})
     _check_texts(options)
     lines, has_more = _lines(options)
-    rows = _with_prefixes(lines, options)
+    in_turns = batches(_with_prefixes(lines, options), options.batch_lines, has_more)
     translate = _translation_of(options, _translator(options, parser))
+    is_typed = _reads_stdin(options) and sys.stdin.isatty()
     with opened_output(options.output) as output:
-        in_turns = batches(rows, options.batch_lines, has_more)
-        for some in translated(
-            translate, in_turns, shows=not (_reads_stdin(options) and sys.stdin.isatty())
-        ):
+        for some in translated(translate, in_turns, shows=not is_typed):
             output.write(b"".join(line.encode("utf-8") + b"\n" for line in some))
             output.flush()
 
@@ -46,39 +44,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "translate",
-        "Translates stdin to stdout: one line out for each line in, in the same order. More than"
-        " one translation, or a score, stand in the line of their source, separated by tabs.",
+        "Translates stdin to stdout, one line out for each line in, in the same order. Several"
+        " translations of a line, or their scores, are separated by tabs.",
     )
     parser.add_positional(
         "run", "The folder of a finished run; or an export, saved_models/NAME or NAME/VERSION."
     )
     parser.add_option("input", str | None, None, "File to translate; stdin if not given, or -.")
-    parser.add_option("prefixes", str | None, None, "File with how each translation must begin.")
+    parser.add_option("prefixes", str | None, None, "File with the beginning of each translation.")
     add_output_options(parser, LINES_AT_ONCE)
     add_search_options(parser)
-    parser.add_option("n_best", int, 1, "Translations for each line, the best first.")
-    parser.add_option("samples", int | None, None, "Draw so many translations by chance instead.")
-    parser.add_option("temperature", float, 1.0, "Of samples: the lower, the more probable.")
-    parser.add_option("top_k", int | None, None, "Sample among so many tokens.")
-    parser.add_option("top_p", float | None, None, "Sample among tokens of this probability.")
-    parser.add_option("seed", int, 0, "Of samples; the same seed draws the same.")
+    parser.add_option("n_best", int, 1, "Translations of each line, best first.")
+    parser.add_option("samples", int | None, None, "Draw this many random translations instead.")
+    parser.add_option("temperature", float, 1.0, "Temperature of samples; lower is less random.")
+    parser.add_option("top_k", int | None, None, "Sample among the k most probable tokens.")
+    parser.add_option(
+        "top_p", float | None, None, "Sample among the top tokens with this total probability."
+    )
+    parser.add_option("seed", int, 0, "Seed of samples; the same seed draws the same.")
     parser.add_threads()
-    parser.add_flag("scores", "Write the score and a tab in front of each translation.")
+    parser.add_flag("scores", "Write the score and a tab before each translation.")
     return parser
 
 
 def _check_texts(options) -> None:
-    """Reads the files once, so that a fault is named before the work, not in the midst of it.
-
-    Raises:
-        InputError: If one cannot be read, or there are not as many prefixes as lines.
-    """
+    """Reads the files once, to report a fault before the work, not in the middle of it."""
     if not _reads_stdin(options):
-        for _ in _with_prefixes(_file_lines(options.input), options):
-            pass
-    elif options.prefixes is not None:
-        for _ in _file_lines(options.prefixes):
-            pass
+        texts = _with_prefixes(_file_lines(options.input), options)
+    else:
+        texts = [] if options.prefixes is None else _file_lines(options.prefixes)
+    for _ in texts:
+        pass
 
 
 def _reads_stdin(options) -> bool:
@@ -86,26 +82,27 @@ def _reads_stdin(options) -> bool:
 
 
 def _lines(options) -> tuple[Iterator[str], Callable[[], bool]]:
-    """The lines to translate, and what tells whether the next one can be had without waiting."""
+    """The lines to translate, and a function that says whether the next comes without waiting."""
     if not _reads_stdin(options):
         return _file_lines(options.input), lambda: True
     if sys.stdin is None:
         raise InputError("stdin must be open. Received: none. Give --input FILE.")
     try:
         stream = ArrivingLines(sys.stdin.fileno())
-    except OSError:  # another program's object, without a file below it
+    except OSError:  # another program's object, without a file
         return read_text_lines(sys.stdin.buffer), lambda: True
     return read_text_lines(stream), stream.has_more
 
 
 def _file_lines(path: str) -> Iterator[str]:
+    import_keras()
     from keras_transformer.text.lines import iterate_any_lines
 
     return iterate_any_lines(path)
 
 
 def _with_prefixes(lines: Iterable[str], options) -> Iterator[Row]:
-    """Each line with how its translation must begin; None if nothing is said.
+    """Yields each line with its prefix, or None without --prefixes.
 
     Raises:
         InputError: If there are not as many prefixes as lines.
@@ -120,21 +117,21 @@ def _with_prefixes(lines: Iterable[str], options) -> Iterator[Row]:
         if prefix is None:
             raise InputError(
                 f"{options.prefixes}: there must be as many prefixes as lines. Received:"
-                f" {number - 1}, and more lines. Write an empty line where nothing is asked for."
+                f" {number - 1}, and more lines. Write an empty line for no prefix."
             )
         yield line, prefix
     if next(prefixes, None) is not None:
         raise InputError(
             f"{options.prefixes}: there must be as many prefixes as lines. Received: {number} lines"
-            " and more prefixes. Leave out what belongs to no line."
+            " and more prefixes. Remove those without a line."
         )
 
 
 def _translator(options, parser: CommandParser):
-    """That of the run, or the export.
+    """The translator of the run, or of the export.
 
     Raises:
-        InputError: If it is neither, or an export that cannot do what is asked for.
+        InputError: If there is neither, or the export cannot do what the options say.
     """
     version = find_version(options.run)
     if RunFolder(options.run).config_path.exists() or version is None:
@@ -148,53 +145,50 @@ def _translator(options, parser: CommandParser):
         unfit.remove("--beam-size")
     if unfit:
         raise InputError(
-            f"{options.run}: an export must be asked for what its signatures can do: its own beam"
-            f" search, --n-best, --scores, --prefixes, and without prefixes greedy search with"
+            f"{options.run}: an export can only do what its signatures offer: its own beam search,"
+            " --n-best, --scores, --prefixes, and without prefixes greedy search with"
             f" --beam-size 1. Received: {', '.join(unfit)}. Leave that out, or name the run."
         )
     return ExportedTranslator(version, greedy=greedy, with_prefixes=with_prefixes)
 
 
 def _translation_of(options, translator) -> Callable[[list[Row]], list[str]]:
-    """What makes lines of texts and their prefixes, as the options ask for."""
-    if options.samples is None:
-        check_n_best(options.n_best, translator.beam_size)
+    """A function from rows to output lines, as the options say."""
+    if options.samples is None and not 1 <= options.n_best <= translator.beam_size:
+        raise InputError(
+            f"--n-best must be 1 to the beam size. Received: --n-best {options.n_best}, beam size"
+            f" {translator.beam_size}. Choose fewer, or a larger --beam-size."
+        )
+    is_plain = options.samples is None and options.n_best == 1 and not options.scores
+    drawing = {name: options[name] for name in ("temperature", "top_k", "top_p", "seed")}
     num_lines = 0
 
-    def hypotheses_of(texts, **more):
-        nonlocal num_lines
-        if options.samples is None:
-            return translator.n_best(texts, options.n_best, **more)
-        first_place, num_lines = num_lines, num_lines + len(texts)
-        return translator.sample(
-            texts,
-            options.samples,
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            seed=options.seed,
-            first_place=first_place,
-            **more,
-        )
-
-    lines_of = translator.translate
-    if options.samples is not None or options.n_best > 1 or options.scores:
-        lines_of = in_columns(hypotheses_of, with_scores=options.scores)
-
     def translate(rows):
-        texts, prefixes = zip(*rows, strict=True)
-        more = {} if options.prefixes is None else {"prefixes": list(prefixes)}
-        return lines_of(list(texts), **more)
+        nonlocal num_lines
+        texts, prefixes = map(list, zip(*rows, strict=True))
+        more = {} if options.prefixes is None else {"prefixes": prefixes}
+        if is_plain:
+            return translator.translate(texts, **more)
+        if options.samples is None:
+            found = translator.n_best(texts, options.n_best, **more)
+        else:
+            more |= drawing | {"first_place": num_lines}
+            found = translator.sample(texts, options.samples, **more)
+        num_lines += len(texts)
+        return ["\t".join(_columns(hypotheses, options.scores)) for hypotheses in found]
 
     return translate
 
 
-def _check_numbers(options) -> None:
-    """Refuses numbers that nothing can be drawn with.
+def _columns(hypotheses: list[tuple[str, float]], with_scores: bool) -> Iterator[str]:
+    """Yields translations, in which a tab becomes a space, each after its score."""
+    for text, score in hypotheses:
+        if with_scores:
+            yield f"{score:.6f}"
+        yield text.replace("\t", " ")
 
-    Raises:
-        InputError: If one is out of its range.
-    """
+
+def _check_numbers(options) -> None:
     if options.samples is None:
         return
     if options.samples < 1:
@@ -211,39 +205,6 @@ def _check_numbers(options) -> None:
     except ValueError as error:
         name, rest = str(error).split(" ", 1)
         raise InputError(f"{option_name(name)} {rest}") from error
-
-
-def check_n_best(n_best: int, beam_size: int) -> None:
-    """Refuses more translations than there are beams.
-
-    Raises:
-        InputError: If there are more, or none.
-    """
-    if not 1 <= n_best <= beam_size:
-        raise InputError(
-            f"--n-best must be 1 to the beam size. Received: --n-best {n_best}, beam size"
-            f" {beam_size}. Choose fewer, or a larger --beam-size."
-        )
-
-
-def in_columns(
-    hypotheses_of: Callable[..., list[list[tuple[str, float]]]], *, with_scores: bool
-) -> Callable[..., list[str]]:
-    """A function from texts to lines with their translations, separated by tabs.
-
-    A tab inside a translation becomes a space.
-    """
-
-    def columns(hypotheses: list[tuple[str, float]]) -> Iterator[str]:
-        for text, score in hypotheses:
-            if with_scores:
-                yield f"{score:.6f}"
-            yield text.replace("\t", " ")
-
-    def lines(texts, **more):
-        return ["\t".join(columns(found)) for found in hypotheses_of(texts, **more)]
-
-    return lines
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ from training.command_line.errors import InputError, UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_keras, run_command
 from training.runs.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer, warn_if_unspaced
-from training.runs.folder import RunRecord
-from training.runs.monitor import Monitor, needs_translations
+from training.runs.monitor import needs_translations
+from training.runs.record import RunRecord
 from training.runs.text import check_text, validation_references
 from training.settings import (
     FIELDS,
     SETTING_NAMES,
     FileSettings,
+    Monitor,
     make_settings,
     make_settings_parser,
     read_settings_file,

@@ -146,7 +146,7 @@ def test_a_run_that_is_trained_further_is_not_averaged(run, capfd):
     epochs = run.read_metrics()[:-1]
     run.write_metrics(epochs)
     assert averaged(run, "--best=1") == 1
-    assert "a training must have ended before its epochs are averaged" in one_line(capfd)
+    assert "training must have ended before epochs are averaged" in one_line(capfd)
     assert run.read_metrics() == epochs
 
 

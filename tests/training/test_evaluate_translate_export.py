@@ -19,7 +19,8 @@ from tests.training.small_run import once
 from training.command_line.lines import read_text_lines, translate_lines
 from training.command_line.running import run_command
 from training.export import read_evaluation
-from training.runs.folder import RunFolder, RunRecord
+from training.runs.folder import RunFolder
+from training.runs.record import RunRecord
 from training.runs.scores import score
 from training.runs.translator import load_translator
 from training.settings import TrainingSettings

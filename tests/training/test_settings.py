@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from keras_transformer import config
 from keras_transformer.config import TransformerConfig
 from keras_transformer.data import Corpus
-from keras_transformer.errors import InputError
 from keras_transformer.model import Transformer
 from training.baselines import Convolutional, Recurrent, RecurrentWithAttention
+from training.command_line.errors import InputError, input_errors
 from training.command_line.parser import parse
 from training.command_line.running import run_command
 from training.runs.architectures import build_model
 from training.settings import (
+    CONFIG_SETTINGS,
+    CORPUS_KEYS,
+    EXTRA_TARGET_TOKENS,
     FIELDS,
     MODELS,
     TYPES,
@@ -36,6 +40,31 @@ def settings_file(tmp_path, text):
 def test_the_model_defaults_are_the_papers_base_model():
     config = TrainingSettings().model_config(vocabulary_size=37_000)
     assert config == TransformerConfig.base(vocabulary_size=37_000)
+
+
+def test_names_that_the_library_has_too_are_the_same():
+    """The settings do not import the library, because that takes seconds."""
+    fields = [field.name for field in dataclasses.fields(TransformerConfig)]
+    assert ["vocabulary_size", *CONFIG_SETTINGS] == fields
+    assert [field.name for field in dataclasses.fields(Corpus)] == [*CORPUS_KEYS]
+    assert EXTRA_TARGET_TOKENS == config.EXTRA_TARGET_TOKENS
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model_dim": 10, "num_heads": 3},
+        {"model_dim": 2, "num_heads": 3},
+        {"position_encoding": "learned", "max_positions": 300},
+        {"model_dim": 9, "num_heads": 3},
+    ],
+)
+def test_sizes_are_refused_in_the_words_of_the_library(values):
+    with pytest.raises(ValueError) as theirs:
+        TransformerConfig(vocabulary_size=23, **values)
+    with pytest.raises(ValueError) as ours:
+        TrainingSettings(**values)
+    assert str(ours.value) == str(theirs.value).replace("'", "")
 
 
 def test_every_setting_has_a_type_a_default_and_a_help_text():
@@ -311,7 +340,7 @@ def test_text_to_train_on_is_named_in_several_ways(values, corpora):
     ],
 )
 def test_text_that_is_named_wrongly_is_refused(values, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(input_errors(), match=message):
         make_settings({**values, **VALIDATION}).corpora()
 
 

@@ -24,8 +24,9 @@ from tests.training.small_run import once
 from training.command_line.running import run_command
 from training.runs import progress
 from training.runs.checkpoints import load_arrays, load_weights
+from training.runs.final_weights import save_model
+from training.runs.fitting import faults_named, write_beginning
 from training.runs.folder import Position, RunFolder
-from training.runs.training import _faults_are_named, _write_beginning, save_model
 from training.settings import TrainingSettings
 from training.train import main
 
@@ -78,7 +79,7 @@ def test_a_finished_run_holds_what_the_design_lists(finished_run):
 def test_what_a_training_starts_from_is_looked_for_before_its_text_is_read(
     train_arguments, tmp_path, capfd, monkeypatch, start
 ):
-    monkeypatch.setattr("training.runs.training.check_text", pytest.fail)
+    monkeypatch.setattr("training.runs.text.read_pairs", pytest.fail)
     assert train(train_arguments, tmp_path / "run", f"--{start}={tmp_path / 'absent'}") == 1
     assert "absent" in capfd.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
@@ -245,7 +246,7 @@ def test_a_run_that_is_trained_further_keeps_its_model_until_the_new_one_replace
     assert RunFolder(run).read_record().settings.epochs == 3
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.runs.training.save_model", stop)
+        patch.setattr("training.runs.fitting.save_model", stop)
         assert train(train_arguments, run, "--epochs=3") == 130
     assert (run / "model.keras").read_bytes() == model
     assert not RunFolder(run).is_finished
@@ -408,7 +409,7 @@ def test_no_room_for_tensorboard_is_one_line(tmp_path, capfd):
     import tensorflow as tf
 
     def command(_):
-        with _faults_are_named(RunFolder(tmp_path), types.SimpleNamespace(fault=None)):
+        with faults_named(types.SimpleNamespace(fault=None), tmp_path / "logs"):
             raise tf.errors.ResourceExhaustedError(None, None, "x.v2; No space left on device")
 
     assert run_command(command) == 1
@@ -517,7 +518,8 @@ def test_a_run_that_is_trained_further_still_knows_what_was_asked_for(short_run,
     run.write_record(dataclasses.replace(record, asked_for={"vocabulary_size": 5000}))
     settings = dataclasses.replace(record.settings, epochs=4)
     tokenizer = SubwordTokenizer.load(run.tokenizer_path)
-    _write_beginning(run, dataclasses.replace(record, settings=settings), tokenizer)
+    longer = dataclasses.replace(record, settings=settings).with_tokenizer(tokenizer)
+    write_beginning(run, longer, tokenizer)
     again = dataclasses.replace(settings, vocabulary_size=5000)
     assert run.read_record().settings == settings
     assert dataclasses.replace(record, settings=again).differences(run.read_record()) == []

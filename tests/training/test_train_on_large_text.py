@@ -10,7 +10,8 @@ from training.command_line.parser import parse
 from training.command_line.running import run_command
 from training.devices.base import Devices
 from training.runs.checkpoints import load_arrays
-from training.runs.folder import Position, RunFolder, RunRecord
+from training.runs.folder import Position, RunFolder
+from training.runs.record import RunRecord
 from training.runs.text import shared_tokenizer
 from training.settings import SETTING_NAMES, make_settings, make_settings_parser
 from training.train import main

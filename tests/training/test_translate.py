@@ -19,8 +19,6 @@ from training.serving.saved_model import load_version
 # place of each line in the whole text.
 CHILD = """
 import sys
-from importlib.machinery import ModuleSpec
-sys.modules["__main__"].__spec__ = ModuleSpec("training.translate", None)  # imports no TensorFlow
 import training.translate
 from training.command_line.running import run_command
 

@@ -12,11 +12,12 @@ import filelock
 import pytest
 import yaml
 
-from keras_transformer.errors import InputError
 from tests.training.conftest import as_arguments
 from tests.training.small_run import SMALL
+from training.command_line.errors import InputError
 from training.command_line.running import run_command
-from training.runs.folder import Position, RunFolder, RunRecord
+from training.runs.folder import Position, RunFolder
+from training.runs.record import RunRecord
 from training.settings import make_settings, read_settings_file
 from training.tune import main
 from training.tuning import oracles

@@ -13,16 +13,16 @@ _BYTES_AT_ONCE = 2**16
 
 
 class ArrivingLines:
-    r"""Iterates over lines of bytes, with their \n, and knows whether more have come.
+    r"""Iterates over lines of bytes, with their \n, and knows whether more have arrived.
 
     Args:
-        descriptor: Of a file, a pipe, a terminal or a socket that nobody else reads.
+        descriptor: A file, pipe, terminal or socket that nobody else reads.
     """
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
         self._lines = deque()
-        self._parts = []  # of a line whose end has not come yet
+        self._parts = []  # of a line that has not ended yet
         self._has_ended = False
 
     def __iter__(self) -> Iterator[bytes]:
@@ -36,7 +36,7 @@ class ArrivingLines:
         return self._lines.popleft()
 
     def has_more(self) -> bool:
-        """Whether a line is there, or comes at once."""
+        """Whether a line is there, or arrives at once."""
         while not self._lines and not self._has_ended and self._is_readable(SECONDS_OF_SILENCE):
             self._read()
         return bool(self._lines)
@@ -45,7 +45,7 @@ class ArrivingLines:
         return bool(select.select([self._descriptor], [], [], seconds)[0])
 
     def _read(self) -> None:
-        self._is_readable(None)  # waits, also where reading itself would not
+        self._is_readable(None)  # waits, even if reading itself would not
         chunk = os.read(self._descriptor, _BYTES_AT_ONCE)
         self._has_ended = not chunk
         if chunk and b"\n" not in chunk:
@@ -64,9 +64,9 @@ def batches(
     """Groups rows into lists; a list ends early if nothing more has arrived.
 
     Args:
-        rows: Any number.
-        most: Rows of a list.
-        has_more: Whether the next row, or the end, can be had without waiting.
+        rows: The rows.
+        most: Rows in a list, at most.
+        has_more: Whether the next row, or the end, comes without waiting.
     """
     rows = iter(rows)
     while batch := list(itertools.islice(rows, 1)):

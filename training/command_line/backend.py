@@ -1,9 +1,7 @@
-"""What must be decided before Keras is imported: its backend, the threads, and when it is.
+"""What must be decided before Keras is imported: its backend and the number of threads.
 
-Keras reads the environment when it is imported and cannot change its backend afterwards. So this
-one option is looked for before all others are parsed. Parsing needs the settings, and with them
-modules of the library that do without Keras; the library's root, which imports all of it, has to
-wait.
+Keras reads the environment when it is imported and cannot change its backend afterwards, so
+`run_command` looks for this one option before all others are parsed.
 """
 
 import importlib.util
@@ -13,18 +11,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.command_line.errors import InputError
+
 BACKENDS = ("tensorflow", "jax")
 OPTION = "--backend"
-_LIBRARY = "keras_transformer"
 
 
 def choose_backend(arguments: Sequence[str]) -> None:
-    """Puts the backend that a command line asks for into the environment, if it names one.
+    """Puts the backend that a command line names into the environment.
 
-    Anything but the name of a backend is left for the parser to complain about.
+    Anything but the name of a backend is left for the parser to report.
 
     Raises:
-        SystemExit: If the backend is not installed.
+        InputError: If the backend is not installed.
     """
     for place, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
@@ -32,8 +31,8 @@ def choose_backend(arguments: Sequence[str]) -> None:
             value = "".join(arguments[place + 1 : place + 2])
         if name == OPTION and value in BACKENDS:
             if importlib.util.find_spec(value) is None:
-                raise SystemExit(
-                    f"error: {OPTION} {value} needs the package {value}. Received: none that is"
+                raise InputError(
+                    f"{OPTION} {value} needs the package {value}. Received: none that is"
                     f" installed. Install it, or leave out {OPTION}."
                 )
             os.environ["KERAS_BACKEND"] = value
@@ -53,44 +52,16 @@ def backend_name() -> str:
         return BACKENDS[0]
 
 
-def defer_library() -> None:
-    """In a command, keeps the library's root from being run before it is asked for a name.
-
-    The root imports all of the library, thereby Keras and TensorFlow: five seconds and 800 MB that
-    neither --help nor a mistyped option should cost. The library's modules can be imported as ever.
-    Programs that import commands have the root as it is: a model's file can be read only where all
-    layers have been imported.
-    """
-    if not _is_a_command() or _LIBRARY in sys.modules:
-        return
-    spec = importlib.util.find_spec(_LIBRARY)
-    root = importlib.util.module_from_spec(spec)
-
-    def run_and_look_up(name: str):
-        vars(root).pop("__getattr__", None)
-        spec.loader.exec_module(root)
-        return getattr(root, name)
-
-    root.__getattr__ = run_and_look_up
-    sys.modules[_LIBRARY] = root
-
-
-def _is_a_command() -> bool:
-    """Whether this process is `python -m training.NAME`."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec is not None and spec.name.split(".")[0] == __package__
-
-
 def limit_threads(threads: int) -> None:
-    """Has TensorFlow or JAX, here and in processes that are started, use so many threads at most.
+    """Limits the threads of TensorFlow or JAX, in this process and in those it starts.
 
     Raises:
-        RuntimeError: If TensorFlow has started in this process: it does not listen any more.
+        RuntimeError: If TensorFlow has started in this process: it is too late then.
     """
     if "tensorflow" in sys.modules:
         threading = sys.modules["tensorflow"].config.threading
         threading.set_intra_op_parallelism_threads(threads)
         threading.set_inter_op_parallelism_threads(threads)
     names = "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
-    for name in (*names, "NPROC"):  # the last is what XLA asks for on a processor, so JAX, too
+    for name in (*names, "NPROC"):  # XLA reads the last on a CPU, and so does JAX
         os.environ[name] = str(threads)

@@ -1,4 +1,4 @@
-"""Commands that write a line for each that they read."""
+"""Commands that write a line for each line they read."""
 
 import contextlib
 import sys
@@ -11,31 +11,31 @@ from training.command_line.arriving_lines import batches
 from training.command_line.errors import InputError, UsageError
 from training.command_line.outputs import check_output_files
 from training.command_line.parser import CommandParser
-from training.runs.folder import replacing
+from training.files import replacing
 
 LINES_AT_ONCE = 1000
 
 
 def add_output_options(parser: CommandParser, lines_at_once: int) -> None:
-    """Adds the options of a command that writes a line for each that it reads."""
+    """Adds the options of a command that writes a line for each line it reads."""
     parser.add_option(
         "output", str | None, None, "File to write, whole or not at all; stdout if not given, or -."
     )
-    parser.add_flag("overwrite", "Replace the output if it is there.")
+    parser.add_flag("overwrite", "Replace the output if it exists.")
     parser.add_option(
         "batch_lines",
         int,
         lines_at_once,
-        "Lines at once at most; fewer go together if no more arrive.",
+        "Lines to process at once; fewer if no more have arrived.",
     )
 
 
 def check_files(options, inputs: dict[str, str | None]) -> None:
-    """Refuses what `add_output_options` was given if it cannot be obeyed.
+    """Checks the options of `add_output_options`.
 
     Raises:
-        InputError: If the output cannot be written, or is a stdout that is closed.
-        UsageError: If there are no lines at once.
+        InputError: If the output cannot be written, or is a closed stdout.
+        UsageError: If --batch-lines is below 1.
     """
     if options.batch_lines < 1:
         raise UsageError(
@@ -50,7 +50,7 @@ def check_files(options, inputs: dict[str, str | None]) -> None:
 
 @contextlib.contextmanager
 def opened_output(path: str | None) -> Iterator[BinaryIO]:
-    """The file that --output names, which is there once the block has ended well; or stdout."""
+    """The file that --output names, which appears once the block has succeeded; or stdout."""
     if path in (None, "-"):
         yield sys.stdout.buffer
         return
@@ -63,11 +63,11 @@ def translate_lines(
     lines: Iterable[str],
     at_once: int = LINES_AT_ONCE,
 ) -> Iterator[str]:
-    """Yields the translations in order, and shows on a terminal how far it is.
+    """Yields the translations in order, and shows the progress on a terminal.
 
     Args:
         translate: From texts to as many texts.
-        lines: Any number of texts.
+        lines: The texts.
         at_once: How many texts are in memory and go to `translate` together.
     """
     for translations in translated(translate, batches(lines, at_once), shows=at_once > 1):
@@ -77,7 +77,7 @@ def translate_lines(
 def translated(
     translate: Callable[[list], list[str]], in_turns: Iterable[list], *, shows: bool
 ) -> Iterator[list[str]]:
-    """The translations of each batch; `shows` tells a terminal how many there are."""
+    """Yields the translations of each batch; if `shows`, a terminal shows how many there are."""
     num_done, start_seconds = 0, time.monotonic()
     shows = shows and sys.stderr.isatty()
     for some in in_turns:
@@ -91,7 +91,7 @@ def translated(
 
 
 def read_text_lines(stream: Iterable[bytes], name: str = "<stdin>") -> Iterator[str]:
-    """Yields the lines of a stream of bytes, without their ends and a leading byte order mark.
+    """Yields the lines of a byte stream, without their ends and a leading byte order mark.
 
     Lines end at LF or CR LF and nowhere else.
 

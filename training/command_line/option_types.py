@@ -1,7 +1,6 @@
-"""The values of options: what the text of a command line, or a value of YAML, says as a type.
+"""Values of options: from the text of a command line, or a value of YAML, to a type.
 
-Text is taken as it is. Only a list of texts or of mappings is read as YAML, since there is no other
-way to write one.
+Text is taken as it is. Only lists are read as YAML, since there is no other way to write them.
 """
 
 import typing
@@ -9,7 +8,7 @@ from typing import Any
 
 import yaml
 
-NULL = "null"  # how a command line unsets what may be None
+NULL = "null"  # None on the command line
 
 _WORDS = {
     int: "a whole number",
@@ -25,7 +24,7 @@ _ITEMS = {list[str]: str, list[dict]: dict}
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Plain YAML in which no mapping may give a key twice; YAML itself drops the first value."""
+    """Plain YAML that refuses a key given twice in a mapping; YAML itself drops the first value."""
 
     def construct_mapping(self, node, deep=False):
         names = set()
@@ -39,7 +38,7 @@ class StrictLoader(yaml.SafeLoader):
 
 
 def in_words(type_hint) -> str:
-    """What a value must be."""
+    """The type in words, as a value "must be ..."."""
     if typing.get_origin(type_hint) is typing.Literal:
         return "one of " + ", ".join(typing.get_args(type_hint))
     if type_hint in _WORDS:
@@ -48,20 +47,20 @@ def in_words(type_hint) -> str:
 
 
 def from_text(text: str, type_hint) -> Any:
-    """The value that a command line gives.
+    """The value of an option.
 
     Args:
-        text: As it was typed.
+        text: As typed.
         type_hint: int, float, bool, str, None, a Literal of texts, list[str], list[dict], or a
             union of these.
 
     Raises:
-        ValueError: If it says nothing of that type.
+        ValueError: If the text is no value of that type.
     """
     members = _members(type_hint)
     if text == NULL and type(None) in members:
         return None
-    for member in sorted(members, key=lambda member: member is str):  # text is what else it may be
+    for member in sorted(members, key=lambda member: member is str):  # str takes what is left
         try:
             return _one_from_text(text, member)
         except ValueError:
@@ -70,15 +69,16 @@ def from_text(text: str, type_hint) -> Any:
 
 
 def from_yaml(value, type_hint) -> Any:
-    """The value that a YAML file gives.
+    """The value of a setting in a YAML file.
+
+    Text that spells a number counts as the number, since YAML reads 1e-4 as text.
 
     Args:
         value: Of plain YAML types.
         type_hint: As for `from_text`.
 
     Raises:
-        ValueError: If it is of another type. Text counts as a number that it spells: YAML reads
-            1e-4 as text.
+        ValueError: If it is of another type.
     """
     members = _members(type_hint)
     for member in members:
@@ -90,17 +90,12 @@ def from_yaml(value, type_hint) -> Any:
 
 
 def _members(type_hint) -> tuple:
-    """The types of a union; the type alone if it is none."""
+    """The types of a union, or the one type."""
     is_one = type_hint in _WORDS or typing.get_origin(type_hint) is typing.Literal
     return (type_hint,) if is_one else typing.get_args(type_hint)
 
 
 def _one_from_text(text: str, kind) -> Any:
-    """The value of one type that is no union.
-
-    Raises:
-        ValueError: If the text spells none.
-    """
     if kind in (str, int):
         return kind(text)
     if kind is float:
@@ -114,7 +109,7 @@ def _one_from_text(text: str, kind) -> Any:
 
 
 def _list_from_text(text: str) -> Any:
-    """Reads text in brackets as YAML; None if there are no brackets, or it is no YAML."""
+    """Reads text in brackets as YAML; None if there are no brackets, or it is not YAML."""
     if not (text.startswith("[") and text.endswith("]")):
         return None
     try:
@@ -124,7 +119,7 @@ def _list_from_text(text: str) -> Any:
 
 
 def _is_a(value, kind) -> bool:
-    """Whether a value is of a type; true is no number."""
+    """Whether a value is of a type; true is not a number."""
     if typing.get_origin(kind) is typing.Literal:
         return isinstance(value, str) and value in typing.get_args(kind)
     if kind in _ITEMS:

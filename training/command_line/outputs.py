@@ -1,4 +1,4 @@
-"""Checks where a command writes its results before it starts, so that none is lost."""
+"""Checks the places a command writes to before it starts, so that no result is lost."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from keras_transformer.errors import InputError
+from training.command_line.errors import InputError
 
 
 def check_output_files(
@@ -15,16 +15,16 @@ def check_output_files(
     *,
     overwrite: bool,
 ) -> None:
-    """Refuses files that cannot be written in the end; makes the folders that they go to.
+    """Refuses files that cannot be written at the end; makes their folders.
 
     Args:
-        outputs: Files to write, by the option that names them; None where it was not given.
-        inputs: Files that are read, likewise.
-        overwrite: Whether files that are there may be replaced.
+        outputs: Files to write, by option; None where it was not given.
+        inputs: Files to read, likewise.
+        overwrite: Whether existing files may be replaced.
 
     Raises:
-        InputError: If one is a folder, a device or there already, cannot be made where it should
-            be, or is the same as another.
+        InputError: If one is a folder or a device, exists, cannot be made, or is the same as
+            another.
     """
     taken = {option: path for option, path in (inputs or {}).items() if path is not None}
     for option, path in outputs.items():
@@ -44,14 +44,14 @@ def check_output_files(
 
 
 def check_output_folder(option: str, path: str) -> None:
-    """Refuses a folder that cannot be made, or not written in; it is not made yet.
+    """Refuses a folder that cannot be made or written to; does not make it yet.
 
     Args:
-        option: What names it.
+        option: The option that names it.
         path: The folder.
 
     Raises:
-        InputError: If it is a file, its name is not UTF-8, or the folder above it is at fault.
+        InputError: If it is a file, its name is not UTF-8, or it cannot be written to.
     """
     if not path:
         raise InputError(f"{option} must name a folder. Received: an empty name. Name one.")
@@ -72,11 +72,10 @@ def check_output_folder(option: str, path: str) -> None:
 
 
 def check_utf_8(option: str, path: str) -> None:
-    """Refuses a name that TensorFlow could not write to.
+    """Refuses a path that TensorFlow could not write to.
 
     Raises:
-        InputError: If it, or that of a folder above it, is not UTF-8, or Python does not know that
-            it is.
+        InputError: If it is not UTF-8, or the locale keeps Python from knowing that it is.
     """
     name = os.fsencode(os.path.abspath(path))
     try:

@@ -1,4 +1,4 @@
-"""The parser of every command."""
+"""The parser that all commands share."""
 
 import argparse
 import functools
@@ -15,9 +15,11 @@ from training.command_line.option_types import from_text, in_words
 from training.command_line.outputs import check_output_folder
 from training.command_line.wording import closest
 
+LEAVE_OUT = "Leave all but one out."
+
 
 class Options(argparse.Namespace):
-    """What a command line gives, by name."""
+    """The values of the options, by name."""
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -44,12 +46,12 @@ class CommandParser(argparse.ArgumentParser):
         )
         self.obeys_threads = False
         self.output_folders = []
-        self._instead_of_repeating = {"--help": "Leave all but one out."}
+        self._instead_of_repeating = {"--help": LEAVE_OUT}
 
     def add_option(self, name: str, type_hint, default, help_text: str, **more) -> None:
         """Adds the option --some-name for the value `some_name`."""
         spelled = option_name(name)
-        instead = "Leave all but one out."
+        instead = LEAVE_OUT
         if "nargs" in more:
             instead = f"Give all values after one {spelled}."
         elif list[str] in typing.get_args(type_hint):
@@ -64,23 +66,25 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def add_output_folder(self, name: str, default: str | None, help_text: str, **more) -> None:
-        """Adds the option for a folder to write, which `parse` looks at."""
+        """Adds the option for a folder to write, which `parse` checks."""
         self.output_folders.append(name)
         self.add_option(name, str, default, help_text, **more)
 
     def add_positional(self, name: str, help_text: str, **more) -> None:
-        """Adds a value that must be given, known by its place."""
+        """Adds a required value without an option name."""
         self.add_argument(name, help=_escaped(help_text), **more)
 
     def add_flag(self, name: str, help_text: str) -> None:
         """Adds the option --some-name, which takes no value and is false if not given."""
-        self._instead_of_repeating[option_name(name)] = "Leave all but one out."
+        self._instead_of_repeating[option_name(name)] = LEAVE_OUT
         self.add_argument(option_name(name), action="store_true", help=_escaped(help_text))
 
     def add_threads(self) -> None:
         """Adds the option --threads, which `parse` obeys."""
         self.obeys_threads = True
-        self.add_option("threads", int | None, None, "Threads to compute with; all if not given.")
+        self.add_option(
+            "threads", int | None, None, "Threads to compute with; all cores if not given."
+        )
 
     def parse_known_args(self, args=None, namespace=None):
         args = sys.argv[1:] if args is None else [*args]
@@ -100,7 +104,7 @@ class CommandParser(argparse.ArgumentParser):
             ) from error
 
     def _check_names(self, arguments: Sequence[str]) -> None:
-        """Refuses options that are unknown or repeated, before anything else is complained of."""
+        """Refuses unknown or repeated options before any other error is reported."""
         arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
         seen = Counter()
         for place, argument in enumerate(arguments):
@@ -117,7 +121,7 @@ class CommandParser(argparse.ArgumentParser):
                 )
 
     def _refuse_unknown(self, name: str, arguments: Sequence[str]) -> NoReturn:
-        """Complains of the first argument, with the values that belong to it."""
+        """Reports the first argument, with its values."""
         values = itertools.takewhile(lambda argument: argument[:1] != "-", arguments[1:])
         given = [arguments[0], *("" if "=" in arguments[0] else values)]
         close = closest(name, self._instead_of_repeating)
@@ -126,12 +130,12 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def _escaped(help_text: str) -> str:
-    """Help that argparse shows as it is."""
+    """Help text that argparse shows unchanged."""
     return help_text.replace("%", "%%")
 
 
 def _form(type_hint, default) -> str:
-    """What a value must be, and what it is if it is not given."""
+    """The type of a value and its default, in words."""
     if default in (None, ""):
         return in_words(type_hint)
     shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
@@ -140,7 +144,7 @@ def _form(type_hint, default) -> str:
 
 
 def option_name(name: str) -> str:
-    """The spelling of a setting on the command line."""
+    """A setting's name on the command line."""
     return "--" + name.replace("_", "-")
 
 
@@ -149,15 +153,15 @@ def parse(
     arguments: Sequence[str] | None,
     from_file: Mapping[str, Any] | None = None,
 ) -> Options:
-    """The parsed options.
+    """Parses a command line, limits the threads, and checks the folders to write.
 
     Args:
-        parser: Of the command.
+        parser: The command's parser.
         arguments: The command line; that of the process if None.
-        from_file: Typed values to use for options that the command line leaves out.
+        from_file: Typed values of options that the command line leaves out.
 
     Raises:
-        UsageError: If they are wrong; one line that says how.
+        UsageError: If an option is wrong.
         InputError: If a folder cannot be written.
     """
     options = parser.parse_args(arguments, Options(**(from_file or {})))
@@ -169,10 +173,10 @@ def parse(
 
 
 def use_threads(threads: int) -> None:
-    """Has all that computes use so many threads at most, child processes too.
+    """Limits the threads of this process and its children.
 
     Raises:
-        UsageError: If that is none, or comes too late.
+        UsageError: If the number is below 1, or TensorFlow has started.
     """
     if threads < 1:
         raise UsageError(f"--threads must be at least 1. Received: {threads}. Choose 1 or more.")

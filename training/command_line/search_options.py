@@ -6,7 +6,7 @@ from training.command_line.parser import CommandParser
 
 
 def add_search_options(parser: CommandParser) -> None:
-    """Adds the options of the model and the search, for which a run has settings of its own."""
+    """Adds the options of the search, with the run's settings as defaults, and of the model."""
     parser.add_option("beam_size", int | None, None, "Beams; the run's setting if not given.")
     parser.add_option(
         "length_penalty", float | None, None, "alpha; the run's setting if not given."
@@ -15,30 +15,30 @@ def add_search_options(parser: CommandParser) -> None:
         "length_normalization",
         Literal["gnmt", "length"] | None,
         None,
-        "What alpha is the power of; the run's setting if not given.",
+        "What alpha is the exponent of; the run's setting if not given.",
     )
     add_model_options(parser)
 
 
 def add_model_options(parser: CommandParser) -> None:
-    """Adds the options of whose weights are taken, and of the number format they are taken in."""
+    """Adds the options that choose the weights and their number format."""
     parser.add_option(
         "epoch",
         int | None,
         None,
-        "Takes the weights at the end of this epoch in place of the finished model; those of the"
-        " last and the best epochs are kept. The run need not be finished.",
+        "Use the weights at the end of this epoch instead of the finished model; the run need not"
+        " be finished. The latest and the best epochs are kept.",
     )
     parser.add_option(
         "precision",
         Literal["float32", "bfloat16", "int8", "int8_bfloat16"],
         "float32",
-        "Of the weights and products: int8 is fastest on x86 processors since 2019, bfloat16 on"
-        " those that have AMX; int8_bfloat16 has int8 weights, and beams read half as much.",
+        "Number format of weights and products: int8 is fastest on x86 processors since 2019,"
+        " bfloat16 on those with AMX; int8_bfloat16 has int8 weights, and halves what beams read.",
     )
 
 
 def search_settings(options) -> dict:
-    """What `add_search_options` was given."""
+    """The values of the options of `add_search_options`."""
     names = ("beam_size", "length_penalty", "length_normalization", "precision", "epoch")
     return {name: getattr(options, name) for name in names}

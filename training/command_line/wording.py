@@ -1,18 +1,18 @@
-"""Words for a user: what a mistyped name may have meant, text cut to be shown."""
+"""Words for the user: the option that a typo meant, and long text cut short."""
 
 import difflib
 import itertools
 from collections.abc import Iterable
 
-# From 0, nothing in common, to 1.5, the same: what is less alike is not suggested.
+# On a scale from 0, nothing in common, to 1.5, identical: nothing less alike is suggested.
 LEAST_LIKENESS = 0.8
 
 
 def closest(name: str, names: Iterable[str]) -> str | None:
-    """What a mistyped name was most probably meant to be; None if nothing is like it.
+    """The name that a typo most probably meant; None if nothing is like it.
 
-    People are surer of how a name begins, or of a part of it, than of all of it: --batchsize is
-    nearer to --batch-tokens than to --beam-size, and --heads means --num-heads.
+    People remember the beginning of a name, or a part of it, best: --batchsize is closer to
+    --batch-tokens than to --beam-size, and --heads means --num-heads.
     """
     mine = _letters(name)
 
@@ -27,10 +27,8 @@ def closest(name: str, names: Iterable[str]) -> str | None:
 
 
 def shortened(text: str, most_characters: int = 200) -> str:
-    """Text to show, cut where it gets long: a model that has learned little may write on and on."""
-    if len(text) <= most_characters:
-        return text
-    return text[: most_characters - 3] + "..."
+    """Text to show, cut if it is long: a model that has learned little may write on and on."""
+    return text if len(text) <= most_characters else text[: most_characters - 3] + "..."
 
 
 def _letters(name: str) -> str:

@@ -20,10 +20,17 @@ from training.devices.opening import leave_devices_to_children
 from training.experiments.report import write_report
 from training.experiments.runs import scores_of, trained_and_scored
 from training.experiments.text_folder import text_settings
+from training.files import file_sha256
 from training.pictures.style import clear_axes, line_style, new_figure
-from training.runs.bleu_tokenizer import BleuTokenizer, check_bleu_tokenizer, chosen_tokenizer
-from training.runs.folder import RunFolder, file_sha256
-from training.settings import DATA_SETTINGS, TrainingSettings, make_settings, read_settings_file
+from training.runs.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer
+from training.runs.folder import RunFolder
+from training.settings import (
+    DATA_SETTINGS,
+    BleuTokenizer,
+    TrainingSettings,
+    make_settings,
+    read_settings_file,
+)
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

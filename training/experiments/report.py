@@ -10,8 +10,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from training.files import write_text
 from training.pictures.style import save_picture
-from training.runs.folder import package_version, write_text
+from training.runs.record import package_version
 
 
 def write_report(

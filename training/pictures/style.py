@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from training.files import replacing
 from training.pictures.fonts import choose_fonts, no_glyph_warnings
-from training.runs.folder import replacing
 
 INK = "#333333"
 GRID = "#dddddd"

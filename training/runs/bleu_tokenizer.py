@@ -2,14 +2,11 @@
 
 import logging
 from collections.abc import Iterable
-from typing import Literal
 
 from training.command_line.errors import InputError, UsageError
 
 LOGGER = logging.getLogger("keras_transformer")
 
-# sacreBLEU's other tokenizers download a model on first use.
-BleuTokenizer = Literal["13a", "zh", "ja-mecab", "ko-mecab", "intl", "char", "none"]
 _AT_SPACES = ("13a", "intl", "none")
 _PACKAGES = {
     "ja-mecab": ("mecab-python3 and ipadic", "sacrebleu[ja]"),

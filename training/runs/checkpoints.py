@@ -23,11 +23,10 @@ import numpy as np
 
 from keras_transformer.averaging import averaged_variables, keeps_averages
 from training.command_line.errors import InputError
-from training.runs.folder import Position, RunFolder, replacing
+from training.files import replacing
+from training.runs.folder import START, Position, RunFolder
 
 LOGGER = logging.getLogger("keras_transformer")
-
-START = Position(0, 0)
 
 
 class DamagedCheckpoint(Exception):

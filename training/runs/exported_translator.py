@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_transformer.quiet import without_information
 from training.command_line.errors import InputError
 from training.command_line.running import import_tensorflow
 from training.serving.errors import of_tensorflow
@@ -92,6 +91,8 @@ def _signatures(version: Path) -> dict[str, Callable]:
     import_tensorflow(f"loading {version}")
     import tensorflow as tf
 
+    from keras_transformer.quiet import without_information
+
     try:
         with without_information():
             import tensorflow_text  # noqa: F401  registers its ops
@@ -113,6 +114,8 @@ def _of_similar_length(texts: list[str]) -> Iterator[list[int]]:
 
 def _answers(function: Callable, inputs: dict[str, list[str]]) -> Iterator[list[tuple[str, float]]]:
     import tensorflow as tf
+
+    from keras_transformer.quiet import without_information
 
     tensors = {name: tf.constant(column) for name, column in inputs.items()}
     try:

@@ -1,27 +1,28 @@
-"""The weights that a training ends with: an average of epochs, or the best one alone."""
+"""The weights that a run ends with: an average of epochs, or the best epoch alone."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_transformer.averaging import average_weights, averaged_variables
+from training.command_line.errors import InputError
+from training.files import replacing
 from training.runs.checkpoints import LOGGER, DamagedCheckpoint
 from training.runs.folder import RunFolder
-from training.runs.kept_epochs import in_words, weights_of_epoch
-from training.runs.monitor import LABELS, badness
-from training.runs.progress import best_epoch, epochs_wanted
+from training.runs.kept_epochs import epochs_wanted, in_words, weights_of_epoch
+from training.runs.monitor import LABELS, badness, best_epoch
 from training.settings import TrainingSettings
 
 Numbers = dict[str, float]
 
 
 class Candidate(NamedTuple):
-    """Weights that a training may end with.
+    """Weights that a run may end with.
 
     Attributes:
-        epochs: Whose mean they are.
+        epochs: The epochs whose mean they are.
         numbers: What they reach on the validation text, named as in metrics.jsonl.
     """
 
@@ -30,13 +31,13 @@ class Candidate(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The weights that a training ends with, and those that were not as good, if there were any."""
+    """The weights that a run ends with, and the ones that were not as good, if there were any."""
 
     kept: Candidate
     dropped: Candidate | None = None
 
     def in_words(self, monitor: str) -> str:
-        """One line about both, judged by `monitor`."""
+        """One line about both, with their `monitor`."""
         line = f"weights of {in_words(self.kept.epochs)}: {_in_words(self.kept.numbers, monitor)}"
         if self.dropped is None:
             return line
@@ -50,20 +51,24 @@ def set_final_weights(
     settings: TrainingSettings,
     model: keras.Model,
     measure: Callable[[], Numbers],
+    from_chief: Callable[[Any], Any] = lambda value: value,
 ) -> Choice:
     """Gives a trained model the average that the settings ask for, or the best epoch if better.
 
     Args:
         run: Its run, with all checkpoints.
-        settings: The run's.
+        settings: The settings of the run.
         model: The model.
-        measure: Returns what the model reaches on the validation text, the same in all workers.
+        measure: Returns what the model reaches on the validation text. All workers call it
+            together, so what decides whether it is called comes from the chief.
+        from_chief: As `training.devices.base.Devices.from_chief`.
+
+    Raises:
+        InputError: If a worker cannot read a checkpoint that the chief has read.
     """
-    metrics = run.read_metrics()
-    found = []
-    weights = readable_weights(run, settings, model, epochs_wanted(metrics, settings), found)
-    _assign(model, average_weights(weights))
-    best = best_epoch(metrics, settings)
+    metrics = from_chief(run.read_metrics())
+    found = _set_average(run, settings, model, epochs_wanted(metrics, settings), from_chief)
+    best = best_epoch(metrics, settings.monitor)
     if best is None:  # metrics.jsonl has been lost
         return Choice(Candidate(found, measure()))
     line = next(line for line in metrics if line.get("epoch") == best)
@@ -82,6 +87,24 @@ def set_final_weights(
     return Choice(alone, average)
 
 
+def _set_average(run, settings, model, wanted, from_chief) -> list[int]:
+    """Gives the model the average of the epochs that the chief can read, and returns these."""
+    found = []
+    if not run.read_only:
+        weights = average_weights(readable_weights(run, settings, model, wanted, found))
+    chiefs = from_chief(found)
+    if run.read_only:
+        weights = average_weights(readable_weights(run, settings, model, chiefs, found))
+        if found != chiefs:
+            raise InputError(
+                f"{run.path}: all workers must be able to read the run folder. Received:"
+                f" {in_words(found)}, and on the first worker {in_words(chiefs)}. Put it where all"
+                " machines see the same files."
+            )
+    _assign(model, weights)
+    return found
+
+
 def readable_weights(
     run: RunFolder,
     settings: TrainingSettings,
@@ -89,9 +112,16 @@ def readable_weights(
     wanted: Sequence[int],
     found: list[int],
 ) -> Iterator[list[np.ndarray]]:
-    """Yields the weights of the wanted epochs that are whole, and notes which; or the model's.
+    """Yields the weights of the epochs that can be read; if there are none, the model's.
 
-    Where the optimizer keeps averages of the weights, these are meant.
+    Where the optimizer keeps averages of the weights, it yields these.
+
+    Args:
+        run: The run.
+        settings: Its settings.
+        model: A model of its kind.
+        wanted: The epochs.
+        found: A list to which the epochs are added as they are yielded.
     """
     for epoch in wanted:
         try:
@@ -107,6 +137,18 @@ def readable_weights(
         is_averaged = settings.ema_decay is not None
         variables = averaged_variables(model) if is_averaged else model.weights
         yield [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def save_model(run: RunFolder, model: keras.Model) -> None:
+    """Writes model.keras, whole or not at all.
+
+    Saves a copy that is not compiled, because the optimizer's state is twice as large as the
+    weights.
+    """
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    with replacing(run.model_path) as temporary:
+        copy.save(temporary)
 
 
 def _assign(model: keras.Model, weights: list[np.ndarray]) -> None:

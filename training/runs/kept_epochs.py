@@ -1,9 +1,10 @@
-"""The epochs of a run whose weights are kept in its checkpoints."""
+"""The epochs whose weights a run needs for its model, and those that its checkpoints hold."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.command_line.errors import InputError
 from training.runs.folder import Position, RunFolder
+from training.runs.monitor import badness, best_epoch
 from training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -13,10 +14,54 @@ if TYPE_CHECKING:
     from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
 
+def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> list[int]:
+    """The epochs whose weights would be averaged if training ended now, in order.
+
+    The last epochs are never more than half of all (rounded up): in a short run the first epochs
+    would spoil the mean. Of equally good epochs the first is taken.
+
+    Args:
+        metrics: A line for each epoch so far.
+        settings: How many epochs, and whether the last or the best.
+    """
+    lines = [line for line in metrics if "epoch" in line]
+    count = settings.average_checkpoints
+    if count == 1 or settings.average_epochs == "best":
+        lines = sorted(lines, key=lambda line: badness(line, settings.monitor))[:count]
+    else:
+        lines = lines[-min(count, -(-len(lines) // 2)) :]
+    return sorted(line["epoch"] for line in lines)
+
+
+def epochs_to_keep(metrics: list[dict[str, Any]], settings: TrainingSettings) -> list[int]:
+    """The epochs whose weights the end may need: those to average, and the best one."""
+    best = best_epoch(metrics, settings.monitor)
+    return sorted({*epochs_wanted(metrics, settings), *([] if best is None else [best])})
+
+
 def kept_epochs(run: RunFolder, settings: TrainingSettings) -> list[int]:
-    """The epochs, from 1, in their order."""
+    """The epochs whose weights the checkpoints hold, from 1, in order."""
     positions = run.positions_with(_kind(settings))
     return sorted(position.epoch for position in positions if not position.batch)
+
+
+def best_kept(run: RunFolder, settings: TrainingSettings, count: int) -> list[int]:
+    """The best of the epochs whose weights are kept, best first.
+
+    Raises:
+        InputError: If there are fewer than `count`.
+    """
+    kept = kept_epochs(run, settings)
+    lines = [line for line in run.read_metrics() if line.get("epoch") in kept]
+    if not 1 <= count <= len(lines):
+        listed = _listed([line["epoch"] for line in lines]) or "none"
+        raise InputError(
+            f"{run.path}: --best must be 1 to {len(lines)}, the number of epochs that are kept"
+            f" ({listed}). Received: {count}. Choose fewer; training keeps more with a larger"
+            " --keep-checkpoints."
+        )
+    lines.sort(key=lambda line: badness(line, settings.monitor))
+    return [line["epoch"] for line in lines[:count]]
 
 
 def check_kept(run: RunFolder, settings: TrainingSettings, epochs: list[int], option: str) -> None:
@@ -25,11 +70,11 @@ def check_kept(run: RunFolder, settings: TrainingSettings, epochs: list[int], op
     Args:
         run: The run.
         settings: Its settings.
-        epochs: What was asked for.
-        option: By which option.
+        epochs: The epochs.
+        option: The option that names them.
 
     Raises:
-        InputError: Which lists the epochs that are kept.
+        InputError: If one is not kept; lists those that are.
     """
     kept = kept_epochs(run, settings)
     missing = [epoch for epoch in epochs if epoch not in kept]
@@ -37,20 +82,19 @@ def check_kept(run: RunFolder, settings: TrainingSettings, epochs: list[int], op
         raise InputError(
             f"{run.path}: {option} must name epochs whose weights are kept"
             f" ({_listed(kept) or 'none is'}). Received: {_listed(missing)}. Choose among those"
-            " kept; a training keeps more with a larger --keep-checkpoints or"
-            " --average-checkpoints."
+            " kept; training keeps more with a larger --keep-checkpoints or --average-checkpoints."
         )
 
 
 def in_words(epochs: list[int]) -> str:
-    """Whose weights they are: `epoch 11`, or `epochs 9, 10, 11`."""
+    """`epoch 11`, or `epochs 9, 10, 11`."""
     return f"epoch{'s' * (len(epochs) > 1)} {_listed(epochs)}"
 
 
 def weights_of_epoch(
     run: RunFolder, settings: TrainingSettings, model: "keras.Model", epoch: int
 ) -> list["np.ndarray"]:
-    """The weights at the end of an epoch, or their moving averages where the run has these.
+    """The weights at the end of an epoch, or their moving averages if the run has these.
 
     Raises:
         DamagedCheckpoint: If they cannot be read or are of another model.
@@ -87,7 +131,7 @@ def model_of_epoch(
 
 
 def _kind(settings: TrainingSettings) -> str:
-    """The kind of checkpoint file that holds what is validated and kept."""
+    """The kind of checkpoint file that holds the weights that were validated."""
     return "weights" if settings.ema_decay is None else "average"
 
 

@@ -1,10 +1,8 @@
 """Ranks epochs, trials and sets of weights."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
-
-Monitor = Literal["val_perplexity", "val_bleu", "val_chrf"]
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 LABELS = {
     "val_perplexity": "validation perplexity",
@@ -14,7 +12,7 @@ LABELS = {
 
 
 def sign_of(monitor: str) -> int:
-    """1 where less is better, -1 where more is."""
+    """1 if less is better, -1 if more is."""
     return 1 if monitor == "val_perplexity" else -1
 
 
@@ -24,10 +22,17 @@ def needs_translations(monitor: str) -> bool:
 
 
 def badness(numbers: Mapping[str, Any], monitor: str) -> tuple[float, float]:
-    """A sort key that puts the better one first: by monitor and, between equals, by perplexity.
+    """A sort key, best first: by `monitor` and, between equals, by perplexity.
 
     Args:
-        numbers: A line of metrics.jsonl, or what is measured like one.
-        monitor: One of `Monitor`.
+        numbers: A line of metrics.jsonl, or measurements named like one.
+        monitor: One of `training.settings.Monitor`.
     """
     return sign_of(monitor) * numbers[monitor], numbers.get("val_perplexity", math.inf)
+
+
+def best_epoch(metrics: Iterable[Mapping[str, Any]], monitor: str) -> int | None:
+    """The best epoch in the lines of metrics.jsonl, of equals the first; None if there is none."""
+    lines = [line for line in metrics if "epoch" in line]
+    best = min(lines, key=lambda line: badness(line, monitor), default=None)
+    return best and best["epoch"]

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import keras
 
 from keras_transformer.callbacks import LOG_KEY
-from training.runs.checkpoints import START
-from training.runs.folder import Position
+from training.runs.folder import START, Position
 
 
 class ProgressBar(keras.callbacks.ProgbarLogger):

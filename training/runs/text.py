@@ -1,4 +1,4 @@
-"""What a training reads: its tokenizer, and the text as numbered batches."""
+"""What a run reads: its tokenizer, and its text as numbered batches."""
 
 from pathlib import Path
 
@@ -11,29 +11,28 @@ from keras_transformer.data import (
     sample_pairs,
 )
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
-from training.command_line.errors import InputError
+from training.command_line.errors import InputError, input_errors
 from training.devices.base import Devices
 from training.runs.folder import RunFolder
 from training.settings import TrainingSettings
 
 
-def check_start(settings: TrainingSettings) -> None:
-    """Refuses a tokenizer or a run to start from that a new run could not take.
+def check_text(settings: TrainingSettings, *, is_new: bool = False) -> None:
+    """Reads the text once, to name a fault before anything is written.
+
+    Streamed text may be too large for that: only its files are looked for.
+
+    Args:
+        settings: They name the text.
+        is_new: Whether the run will be new, and also needs the tokenizer or run it starts from.
 
     Raises:
-        InputError: If there is one.
+        InputError: If there is a fault.
     """
-    if settings.tokenizer is not None:
-        _given(settings.tokenizer, settings)
-    if settings.initial_run is not None:
+    if is_new and settings.tokenizer is not None:
+        _given_tokenizer(settings.tokenizer, settings.normalization)
+    if is_new and settings.initial_run is not None:
         RunFolder(settings.initial_run).check_finished()
-
-
-def check_text(settings: TrainingSettings) -> None:
-    """Reads the text once, so that a fault is named before anything is written.
-
-    A text that is streamed may be too large for that: only its files are looked for.
-    """
     read_pairs(*settings.validation_files())
     corpora = settings.corpora()
     if settings.steps_per_epoch is None:
@@ -43,7 +42,7 @@ def check_text(settings: TrainingSettings) -> None:
 
 
 def validation_references(settings: TrainingSettings) -> list[str]:
-    """The target lines that validation translations are compared with."""
+    """The target lines to compare validation translations with."""
     return read_pairs(*settings.validation_files())[1]
 
 
@@ -59,7 +58,7 @@ def shared_tokenizer(
     if devices.is_chief:
         try:
             tokenizer = _make_tokenizer(run, settings)
-        except InputError as caught:
+        except input_errors() as caught:
             error = caught
     model = tokenizer and tokenizer.serialized_model.decode("latin-1")
     model, complaint = devices.from_chief([model, error and str(error)])
@@ -69,15 +68,15 @@ def shared_tokenizer(
 
 
 def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> SubwordTokenizer:
-    """The run's tokenizer, trained on both sides of the training text if it is not there yet."""
+    """The run's own tokenizer, the one it starts from, or one trained on both sides of its text."""
     if run.tokenizer_path.exists():
         return SubwordTokenizer.load(run.tokenizer_path)
     if settings.tokenizer is not None:
-        return _given(settings.tokenizer, settings)
+        return _given_tokenizer(settings.tokenizer, settings.normalization)
     if settings.initial_run is not None:
         initial_run = RunFolder(settings.initial_run)
         initial_run.check_finished()
-        return _given(initial_run.tokenizer_path, settings)
+        return _given_tokenizer(initial_run.tokenizer_path, settings.normalization)
     source, target = sample_pairs(
         settings.corpora(), num_pairs=settings.tokenizer_pairs, seed=settings.seed
     )
@@ -89,13 +88,12 @@ def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> SubwordTokeni
     )
 
 
-def _given(path: str | Path, settings: TrainingSettings) -> SubwordTokenizer:
-    """A tokenizer that is there already, and has its own normalization."""
+def _given_tokenizer(path: str | Path, normalization: str) -> SubwordTokenizer:
     tokenizer = SubwordTokenizer.load(path)
-    if settings.normalization not in ("none", tokenizer.normalization):
+    if normalization not in ("none", tokenizer.normalization):
         raise InputError(
             f"{path}: the tokenizer must normalize text as normalization says. Received:"
-            f" normalization={settings.normalization}, and a tokenizer of"
+            f" normalization={normalization}, and a tokenizer of"
             f" normalization={tokenizer.normalization}. Leave normalization out, or train another"
             " tokenizer."
         )
@@ -103,7 +101,7 @@ def _given(path: str | Path, settings: TrainingSettings) -> SubwordTokenizer:
 
 
 def training_epochs(settings: TrainingSettings, tokenizer: SubwordTokenizer) -> Epochs:
-    """The training text: in memory, or streamed where `steps_per_epoch` is given."""
+    """The training text: in memory, or streamed if `steps_per_epoch` is given."""
     shared = {
         "max_tokens": settings.batch_tokens,
         "seed": settings.seed,

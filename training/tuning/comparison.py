@@ -13,7 +13,9 @@ import filelock
 import yaml
 
 from training.command_line.errors import InputError
-from training.runs.folder import RunFolder, RunRecord, write_text
+from training.files import write_text
+from training.runs.folder import RunFolder
+from training.runs.record import RunRecord
 from training.settings import TrainingSettings, make_settings, read_settings_file
 from training.tuning.child_process import Failure, run_child
 from training.tuning.plan import SearchFolder, SearchPlan

@@ -25,7 +25,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial
 
-from training.runs.folder import write_text
+from training.files import write_text
 from training.tuning.plan import SearchPlan
 
 COMPLETED, FAILED = "COMPLETED", "FAILED"

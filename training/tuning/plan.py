@@ -18,9 +18,10 @@ import filelock
 import yaml
 
 from training.command_line.errors import InputError
-from training.runs.folder import RunRecord, write_text
-from training.runs.monitor import Monitor, needs_translations, sign_of
-from training.settings import TrainingSettings, make_settings, read_yaml_mapping
+from training.files import write_text
+from training.runs.monitor import needs_translations, sign_of
+from training.runs.record import RunRecord
+from training.settings import Monitor, TrainingSettings, make_settings, read_yaml_mapping
 from training.tuning.space import Space
 
 Algorithm = Literal["random", "bayesian", "hyperband"]

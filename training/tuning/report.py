@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from training.runs.folder import write_text
+from training.files import write_text
 from training.tuning.plan import SearchFolder, SearchPlan
 from training.tuning.trials import COMPLETED, FAILED, Outcome, Trials
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from training.command_line.errors import InputError
+from training.command_line.errors import InputError, input_errors
 from training.devices.base import Devices
-from training.runs.checkpoints import START
-from training.runs.folder import TEMPORARY_PREFIX, RunFolder, RunRecord, replacing, write_text
+from training.files import TEMPORARY_PREFIX, replacing, write_text
+from training.runs.folder import START, RunFolder
 from training.runs.monitor import badness
+from training.runs.record import RunRecord
 from training.runs.text import check_text, shared_tokenizer
 from training.settings import TrainingSettings
 from training.tuning.child_process import Failure, run_child
@@ -209,7 +210,7 @@ class Trials:
         with filelock.FileLock(run.lock_path):
             try:
                 tokenizer = shared_tokenizer(run, settings, Devices())
-            except InputError as error:
+            except input_errors() as error:
                 if settings.tokenizer is not None or settings.initial_run is not None:
                     raise
                 check_text(settings)  # what cannot be read is no fault of the vocabulary

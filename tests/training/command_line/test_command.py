@@ -2,7 +2,6 @@ import importlib
 import io
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -157,39 +156,6 @@ def test_a_terminal_that_cannot_print_a_name_gets_it_escaped(monkeypatch):
     assert run_command(lambda _: print("finished: r\u00e9sum\u00e9, \udce9")) == 0
     sys.stdout.flush()
     assert printed.getvalue() == b"finished: r\\xe9sum\\xe9, \\udce9\n"
-
-
-@pytest.mark.parametrize("command", ["train", "experiments", "tune"])
-def test_a_wrong_option_is_named_without_what_takes_seconds_to_import(command):
-    code = (
-        "import atexit, runpy, sys\n"
-        "heavy = {'keras', 'tensorflow', 'jax'}\n"
-        "atexit.register(lambda: print('imported:', heavy & set(sys.modules)))\n"
-        "sys.argv = sys.argv[1:]\n"
-        "runpy.run_module('training.' + sys.argv[0], run_name='__main__', alter_sys=True)"
-    )
-    more = ["path"] if command == "experiments" else []
-    process = subprocess.run(
-        [sys.executable, "-c", code, command, *more, "--batchsize=3"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert process.returncode == 2
-    assert process.stderr.startswith("error: unrecognized arguments: --batchsize=3.")
-    assert process.stdout == "imported: set()\n"
-
-
-def test_the_whole_library_is_there_for_a_command_that_asks_for_it():
-    code = (
-        "import sys; from importlib.machinery import ModuleSpec\n"
-        "sys.modules['__main__'].__spec__ = ModuleSpec('training.try', None)\n"
-        "import training.command_line.running, keras_transformer as kt\n"
-        "assert 'keras' not in sys.modules\n"
-        "kt.Translator; import keras\n"
-        "assert keras.saving.get_registered_object('keras_transformer>Transformer')"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_help_tells_what_a_value_must_be_and_what_it_is_otherwise(capsys):

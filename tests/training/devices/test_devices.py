@@ -20,6 +20,7 @@ import pytest
 from tests.training.conftest import WORDS, as_arguments, write_lines
 from tests.training.small_run import once
 from training.command_line.backend import choose_backend
+from training.command_line.errors import InputError
 from training.command_line.running import run_command
 from training.devices.opening import leave_devices_to_children
 from training.runs.checkpoints import load_arrays
@@ -446,5 +447,5 @@ def test_the_backend_is_known_before_keras_is(monkeypatch, arguments, backend):
 
 def test_a_backend_that_is_not_installed_is_one_line(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match="error: --backend jax needs the package jax. Received"):
+    with pytest.raises(InputError, match="--backend jax needs the package jax. Received"):
         choose_backend(["--backend=jax"])

@@ -20,7 +20,8 @@ from training.runs.bleu_tokenizer import (
     check_bleu_tokenizer,
     chosen_tokenizer,
 )
-from training.runs.folder import RunFolder, RunRecord
+from training.runs.folder import RunFolder
+from training.runs.record import RunRecord
 from training.runs.scores import score
 from training.runs.validation_bleu import ValidationBleu
 from training.settings import TrainingSettings

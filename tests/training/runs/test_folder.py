@@ -8,17 +8,12 @@ import sys
 
 import pytest
 
-from keras_transformer.errors import InputError
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
-from training.runs.folder import (
-    Position,
-    RunFolder,
-    RunRecord,
-    claim,
-    file_sha256,
-    replacing,
-    write_text,
-)
+from training.command_line.errors import InputError
+from training.files import file_sha256, replacing, write_text
+from training.runs.claim import claim
+from training.runs.folder import Position, RunFolder
+from training.runs.record import RunRecord
 from training.settings import DATA_SETTINGS, make_settings, read_settings_file
 
 

@@ -9,9 +9,11 @@ import pytest
 
 from training.command_line.errors import InputError, UnfitSettings
 from training.command_line.running import Terminated
-from training.runs import progress
+from training.runs import early_stopping, kept_epochs
 from training.runs.checkpoints import Progress
+from training.runs.fitting import short_warmup
 from training.runs.folder import Position, RunFolder
+from training.runs.monitor import best_epoch
 from training.runs.progress import SaveProgress, StopRequest
 from training.settings import TrainingSettings
 
@@ -44,14 +46,14 @@ METRICS = [
 )
 def test_the_last_epochs_or_the_best_ones_make_the_model(settings, epochs):
     metrics = [*METRICS, {"final": True, "val_perplexity": 1.0}]
-    assert progress.epochs_wanted(metrics, TrainingSettings(**settings)) == epochs
+    assert kept_epochs.epochs_wanted(metrics, TrainingSettings(**settings)) == epochs
 
 
 def test_the_last_epochs_are_averaged_up_to_half_of_all():
     """The weights of a short training's first epochs would spoil the mean."""
     settings = TrainingSettings(average_checkpoints=3)
     wanted = [
-        progress.epochs_wanted([{"epoch": epoch} for epoch in range(1, last + 1)], settings)
+        kept_epochs.epochs_wanted([{"epoch": epoch} for epoch in range(1, last + 1)], settings)
         for last in range(8)
     ]
     assert wanted == [[], [1], [2], [2, 3], [3, 4], [3, 4, 5], [4, 5, 6], [5, 6, 7]]
@@ -70,10 +72,10 @@ def test_the_last_epochs_are_averaged_up_to_half_of_all():
 )
 def test_the_best_epoch_is_kept_beside_those_that_are_averaged(settings, kept):
     settings = TrainingSettings(**settings)
-    assert progress.epochs_kept(METRICS, settings) == kept
+    assert kept_epochs.epochs_to_keep(METRICS, settings) == kept
     for last in range(len(METRICS)):  # what was dropped is not wanted again
-        before = {*progress.epochs_kept(METRICS[:last], settings)}
-        now = {*progress.epochs_kept(METRICS[: last + 1], settings)}
+        before = {*kept_epochs.epochs_to_keep(METRICS[:last], settings)}
+        now = {*kept_epochs.epochs_to_keep(METRICS[: last + 1], settings)}
         assert now <= before | {last + 1}
 
 
@@ -82,11 +84,11 @@ def test_equal_scores_are_told_apart_by_perplexity():
     metrics = [{**line, "val_bleu": 0.0} for line in METRICS]
     by_bleu = {"monitor": "val_bleu", "validation_bleu": True, "epochs": 9}
     settings = TrainingSettings(**by_bleu, average_checkpoints=2, average_epochs="best")
-    assert progress.epochs_wanted(metrics, settings) == [2, 4]
-    assert progress.best_epoch(metrics, settings) == 2
+    assert kept_epochs.epochs_wanted(metrics, settings) == [2, 4]
+    assert best_epoch(metrics, settings.monitor) == 2
     stopping = TrainingSettings(**by_bleu, early_stopping_epochs=2)
-    assert not progress.is_over(metrics[:3], stopping)
-    assert progress.is_over(metrics, stopping)
+    assert not early_stopping.is_over(metrics[:3], stopping)
+    assert early_stopping.is_over(metrics, stopping)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_equal_scores_are_told_apart_by_perplexity():
 )
 def test_training_is_over_when_epochs_time_or_hope_are_used_up(settings, num_epochs, is_over):
     settings = TrainingSettings(**{"epochs": 9, **settings})
-    assert progress.is_over(METRICS[:num_epochs], settings) == is_over
+    assert early_stopping.is_over(METRICS[:num_epochs], settings) == is_over
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_training_is_over_when_epochs_time_or_hope_are_used_up(settings, num_epo
 )
 def test_no_epoch_is_begun_that_would_end_too_late(seconds, max_minutes, is_up):
     metrics = [{"epoch": epoch, "seconds": s} for epoch, s in enumerate(seconds, start=1)]
-    assert progress.time_is_up(metrics, max_minutes) == is_up
+    assert early_stopping.time_is_up(metrics, max_minutes) == is_up
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,8 @@ def test_no_epoch_is_begun_that_would_end_too_late(seconds, max_minutes, is_up):
 )
 def test_a_training_that_ends_early_says_why(settings, reason):
     metrics = [*METRICS, {"final": True, "val_perplexity": 1.0}]
-    assert progress.early_end(metrics, TrainingSettings(**{"epochs": 9, **settings})) == reason
+    settings = TrainingSettings(**{"epochs": 9, **settings})
+    assert early_stopping.early_end(metrics, settings) == reason
 
 
 @pytest.fixture
@@ -237,7 +240,7 @@ def test_a_loss_that_is_not_finite_reaches_no_checkpoint(callback):
     ],
 )
 def test_a_training_that_would_end_in_its_warmup_is_warned_of(settings, words):
-    complaint = progress.short_warmup(TrainingSettings(**settings), 10)
+    complaint = short_warmup(TrainingSettings(**settings), 10)
     assert (complaint is None) if words is None else (words in complaint)
 
 

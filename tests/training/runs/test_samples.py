@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from training.command_line.running import run_command
-from training.runs.folder import RunFolder
+from training.runs.fitting import faults_named
 from training.runs.samples import PICTURE_TOKENS, SampleTranslations, markdown_table
-from training.runs.training import _faults_are_named
 
 SOURCES = ["", "one two", "three", "four five", "six", "seven eight", "nine"]
 REFERENCES = ["", "two one", "three", "five four", "six", "eight seven", "nine"]
@@ -263,7 +262,7 @@ def test_no_room_for_samples_is_one_line(tmp_path, capfd, monkeypatch):
 
     def command(_):
         with (
-            _faults_are_named(RunFolder(tmp_path), types.SimpleNamespace(fault=None)),
+            faults_named(types.SimpleNamespace(fault=None), tmp_path / "logs"),
             contextlib.closing(samples(tmp_path / "logs" / "samples")) as callback,
         ):
             callback.on_epoch_end(0)

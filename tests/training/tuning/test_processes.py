@@ -13,7 +13,8 @@ from tests.training.processes import finish, started, wait_until
 from tests.training.small_run import SMALL, once
 from training.command_line.errors import InputError, UnfitSettings, UsageError
 from training.runs.checkpoints import load_arrays
-from training.runs.folder import Position, RunFolder, RunRecord
+from training.runs.folder import Position, RunFolder
+from training.runs.record import RunRecord
 from training.runs.training import train
 from training.settings import make_settings, read_settings_file
 from training.tuning import child_process

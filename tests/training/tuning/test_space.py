@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_transformer.errors import InputError
+from training.command_line.errors import InputError
 from training.settings import make_settings, read_settings_file
 from training.tuning.space import NOT_TUNED, Choices, Range, Space
 

@@ -1,0 +1,159 @@
+"""Holds a run folder for one process, and replaces a finished run by a new one.
+
+To overwrite a finished run, the new one is trained in `.NAME.new` beside it and takes its place at
+the end.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from training.command_line.errors import InputError
+from training.runs.folder import START, RunFolder
+from training.runs.record import RunRecord
+
+
+@contextlib.contextmanager
+def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator[RunFolder]:
+    """Holds the folder to train in, for this process alone.
+
+    A blank or new folder is used as it is, and so is an unfinished run of the same settings and
+    data. Limits (`LIMITS`) may be raised, which also continues a finished run. With `overwrite`,
+    any other run stays as it is until the caller's block has finished the new one beside it.
+
+    Args:
+        output: The folder of the finished run.
+        record: Settings and data of this run.
+        overwrite: Whether another run may be replaced.
+
+    Yields:
+        The folder, locked.
+
+    Raises:
+        InputError: If another process holds it, it is no run, it is finished, or it was started
+            with other settings or data.
+    """
+    run = RunFolder(Path(output).resolve())
+    _complete_swap(run)
+    run.check_ours()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(run))
+        if not run.is_blank and _must_be_replaced(run, record, overwrite):
+            staging, old = _sibling(run, "new"), _sibling(run, "old")
+            for folder in (staging, old):
+                folder.check_ours()
+            stack.enter_context(locked(staging))
+            _discard_if_different(staging, record)
+            yield staging
+            _swap(run, staging)
+        else:
+            yield run
+
+
+def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> bool:
+    """False for a run to train further: an unfinished one, or one whose limits were raised."""
+    if overwrite:
+        with contextlib.suppress(InputError):  # another format, or damaged
+            return run.is_finished or bool(record.differences(run.read_record()))
+        return True
+    if run.is_finished and not _is_extended(run, record):
+        further = "raise epochs, max_minutes or early_stopping_epochs to train it further"
+        if run.position_saved == START:
+            further = "put its checkpoints back to train it further"
+        raise InputError(
+            f"{run.path}: the output must not hold a finished run. Received: a finished run."
+            f" Choose another --output, give --overwrite to replace it, or {further}."
+        )
+    earlier = run.read_record()
+    differences = record.differences(earlier, ignoring=record.raised_limits(earlier))
+    if differences:
+        raise InputError(
+            f"{run.path}: a run must be resumed with the settings and data that it was started"
+            f" with. Received: {'; '.join(differences)}. Give the earlier ones (only epochs,"
+            " max_minutes and early_stopping_epochs may be raised), choose another --output, or"
+            " give --overwrite."
+        )
+    return False
+
+
+def _is_extended(run: RunFolder, record: RunRecord) -> bool:
+    """Whether a finished run has a checkpoint to continue from, and a raised limit."""
+    with contextlib.suppress(InputError):
+        return run.position_saved > START and bool(record.raised_limits(run.read_record()))
+    return False
+
+
+def _discard_if_different(staging: RunFolder, record: RunRecord) -> None:
+    """Empties the folder beside the run if other settings were tried there."""
+    if staging.is_blank:
+        return
+    with contextlib.suppress(InputError):
+        earlier = staging.read_record()
+        if not record.differences(earlier, ignoring=record.raised_limits(earlier)):
+            return
+    _empty(staging)
+
+
+def _empty(run: RunFolder) -> None:
+    """Removes all but the lock; config.yaml last, so that what is left is known to be ours."""
+    entries = [path for path in run.path.iterdir() if path not in (run.lock_path, run.config_path)]
+    for path in [*entries, run.config_path]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _remove(run: RunFolder) -> None:
+    if run.path.exists():
+        _empty(run)
+        shutil.rmtree(run.path)
+
+
+def _sibling(run: RunFolder, suffix: str) -> RunFolder:
+    return RunFolder(run.path.with_name(f".{run.path.name}.{suffix}"))
+
+
+def _swap(run: RunFolder, staging: RunFolder) -> None:
+    """Puts the finished new run in the old one's place."""
+    old = _sibling(run, "old")
+    _remove(old)  # blank, else `claim` would have refused it
+    os.rename(run.path, old.path)
+    os.rename(staging.path, run.path)
+    _remove(old)
+
+
+def _complete_swap(run: RunFolder) -> None:
+    """Finishes a swap that was interrupted between its steps."""
+    staging, old = _sibling(run, "new"), _sibling(run, "old")
+    if not old.path.exists() or not old.is_ours:
+        return
+    if not run.path.exists():
+        os.rename((staging if staging.is_finished else old).path, run.path)
+    _remove(old)
+
+
+@contextlib.contextmanager
+def locked(run: RunFolder) -> Iterator[None]:
+    """Keeps other processes out of the folder; removes a new folder that stays blank."""
+    is_new = not run.path.exists()
+    run.path.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(run.lock_path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        owner = "?"
+        with contextlib.suppress(OSError):
+            owner = run.lock_path.read_text().strip() or "?"
+        raise InputError(
+            f"{run.path}: only one process may train in a folder. Received: process {owner} trains"
+            " there. Wait for it, stop it, or choose another --output."
+        ) from error
+    try:
+        run.lock_path.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        if is_new and run.path.exists() and run.is_blank:
+            shutil.rmtree(run.path)
+        lock.release()

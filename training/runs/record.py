@@ -1,0 +1,175 @@
+"""config.yaml of a run: its settings, resolved, and the fingerprints of its data."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from training.command_line.errors import InputError
+from training.files import file_sha256, write_text
+from training.settings import (
+    DATA_SETTINGS,
+    LIMITS,
+    SETTING_NAMES,
+    TrainingSettings,
+    make_settings,
+    read_settings_file,
+    read_yaml_mapping,
+)
+
+if TYPE_CHECKING:
+    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+
+FORMAT_VERSION = 2
+
+# Settings of which the tokenizer has its own value, whatever was asked for.
+TOKENIZER_SETTINGS = ("vocabulary_size", "normalization")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """The settings of a run and the fingerprints of its data.
+
+    Attributes:
+        settings: Every setting.
+        data_sha256: Hexadecimal sha256 of the data files, as stored, by setting name.
+        asked_for: The settings that were asked for, where the tokenizer has another value.
+    """
+
+    settings: TrainingSettings
+    data_sha256: dict[str, str]
+    asked_for: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: TrainingSettings) -> "RunRecord":
+        """The record of a run that is about to start; reads the data files."""
+        return cls(settings, _data_sha256(settings))
+
+    @classmethod
+    def read(cls, path: Path) -> "RunRecord":
+        """The record in a config.yaml.
+
+        Raises:
+            InputError: If it is missing, damaged, or of another format.
+        """
+        if not path.exists():
+            raise InputError(
+                f"{path.parent}: a run folder must hold config.yaml. Received: none. Give the"
+                " folder that `python -m training.train --output` wrote."
+            )
+        content = {name: entry.value for name, entry in read_yaml_mapping(path).items()}
+        version = content.get("format_version")
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{path}: the run folder's format must be version {FORMAT_VERSION}. Received:"
+                f" format_version={version}. Use the version of this project that wrote it, or"
+                " train again."
+            )
+        values = read_settings_file(path)
+        sha256, asked_for = content.get("data_sha256"), content.get("asked_for")
+        if not isinstance(sha256, dict):
+            raise InputError(
+                f"{path}: the file must hold every setting, and data_sha256 after them. Received:"
+                " no data_sha256. It is damaged: restore it, or train again."
+            )
+        asked_for = asked_for if isinstance(asked_for, dict) else {}
+        return cls(make_settings(values, values), sha256, asked_for)
+
+    def write(self, path: Path) -> None:
+        """Writes the record as a config.yaml."""
+        content = {
+            "format_version": FORMAT_VERSION,
+            "package_version": package_version(),
+            **dataclasses.asdict(self.settings),
+            "data_sha256": self.data_sha256,
+            **({"asked_for": self.asked_for} if self.asked_for else {}),
+        }
+        write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    def with_tokenizer(self, tokenizer: "SubwordTokenizer") -> "RunRecord":
+        """The record with the tokenizer's own values in place of those that were asked for."""
+        has = {name: getattr(tokenizer, name) for name in TOKENIZER_SETTINGS}
+        asked = {name: getattr(self.settings, name) for name in has}
+        return dataclasses.replace(
+            self,
+            settings=dataclasses.replace(self.settings, **has),
+            asked_for={name: value for name, value in asked.items() if value != has[name]},
+        )
+
+    def raised_limits(self, earlier: "RunRecord") -> list[str]:
+        """The limits (`LIMITS`) that are higher than in an earlier record, or lifted."""
+
+        def is_raised(old, new):
+            return old is not None and (new is None or new > old)
+
+        limits = [
+            (name, getattr(earlier.settings, name), getattr(self.settings, name)) for name in LIMITS
+        ]
+        return [name for name, old, new in limits if is_raised(old, new)]
+
+    def differences(self, earlier: "RunRecord", *, ignoring: Collection[str] = ()) -> list[str]:
+        """What differs from an earlier record, each as `name: OLD there, NEW now`.
+
+        Data files are compared by content, since they may have moved. A setting of the tokenizer
+        may be what was asked for then or what the tokenizer has.
+
+        Args:
+            earlier: The other record.
+            ignoring: Settings that are not compared.
+        """
+        lines = []
+        for name in SETTING_NAMES:
+            old, new = getattr(earlier.settings, name), getattr(self.settings, name)
+            agreeing = (old, earlier.asked_for.get(name, old))
+            if name not in (*DATA_SETTINGS, *ignoring) and new not in agreeing:
+                lines.append(f"{name}: {old} there, {new} now")
+        for name in DATA_SETTINGS:
+            old, new = earlier.data_sha256.get(name, "none"), self.data_sha256.get(name, "none")
+            if old != new:
+                path = getattr(self.settings, name)
+                lines.append(f"{name}: sha256 {old[:12]} there, {new[:12]} now ({path})")
+        return lines
+
+
+def package_version() -> str:
+    """This project's installed version."""
+    try:
+        return importlib.metadata.version("keras-seq2seq-transformer")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _data_sha256(settings: TrainingSettings) -> dict[str, str]:
+    """The fingerprint of the text that each setting names: of one file, or of several in order."""
+    source, target = settings.validation_files()
+    corpora = settings.corpora()
+    if settings.train_corpora is None:
+        sides = zip(*corpora[0].files(), strict=True)
+        train = {
+            name: _files_sha256(files)
+            for name, files in zip(("train_source", "train_target"), sides, strict=True)
+            if files[0] is not None
+        }
+    else:
+        parts = [
+            f"{corpus.weight:g} {corpus.columns} {' '.join(map(_files_sha256, corpus.files()))}"
+            for corpus in corpora
+        ]
+        train = {"train_corpora": _text_sha256("\n".join(parts))}
+    return train | {
+        "validation_source": file_sha256(source),
+        "validation_target": file_sha256(target),
+    }
+
+
+def _files_sha256(paths: Iterable[Path | None]) -> str:
+    digests = [file_sha256(path) for path in paths if path is not None]
+    return digests[0] if len(digests) == 1 else _text_sha256(" ".join(digests))
+
+
+def _text_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
