@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_transformer.compiled_functions import CompiledFunctions
 from keras_transformer.decoding.precision import PRECISIONS, inference_model
 from keras_transformer.errors import InputError
 from keras_transformer.layers.embedding import PositionalEmbedding
@@ -499,7 +500,7 @@ def test_searches_of_many_sizes_are_forgotten_but_the_last(noted):
 
 
 def test_threads_share_one_compiled_search(noted, monkeypatch):
-    both, compilations, compile_search = threading.Barrier(2), [], Translator._compile
+    both, compilations, compile_search = threading.Barrier(2), [], CompiledFunctions._compile
 
     def compile_at_once(*arguments):
         compilations.append(arguments)
@@ -507,7 +508,7 @@ def test_threads_share_one_compiled_search(noted, monkeypatch):
             both.wait(0.5)  # for the other thread, which must not get here
         return compile_search(*arguments)
 
-    monkeypatch.setattr(Translator, "_compile", compile_at_once)
+    monkeypatch.setattr(CompiledFunctions, "_compile", compile_at_once)
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(noted.translate, [["snow"], ["dog"]])) == [["snow"], ["dog"]]
     assert len(compilations) == 1
