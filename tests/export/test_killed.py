@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 EXPORTS = """
 import json, os, signal, sys
 import tensorflow as tf
-import keras_transformer.export as export
+from keras_transformer.export import saved_model, signatures
 from keras_transformer.export.signatures import _translates
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
@@ -51,11 +51,11 @@ def count_or_die(event, arguments):
         if len(operations) == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
-export.served_functions = greedy_alone
-card, export.write_model_card = export.write_model_card, count
+signatures.served_functions = greedy_alone
+card, saved_model.write_model_card = saved_model.write_model_card, count
 sys.addaudithook(count_or_die)
 print("begins", flush=True)
-export.export_saved_model(translator, folder)
+saved_model.export_saved_model(translator, folder)
 print("ends", flush=True)
 print(json.dumps(operations), flush=True)
 """

@@ -84,8 +84,8 @@ def test_the_readme_says_it_to_people(exported):
         " (batch, n) |"
     ) in readme
     assert "- training: 12,345 sentence pairs\n" in readme
-    assert "- BLEU: not measured" in readme
-    assert "sub-words: 300, bpe, of text as it is\n" in readme
+    assert "- BLEU: not recorded" in readme
+    assert "sub-words: 300, bpe, text unchanged\n" in readme
 
 
 def test_the_normalization_is_named():
@@ -95,7 +95,7 @@ def test_the_normalization_is_named():
     card = {"model": {"parameters": 7}, "precision": "float32", "tokenizer": described}
     card |= {"search": dict.fromkeys(["beam_size", "length_penalty", "length_normalization"], 1)}
     card |= {"exported": "today", "versions": {}}
-    assert "- sub-words: 263, unigram, of text in Unicode's form NFKC\n" in _facts(card)
+    assert "- sub-words: 263, unigram, text normalized to NFKC\n" in _facts(card)
 
 
 def test_figures_are_quoted_with_what_they_rest_on():
@@ -111,7 +111,7 @@ def test_figures_are_quoted_with_what_they_rest_on():
     assert _weights({"averaged_epochs": [9, 10]}) == "; weights of the mean of epochs 9, 10"
     assert _weights({"averaged_epochs": [11]}) == "; weights of epoch 11"
     assert _weights({}) == ""
-    assert _pairs({"steps": 3}) == "the number of sentence pairs is not recorded"
+    assert _pairs({"steps": 3}) == "an unknown number of sentence pairs"
 
 
 def test_names_of_files_that_are_not_utf_8_are_escaped(served_translator, tmp_path):

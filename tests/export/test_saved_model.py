@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import keras_transformer.export
 from keras_transformer.decoding.precision import Int8Product
 from keras_transformer.errors import InputError
+from keras_transformer.export import saved_model
 from keras_transformer.export.saved_model import export_saved_model
 from keras_transformer.translator import Translator
 from tests.random_models import TEXTS, random_transformer, small_config
@@ -51,7 +51,7 @@ def write_at_once(translator, folder, *_):
 
 @pytest.fixture
 def saves_at_once(monkeypatch):
-    monkeypatch.setattr(keras_transformer.export, "_write", write_at_once)
+    monkeypatch.setattr(saved_model, "_write", write_at_once)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_an_export_that_fails_leaves_no_version(translator, tmp_path, monkeypatc
         assert names_in(tmp_path) == [".unfinished"]
         raise error("in the middle")
 
-    monkeypatch.setattr(keras_transformer.export, "_write", write)
+    monkeypatch.setattr(saved_model, "_write", write)
     with pytest.raises(error, match="in the middle"):
         export_saved_model(translator, tmp_path)
     assert names_in(tmp_path) == []
@@ -118,13 +118,13 @@ def test_a_second_writer_is_refused(translator, tmp_path, monkeypatch):
             export_saved_model(translator, tmp_path)
         write_at_once(*arguments)
 
-    monkeypatch.setattr(keras_transformer.export, "_write", write)
+    monkeypatch.setattr(saved_model, "_write", write)
     assert export_saved_model(translator, tmp_path) == str(tmp_path / "1")
 
 
 def test_a_directory_that_is_a_file_is_refused(translator, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file: must be a folder .*Received: .*\. Choose another"):
+    with pytest.raises(InputError, match=r"file: must be a writable folder\. .*\. Choose another"):
         export_saved_model(translator, tmp_path / "file")
 
 
@@ -145,7 +145,7 @@ def test_an_export_that_answers_otherwise_is_no_version(translator, tmp_path, mo
         verified.append((path.name, (path / "saved_model.pb").read_text(), live, texts))
         raise InputError("answers otherwise")
 
-    monkeypatch.setattr(keras_transformer.export, "verify_saved_model", refuse)
+    monkeypatch.setattr(saved_model, "verify_saved_model", refuse)
     with pytest.raises(InputError, match="answers otherwise"):
         export_saved_model(translator, tmp_path, verify_texts=["snow"])
     assert verified == [(".unfinished", "whole", translator, ["snow"])]

@@ -14,7 +14,6 @@ from keras_transformer.export.signatures import (
     _attends,
     _best_of_each_text,
     _finds_n_best,
-    _finds_n_best_from_prefix,
     _in_groups,
     _scores,
     _translates,
@@ -324,7 +323,7 @@ def test_served_translations_go_on_behind_a_space_as_their_script_does(tmp_path,
     module = tf.Module()
     module.tokenizer = tokenizer.graph_tokenizer
     specs = [tf.TensorSpec([None], tf.string, name=name) for name in ("text", "prefix")]
-    serve = tf.function(_finds_n_best_from_prefix(writer), specs).get_concrete_function()
+    serve = tf.function(_finds_n_best(writer), specs).get_concrete_function()
     tf.saved_model.save(module, str(tmp_path), {"n_best_from_prefix": serve})
     inputs = {"text": ["x"] * len(best), "prefix": [*best]}
     [answer] = ask_in_a_fresh_process(loader, tmp_path, [("n_best_from_prefix", inputs)])

@@ -138,7 +138,7 @@ def test_half_a_surrogate_pair_is_refused(trained):
 
 
 def test_sub_words_that_reach_over_a_space_are_refused():
-    with pytest.raises(InputError, match=r"do not reach over a space\. .* Use one that"):
+    with pytest.raises(InputError, match=r"do not cross a space\. .* Use one that"):
         subword_sampler(Pieces({"\u2581": 0.0, "a": -1.0, "a\u2581": -2.0}), 0.1)
 
 
