@@ -268,9 +268,9 @@ class Translator:
             n: Translations of each, at most `beam_size`.
             beam_size: Replaces the translator's own.
             length_penalty: Replaces the translator's own.
-            prefixes: The beginning of each translation, "" for none; None for none at all. Use
-                whole words, since a new sub-word follows. After white space comes a new word, or
-                the end.
+            prefixes: The beginning of each translation; "" leaves one free, None all. Use whole
+                words, since a new sub-word follows. After white space comes a new word, or the
+                end.
 
         Returns:
             For each text up to `n` pairs of translation and score: fewer if the search found fewer
@@ -511,16 +511,7 @@ class Translator:
         return AttentionWeights(*tokens, _one_sentence([weights])[0])
 
     def attention_by_layer(self, source: str, target: str) -> AttentionByLayer:
-        """The attention of every head in every layer; `attention` has the last layer's.
-
-        Args:
-            source: A text.
-            target: A translation of it, the model's own or another.
-
-        Raises:
-            InputError: The source has more than `max_source_tokens` tokens, the target more than
-                `most_target_tokens`, or the model is not a Transformer.
-        """
+        """`attention` of every head in every layer, only for a Transformer."""
         if not isinstance(self.model, Transformer):
             raise InputError(
                 "attention_by_layer needs a Transformer. Received: a model of class"

@@ -45,16 +45,12 @@ def pair_batches(
         target: The target side: as many files, line by line. None if each line of the source's
             files is a pair, separated by a tab.
         tokenizer: Makes the ids.
-        max_tokens: The most source tokens and the most target tokens of a batch, padding included.
-        seed: Determines the order, together with the epoch.
+        max_tokens, seed, max_length, max_length_ratio: As for `PairBatches`.
         shuffle: False gives the same order in each epoch, from short pairs to long ones; in a
             stream, block by block.
         first_epoch: The number of the first epoch, from 0, to resume a run.
         first_batch: Batches of that epoch that are done. If any, the dataset holds only the rest
             of that epoch.
-        max_length: The longest line to keep, in tokens, end id included.
-        max_length_ratio: The largest ratio to keep between the tokens of a pair's two sides, end
-            ids not counted; None for any.
         sampling: Splits lines differently each time, at this rate; see `SubwordTokenizer.sample`.
             Needs `steps_per_epoch`, since lengths, and so the number of batches, change from pass
             to pass. 0 always splits them the same way.

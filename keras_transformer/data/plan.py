@@ -80,16 +80,19 @@ def plan_batches(
             " Raise max_tokens or drop such pairs."
         )
     batches, rest = _fill_cells(_cells(source_lengths, target_lengths, rng), max_tokens)
-    if rng is not None:
-        batches = [batches[index] for index in rng.permutation(len(batches))]
-    return [*batches, *rest]
+    return [*(batches[index] for index in _order(len(batches), rng)), *rest]
+
+
+def _order(number: int, rng: np.random.Generator | None) -> np.ndarray:
+    """The numbers below `number`, shuffled if there is an `rng`."""
+    return np.arange(number) if rng is None else rng.permutation(number)
 
 
 def _cells(source_lengths, target_lengths, rng) -> dict[tuple[int, int], np.ndarray]:
     """The pairs of each cell in use, smaller cells first; the largest is last, even if empty."""
     source_grid = length_grid(source_lengths.max())
     target_grid = length_grid(target_lengths.max())
-    pairs = np.arange(len(source_lengths)) if rng is None else rng.permutation(len(source_lengths))
+    pairs = _order(len(source_lengths), rng)
     source_cells = np.searchsorted(source_grid, source_lengths[pairs])
     target_cells = np.searchsorted(target_grid, target_lengths[pairs])
     numbers = source_cells * len(target_grid) + target_cells
@@ -178,14 +181,12 @@ class StreamPlan:
         Args:
             source_lengths: Int (pairs,), end ids included.
             target_lengths: Int (pairs,), end ids included.
-            rng: Shuffles the pairs and then the batches. None keeps pairs in the order given
-                within each shape, and batches from short to long.
+            rng: As in `plan_batches`.
 
         Returns:
             The batches, and the numbers of the pairs left over, Int (left over,).
         """
-        num_pairs = len(source_lengths)
-        pairs = np.arange(num_pairs) if rng is None else rng.permutation(num_pairs)
+        pairs = _order(len(source_lengths), rng)
         shapes = self._shape_of_cell[self._cells(source_lengths[pairs], target_lengths[pairs])]
         pairs = pairs[np.argsort(shapes, kind="stable")]
         ends = np.cumsum(np.bincount(shapes, minlength=len(self._shapes)))
@@ -195,8 +196,7 @@ class StreamPlan:
             full, rest = np.split(members, [len(members) // num_rows * num_rows])
             batches += [PlannedBatch(rows, *shape) for rows in full.reshape(-1, num_rows)]
             left_over.append(rest)
-        if rng is not None:
-            batches = [batches[index] for index in rng.permutation(len(batches))]
+        batches = [batches[index] for index in _order(len(batches), rng)]
         return batches, np.sort(np.concatenate(left_over))
 
     def _cells(self, source_lengths, target_lengths) -> tuple[np.ndarray, np.ndarray]:

@@ -60,13 +60,10 @@ class PairStream:
     Args:
         corpora: The texts.
         tokenizer: Makes the ids.
-        max_tokens: The most source tokens and the most target tokens of a batch, padding included.
+        max_tokens, max_length, max_length_ratio: As for `PairBatches`.
         seed: Determines the order, and the sampled splits of lines.
         shuffle: False reads files in order, and gives out each block at once, from short pairs to
             long ones.
-        max_length: The longest line to keep, in tokens, end id included.
-        max_length_ratio: The largest ratio to keep between the tokens of a pair's two sides, end
-            ids not counted; None for any.
         sampling: Splits lines differently each time, at this rate; see `SubwordTokenizer.sample`.
             0 always splits them the same way.
         buffer_pairs: Pairs to hold for shuffling, as ids: 100 MB for 500,000 pairs of 25 sub-words

@@ -29,17 +29,10 @@ _PURPOSES = {
     "score": "the log-probability of a translation, summed over its tokens, the end included",
     "attention": "for each target token, where each head of the last decoder layer looked",
 }
+# Of inputs and outputs that are more than (batch,).
 _AXES = {
-    "text": "batch",
-    "prefix": "batch",
-    "source": "batch",
-    "target": "batch",
-    "translation": "batch",
-    "score": "batch",
     "translations": "batch, n",
     "scores": "batch, n",
-    "log_probability": "batch",
-    "num_tokens": "batch",
     "source_tokens": "batch, source_length",
     "target_tokens": "batch, target_length",
     "weights": "batch, heads, target_length, source_length",
@@ -124,7 +117,8 @@ def _signature(function) -> dict[str, Any]:
     sides = {"inputs": inputs, "outputs": function.structured_outputs}
     return {
         side: {
-            name: {"dtype": spec.dtype.name, "axes": _AXES[name]} for name, spec in specs.items()
+            name: {"dtype": spec.dtype.name, "axes": _AXES.get(name, "batch")}
+            for name, spec in specs.items()
         }
         for side, specs in sides.items()
     }

@@ -61,7 +61,7 @@ def served_functions(translator: Translator) -> dict:
         "serving_default": concrete(_translates(translator, translator.beam_size, search), "text"),
         "greedy": concrete(_translates(translator, 1), "text"),
         "n_best": concrete(_finds_n_best(translator, search), "text"),
-        "n_best_from_prefix": concrete(_finds_n_best(translator), "text", "prefix"),
+        "n_best_from_prefix": concrete(_finds_n_best_from_prefix(translator), "text", "prefix"),
         "score": concrete(_scores(translator), "source", "target"),
     }
     if translator.has_attention:
@@ -101,9 +101,18 @@ def _translates(translator, beam_size, search=None):
 def _finds_n_best(translator, search=None):
     search = search or _search_of(translator, translator.beam_size)
 
-    def serve(text, prefix=None):
-        if prefix is not None:
-            text, prefix = _as_many("text", text, "prefix", prefix)
+    def serve(text):
+        translations, scores = _results(translator, search, text, translator.beam_size)
+        return {"translations": translations, "scores": scores}
+
+    return serve
+
+
+def _finds_n_best_from_prefix(translator):
+    search = _search_of(translator, translator.beam_size)
+
+    def serve(text, prefix):
+        text, prefix = _as_many("text", text, "prefix", prefix)
         translations, scores = _results(translator, search, text, translator.beam_size, prefix)
         return {"translations": translations, "scores": scores}
 

@@ -5,9 +5,9 @@ import io
 import os
 import re
 import zlib
-from typing import BinaryIO, Union
+from typing import BinaryIO
 
-PathName = Union[str, "os.PathLike[str]"]
+PathName = str | os.PathLike[str]
 
 FORMATS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
 

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 import sentencepiece
 
@@ -22,13 +22,12 @@ from keras_transformer.forks import check_not_forked
 from keras_transformer.quiet import without_information
 from keras_transformer.text.blank import is_blank
 from keras_transformer.text.bpe_dropout import subword_sampler
+from keras_transformer.text.compressed import PathName
 from keras_transformer.text.lines import describe_os_error, read_lines, refuse_pipe
 
 if TYPE_CHECKING:
     import tensorflow as tf
     import tensorflow_text
-
-PathName = Union[str, "os.PathLike[str]"]
 
 MODEL_TYPES = ("bpe", "unigram")
 NORMALIZATIONS = ("none", "nfkc")

@@ -40,7 +40,7 @@ def take(stream, number, skip=0):
 
 
 def take_pairs(stream, number):
-    """The numbers of the first so many pairs."""
+    """The numbers of the first pairs."""
     numbers = []
     for batch in stream.batches():
         numbers += numbers_of([batch])

@@ -55,7 +55,7 @@ class Pieces:
 
 
 def shares(sampler, word, num_draws=20_000):
-    """How often each split of a word comes, of words that stand one after the other."""
+    """How often each split of a word occurs among repetitions of the word."""
     ids = sampler.sample([word] * num_draws, seed=5)
     counts = Counter(tuple(sampler_pieces(sampler, row)) for row in ids)
     return {split: count / num_draws for split, count in counts.items()}
@@ -154,7 +154,7 @@ def test_joins_without_chance_are_those_of_sentencepiece(tokenizer):
         assert sampler.joined(word, itertools.repeat(False))[0] == processor.encode(line)
 
 
-# Joins in this order: ab, then abc. "bc" has been learnt, too, but later.
+# Joins in this order: ab, then abc. "bc" was learned too, but later.
 JOINS = {"ab": 0.0, "abc": -1.0, "bc": -2.0, "a": -3.0, "b": -4.0, "c": -5.0}
 
 

@@ -246,7 +246,7 @@ def test_the_normalization_is_stored_in_the_model(nfkc_tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
-def test_sub_words_are_learnt_from_normalized_text(model_type):
+def test_sub_words_are_learned_from_normalized_text(model_type):
     composed, decomposed = (
         [unicodedata.normalize(form, line) for line in GERMAN * 3] for form in ("NFC", "NFD")
     )
@@ -357,7 +357,7 @@ def test_the_same_text_gives_the_same_model_wherever_it_lies(tmp_path, model_typ
     assert len(models) == 1
 
 
-def test_all_files_are_learnt_from(tmp_path):
+def test_the_tokenizer_learns_from_all_files(tmp_path):
     for name, text in (("a", "qqqq qqqq"), ("b", "zzzz zzzz")):
         (tmp_path / name).write_text(text)
     tokenizer = SubwordTokenizer.train([tmp_path / "a", tmp_path / "b"], 267)
@@ -365,7 +365,7 @@ def test_all_files_are_learnt_from(tmp_path):
     assert len(tokenizer.encode("zzzz")) < 4
 
 
-def test_lines_longer_than_sentencepieces_limit_are_learnt_from():
+def test_the_tokenizer_learns_from_lines_longer_than_sentencepieces_limit():
     assert len("ab" * 2500) > 4192
     tokenizer = SubwordTokenizer.train_from_lines(["ab" * 2500], 264)
     assert "ab" in tokenizer.pieces(range(264))
@@ -376,7 +376,7 @@ def test_lines_longer_than_sentencepieces_limit_are_learnt_from():
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
 @pytest.mark.parametrize("mark", ["\u2585", "\0"], ids=ascii)
-def test_lines_with_characters_that_sentencepiece_keeps_for_itself_are_learnt_from(
+def test_the_tokenizer_learns_from_lines_with_characters_that_sentencepiece_reserves(
     model_type, mark
 ):
     tokenizer = SubwordTokenizer.train_from_lines(["a", *[f"qqqq{mark}qqqq"] * 7], 300, model_type)
