@@ -1,7 +1,5 @@
 import itertools
 import math
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -10,6 +8,7 @@ import sentencepiece
 from keras_transformer.errors import InputError
 from keras_transformer.text.bpe_dropout import BytePairDropout, UnigramSampling, subword_sampler
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from tests.new_process import output_of
 from tests.random_models import TEXTS
 
 HARD_LINES = [
@@ -114,9 +113,8 @@ def test_another_process_draws_the_same(tmp_path):
         "from tests.random_models import TEXTS\n"
         "print(SubwordTokenizer.load(sys.argv[1]).sample(TEXTS, 0.3, seed=11))\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path / "tokenizer.model")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.strip() == str(model.sample(TEXTS, 0.3, seed=11))
+    expected = str(model.sample(TEXTS, 0.3, seed=11))
+    assert output_of(program, tmp_path / "tokenizer.model") == expected
 
 
 def test_no_line_and_empty_lines_have_no_ids(trained):

@@ -1,8 +1,6 @@
 import gzip
 import io
 import os
-import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 from keras_transformer.errors import InputError
 from keras_transformer.text.lines import iterate_lines
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from tests.new_process import output_of
 
 ENGLISH = [
     "The cat sat on the mat, and the cats sat there.",
@@ -596,14 +595,7 @@ def test_encoding_and_batching_need_no_tensorflow():
         "assert 'tensorflow' not in sys.modules, 'tensorflow was imported'\n"
         "assert 'tensorflow_text' not in sys.modules, 'tensorflow_text was imported'\n"
     )
-    completed = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "KERAS_BACKEND": "numpy"},  # keras itself imports its back end
-    )
-    assert completed.returncode == 0, completed.stderr
+    output_of(program, KERAS_BACKEND="numpy")  # Keras itself imports its backend
 
 
 def test_real_text_comes_back_unchanged():
