@@ -112,7 +112,8 @@ def _fill_cells(cells, max_tokens: int) -> tuple[list[PlannedBatch], list[Planne
     """The full batches, and the last batch, of pairs left over, if there are any."""
     batches = []
     waiting = dict(cells)
-    fewest_batches = _SMALLEST_SHARE * _num_batches(cells, max_tokens)
+    num_batches = sum(len(pairs) * max(shape) for shape, pairs in cells.items()) / max_tokens
+    fewest_batches = _SMALLEST_SHARE * num_batches
     for shape in cells:
         pairs = waiting.pop(shape)
         num_rows = max_tokens // max(shape)
@@ -125,11 +126,6 @@ def _fill_cells(cells, max_tokens: int) -> tuple[list[PlannedBatch], list[Planne
             larger = _next_larger(shape, waiting)
             waiting[larger] = np.concatenate([rest, waiting[larger]])
     return batches, [PlannedBatch(rest, *shape)] if len(rest) else []
-
-
-def _num_batches(cells, max_tokens: int) -> float:
-    """About how many batches the cells make, each on its own."""
-    return sum(len(pairs) * max(shape) for shape, pairs in cells.items()) / max_tokens
 
 
 def _next_larger(shape, waiting) -> tuple[int, int]:

@@ -61,7 +61,8 @@ def verify_saved_model(
         raise InputError(
             f"{path}: an export must be verified with some texts. Received: none. Give a few."
         )
-    live = _LiveAnswers(translator, texts, tolerance or _rounding(translator))
+    precision = translator.precision or translator.model.compute_dtype
+    live = _LiveAnswers(translator, texts, tolerance or _ROUNDING.get(precision, 1e-3))
     for loaded in (_loaded_by_python, _loaded_as_serving_does):
         with _faults_are_named(path), without_information(), loaded(path) as (signatures, ask):
             _check_signatures(path, signatures, live.signatures)
@@ -72,10 +73,6 @@ def verify_saved_model(
                         f" Received: {answer!s:.300} for {text!r:.200}, where the live translator"
                         f" has {expected!s:.300}. Do not serve this version."
                     )
-
-
-def _rounding(translator) -> float:
-    return _ROUNDING.get(translator.precision or translator.model.compute_dtype, 1e-3)
 
 
 class _LiveAnswers:

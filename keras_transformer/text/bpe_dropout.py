@@ -94,7 +94,9 @@ class BytePairDropout(SubwordSampler):
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float):
         super().__init__(processor, rate)
-        self._whole = functools.lru_cache(_WORDS_KEPT)(self._without_chance)
+        self._whole = functools.lru_cache(_WORDS_KEPT)(
+            lambda word: self.joined(word, itertools.repeat(False))
+        )
         self._way = functools.lru_cache(_WAYS_KEPT)(self._after_the_first)
 
     def joined(self, word: str, is_dropped: Iterable[bool]) -> tuple[list[int], int]:
@@ -129,9 +131,6 @@ class BytePairDropout(SubwordSampler):
         # Between two powers: the first k joins are made, and the next is dropped.
         num_made = int(math.log(chance) / math.log(is_made)) if is_made else 0
         return self._way(word, min(num_made, num_joins - 1), int(chance * 2**40) % _WAYS)
-
-    def _without_chance(self, word: str) -> tuple[list[int], int]:
-        return self.joined(word, itertools.repeat(False))
 
     def _after_the_first(self, word: str, num_made: int, way: int) -> list[int]:
         first = zlib.crc32(f"{num_made} {way} {word}".encode())

@@ -64,7 +64,11 @@ class SubwordTokenizer:
     Source: sub-words shared by both languages, section 5.1 of the paper (byte-pair encoding).
 
     Args:
-        serialized_model: The bytes of a SentencePiece model, as `serialized_model` returns them.
+        serialized_model: The bytes of a SentencePiece model.
+
+    Attributes:
+        serialized_model: The same bytes.
+        normalization: The normalization of text before it is split: "none" or "nfkc".
 
     Raises:
         InputError: The bytes are not a SentencePiece model that keeps the text.
@@ -81,14 +85,14 @@ class SubwordTokenizer:
     end_id = 3
 
     def __init__(self, serialized_model: bytes):
-        self._processor, self._normalization = _processor_and_normalization(serialized_model)
-        self._serialized_model = serialized_model
+        self._processor, self.normalization = _processor_and_normalization(serialized_model)
+        self.serialized_model = serialized_model
         self._graph_tokenizer = None
         self._sampler = None
 
     def __reduce__(self):
         # Everything else follows from it, and TensorFlow's tokenizer belongs to one process.
-        return type(self), (self._serialized_model,)
+        return type(self), (self.serialized_model,)
 
     @classmethod
     def train(
@@ -169,25 +173,15 @@ class SubwordTokenizer:
         path = Path(path)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
         try:
-            unfinished.write_bytes(self._serialized_model)
+            unfinished.write_bytes(self.serialized_model)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
 
     @property
-    def serialized_model(self) -> bytes:
-        """The SentencePiece model as bytes."""
-        return self._serialized_model
-
-    @property
     def vocabulary_size(self) -> int:
         """The number of ids, special ids and bytes included."""
         return self._processor.get_piece_size()
-
-    @property
-    def normalization(self) -> str:
-        """The normalization of text before it is split: "none" or "nfkc"."""
-        return self._normalization
 
     def normalize(self, text: str | Sequence[str]) -> str | list[str]:
         """A line, or each of several, as the tokenizer reads it; raises as `encode` does."""
@@ -287,7 +281,7 @@ class SubwordTokenizer:
             # Outside of the function being traced, to outlive it.
             with tf.init_scope(), without_information():
                 self._graph_tokenizer = tensorflow_text.SentencepieceTokenizer(
-                    model=self._serialized_model, out_type=tf.int32
+                    model=self.serialized_model, out_type=tf.int32
                 )
         return self._graph_tokenizer
 
