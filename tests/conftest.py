@@ -11,6 +11,7 @@ import pytest
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
 from tests.random_models import TEXTS, random_transformer, small_config
+from tests.writer import speller_of
 
 
 @pytest.fixture
@@ -32,6 +33,12 @@ def tokenizer():
 def random_model(tokenizer):
     """A model that has learnt nothing; its translations are as long as its sources or longer."""
     return random_transformer(small_config(vocabulary_size=tokenizer.vocabulary_size))
+
+
+@pytest.fixture(scope="session")
+def speller(tokenizer):
+    """Writes "snow" in three ways, and sometimes something else."""
+    return Translator(speller_of(tokenizer), tokenizer, beam_size=6, length_penalty=0.0)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_transformer.compiled_functions import CompiledFunctions
 from keras_transformer.decoding.precision import PRECISIONS, inference_model
 from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.errors import InputError
@@ -22,13 +23,13 @@ from keras_transformer.text.blank import BLANK_CHARACTERS
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
 from tests.random_models import TEXTS, numbers, random_ids, random_transformer, small_config
-from tests.writer import Writer, speller_of
+from tests.writer import Writer
 
 HARD_TEXTS = ["two  spaces", " and around ", "tab\tand café", "눈 속의 개", "🚲", "</s> <s>"]
 
 
 class Parrot:
-    """Stands in for a model: what it translates to is the source, word for word."""
+    """Replaces a model: translates each source to itself."""
 
     def __init__(self, vocabulary_size):
         self.output_shape = (None, None, vocabulary_size)
@@ -143,7 +144,7 @@ def test_long_texts_are_cut_and_counted(parrot, tokenizer, caplog):
     assert translations == [first, "snow", third]
 
 
-def test_texts_that_fit_are_not_warned_of(parrot, tokenizer, caplog):
+def test_texts_that_fit_give_no_warning(parrot, tokenizer, caplog):
     length = len(tokenizer.encode(TEXTS[0])) + 1  # and the end
     exact = Translator(parrot.model, tokenizer, max_source_tokens=length)
     assert exact([TEXTS[0]]) == [TEXTS[0]]
@@ -162,7 +163,7 @@ def of_70_positions(tokenizer):
     return random_transformer(config)
 
 
-def test_the_config_says_what_is_read(of_70_positions, tokenizer, tmp_path, caplog):
+def test_the_config_sets_the_longest_source(of_70_positions, tokenizer, tmp_path, caplog):
     of_70_positions.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     for model in (of_70_positions, loaded, inference_model(loaded, "bfloat16")):
@@ -172,7 +173,7 @@ def test_the_config_says_what_is_read(of_70_positions, tokenizer, tmp_path, capl
     assert "1 of 1 texts are longer than max_source_tokens=15" in caplog.text
 
 
-def test_without_a_config_what_is_read_leaves_learned_positions_to_the_target(tokenizer):
+def test_without_a_config_the_longest_source_leaves_learned_positions_to_the_target(tokenizer):
     model = Parrot(tokenizer.vocabulary_size)
     assert Translator(model, tokenizer).max_source_tokens == 256
     model.embedding = PositionalEmbedding(
@@ -191,7 +192,7 @@ def test_without_a_config_what_is_read_leaves_learned_positions_to_the_target(to
         ({"max_source_tokens": 20, "max_target_tokens": 71}, True),
     ],
 )
-def test_learned_positions_bound_what_is_read_and_written(
+def test_learned_positions_bound_sources_and_translations(
     of_70_positions, tokenizer, most, is_refused
 ):
     if is_refused:
@@ -237,12 +238,6 @@ def test_n_best_are_sorted_and_begin_with_the_translation(translator):
         assert all(score < 0 for score in scores)
 
 
-@pytest.fixture(scope="module")
-def speller(tokenizer):
-    """Writes "snow" in three ways, and sometimes something else."""
-    return Translator(speller_of(tokenizer), tokenizer, beam_size=6, length_penalty=0.0)
-
-
 def test_n_best_differ_as_texts_and_have_the_score_of_the_best_spelling(speller):
     expected = [("snow", 0.3), ("a dog", 0.25), ("", 0.2), ("dog", 0.1)]
     for n in range(1, 7):
@@ -278,7 +273,7 @@ def test_the_search_can_be_changed_for_one_call(random_model, tokenizer, transla
     assert changed != translator.n_best(TEXTS, 1)
 
 
-# A beginning that is given
+# Prefixes
 
 
 def test_a_translation_begins_with_its_prefix(translator, tokenizer):
@@ -294,7 +289,7 @@ def test_a_translation_begins_with_its_prefix(translator, tokenizer):
 
 @pytest.fixture(scope="module")
 def writer(tokenizer):
-    """Rather writes "there" than "the house", where it may."""
+    """Prefers "there" to "the house"."""
     house, there = (tuple(tokenizer.encode(text)) for text in ("the house and a dog", "the"))
     sentences = {(*there, *tokenizer.encode("re")): 0.75, house: 0.25}
     return Translator(
@@ -353,7 +348,7 @@ def test_whatever_a_model_writes_begins_with_the_prefix(translator):
             assert text.startswith(prefix)
 
 
-def test_a_text_without_spaces_goes_on_behind_one_as_it_likes():
+def test_a_text_without_spaces_may_continue_a_word_after_one():
     tokenizer = SubwordTokenizer.train_from_lines(["我们去学校", "GPS 我们"], 275)
     sentence = tuple(tokenizer.encode("我们去学校"))
     model = Writer(tokenizer.vocabulary_size, {sentence: 1.0})
@@ -394,7 +389,7 @@ def test_scores_need_pairs_that_are_read_in_full(random_model, tokenizer, transl
         short.score([TEXTS[1]], ["snow"])
 
 
-def test_targets_are_told_of_if_they_are_as_long_as_translations(random_model, tokenizer):
+def test_targets_as_long_as_translations_are_scored_and_shown(random_model, tokenizer):
     short = Translator(random_model, tokenizer, max_source_tokens=3)  # translations of 3 - 1 + 50
     longest, too_long = "\x01" * 51, "\x01" * 52  # a token for each byte, and the end
     [(_, num_tokens)] = short.score(["a"], [longest])
@@ -410,7 +405,7 @@ def test_targets_are_told_of_if_they_are_as_long_as_translations(random_model, t
 # Samples
 
 
-def test_samples_repeat_themselves_wherever_their_text_stands(translator):
+def test_samples_repeat_for_a_text_in_any_batch(translator):
     samples = translator.sample(TEXTS, 2, seed=3)
     assert samples == translator.sample(TEXTS, 2, seed=3)
     assert samples != translator.sample(TEXTS, 2, seed=4)
@@ -435,7 +430,7 @@ def test_near_temperature_0_a_sample_is_the_greedy_translation(translator):
         ({"top_p": 1.5}, "top_p must be more than 0 and at most 1"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(translator, options, message):
+def test_sampling_options_out_of_range_are_refused(translator, options, message):
     with pytest.raises(ValueError, match=message):
         translator.sample(["snow"], **options)
 
@@ -492,14 +487,14 @@ def test_numbers_of_a_search_are_not_compiled_into_it(noted):
     assert noted.model.compiled_for == [4, 1, 1]  # with a top_p the vocabulary is sorted
 
 
-def test_searches_of_many_sizes_are_forgotten_but_the_last(noted):
+def test_only_the_latest_searches_of_many_sizes_are_kept(noted):
     for beam_size in [*range(1, 13), 12, 11, 1]:
         noted.translate(["snow"], beam_size=beam_size)
     assert noted.model.compiled_for == [*range(1, 13), 1]
 
 
 def test_threads_share_one_compiled_search(noted, monkeypatch):
-    both, compilations, compile_search = threading.Barrier(2), [], Translator._compile
+    both, compilations, compile_search = threading.Barrier(2), [], CompiledFunctions._compile
 
     def compile_at_once(*arguments):
         compilations.append(arguments)
@@ -507,13 +502,13 @@ def test_threads_share_one_compiled_search(noted, monkeypatch):
             both.wait(0.5)  # for the other thread, which must not get here
         return compile_search(*arguments)
 
-    monkeypatch.setattr(Translator, "_compile", compile_at_once)
+    monkeypatch.setattr(CompiledFunctions, "_compile", compile_at_once)
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(noted.translate, [["snow"], ["dog"]])) == [["snow"], ["dog"]]
     assert len(compilations) == 1
 
 
-def test_numbers_are_those_that_were_given(translator):
+def test_a_search_uses_the_numbers_it_was_given(translator):
     def greedy(alpha):
         return translator.n_best(["a red house"], 1, beam_size=1, length_penalty=alpha)[0][0]
 
@@ -625,7 +620,7 @@ def test_attention_refuses_what_it_cannot_read_in_full(random_model, tokenizer):
 # Options
 
 
-def test_translations_are_as_long_as_they_must_and_may_be(tokenizer, random_model):
+def test_translations_keep_to_the_shortest_and_longest_length(tokenizer, random_model):
     source = np.array([[9, 8, 7, 3], [5, 3, 0, 0]], "int32")
     exact = Translator(random_model, tokenizer, min_target_tokens=6, max_target_tokens=6)
     for beam_size in (1, 3):
@@ -675,7 +670,7 @@ def test_model_of_an_unknown_class_is_refused(tokenizer):
 
 @pytest.fixture
 def run(random_model, tokenizer, tmp_path):
-    """What Translator.load reads of a run folder."""
+    """The files of a run folder that Translator.load reads."""
     random_model.save(tmp_path / "model.keras")
     tokenizer.save(tmp_path / "tokenizer.model")
     settings = "beam_size: 1\nlength_penalty: 0.8\nmax_source_tokens: 9\nseed: 5\n"
@@ -709,7 +704,7 @@ WRONG_SETTINGS = [
 
 
 @pytest.mark.parametrize("content", WRONG_SETTINGS)
-def test_settings_that_are_none_are_refused(run, content):
+def test_files_that_are_no_settings_are_refused(run, content):
     path = run / "config.yaml"
     path.unlink()
     if content is not None:

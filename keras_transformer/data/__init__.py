@@ -1,8 +1,8 @@
-"""Text pairs -> token-budget batches of few shapes, from memory or streamed.
+"""From text pairs to batches of few shapes within a budget of tokens; no tokenizers, no models.
 
-`lines` and `corpus` read text, `filters` leaves pairs out, `token_lines` holds ids, `plan` groups
-pairs into batches, `batches` and `stream` make epochs of them, `read_ahead` does so in a thread,
-`shares` cuts batches into parts, and `epochs` and `from_files` make what `model.fit` takes.
+`corpus` names the files, `filters` drops pairs, `token_lines` holds ids, `plan` groups pairs into
+batches. `batches` works in memory; `stream`, with a thread of `read_ahead`, on any size. `shares`
+divides batches, `epochs` and `from_files` feed `model.fit`.
 """
 
 from keras_transformer.data.batches import PairBatches

@@ -1,7 +1,7 @@
-"""All pairs of a text in memory -> the batches of its epochs, in a repeatable order.
+"""From text in memory to the batches of its epochs.
 
-A pair of lines is encoded once and kept as ids. The order is a function of (seed, epoch), so that
-a training run can be broken off and gone on with.
+Lines are encoded once and kept as ids. The order depends on (seed, epoch) alone, so an interrupted
+run can resume.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class PairBatches:
-    """The batches of a training text as NumPy arrays: what any Keras backend trains on.
+    """The batches of a training text as NumPy arrays, for any Keras backend.
 
     Example, on JAX without TensorFlow:
         >>> batches = PairBatches(*read_pairs("train.en", "train.de"), tokenizer)
@@ -29,17 +29,17 @@ class PairBatches:
 
     Args:
         source: The source lines.
-        target: The target lines, equally many.
-        tokenizer: Its ids are what the batches hold.
+        target: The target lines, as many.
+        tokenizer: Makes the ids.
         max_tokens: The most source tokens and the most target tokens of a batch, padding included.
-        seed: With the number of the epoch, decides the order.
+        seed: Determines the order, together with the epoch.
         shuffle: False gives the same order in each epoch, from short pairs to long ones.
-        max_length: The longest line that is kept, in tokens, end id included.
-        max_length_ratio: How many times as many tokens as the shorter side the longer one may
-            have, end ids not counted; None sets no limit.
+        max_length: The longest line to keep, in tokens, end id included.
+        max_length_ratio: The largest ratio to keep between the tokens of a pair's two sides, end
+            ids not counted; None for any.
 
     Raises:
-        InputError: No pair is left to train on, or a setting is out of range.
+        InputError: No pair is left, or a setting is out of range.
     """
 
     def __init__(
@@ -60,17 +60,22 @@ class PairBatches:
             max_length_ratio=max_length_ratio,
             seed=seed,
         )
-        _check_as_many(source, target)
+        if len(source) != len(target):
+            raise InputError(
+                "source and target must have the same number of lines."
+                f" Received: {len(source)} and {len(target)} lines. Pass lines that belong"
+                " together."
+            )
         self._max_tokens, self._seed, self._shuffle = max_tokens, seed, shuffle
         self._start_id, self._end_id = tokenizer.start_id, tokenizer.end_id
-        wanted = PairFilter(min(max_length, max_tokens), max_length_ratio)
-        source, target = wanted.not_blank(source, target)
+        pair_filter = PairFilter(min(max_length, max_tokens), max_length_ratio)
+        source, target = pair_filter.not_blank(source, target)
         self._pairs = TokenPairs(
             TokenLines.encode(source, tokenizer), TokenLines.encode(target, tokenizer)
         )
-        self._kept = wanted.kept(*self._pairs.lengths)
-        wanted.report()
-        wanted.require_some()
+        self._kept = pair_filter.kept(*self._pairs.lengths)
+        pair_filter.report()
+        pair_filter.require_some()
         self._latest_plan = (0, self.plan(0))
 
     def __len__(self) -> int:
@@ -79,11 +84,11 @@ class PairBatches:
 
     @property
     def num_pairs(self) -> int:
-        """The number of pairs in each epoch: those left out are not counted."""
+        """The number of pairs in each epoch, without those dropped."""
         return len(self._kept)
 
     def plan(self, epoch: int) -> list[PlannedBatch]:
-        """Which pairs make which batch in an epoch; see `plan_batches`."""
+        """The pairs of each batch of an epoch; see `plan_batches`."""
         source_lengths, target_lengths = self._pairs.lengths
         plan = plan_batches(
             source_lengths[self._kept],
@@ -99,7 +104,7 @@ class PairBatches:
         Returns:
             `({"source_ids", "target_ids"}, labels)`, int32 (batch, source_length), (batch,
             target_length) and (batch, target_length). The source ends with the end id, target_ids
-            begin with the start id, labels are target_ids moved by one and end with the end id.
+            begin with the start id, labels are target_ids shifted by one and end with the end id.
         """
         number, plan = self._latest_plan
         if epoch != number:
@@ -112,23 +117,11 @@ class PairBatches:
 
         Args:
             number: The epoch, from 0.
-            first_batch: How many of its batches are left out, because they are done.
+            first_batch: The first batch to yield, from 0.
         """
         for index in range(first_batch, len(self)):
             yield self.batch(number, index)
 
     def epochs(self, accumulation_steps: int = 1) -> Epochs:
-        """All epochs, to hand to `model.fit`.
-
-        Args:
-            accumulation_steps: In how many parts each batch is handed out; see `Epochs`.
-        """
+        """All epochs, for `model.fit`; see `Epochs` for `accumulation_steps`."""
         return Epochs(self.batch, len(self), accumulation_steps, self.num_pairs)
-
-
-def _check_as_many(source: Sequence[str], target: Sequence[str]) -> None:
-    if len(source) != len(target):
-        raise InputError(
-            "source and target must have the same number of lines. "
-            f"Received: {len(source)} and {len(target)} lines. Pass lines that belong together."
-        )

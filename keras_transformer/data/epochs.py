@@ -1,4 +1,4 @@
-"""Numbered epochs of numbered batches, as `model.fit` takes them."""
+"""Numbered epochs of numbered batches, for `model.fit`."""
 
 import itertools
 import warnings
@@ -17,26 +17,27 @@ from keras_transformer.forks import check_not_forked
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# fit looks at one batch before it starts, and reading ahead must not carry that look to the end of
-# the epoch, which would count as one epoch done. Fewer batches than this are not read ahead.
+# fit looks at one batch before it starts. Reading ahead must not take that look to the end of the
+# epoch, which would count the epoch as done: shorter epochs than this are not read ahead.
 _FEWEST_BATCHES_TO_PREFETCH = 16
 
 
 class Epochs:
-    """Epochs of equally many batches, each to be had by its number.
+    """Epochs of the same number of batches, by number.
 
     Args:
-        batch: Given the number of an epoch and of a batch in it, both from 0, returns the batch.
-        num_batches: How many batches each epoch has.
-        accumulation_steps: Each batch is handed out in so many parts, one after the other, with
-            weights that make the mean of their losses that of the batch; for an optimizer of
-            `gradient_accumulation_steps`. What is said of batches below is said of these parts.
-            They are equally long, the last filled up with blank rows where need be. fit's `loss`,
-            which weighs a batch by its rows, counts these; metrics of tokens do not.
-        num_pairs: How many pairs each epoch has; None where that is not known.
+        batch: Returns a batch, given the numbers of its epoch and of the batch, both from 0.
+        num_batches: The number of batches in an epoch.
+        accumulation_steps: Hands out each batch in this many parts, in turn, for an optimizer with
+            as many `gradient_accumulation_steps`. Weights make the mean of the parts' losses that
+            of the batch. All methods then mean parts where they say batches. Parts have equally
+            many rows; blank rows fill up the last ones. fit's `loss`, which weighs by rows, counts
+            blank rows; metrics of tokens do not.
+        num_pairs: The number of pairs in an epoch; None if unknown.
 
     Attributes:
-        fault: What reading a batch has raised last, or None. TensorFlow hands on its words alone.
+        fault: The last exception while reading a batch, or None. TensorFlow passes on its message
+            alone.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Epochs:
         self.fault: Exception | None = None
 
     def __len__(self) -> int:
-        """How many batches `fit` meets in an epoch."""
+        """The number of batches that `fit` sees in an epoch."""
         return self._num_batches * self._num_parts
 
     @property
@@ -66,7 +67,7 @@ class Epochs:
         """A batch of an epoch, both counted from 0.
 
         Returns:
-            `({"source_ids", "target_ids"}, labels)`; see `PairBatches.batch`. Of several parts
+            `({"source_ids", "target_ids"}, labels)`, see `PairBatches.batch`; with several parts
             also weights, Float32 (rows,).
         """
         number, part = divmod(index, self._num_parts)
@@ -78,13 +79,13 @@ class Epochs:
         return weighted_share_of(batch, part, self._num_parts) if self.has_weights else batch
 
     def stream(self, first_epoch: int = 0, first_batch: int = 0) -> Iterator[tuple]:
-        """The batches of all epochs without end, as arrays: for any Keras backend.
+        """The batches of endless epochs as arrays, for any Keras backend.
 
         Args:
             first_epoch: The number of the first epoch, from 0.
-            first_batch: How many of its batches are left out, because they are done.
+            first_batch: The first batch of that epoch, from 0.
         """
-        _fit_need_not_warn()
+        _silence_shuffle_warning()
         return (
             self.batch(epoch, index)
             for epoch in itertools.count(first_epoch)
@@ -92,33 +93,32 @@ class Epochs:
         )
 
     def dataset(self, first_epoch: int = 0, first_batch: int = 0) -> "tf.data.Dataset":
-        """A dataset of known cardinality, of which each iteration is an epoch.
+        """A dataset of known cardinality; each iteration is the next epoch.
 
-        Each iteration that reaches its last batch is one epoch, and the next iteration is the next
-        epoch, in another order. An iteration that is broken off before (`fit` looks at one batch
-        before it starts) is not counted.
+        An iteration counts as an epoch once it reaches the last batch; `fit` looks at one batch
+        before it starts, which does not count.
 
         Args:
-            first_epoch: The number of the first epoch, from 0: where a training is taken up.
-            first_batch: How many batches of that epoch are done. If any, the dataset holds the
-                rest of that one epoch and no other.
+            first_epoch: The number of the first epoch, from 0, to resume a run.
+            first_batch: Batches of that epoch that are done. If any, the dataset holds only the
+                rest of that epoch.
 
         Raises:
             InputError: There is no such epoch or batch.
-            RuntimeError: In a process forked from one that has used TensorFlow.
+            RuntimeError: The process was forked from one that had used TensorFlow.
         """
         check_not_forked()
         import tensorflow as tf
 
-        _fit_need_not_warn()
+        _silence_shuffle_warning()
         check_at_least(0, first_epoch=first_epoch, first_batch=first_batch)
         if first_batch >= len(self):
             raise InputError(
-                f"first_batch must be less than the {len(self)} batches of an epoch. "
-                f"Received: first_batch={first_batch}. Begin with the next epoch."
+                f"first_batch must be less than the {len(self)} batches of an epoch."
+                f" Received: first_batch={first_batch}. Begin with the next epoch."
             )
         reader = _Reader(self, first_epoch, goes_on=not first_batch)
-        # TensorFlow never forgets a Python function. Text and threads shall go with the dataset.
+        # TensorFlow keeps Python functions forever. Text and threads must end with the dataset.
         reference = weakref.ref(reader)
         types = [tf.int32] * 3 + [tf.float32] * self.has_weights
 
@@ -131,20 +131,21 @@ class Epochs:
                 weight.set_shape((None,))
             return {"source_ids": source_ids, "target_ids": target_ids}, labels, *weights
 
-        # Not Dataset.from_generator: TensorFlow then has malloc hand memory back to the system all
-        # the time, and the training pays for new pages in each step.
+        # Not Dataset.from_generator, with which TensorFlow makes malloc return memory to the system
+        # all the time, so that training pays for new pages in each step.
         dataset = tf.data.Dataset.range(first_batch, len(self)).map(read)
         if len(self) - first_batch >= _FEWEST_BATCHES_TO_PREFETCH:
             dataset = dataset.prefetch(2)
         dataset = without_tuning(dataset)
-        dataset._keras_transformer_reader = reader  # each dataset made of this one refers to it
+        dataset._keras_transformer_reader = reader  # datasets made from this one refer to it
         return dataset
 
 
 def without_tuning(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
-    """The dataset without the thread by which tf.data tunes it while it runs.
+    """The dataset without tf.data's tuning thread.
 
-    That thread sleeps for up to a minute, and what ends an iterator, as each epoch does, waits.
+    That thread sleeps for up to a minute, and the end of an iterator, and so of each epoch, waits
+    for it.
     """
     import tensorflow as tf
 
@@ -153,27 +154,19 @@ def without_tuning(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
     return dataset.with_options(options)
 
 
-def _fit_need_not_warn() -> None:
-    """Has Python leave out fit's warning that `shuffle=True`, its default, does nothing here.
-
-    These batches bring their own order, new in each epoch.
-    """
+def _silence_shuffle_warning() -> None:
+    """Silences fit's warning that its default `shuffle=True` has no effect: epochs are shuffled."""
     warnings.filterwarnings("ignore", "`shuffle=True` was passed, but will be ignored", UserWarning)
 
 
 class _Reader:
-    """Batches of the first epoch of which the last batch has not been asked for.
-
-    Without `goes_on`, it stays at the one epoch.
-    """
+    """Reads batches of one epoch; with `goes_on`, after its last batch those of the next."""
 
     def __init__(self, epochs: Epochs, first_epoch: int, *, goes_on: bool):
-        self._epochs = epochs
-        self._epoch = first_epoch
-        self._goes_on = goes_on
+        self._epochs, self._epoch, self._goes_on = epochs, first_epoch, goes_on
 
     def arrays(self, index: int) -> list[np.ndarray]:
         inputs, *others = self._epochs.batch(self._epoch, int(index))
         if self._goes_on and index == len(self._epochs) - 1:
-            self._epoch += 1  # now, because nothing asks for what follows the last
+            self._epoch += 1  # now, since nothing asks for a batch after the last
         return [inputs["source_ids"], inputs["target_ids"], *others]

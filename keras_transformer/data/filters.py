@@ -1,4 +1,4 @@
-"""Which pairs are left out, and a count of them for each reason."""
+"""Drops pairs that do not help training, and counts them by reason."""
 
 import logging
 from collections import Counter
@@ -14,15 +14,15 @@ _LOGGER = logging.getLogger("keras_transformer")
 
 
 class PairFilter:
-    """Leaves out pairs that teach nothing good, and counts them.
+    """Drops pairs, and counts them.
 
-    A blank side, see `is_blank`, teaches to translate something to nothing; a long line costs
-    memory; a side many times as long as the other is seldom its translation.
+    A blank side (see `is_blank`) teaches to translate something to nothing, a long line costs
+    memory, and a side many times as long as the other is seldom its translation.
 
     Args:
-        longest: The longest line that is kept, in tokens, end id included.
-        max_length_ratio: How many times as many tokens as the shorter side the longer one may
-            have, end ids not counted; None sets no limit.
+        longest: The longest line to keep, in tokens, end id included.
+        max_length_ratio: The largest ratio to keep between the tokens of a pair's two sides, end
+            ids not counted; None for any.
     """
 
     def __init__(self, longest: int, max_length_ratio: float | None = None):
@@ -35,27 +35,24 @@ class PairFilter:
 
     @property
     def num_pairs(self) -> int:
-        """How many pairs have been looked at."""
+        """The number of pairs seen."""
         return self.num_kept + self._left_out.total()
 
     def not_blank(
         self, source: Sequence[str], target: Sequence[str]
     ) -> tuple[list[str], list[str]]:
-        """The pairs of lines of which no side is blank, before they are split into sub-words."""
+        """The pairs of lines without a blank side."""
         pairs = zip(source, target, strict=True)
         kept = [(one, other) for one, other in pairs if not (is_blank(one) or is_blank(other))]
         self._left_out[self._reasons[0]] += len(source) - len(kept)
         return [one for one, _ in kept], [other for _, other in kept]
 
     def kept(self, source_lengths: np.ndarray, target_lengths: np.ndarray) -> np.ndarray:
-        """The numbers of the pairs to keep.
+        """The pairs to keep, Int (kept,), of pairs with these lengths.
 
         Args:
             source_lengths: Int (pairs,), end ids included.
             target_lengths: Int (pairs,), end ids included.
-
-        Returns:
-            Int (kept,), ascending.
         """
         longer = np.maximum(source_lengths, target_lengths)
         kept = longer <= self._longest
@@ -69,12 +66,7 @@ class PairFilter:
         return np.flatnonzero(kept)
 
     def report(self, where: str = "", level: int = logging.WARNING) -> None:
-        """Logs a line for each reason for which pairs were left out.
-
-        Args:
-            where: What the line begins with.
-            level: How grave it is, as `logging` counts.
-        """
+        """Logs, for each reason, how many pairs were dropped; `where` begins the line."""
         for reason, num_pairs in self._counts():
             verb = "is" if num_pairs == 1 else "are"
             _LOGGER.log(
@@ -86,9 +78,9 @@ class PairFilter:
         if not self.num_kept:
             left_out = ", ".join(f"{num_pairs} {reason}" for reason, num_pairs in self._counts())
             raise InputError(
-                f"{what} must hold at least one pair that is kept. "
-                f"Received: {counted(self.num_pairs, 'pair')}, all left out: {left_out}. "
-                "Raise max_length, max_tokens or max_length_ratio, or check the text."
+                f"{what} must hold at least one pair to train on."
+                f" Received: {counted(self.num_pairs, 'pair')}, all left out: {left_out}."
+                " Raise max_length, max_tokens or max_length_ratio, or check the text."
             )
 
     def _counts(self) -> list[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""Text files -> the `tf.data.Dataset` that `model.fit` takes, from memory or streamed."""
+"""From text files to the `tf.data.Dataset` that `model.fit` takes, in memory or streamed."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -32,8 +32,8 @@ def pair_batches(
 ) -> "tf.data.Dataset":
     """Batches of text files as a `tf.data.Dataset` of known cardinality.
 
-    Without `steps_per_epoch` the text is read into memory and an epoch holds each of its pairs
-    once: `PairBatches`. With it the text is streamed, however large it is: `PairStream`.
+    Without `steps_per_epoch`, reads the text into memory, and an epoch holds each pair once; see
+    `PairBatches`. With it, streams a text of any size; see `PairStream`.
 
     Example:
         >>> pair_batches("train.en", "train.de", tokenizer)
@@ -41,37 +41,33 @@ def pair_batches(
 
     Args:
         source: The source side: a file, plain or compressed, a pattern such as "train-*.en", or a
-            list of those. Or a `Corpus`, or several, with None as target.
-        target: The target side: as many files, line by line. None: each line of the source's files
-            is a pair, its sides separated by a tab.
-        tokenizer: Its ids are what the batches hold.
-        max_tokens: The most source tokens and the most target tokens of a batch, padding included.
-        seed: With the number of the epoch, decides the order.
-        shuffle: False gives the same order in each epoch, from short pairs to long ones; of a
+            list of these. Or one `Corpus` or several, with None as target.
+        target: The target side: as many files, line by line. None if each line of the source's
+            files is a pair, separated by a tab.
+        tokenizer: Makes the ids.
+        max_tokens, seed, max_length, max_length_ratio: As for `PairBatches`.
+        shuffle: False gives the same order in each epoch, from short pairs to long ones; in a
             stream, block by block.
-        first_epoch: The number of the first epoch: a run that is taken up again goes on here.
-        first_batch: How many batches of that epoch are done. If any, the dataset holds the rest of
-            that one epoch and no other.
-        max_length: The longest line that is kept, in tokens, end id included.
-        max_length_ratio: How many times as many tokens as the shorter side the longer one may
-            have, end ids not counted; None sets no limit.
-        sampling: At which rate lines are split in another way each time they come; see
-            `SubwordTokenizer.sample`. It needs `steps_per_epoch`: lengths differ from pass to pass
-            and with them the number of batches. 0 splits lines always in the same way.
-        steps_per_epoch: How many batches of a stream are called an epoch. None reads the text into
+        first_epoch: The number of the first epoch, from 0, to resume a run.
+        first_batch: Batches of that epoch that are done. If any, the dataset holds only the rest
+            of that epoch.
+        sampling: Splits lines differently each time, at this rate; see `SubwordTokenizer.sample`.
+            Needs `steps_per_epoch`, since lengths, and so the number of batches, change from pass
+            to pass. 0 always splits them the same way.
+        steps_per_epoch: Batches of a stream that count as an epoch. None reads the text into
             memory.
-        accumulation_steps: In how many parts each batch is handed out, one after the other, for an
-            optimizer of as many `gradient_accumulation_steps`; their third element are weights that
-            make the sum of the parts' gradients that of the batch. Compile with `metrics`, not
-            with `weighted_metrics`, then. On what fit's `loss` is a mean of, see `Epochs`.
+        accumulation_steps: Hands out each batch in this many parts, with weights as a third
+            element, for an optimizer with as many `gradient_accumulation_steps`: their gradients
+            add up to the batch's. Compile with `metrics`, not `weighted_metrics`. `Epochs` says
+            how fit's `loss` then counts.
 
     Returns:
         A dataset of known cardinality of `({"source_ids", "target_ids"}, labels)`; see
-        `PairBatches.batch` and, for what an iteration of it is, `Epochs.dataset`.
+        `PairBatches.batch`, and `Epochs.dataset` for what one iteration holds.
 
     Raises:
-        InputError: A file is at fault, no pair is left, or a setting is out of range. Faults within
-            the files of a stream are raised when they are met.
+        InputError: A file has a fault, no pair is left, or a setting is out of range. Faults
+            within the files of a stream are raised as they are met.
     """
     corpora = as_corpora(source, target)
     settings = {
@@ -86,8 +82,8 @@ def pair_batches(
         return epochs.dataset(first_epoch, first_batch)
     if sampling:
         raise InputError(
-            "sampling needs steps_per_epoch, because the number of batches differs from pass to "
-            f"pass. Received: sampling={sampling}, steps_per_epoch=None. Set steps_per_epoch."
+            "sampling needs steps_per_epoch, because the number of batches changes from pass to"
+            f" pass. Received: sampling={sampling}, steps_per_epoch=None. Set steps_per_epoch."
         )
     batches = PairBatches(*read_corpora(corpora), tokenizer, max_tokens, **settings)
     return batches.epochs(accumulation_steps).dataset(first_epoch, first_batch)

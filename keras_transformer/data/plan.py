@@ -1,6 +1,6 @@
-"""Which pairs make which batch: few shapes, little padding, a budget of tokens.
+"""Groups pairs into batches of few shapes, with little padding, within a budget of tokens.
 
-`plan_batches` is handed all pairs of an epoch; `StreamPlan` meets them block by block.
+`plan_batches` takes all pairs of an epoch; `StreamPlan` takes them block by block.
 """
 
 import itertools
@@ -8,24 +8,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-# A cell makes batches of its own from this share of the text on, which bounds the shapes to about
-# 35 however large the text is. Measured on Multi30k (29,000 pairs, 10,000 sub-words) with 4,096
-# tokens a batch: 7.6% padding in 22 shapes; without the bound 5.4% in 50; with a grid of every
-# fourth length 11.6% in 14.
+# A cell with at least this share of the text makes its own batches, which bounds the shapes to
+# about 35 for any text. Padding on Multi30k (29,000 pairs, 10,000 sub-words, 4,096 tokens a batch):
+# 7.6% in 22 shapes; without the bound 5.4% in 50; with a grid of every fourth length 11.6% in 14.
 _SMALLEST_SHARE = 0.03
 
-# A stream chooses its shapes anew where that saves this share of the tokens of all pairs so far.
-# Less would bring new shapes, to be compiled, for next to nothing.
+# A stream changes its shapes if that saves this share of the tokens of all pairs so far. A smaller
+# share would not repay compiling new shapes.
 _WORTHWHILE_SAVING = 0.01
 
 
 class PlannedBatch(NamedTuple):
-    """Which pairs make a batch, and the shape that they are padded to.
+    """The pairs of a batch, and the shape that they are padded to.
 
     Attributes:
         rows: Int (batch,), numbers of pairs.
-        source_length: What the source side is padded to, end id included.
-        target_length: What the target side is padded to, end id included.
+        source_length: The padded length of the source side, end id included.
+        target_length: The padded length of the target side, end id included.
     """
 
     rows: np.ndarray
@@ -34,7 +33,7 @@ class PlannedBatch(NamedTuple):
 
 
 def length_grid(longest: int) -> np.ndarray:
-    """The lengths that a side is padded to: 2, 4, ... 16, then by an eighth, up to the longest."""
+    """The lengths to pad to: 2, 4, ... 16, then each an eighth more, up to the longest."""
     grid = list(range(2, 17, 2))
     while grid[-1] < longest:
         grid.append(grid[-1] * 9 // 8)
@@ -49,12 +48,11 @@ def plan_batches(
 ) -> list[PlannedBatch]:
     """Groups pairs into batches: each pair once, few shapes, within a budget of tokens.
 
-    The lengths of `length_grid` divide the pairs into cells of (source length, target length). A
-    batch of a cell has as many rows as the budget allows on both sides. A cell that holds less
-    than `_SMALLEST_SHARE` of the text makes no batches and hands all its pairs to the next larger
-    cell; another one hands on what is left over, too few pairs for a batch; what is left over at
-    last is one batch of fewer rows. How many pairs go where depends on the lengths alone, so that
-    the number of batches and their shapes are the same in each epoch.
+    `length_grid` divides the pairs into cells of (source length, target length). A batch of a cell
+    has as many rows as the budget allows on both sides. Pairs too few for a batch move to the next
+    larger cell, as do all pairs of a cell with less than `_SMALLEST_SHARE` of the text. The last
+    ones left make one batch of fewer rows. Lengths alone determine how many pairs go where, so each
+    epoch has the same number of batches and the same shapes.
 
     Source: batches by approximate length, with a number of source tokens and of target tokens,
     section 5.1 of the paper.
@@ -67,7 +65,7 @@ def plan_batches(
             each cell, and batches from short to long.
 
     Returns:
-        The batches; if one has fewer rows than others of its shape, it is the last.
+        The batches; only the last may have fewer rows than others of its shape.
 
     Raises:
         ValueError: A pair is longer than the budget.
@@ -77,21 +75,24 @@ def plan_batches(
     longest = max(source_lengths.max(), target_lengths.max())
     if longest > max_tokens:
         raise ValueError(
-            "max_tokens must hold the longest line and its end id. "
-            f"Received: max_tokens={max_tokens}, longest={longest}. "
-            "Raise max_tokens or leave such pairs out."
+            "max_tokens must hold the longest line and its end id."
+            f" Received: max_tokens={max_tokens}, longest={longest}."
+            " Raise max_tokens or drop such pairs."
         )
     batches, rest = _fill_cells(_cells(source_lengths, target_lengths, rng), max_tokens)
-    if rng is not None:
-        batches = [batches[index] for index in rng.permutation(len(batches))]
-    return [*batches, *rest]
+    return [*(batches[index] for index in _order(len(batches), rng)), *rest]
+
+
+def _order(number: int, rng: np.random.Generator | None) -> np.ndarray:
+    """The numbers below `number`, shuffled if there is an `rng`."""
+    return np.arange(number) if rng is None else rng.permutation(number)
 
 
 def _cells(source_lengths, target_lengths, rng) -> dict[tuple[int, int], np.ndarray]:
-    """The pairs of each cell in use, smaller cells first; the largest comes even if empty."""
+    """The pairs of each cell in use, smaller cells first; the largest is last, even if empty."""
     source_grid = length_grid(source_lengths.max())
     target_grid = length_grid(target_lengths.max())
-    pairs = np.arange(len(source_lengths)) if rng is None else rng.permutation(len(source_lengths))
+    pairs = _order(len(source_lengths), rng)
     source_cells = np.searchsorted(source_grid, source_lengths[pairs])
     target_cells = np.searchsorted(target_grid, target_lengths[pairs])
     numbers = source_cells * len(target_grid) + target_cells
@@ -108,10 +109,11 @@ def _cells(source_lengths, target_lengths, rng) -> dict[tuple[int, int], np.ndar
 
 
 def _fill_cells(cells, max_tokens: int) -> tuple[list[PlannedBatch], list[PlannedBatch]]:
-    """Returns the full batches, and the one that is left over at last or none."""
+    """The full batches, and the last batch, of pairs left over, if there are any."""
     batches = []
     waiting = dict(cells)
-    fewest_batches = _SMALLEST_SHARE * _num_batches(cells, max_tokens)
+    num_batches = sum(len(pairs) * max(shape) for shape, pairs in cells.items()) / max_tokens
+    fewest_batches = _SMALLEST_SHARE * num_batches
     for shape in cells:
         pairs = waiting.pop(shape)
         num_rows = max_tokens // max(shape)
@@ -126,31 +128,26 @@ def _fill_cells(cells, max_tokens: int) -> tuple[list[PlannedBatch], list[Planne
     return batches, [PlannedBatch(rest, *shape)] if len(rest) else []
 
 
-def _num_batches(cells, max_tokens: int) -> float:
-    """About how many batches the cells make, each cell on its own."""
-    return sum(len(pairs) * max(shape) for shape, pairs in cells.items()) / max_tokens
-
-
 def _next_larger(shape, waiting) -> tuple[int, int]:
-    """The cell with the largest batches among those that the pairs of a cell fit in."""
+    """The cell with the largest batches among those that the pairs of this shape fit into."""
     fitting = [larger for larger in waiting if larger[0] >= shape[0] and larger[1] >= shape[1]]
     return min(fitting, key=lambda larger: (max(larger), sum(larger)))
 
 
 class StreamPlan:
-    """Groups the pairs of a stream into batches of the same few shapes, block after block.
+    """Groups the pairs of a stream into batches of the same few shapes, block by block.
 
-    Every batch is full: `max_tokens // longer side` rows of its shape, so that the shapes are few.
-    Pairs that fill no batch are handed back, and wait for the next block.
+    Every batch is full, with `max_tokens // longer side` rows, to keep shapes few. Pairs that fill
+    no batch wait for the next block.
 
-    The shapes are those cells of `length_grid` that hold `_SMALLEST_SHARE` of all pairs seen so
-    far, as in `plan_batches`, and one that holds the longest pair that may come. They are chosen
-    from the first block, which is small, and chosen anew where pairs that came later would then
-    take fewer tokens, padding included, by `_WORTHWHILE_SAVING` of them.
+    The shapes are the cells of `length_grid` that hold `_SMALLEST_SHARE` of all pairs seen so far,
+    as in `plan_batches`, and one for the longest possible pair. The first block, which is small,
+    determines them; later ones change them if that saves `_WORTHWHILE_SAVING` of the tokens,
+    padding included.
 
     Args:
         max_tokens: The most source tokens and the most target tokens of a batch, padding included.
-        longest: The longest line that may come, in tokens, end id included.
+        longest: The longest possible line, in tokens, end id included.
     """
 
     def __init__(self, max_tokens: int, longest: int):
@@ -161,12 +158,7 @@ class StreamPlan:
         self._shape_of_cell = np.zeros(self._seen.shape, "int64")
 
     def see(self, source_lengths: np.ndarray, target_lengths: np.ndarray) -> None:
-        """Counts pairs that have come, and chooses the shapes anew where that is worth it.
-
-        Args:
-            source_lengths: Int (pairs,), end ids included.
-            target_lengths: Int (pairs,), end ids included.
-        """
+        """Counts new pairs by their lengths, Int (pairs,) with end ids; may change the shapes."""
         np.add.at(self._seen, self._cells(source_lengths, target_lengths), 1)
         shapes = self._chosen_shapes()
         shape_of_cell = self._smallest_fitting(shapes)
@@ -185,14 +177,12 @@ class StreamPlan:
         Args:
             source_lengths: Int (pairs,), end ids included.
             target_lengths: Int (pairs,), end ids included.
-            rng: Shuffles the pairs and then the batches. None keeps pairs in the order given
-                within each shape, and batches from short to long.
+            rng: As in `plan_batches`.
 
         Returns:
-            The batches, and the numbers of the pairs that fill none, int (left over,).
+            The batches, and the numbers of the pairs left over, Int (left over,).
         """
-        num_pairs = len(source_lengths)
-        pairs = np.arange(num_pairs) if rng is None else rng.permutation(num_pairs)
+        pairs = _order(len(source_lengths), rng)
         shapes = self._shape_of_cell[self._cells(source_lengths[pairs], target_lengths[pairs])]
         pairs = pairs[np.argsort(shapes, kind="stable")]
         ends = np.cumsum(np.bincount(shapes, minlength=len(self._shapes)))
@@ -202,19 +192,17 @@ class StreamPlan:
             full, rest = np.split(members, [len(members) // num_rows * num_rows])
             batches += [PlannedBatch(rows, *shape) for rows in full.reshape(-1, num_rows)]
             left_over.append(rest)
-        if rng is not None:
-            batches = [batches[index] for index in rng.permutation(len(batches))]
+        batches = [batches[index] for index in _order(len(batches), rng)]
         return batches, np.sort(np.concatenate(left_over))
 
     def _cells(self, source_lengths, target_lengths) -> tuple[np.ndarray, np.ndarray]:
-        """Int (pairs,) and (pairs,): where each pair is in the grid."""
         return (
             np.searchsorted(self._grid, source_lengths),
             np.searchsorted(self._grid, target_lengths),
         )
 
     def _chosen_shapes(self) -> np.ndarray:
-        """Int (shapes, 2), ascending by size, the largest possible one included."""
+        """Int (shapes, 2), ascending by size, the largest possible included."""
         used = np.argwhere(self._seen)
         top = tuple(used.max(axis=0)) if len(used) else (0, 0)
         waiting = {
@@ -234,12 +222,12 @@ class StreamPlan:
         return np.array(sorted(chosen, key=lambda shape: (sum(shape), max(shape))))
 
     def _smallest_fitting(self, shapes: np.ndarray) -> np.ndarray:
-        """Int (source cells, target cells): the first shape that holds the pairs of each cell."""
+        """The first shape that holds each cell: Int (source cells, target cells)."""
         holds_source = shapes[:, 0, np.newaxis] >= self._grid  # (shapes, source cells)
         holds_target = shapes[:, 1, np.newaxis] >= self._grid  # (shapes, target cells)
         fits = holds_source[:, :, np.newaxis] & holds_target[:, np.newaxis, :]
         return np.argmax(fits, axis=0)  # (source cells, target cells)
 
     def _num_tokens(self, shapes: np.ndarray, shape_of_cell: np.ndarray) -> int:
-        """Tokens of all pairs seen, padding included."""
+        """The tokens of all pairs seen, padding included."""
         return int((self._seen * shapes.sum(axis=1)[shape_of_cell]).sum())

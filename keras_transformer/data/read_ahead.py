@@ -1,4 +1,4 @@
-"""A thread that prepares the next items while the present one is used."""
+"""A thread that prepares the next item while the current one is in use."""
 
 import atexit
 import threading
@@ -10,20 +10,20 @@ _LAST = object()
 
 
 def read_ahead(produce: Callable[[Callable[[], bool]], Iterator[Any]]) -> Iterator[Any]:
-    """Yields what `produce` yields, which runs one item ahead in a thread of its own.
+    """Yields the items of `produce`, which runs one item ahead in its own thread.
 
-    The thread begins with the first item asked for, and ends with the iterator: when it is used
-    up, closed, forgotten or left behind at the end of Python. What `produce` raises is raised
-    where the item is asked for.
+    The thread starts with the first item asked for. It ends with the iterator: used up, closed,
+    garbage collected, or alive when Python exits. Errors of `produce` are raised where the item is
+    asked for.
 
     Args:
-        produce: Given a function that says whether the thread is to stop; an iterator over the
-            items, which asks that function often and ends when told to. It must not refer to the
-            iterator that this returns, which would then never be forgotten.
+        produce: Returns an iterator over the items. Takes a function that says whether to stop,
+            which it must ask often. It must not refer to the iterator returned here, which could
+            then never be collected.
     """
     stopped = []
-    # Simple queues, because the iterator may be forgotten at any moment in any thread, within a
-    # call of an ordinary queue too, whose lock would then be taken twice.
+    # Simple queues, because the iterator may be collected at any moment in any thread, even within
+    # a call of an ordinary queue, whose lock would then be taken twice.
     wanted, items = SimpleQueue(), SimpleQueue()
     thread = threading.Thread(
         target=_run, args=(produce, stopped, wanted, items), name="read_ahead", daemon=True
@@ -47,7 +47,7 @@ def read_ahead(produce: Callable[[Callable[[], bool]], Iterator[Any]]) -> Iterat
                 return
             wanted.put(None)
             yield item
-            del item  # before the next one is waited for: two are enough to hold
+            del item  # before waiting for the next one: holding two is enough
     finally:
         if not stopped:  # else Python is ending, and modules may be gone
             atexit.unregister(stop)
@@ -55,7 +55,7 @@ def read_ahead(produce: Callable[[Callable[[], bool]], Iterator[Any]]) -> Iterat
 
 
 def _run(produce, stopped: list, wanted: SimpleQueue, items: SimpleQueue) -> None:
-    """What the thread does: an item for each that is wanted."""
+    """Runs in the thread: produces one item for each that is wanted."""
     try:
         wanted.get()
         for item in produce(lambda: bool(stopped)):

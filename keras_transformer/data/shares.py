@@ -1,4 +1,4 @@
-"""A batch -> equal shares of its rows, for devices that train at once or one after the other.
+"""Equal shares of a batch's rows, for devices that train together or parts trained in turn.
 
 Axis words: batch = rows of a batch, rows = rows of a share.
 """
@@ -9,30 +9,29 @@ from keras_transformer.data.token_lines import Batch
 
 
 def share_of(batch: tuple, index: int, count: int) -> tuple:
-    """One of several equal shares of a batch: as many rows as each of the others has.
+    """One of several shares of a batch, all with the same number of rows.
 
-    Where the rows of the batch cannot be divided, blank rows stand in for those that are missing,
-    so that only the last shares have any. A blank row is all padding. It has no labels and so
-    weighs nothing in the loss and the metrics, and nothing in the gradient.
+    Blank rows fill up the last shares if the rows do not divide evenly. They are all padding,
+    without labels, so they do not count in the loss, the metrics or the gradient.
 
     Args:
-        batch: `({"source_ids", "target_ids"}, labels)`, integers (batch, source_length), (batch,
-            target_length) and (batch, target_length); at least 1 row. Behind them there may be
-            weights, Float (batch,).
-        index: Which share, from 0.
-        count: How many shares there are, at least 1.
+        batch: `({"source_ids", "target_ids"}, labels)`, Integer (batch, source_length), (batch,
+            target_length) and (batch, target_length), with at least 1 row; then, optionally,
+            weights Float (batch,).
+        index: The share, from 0.
+        count: The number of shares, at least 1.
 
     Returns:
-        The same structure and types, (rows, source_length) and so on, rows = ceil(batch / count).
-        The shares one behind the other are the batch, then the blank rows.
+        The same structure and types, with rows = ceil(batch / count). The shares in order make the
+        batch, then the blank rows.
 
     Raises:
-        ValueError: If there is no such share.
+        ValueError: There is no such share.
     """
     if not 0 <= index < count:
         raise ValueError(
-            "index must be at least 0 and less than count. "
-            f"Received: index={index}, count={count}. Shares are counted from 0."
+            "index must be at least 0 and less than count."
+            f" Received: index={index}, count={count}. Shares are counted from 0."
         )
     inputs, *others = batch
     share = {name: _rows_of_share(ids, index, count) for name, ids in inputs.items()}
@@ -42,15 +41,15 @@ def share_of(batch: tuple, index: int, count: int) -> tuple:
 def weighted_share_of(
     batch: Batch, index: int, count: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """A share of a batch, with the weight that its mean loss has in the mean over the batch.
+    """A share of a batch, weighted by its part of the batch's tokens.
 
-    A loss that divides by the tokens of what it is handed counts each token of a share with few
-    of them for more. These weights undo that: the mean over the shares of each one's weighted mean
-    loss is the mean loss over all the tokens of the batch.
+    A loss that divides by the number of tokens would count the tokens of a small share for more.
+    With these weights, the mean of the shares' mean losses is the mean loss over the batch's
+    tokens.
 
     Returns:
-        `share_of` and, behind its labels, Float32 (rows,): `count` times the share's part of the
-        batch's tokens, the same for each of its rows.
+        `share_of`, then Float32 (rows,): `count` times the share's part of the batch's tokens, the
+        same for all its rows.
     """
     inputs, labels = share_of(batch, index, count)
     weight = count * np.count_nonzero(labels) / np.count_nonzero(batch[1])
@@ -58,7 +57,6 @@ def weighted_share_of(
 
 
 def _rows_of_share(array: np.ndarray, index: int, count: int) -> np.ndarray:
-    """The rows of one share of an array, (rows, ...)."""
     num_rows = -(-len(array) // count)
     share = np.zeros((num_rows, *array.shape[1:]), array.dtype)
     own = array[index * num_rows : (index + 1) * num_rows]

@@ -1,9 +1,9 @@
-"""Texts of any size -> batches without end, in bounded memory and a repeatable order.
+"""From texts of any size to endless batches, in bounded memory and a repeatable order.
 
-Pairs are read in blocks. Part of each block is held back at random and mixed into the next ones,
-so that shuffling reaches over the borders of blocks; a thread prepares the next block while the
-present one is used. The order is a function of the seed and of nothing else, so that the batches
-behind the first n can be had again, by reading again and training nothing.
+Pairs are read in blocks. A random part of each block is held back and mixed into the next ones, so
+shuffling crosses the borders of blocks; a thread prepares the next block while the current one is
+in use. The seed alone determines the order, so a resumed run skips the first n batches by reading
+them again.
 """
 
 import contextlib
@@ -30,30 +30,28 @@ from keras_transformer.errors import InputError
 if TYPE_CHECKING:
     from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
-# Pairs that are read and encoded at once.
+# Pairs to read and encode at once.
 _PAIRS_PER_CHUNK = 8192
 
-# A block is this part of the buffer; the rest of the buffer is what is held back from blocks
-# before. Smaller blocks hold back more, and copy it more often.
+# The buffer holds a block and pairs held back from earlier blocks. Smaller blocks hold back more,
+# and copy it more often.
 _BLOCKS_PER_BUFFER = 5
 
-# Batches that can be had again without reading again: fit looks at one before it starts, and
-# tf.data asks for a few more by then.
+# Batches kept to be asked for again: fit looks at one before it starts, and tf.data reads a few
+# more by then.
 _BATCHES_KEPT = 16
 
 
 class PairStream:
-    """The batches of texts of any size, without end: what `pair_batches` reads where it streams.
+    """Endless batches of texts of any size, as `pair_batches` streams them.
 
-    A text that ends begins again, with its files in another order. A text alone is a pass after
-    the other: all its pairs have come before the next pass begins, except those that were too few
-    for a batch of their shape, which come in the next pass. Of several texts, pairs are drawn by
-    weight, and the passes overlap.
+    A text that ends starts again, with its files in another order. All pairs of a single text come
+    before its next pass begins, except those too few for a batch of their shape, which come in the
+    next pass. From several texts, pairs are drawn by weight, and their passes overlap.
 
-    How far shuffling reaches: of the pairs in the buffer, a fifth is given out with each block, so
-    that a pair comes on average as many pairs later than it was read as the buffer holds back,
-    four fifths of `buffer_pairs`, sometimes at once and sometimes much later. A text whose pass
-    is not larger than a block is shuffled as a whole.
+    Each block gives out a fifth of the pairs in the buffer, so a pair comes on average four fifths
+    of `buffer_pairs` after it was read, sometimes at once and sometimes much later. A text no
+    larger than a block is shuffled as a whole.
 
     Example, on JAX without TensorFlow:
         >>> stream = PairStream([Corpus("*.en.gz", "*.de.gz")], tokenizer)
@@ -61,22 +59,19 @@ class PairStream:
 
     Args:
         corpora: The texts.
-        tokenizer: Its ids are what the batches hold.
-        max_tokens: The most source tokens and the most target tokens of a batch, padding included.
-        seed: Decides the order, and how lines are split if that is left to chance.
-        shuffle: False reads the files in order, and gives out each block as it is read, from short
-            pairs to long ones.
-        max_length: The longest line that is kept, in tokens, end id included.
-        max_length_ratio: How many times as many tokens as the shorter side the longer one may
-            have, end ids not counted; None sets no limit.
-        sampling: At which rate lines are split in another way each time they come; see
-            `SubwordTokenizer.sample`. 0 splits them always in the same way.
-        buffer_pairs: How many pairs are held at once to be shuffled, as ids: 100 MB for 500,000
-            pairs of 25 sub-words a side. While blocks are mixed about four times as much is in use.
+        tokenizer: Makes the ids.
+        max_tokens, max_length, max_length_ratio: As for `PairBatches`.
+        seed: Determines the order, and the sampled splits of lines.
+        shuffle: False reads files in order, and gives out each block at once, from short pairs to
+            long ones.
+        sampling: Splits lines differently each time, at this rate; see `SubwordTokenizer.sample`.
+            0 always splits them the same way.
+        buffer_pairs: Pairs to hold for shuffling, as ids: 100 MB for 500,000 pairs of 25 sub-words
+            a side, and about four times as much while blocks are mixed.
 
     Raises:
-        InputError: A file is missing, or a setting is out of range. Faults within files, and a
-            text of which no pair is kept, are raised when they are met.
+        InputError: A file is missing, or a setting is out of range. Faults within files, and texts
+            of which no pair is kept, are raised as they are met.
     """
 
     def __init__(
@@ -99,9 +94,13 @@ class PairStream:
             seed=seed,
         )
         check_at_least(1, buffer_pairs=buffer_pairs)
-        _check_sampling(sampling)
+        if not 0 <= sampling < np.inf:
+            raise InputError(
+                "sampling must be at least 0."
+                f" Received: sampling={sampling}. Choose 0.1, for example, or 0 for none."
+            )
         for corpus in corpora:
-            corpus.files()  # names a missing file now, not in the middle of a training
+            corpus.files()  # names a missing file now, not in the middle of a run
         self._settings = _Settings(
             tuple(corpora),
             tokenizer,
@@ -116,29 +115,23 @@ class PairStream:
         self._recent = _RecentBatches(functools.partial(_batches, self._settings))
 
     def batches(self, skip: int = 0) -> Iterator[Batch]:
-        """Yields batches without end, the same ones each time.
+        """Yields endless batches, the same ones each time.
 
         Args:
-            skip: How many batches to leave out at the beginning. They are read and planned all the
-                same, which takes as long as reading always does.
+            skip: Batches to skip. Reading and planning them takes as long as usual.
 
         Yields:
-            What `PairBatches.batch` yields; all batches of one shape have equally many rows.
+            As `PairBatches.batch` returns them; all batches of a shape have equally many rows.
 
         Raises:
-            InputError: A file is at fault, or no pair of a text is kept.
+            InputError: A file has a fault, or no pair of a text is kept.
         """
         return _batches(self._settings, skip)
 
     def epochs(self, steps_per_epoch: int, accumulation_steps: int = 1) -> Epochs:
-        """Epochs, each of so many batches of the stream, to hand to `model.fit`.
+        """Epochs of `steps_per_epoch` batches, for `model.fit`; see `Epochs`.
 
-        Epochs asked for one after the other are read once. One that was gone by, or that lies
-        ahead, is reached by reading again or on.
-
-        Args:
-            steps_per_epoch: How many batches an epoch has.
-            accumulation_steps: In how many parts each batch is handed out; see `Epochs`.
+        Consecutive epochs are read once; going back means reading again.
         """
         check_at_least(1, steps_per_epoch=steps_per_epoch)
 
@@ -164,14 +157,14 @@ class _Settings:
 
 
 class _Block(NamedTuple):
-    """Pairs that are given out together, and their batches."""
+    """Pairs given out together, and their batches."""
 
     pairs: TokenPairs
     plan: list[PlannedBatch]
 
 
 def _batches(settings: _Settings, skip: int) -> Iterator[Batch]:
-    """See `PairStream.batches`; no method, so that no thread holds what holds the thread."""
+    """See `PairStream.batches`; not a method, so that the thread does not keep its owner alive."""
     start_id, end_id = settings.tokenizer.start_id, settings.tokenizer.end_id
     with contextlib.closing(read_ahead(_Blocks(settings).blocks)) as blocks:
         for block in blocks:
@@ -182,7 +175,7 @@ def _batches(settings: _Settings, skip: int) -> Iterator[Batch]:
 
 
 class _RecentBatches:
-    """The batches of a stream by their number, for readers that now and then go back a little."""
+    """The batches of a stream by number, for readers that sometimes go back a little."""
 
     def __init__(self, batches: Callable[[int], Iterator[Batch]]):
         self._batches = batches
@@ -190,7 +183,7 @@ class _RecentBatches:
         self._go_to(0)
 
     def batch(self, number: int) -> Batch:
-        """The batch of this number: one of the last few, the next, or one to be read for."""
+        """The batch of this number: kept, next, or found by reading on or again."""
         with self._lock:
             if not self._next - len(self._kept) <= number <= self._next:
                 self._go_to(number)
@@ -206,7 +199,7 @@ class _RecentBatches:
 
 
 class _Blocks:
-    """Reads blocks of pairs, mixes each with what is held back, and plans its batches."""
+    """Reads blocks of pairs, mixes each with pairs held back, and plans its batches."""
 
     def __init__(self, settings: _Settings):
         self._settings = settings
@@ -230,13 +223,13 @@ class _Blocks:
             del block
 
     def _block_pairs(self, number: int) -> int:
-        """How many pairs a block reads: few at first, so that training soon begins."""
+        """How many pairs a block reads: few at first, so that training starts soon."""
         most = -(-self._settings.buffer_pairs // _BLOCKS_PER_BUFFER)
         enough_for_some_batches = max(_PAIRS_PER_CHUNK, 2 * self._settings.max_tokens)
         return min(most, enough_for_some_batches * 2 ** min(number, 20))
 
     def _read(self, num_pairs: int) -> Iterator[TokenPairs]:
-        """Yields about so many pairs in chunks; less at the end of a pass of a text alone."""
+        """Yields about `num_pairs` in chunks; fewer at the end of a single text's pass."""
         for reader, wanted in zip(self._readers, self._wanted(num_pairs), strict=True):
             while wanted > 0:
                 num_lines, chunk = reader.read(min(wanted, _PAIRS_PER_CHUNK))
@@ -246,13 +239,13 @@ class _Blocks:
                     return
 
     def _wanted(self, num_pairs: int) -> list[int]:
-        """How many pairs of each text to read, so that those kept come to have their shares."""
+        """How many pairs of each text to read, so that those kept reach their shares."""
         kept = np.array([reader.num_kept for reader in self._readers])
         missing = np.maximum(self._shares * (kept.sum() + num_pairs) - kept, 0)
         return np.ceil(missing * (num_pairs / missing.sum())).astype(int).tolist()
 
     def _mix(self, held: TokenPairs, read: TokenPairs, number: int) -> tuple[_Block, TokenPairs]:
-        """Gives out part of the pairs, in batches, and holds back the others."""
+        """Gives out part of the pairs, in batches, and holds back the rest."""
         pairs = TokenPairs.concatenate([held, read])
         source_lengths, target_lengths = pairs.lengths
         self._plan.see(source_lengths[held.num_pairs :], target_lengths[held.num_pairs :])
@@ -273,7 +266,7 @@ class _Blocks:
         return _Block(pairs.take(np.concatenate(rows)), plan), held
 
     def _draw(self, num_pairs: int, num_read: int, rng) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of the pairs to give out now and of those to hold back, by chance."""
+        """The random numbers of pairs to give out now, and of those to hold back."""
         is_end = len(self._readers) == 1 and self._readers[0].is_at_end
         if is_end or not self._settings.shuffle:
             return np.arange(num_pairs), np.zeros(0, int)
@@ -283,7 +276,7 @@ class _Blocks:
 
 
 class _Reader:
-    """Reads a text pass after pass: pairs that are kept, as ids, and a report for each pass."""
+    """Reads a text pass after pass: ids of the pairs kept, and a report for each pass."""
 
     def __init__(self, settings: _Settings, number: int):
         self._settings, self._number = settings, number
@@ -293,15 +286,11 @@ class _Reader:
 
     @property
     def num_kept(self) -> int:
-        """How many pairs have been kept in all passes."""
+        """The number of pairs kept in all passes."""
         return self._num_kept_before + self._filter.num_kept
 
     def read(self, num_pairs: int) -> tuple[int, TokenPairs]:
-        """Reads on, at most to the end of the pass; behind it, the next pass begins.
-
-        Returns:
-            The number of pairs read, and those of them that are kept.
-        """
+        """Reads on, at most to the end of the pass: the number of pairs read, and those kept."""
         if self.is_at_end:
             self._num_kept_before += self._filter.num_kept
             self._begin_pass(self._pass + 1)
@@ -322,12 +311,11 @@ class _Reader:
         self._filter = PairFilter(self._settings.longest, self._settings.max_length_ratio)
 
     def _encode(self, lines: list[tuple[str, str]]) -> TokenPairs:
-        wanted = self._filter
-        sides = wanted.not_blank([one for one, _ in lines], [other for _, other in lines])
+        sides = self._filter.not_blank([one for one, _ in lines], [other for _, other in lines])
         seeds = self._rng_seed(self._pass, self._num_chunks + 1).generate_state(2)
         self._num_chunks += 1
         pairs = TokenPairs(*map(self._encode_side, sides, seeds.tolist()))
-        return pairs.take(wanted.kept(*pairs.lengths))
+        return pairs.take(self._filter.kept(*pairs.lengths))
 
     def _encode_side(self, lines: list[str], seed: int) -> TokenLines:
         tokenizer, rate = self._settings.tokenizer, self._settings.sampling
@@ -339,17 +327,9 @@ class _Reader:
         return np.random.SeedSequence([self._settings.seed, self._number], spawn_key=what)
 
     def _report(self) -> None:
-        """Says what the pass has left out: as a warning once, later only for who asks."""
+        """Logs what the pass has dropped: the first pass as a warning, later ones as info."""
         self._filter.require_some(str(self._corpus))
         self._filter.report(
             f"{self._corpus}, pass {self._pass + 1}, {self._filter.num_pairs} pairs: ",
             logging.INFO if self._pass else logging.WARNING,
-        )
-
-
-def _check_sampling(sampling: float) -> None:
-    if not 0 <= sampling < np.inf:
-        raise InputError(
-            "sampling must be at least 0. "
-            f"Received: sampling={sampling}. Choose for example 0.1, or 0 for none."
         )

@@ -1,4 +1,4 @@
-"""The ids of many lines in flat arrays, and arrays of batches made of them.
+"""The ids of many lines in flat arrays, and the batches made of them.
 
 Axis words: batch = pairs of one batch, source_length and target_length = sub-words of the longest.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 
-# Lines encoded by one call of the tokenizer: enough to be fast, few enough to stay small.
+# Lines that one call of the tokenizer encodes: enough to be fast, few enough to stay small.
 _LINES_PER_CALL = 8192
 
 
@@ -26,7 +26,7 @@ class TokenLines:
     """The ids of many lines in one flat array, which holds millions of lines in little memory.
 
     Attributes:
-        ids: Int32 (total,), the ids of all lines one after the other, without start and end ids.
+        ids: Int32 (total,), the ids of all lines in a row, without start and end ids.
         offsets: Int64 (lines + 1,), where each line begins in `ids`, and the total.
     """
 
@@ -35,20 +35,20 @@ class TokenLines:
 
     @classmethod
     def encode(cls, lines: Sequence[str], tokenizer: "SubwordTokenizer") -> "TokenLines":
-        """Encodes lines, many at a time."""
+        """Encodes lines."""
         starts = range(0, len(lines), _LINES_PER_CALL)
         calls = (tokenizer.encode(lines[start : start + _LINES_PER_CALL]) for start in starts)
         return cls.concatenate([cls.of(encoded) for encoded in calls])
 
     @classmethod
     def of(cls, encoded: Sequence[Sequence[int]]) -> "TokenLines":
-        """Takes over the ids of lines that are encoded already."""
+        """Packs the ids of encoded lines."""
         ids = np.fromiter(itertools.chain.from_iterable(encoded), "int32")
         return cls(ids, np.cumsum([0, *map(len, encoded)], dtype="int64"))
 
     @classmethod
     def concatenate(cls, parts: Sequence["TokenLines"]) -> "TokenLines":
-        """The lines of all parts, one part after the other."""
+        """The lines of all parts, in order."""
         ids = np.concatenate([np.zeros(0, "int32"), *(part.ids for part in parts)])
         lengths = np.concatenate([np.zeros(1, "int64"), *(part.lengths for part in parts)])
         return cls(ids, np.cumsum(lengths, dtype="int64"))
@@ -59,26 +59,14 @@ class TokenLines:
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> "TokenLines":
-        """A copy of some lines.
-
-        Args:
-            rows: Int (lines wanted,), in the order wanted.
-        """
+        """Copies the lines `rows`, Int (lines,), in that order."""
         lengths = self.lengths[rows]
         offsets = np.concatenate([np.zeros(1, "int64"), np.cumsum(lengths)])
         moved_by = self.offsets[rows] - offsets[:-1]
         return TokenLines(self.ids[np.repeat(moved_by, lengths) + np.arange(offsets[-1])], offsets)
 
     def padded(self, rows: np.ndarray, length: int) -> np.ndarray:
-        """The ids of some lines as one array, with padding behind them.
-
-        Args:
-            rows: Int (batch,), the lines wanted.
-            length: The width, at least the length of the longest.
-
-        Returns:
-            Int32 (batch, length).
-        """
+        """The ids of the lines `rows`, Int (batch,), padded: Int32 (batch, length)."""
         begins = self.offsets[rows][:, np.newaxis]  # (batch, 1)
         ends = self.offsets[rows + 1][:, np.newaxis]
         positions = begins + np.arange(length)  # (batch, length)
@@ -88,7 +76,7 @@ class TokenLines:
         return padded
 
     def padded_with_end(self, rows: np.ndarray, length: int, end_id: int) -> np.ndarray:
-        """`padded`, with the end id behind the last id of each line."""
+        """`padded`, with the end id after the last id of each line."""
         ids = self.padded(rows, length)
         ids[np.arange(len(rows)), self.lengths[rows]] = end_id
         return ids
@@ -99,7 +87,7 @@ class TokenPairs(NamedTuple):
 
     Attributes:
         source: The source side.
-        target: The target side, equally many lines.
+        target: The target side, as many lines.
     """
 
     source: TokenLines
@@ -107,38 +95,26 @@ class TokenPairs(NamedTuple):
 
     @classmethod
     def concatenate(cls, parts: Sequence["TokenPairs"]) -> "TokenPairs":
-        """The pairs of all parts, one part after the other."""
-        return cls(
-            TokenLines.concatenate([part.source for part in parts]),
-            TokenLines.concatenate([part.target for part in parts]),
-        )
+        """The pairs of all parts, in order."""
+        sides = [part.source for part in parts], [part.target for part in parts]
+        return cls(*map(TokenLines.concatenate, sides))
 
     @property
     def num_pairs(self) -> int:
-        """How many pairs there are."""
+        """The number of pairs."""
         return len(self.source.offsets) - 1
 
     @property
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Int64 (pairs,) for the source and for the target, end ids included."""
+        """Int64 (pairs,) of the source and of the target, end ids included."""
         return self.source.lengths + 1, self.target.lengths + 1
 
     def take(self, rows: np.ndarray) -> "TokenPairs":
-        """A copy of some pairs.
-
-        Args:
-            rows: Int (pairs wanted,), in the order wanted.
-        """
+        """Copies the pairs `rows`, Int (pairs,), in that order."""
         return TokenPairs(self.source.take(rows), self.target.take(rows))
 
     def batch(self, planned: PlannedBatch, start_id: int, end_id: int) -> Batch:
-        """The arrays of a batch.
-
-        Returns:
-            `({"source_ids", "target_ids"}, labels)`, int32 (batch, source_length), (batch,
-            target_length) and (batch, target_length). The source ends with the end id, target_ids
-            begin with the start id, labels are target_ids moved by one and end with the end id.
-        """
+        """The arrays of a batch; see `PairBatches.batch`."""
         rows, source_length, target_length = planned
         source_ids = self.source.padded_with_end(rows, source_length, end_id)
         labels = self.target.padded_with_end(rows, target_length, end_id)

@@ -1,1 +1,6 @@
-"""SavedModels for TensorFlow Serving: signatures, verification, model card, warm-up requests."""
+"""Exports for TensorFlow Serving, from the graph to its README; no server, no command line."""
+
+from keras_transformer.export.saved_model import export_saved_model
+from keras_transformer.export.verification import verify_saved_model
+
+__all__ = ["export_saved_model", "verify_saved_model"]

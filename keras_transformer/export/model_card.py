@@ -1,4 +1,4 @@
-"""What an export says about itself: `model.json` for programs, `README.md` for people."""
+"""An export's description of itself: `model.json` for programs, `README.md` for people."""
 
 import datetime
 import hashlib
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_transformer.export.signatures import NO_RESULT
 from keras_transformer.model import Transformer
+from keras_transformer.search.hypotheses import IMPOSSIBLE
 from keras_transformer.translator import Translator
 from keras_transformer.wording import counted
 
@@ -19,28 +19,20 @@ _PACKAGES = ("keras-seq2seq-transformer", "keras", "tensorflow", "tensorflow-tex
 # By SentencePiece's own numbers.
 _TOKENIZER_KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
-_NORMALIZATIONS = {"none": "as it is", "nfkc": "in Unicode's form NFKC"}
+_NORMALIZATIONS = {"none": "text unchanged", "nfkc": "text normalized to NFKC"}
 
-# What the README says of each signature; the shapes stand beside it.
 _PURPOSES = {
     "serving_default": "beam search",
     "greedy": "greedy search",
-    "n_best": f'all texts that beam search found, best first; "" and {NO_RESULT:g} fill a row up',
+    "n_best": f'all different texts of beam search, best first; "" and {IMPOSSIBLE:g} fill rows up',
     "n_best_from_prefix": 'the same, each beginning with the prefix of its text; "" for none',
-    "score": "how probable a translation is: the sum over its tokens, the end included",
-    "attention": "where the last decoder layer looked, head by head, for each target token",
+    "score": "the log-probability of a translation, summed over its tokens, the end included",
+    "attention": "for each target token, where each head of the last decoder layer looked",
 }
+# Of inputs and outputs that are more than (batch,).
 _AXES = {
-    "text": "batch",
-    "prefix": "batch",
-    "source": "batch",
-    "target": "batch",
-    "translation": "batch",
-    "score": "batch",
     "translations": "batch, n",
     "scores": "batch, n",
-    "log_probability": "batch",
-    "num_tokens": "batch",
     "source_tokens": "batch, source_length",
     "target_tokens": "batch, target_length",
     "weights": "batch, heads, target_length, source_length",
@@ -61,9 +53,9 @@ def write_model_card(
         version: The folder of the version.
         name: The model's name.
         number: The version's number.
-        translator: What is exported.
+        translator: The exported translator.
         functions: Its concrete functions, by signature.
-        about: What else is known, as JSON: `description`, a text, `training` and `evaluation`.
+        about: More entries, as JSON: `description`, a text, `training` and `evaluation`.
     """
     card = {
         "name": name,
@@ -74,13 +66,13 @@ def write_model_card(
         "precision": translator.precision or translator.model.dtype_policy.name,
         "tokenizer": _tokenizer(translator.tokenizer),
         "search": _search(translator),
-        "signatures": {key: _described(function) for key, function in functions.items()},
-        "versions": {"python": platform.python_version(), **_versions()},
+        "signatures": {key: _signature(function) for key, function in functions.items()},
+        "versions": _versions(),
         **about,
     }
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     for name, content in (("model.json", text), ("README.md", _readme(card))):
-        # Names of files that are not UTF-8 have parts that it cannot hold; JSON escapes them so.
+        # File names that are not UTF-8 decode to surrogates; JSON escapes them in this form.
         (version / name).write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
@@ -119,23 +111,21 @@ def _search(translator: Translator) -> dict[str, Any]:
     return {**search, "max_scored_target_tokens": translator.most_target_tokens}
 
 
-def _described(function) -> dict[str, Any]:
-    """Names, types and shapes of a signature's inputs and outputs."""
+def _signature(function) -> dict[str, Any]:
+    """Types and shapes of the inputs and outputs, by name."""
     inputs = {spec.name: spec for spec in function.structured_input_signature[0]}
+    sides = {"inputs": inputs, "outputs": function.structured_outputs}
     return {
-        "inputs": {name: _tensor(spec, name) for name, spec in inputs.items()},
-        "outputs": {
-            name: _tensor(spec, name) for name, spec in function.structured_outputs.items()
-        },
+        side: {
+            name: {"dtype": spec.dtype.name, "axes": _AXES.get(name, "batch")}
+            for name, spec in specs.items()
+        }
+        for side, specs in sides.items()
     }
 
 
-def _tensor(spec, name) -> dict[str, str]:
-    return {"dtype": spec.dtype.name, "axes": _AXES[name]}
-
-
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -146,13 +136,13 @@ def _versions() -> dict[str, str]:
 
 def _readme(card: Mapping[str, Any]) -> str:
     search, name, number = card["search"], card["name"], card["version"]
-    description = card["description"] or "What it translates was not said when it was exported."
+    description = card["description"] or "The export came without a description of its languages."
     return f"""# {name}, version {number}
 
 {description}
 
 A SavedModel for TensorFlow Serving: text in, translations out, nothing else needed. `model.json`
-says in full what it is.
+describes it in full.
 
 ## Serve it
 
@@ -164,13 +154,12 @@ says in full what it is.
 
 {_signature_table(card["signatures"])}
 
-Text is UTF-8. A text to translate is cut at {search["max_source_tokens"]} tokens; `score` and
-`attention` refuse a source that is longer, and a target of more than
-{search["max_scored_target_tokens"]} tokens. `n_best_from_prefix` refuses a prefix of as many, which
-would leave no room for the end. A text of nothing but Unicode white space, U+200B and U+FEFF
-translates to the empty text.
+Text is UTF-8. A text to translate is cut at {search["max_source_tokens"]} tokens. `score` and
+`attention` refuse longer sources, and targets of more than {search["max_scored_target_tokens"]}
+tokens. `n_best_from_prefix` refuses prefixes of that many, which leave no room for the end. A text
+of nothing but Unicode white space, U+200B and U+FEFF translates to the empty text.
 
-## What it is
+## The model
 
 {_facts(card)}
 """
@@ -198,12 +187,12 @@ def _facts(card: Mapping[str, Any]) -> str:
     lines = [
         f"- model: {model['parameters']:,} parameters" + (f"; {sizes}" if sizes else ""),
         f"- precision: {card['precision']}",
-        f"- sub-words: {tokenizer['vocabulary_size']:,}, {tokenizer['kind']}, of text"
+        f"- sub-words: {tokenizer['vocabulary_size']:,}, {tokenizer['kind']},"
         f" {_NORMALIZATIONS[tokenizer['normalization']]}",
         f"- search: beam size {search['beam_size']}, length penalty {search['length_penalty']}"
         f" ({search['length_normalization']})",
         f"- training: {_pairs(training)}{_weights(training)}",
-        f"- validation text: {_validation(training)}",
+        f"- validation: {_validation(training)}",
         f"- BLEU: {_bleu(evaluation)}",
         f"- exported {card['exported']} with "
         + ", ".join(f"{package} {version}" for package, version in card["versions"].items()),
@@ -213,7 +202,7 @@ def _facts(card: Mapping[str, Any]) -> str:
 
 def _pairs(training) -> str:
     if "num_pairs" not in training:
-        return "the number of sentence pairs is not recorded"
+        return "an unknown number of sentence pairs"
     return f"{training['num_pairs']:,} sentence pairs"
 
 
@@ -238,7 +227,7 @@ def _validation(training) -> str:
 
 def _bleu(evaluation) -> str:
     if "bleu" not in evaluation:
-        return "not measured, or not said when it was exported"
+        return "not recorded"
     return (
         f"{evaluation['bleu']:.2f} on {counted(evaluation['num_sentences'], 'sentence')}"
         f" (`{evaluation['bleu_signature']}`)"

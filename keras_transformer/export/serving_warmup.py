@@ -1,11 +1,11 @@
-"""Requests that TensorFlow Serving sends to a version itself, before it serves it.
+"""Requests with which TensorFlow Serving warms a version up before it serves it.
 
-The first call of a signature optimizes its graph and sets up its kernels, which takes many times as
-long as the calls after it. Serving makes that call for the users if it finds requests in
+The first call of a signature optimizes its graph and sets up its kernels, which takes many times
+as long as later calls. Serving makes that call itself if it finds requests in
 `assets.extra/tf_serving_warmup_requests`: a TFRecord file of PredictionLog messages.
 
-These messages belong to TensorFlow Serving's API, which is a package of its own. Of its messages
-four are needed, and of their fields those that are strings or messages, so they are written here:
+These messages belong to TensorFlow Serving's API, a package of its own. Only some string and
+message fields of four of them are needed, so they are written here:
 
     PredictionLog   6: PredictLog
     PredictLog      1: PredictRequest
@@ -29,7 +29,7 @@ _INPUTS = {
     "attention": ("source", "target"),
 }
 
-_FIRST_SUBWORD = 4 + 256  # behind the special ids and the bytes
+_FIRST_SUBWORD = 4 + 256  # after the special ids and the bytes
 
 Inputs = dict[str, list[str]]
 
@@ -41,9 +41,9 @@ def write_warmup_requests(
 
     Args:
         version: The folder of the version.
-        model_name: What the server calls the model; the folder above the version.
+        model_name: The model's name on the server, which is that of the folder above the version.
         signatures: Their names.
-        translator: Its tokenizer makes the texts, and it says how long they may be.
+        translator: Its tokenizer makes the texts, within its limit on their length.
     """
     import tensorflow as tf
 
@@ -64,13 +64,13 @@ def _requests(signature: str, translator: Translator) -> Iterator[Inputs]:
 
 
 def _text(translator: Translator, num_tokens: int) -> str:
-    """Sub-words from all over the vocabulary: what they say does not matter."""
+    """Sub-words from all over the vocabulary; their meaning does not matter."""
     last = translator.tokenizer.vocabulary_size - 1
     first = min(_FIRST_SUBWORD, last)
     most = min(num_tokens, translator.max_source_tokens - 1)
     step = max((last - first) // num_tokens, 1)
     ids = [first + i * step % (last - first + 1) for i in range(most)]
-    # What is joined may be split into more sub-words again.
+    # The joined text may be split into more sub-words.
     while ids and len(translator.tokenizer.encode(translator.tokenizer.decode(ids))) > most:
         ids.pop()
     return translator.tokenizer.decode(ids)
@@ -88,7 +88,7 @@ def _prediction_log(model_name: str, signature: str, inputs: Inputs) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A string or message as a field of another message, in protocol buffers' wire format."""
+    """A string or message field in the wire format of protocol buffers."""
     length_delimited = 2
     return _varint(number << 3 | length_delimited) + _varint(len(content)) + content
 

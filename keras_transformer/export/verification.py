@@ -1,4 +1,4 @@
-"""Whether an export answers as the live translator does."""
+"""Checks that an export answers as the live translator does."""
 
 import contextlib
 import os
@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from keras_transformer.errors import InputError
-from keras_transformer.export.signatures import NO_RESULT
 from keras_transformer.quiet import without_information
-from keras_transformer.search.hypotheses import length_penalty_of
+from keras_transformer.search.hypotheses import IMPOSSIBLE, length_penalty_of
 from keras_transformer.text.blank import is_blank
 from keras_transformer.translator import Translator
 
-# Of the texts that may be scored, one in so many is translated from a prefix, too.
-_ONE_FROM_PREFIX_IN = 3
+# Every third text that can be scored is also translated from a prefix.
+_TEXTS_PER_PREFIX = 3
+
+# By how much two ways to compute the same may differ, by precision.
+_HALF = 0.05
+_ROUNDING = {"bfloat16": _HALF, "float16": _HALF, "int8_bfloat16": _HALF, "int8": 0.01}
 
 Results = list[tuple[str, float]]  # of one text, best first
 Ask = Callable[..., dict[str, np.ndarray]]  # from a signature and its inputs to its outputs
@@ -28,65 +31,62 @@ def verify_saved_model(
     *,
     tolerance: float | None = None,
 ) -> None:
-    """Loads an export again and compares every signature to the live translator.
+    """Loads an export again and compares every signature with the live translator.
 
-    It is loaded twice: as Python does it, and as TensorFlow Serving does, by the graph alone into a
-    session, where an export can fail that Python takes. All texts are one batch. The signatures of
-    pairs get each text that is short enough with its live translation, and prefixes are the first
-    words of a few live translations.
+    It is loaded twice: as Python does, and as TensorFlow Serving does, the graph alone into a
+    session, which can fail where Python succeeds. All texts form one batch. Signatures of pairs
+    get each text that is short enough with its live translation; prefixes are the first words of
+    some live translations.
 
-    Texts must be equal, with one exception: where sums are added in another order, two results that
-    are as good may change places. A different text passes if its score is that of the live result
-    in its place, and the live translator has the same score for this text, among its own results or
-    when asked for it. For the same reason a text more or less may be left where the live search
-    found fewer texts than it has beams, since it found one in several spellings.
+    Texts must be equal, with one exception: sums in another order may swap results that are
+    equally good. A different text passes if its score is that of the live result in its place and
+    is also the live translator's score for it. For the same reason one text more or less may
+    remain where the live search found fewer texts than it has beams, because it found one in
+    several spellings.
 
     Args:
         path: The folder of a version.
-        translator: What was exported.
-        texts: What is translated, 1 or more.
-        tolerance: By how much a score may differ, as a part of it, or of 1 if it is smaller;
-            attention weights, by how much at all. What rounding explains if None: 0.001, in int8
-            0.01, in half precision, of attention alone too, 0.05.
+        translator: The translator that was exported.
+        texts: The texts to translate, 1 or more.
+        tolerance: The largest difference of two scores, relative to the score, or absolute if it
+            is below 1; for attention weights always absolute. None allows for rounding: 0.001, in
+            int8 0.01, in half precision, even of attention alone, 0.05.
 
     Raises:
-        InputError: If the export cannot be loaded, lacks a signature, or answers otherwise. Names
-            the signature and the text, and has both answers.
+        InputError: The export does not load, lacks a signature, or gives another answer. The
+            message names the signature and the text, and shows both answers.
     """
     path, texts = Path(path), list(texts)
     if not texts:
         raise InputError(
             f"{path}: an export must be verified with some texts. Received: none. Give a few."
         )
-    live = _LiveAnswers(translator, texts, tolerance or _rounding(translator))
+    precision = translator.precision or translator.model.compute_dtype
+    live = _LiveAnswers(translator, texts, tolerance or _ROUNDING.get(precision, 1e-3))
     for loaded in (_loaded_by_python, _loaded_as_serving_does):
         with _faults_are_named(path), without_information(), loaded(path) as (signatures, ask):
             _check_signatures(path, signatures, live.signatures)
             for name in live.signatures:
                 for text, answer, expected in live.differences(name, ask):
                     raise InputError(
-                        f"{path}: the signature {name} must answer as the live translator."
-                        f" Received: {answer!s:.300} for {text!r:.200}, where the live"
-                        f" translator has {expected!s:.300}. Do not serve this version."
+                        f"{path}: the signature {name} must answer as the live translator does."
+                        f" Received: {answer!s:.300} for {text!r:.200}, where the live translator"
+                        f" has {expected!s:.300}. Do not serve this version."
                     )
 
 
-def _rounding(translator) -> float:
-    """How far two ways to compute the same may end from each other."""
-    precision = translator.precision or translator.model.compute_dtype
-    half = dict.fromkeys(("bfloat16", "float16", "int8_bfloat16"), 0.05)
-    return {**half, "int8": 0.01}.get(precision, 1e-3)
-
-
 class _LiveAnswers:
-    """What the live translator says to some texts, and how an export's answers differ from it."""
+    """The live translator's answers to some texts, compared with an export's."""
 
     def __init__(self, translator, texts, tolerance):
         self.translator = translator
         self.tolerance = tolerance
         beam_size = translator.beam_size
-        searches = {"serving_default": (beam_size, 1), "greedy": (1, 1)}
-        searches["n_best"] = beam_size, beam_size
+        searches = {
+            "serving_default": (beam_size, 1),
+            "greedy": (1, 1),
+            "n_best": (beam_size, beam_size),
+        }
         self.inputs = {name: {"text": texts} for name in searches}
         self.results = {
             name: translator.n_best(texts, n, beam_size=beams)
@@ -94,7 +94,7 @@ class _LiveAnswers:
         }
         best = [results[0][0] for results in self.results["serving_default"]]
         self.pairs = [pair for pair in zip(texts, best, strict=True) if self._may_be_scored(*pair)]
-        some = self.pairs[::_ONE_FROM_PREFIX_IN]
+        some = self.pairs[::_TEXTS_PER_PREFIX]
         some_texts = [text for text, _ in some]
         prefixes = [_first_words(translation) for _, translation in some]
         self.inputs["n_best_from_prefix"] = {"text": some_texts, "prefix": prefixes}
@@ -113,7 +113,7 @@ class _LiveAnswers:
         )
 
     def differences(self, name: str, ask: Ask) -> Iterator[tuple]:
-        """Yields the text, the export's answer and the live one, where they differ."""
+        """Yields text, export's answer and live answer wherever the answers differ."""
         if not self.pairs and name in ("n_best_from_prefix", "score", "attention"):
             return iter(())
         of_pairs = {"score": self._different_scores, "attention": self._different_weights}
@@ -131,7 +131,7 @@ class _LiveAnswers:
             found = [
                 (text.decode("utf-8"), float(score))
                 for text, score in zip(row, scores_of_row, strict=True)
-                if score != NO_RESULT
+                if score != IMPOSSIBLE
             ]
             if not self._are_as_good(source, found, expected, len(row)):
                 yield source, found, expected
@@ -151,7 +151,7 @@ class _LiveAnswers:
         )
 
     def _has_score(self, source, text, score, live):
-        """Whether it is the score that the live translator has for the text."""
+        """Whether the live translator gives the text this score."""
         if text in live:
             return self._is_near(score, live[text])
         if not self._may_be_scored(source, text):
@@ -175,22 +175,19 @@ class _LiveAnswers:
     def _different_weights(self, ask):
         sources, targets = zip(*self.pairs, strict=True)
         answer = ask("attention", source=sources, target=targets)
-        rows = zip(*(answer[key] for key in _ATTENTION), strict=True)
-        for pair, (source_tokens, target_tokens, weights) in zip(self.pairs, rows, strict=True):
-            found = [_without_padding(source_tokens), _without_padding(target_tokens), weights]
-            expected = list(self.translator.attention(*pair))
-            expected[2] = _padded_like(weights, expected[2])
-            if found[:2] != expected[:2]:
-                yield pair, found[:2], expected[:2]
-            elif not np.allclose(found[2], expected[2], rtol=0, atol=self.tolerance):
-                farthest = np.abs(found[2] - expected[2]).argmax()
-                yield pair, *(f"a weight of {w.flat[farthest]:.6f}" for w in (weights, expected[2]))
+        outputs = (answer[key] for key in ("source_tokens", "target_tokens", "weights"))
+        for pair, *tokens, weights in zip(self.pairs, *outputs, strict=True):
+            tokens = [_without_padding(row) for row in tokens]
+            *expected_tokens, expected = self.translator.attention(*pair)
+            expected = _padded_like(weights, expected)
+            if tokens != expected_tokens:
+                yield pair, tokens, expected_tokens
+            elif not np.allclose(weights, expected, rtol=0, atol=self.tolerance):
+                farthest = np.abs(weights - expected).argmax()
+                yield pair, *(f"a weight of {w.flat[farthest]:.6f}" for w in (weights, expected))
 
     def _is_near(self, score, other):
         return abs(score - other) <= self.tolerance * max(1.0, abs(other))
-
-
-_ATTENTION = ("source_tokens", "target_tokens", "weights")
 
 
 def _first_words(text: str) -> str:
@@ -200,7 +197,7 @@ def _first_words(text: str) -> str:
 
 
 def _without_padding(tokens) -> list[str]:
-    """The tokens; padding is empty, which no sub-word is, and stands behind."""
+    """The tokens without the empty ones at the end; no sub-word is empty."""
     tokens = [token.decode("utf-8") for token in tokens]
     while tokens and not tokens[-1]:
         tokens.pop()
@@ -208,9 +205,9 @@ def _without_padding(tokens) -> list[str]:
 
 
 def _padded_like(weights, expected):
-    """The live weights with 0 behind; too few places for them, and nothing is like them."""
+    """The live weights padded with 0 to the export's shape, or NaN, which equals nothing."""
     more = [(0, there - here) for there, here in zip(weights.shape, expected.shape, strict=True)]
-    if min(behind for _, behind in more) < 0:
+    if min(missing for _, missing in more) < 0:
         return np.full_like(weights, np.nan)
     return np.pad(expected, more)
 
@@ -244,7 +241,7 @@ def _loaded_as_serving_does(path: Path) -> Iterator[tuple[list[str], Ask]]:
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers the SentencePiece ops
 
-    # Not `with session`: what the live translator does meanwhile would become a part of its graph.
+    # Not `with session`, which would put the live translator's work into its graph.
     with contextlib.closing(tf.compat.v1.Session(graph=tf.Graph())) as session:
         with session.graph.as_default(), _without_deprecation():
             export = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
@@ -265,7 +262,7 @@ def _loaded_as_serving_does(path: Path) -> Iterator[tuple[list[str], Ask]]:
 
 @contextlib.contextmanager
 def _without_deprecation() -> Iterator[None]:
-    """Has TensorFlow not log that what loads into a session is deprecated: nothing else does."""
+    """Hides TensorFlow's note that loading into a session is deprecated: nothing else does it."""
     import tensorflow as tf
 
     def is_other(record):
@@ -280,13 +277,13 @@ def _without_deprecation() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _faults_are_named(path) -> Iterator[None]:
-    """Turns what TensorFlow's loaders raise into one line that names the folder."""
+    """Turns errors of TensorFlow's loaders into one line that names the folder."""
     import tensorflow as tf
 
     try:
         yield
     except (tf.errors.OpError, OSError, KeyError) as error:
         raise InputError(
-            f"{path}: an export must load, and answer, as TensorFlow Serving has it."
-            f" Received: {' '.join(str(error).split())[:500]}. Export again."
+            f"{path}: an export must load and answer in TensorFlow Serving. Received:"
+            f" {' '.join(str(error).split())[:500]}. Export again."
         ) from error

@@ -1,1 +1,1 @@
-"""Text and its sub-words: tokenizers, BPE-dropout, reading lines; no batches, no models."""
+"""Lines of text and their sub-words: files, tokenizer, BPE-dropout; no batches, no models."""

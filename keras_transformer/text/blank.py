@@ -1,32 +1,25 @@
-"""Which lines are blank: one definition for training, translating and the exported graph."""
+"""Blank lines, defined once for training, translating and the exported graph."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# What `str.isspace` and `str.strip` take for white space; Unicode's ends at U+3000.
+# As `str.isspace` and `str.strip` define it. Unicode's white space ends at U+3000.
 WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
 
-# With the zero width space and the byte order mark.
+# Adds the zero-width space and the byte order mark.
 BLANK_CHARACTERS = WHITE_SPACE + "\u200b\ufeff"
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text is empty, or holds nothing but white space, U+200B and U+FEFF."""
+    """Whether a text holds nothing but white space, U+200B and U+FEFF."""
     return not text.strip(BLANK_CHARACTERS)
 
 
 def is_blank_in_graph(text: "tf.Tensor") -> "tf.Tensor":
-    """`is_blank` inside the TensorFlow graph.
-
-    Call arguments:
-        text: String (batch,), UTF-8.
-
-    Returns:
-        Boolean (batch,).
-    """
+    """`is_blank` in the TensorFlow graph: from String (batch,), UTF-8, to Boolean (batch,)."""
     import tensorflow as tf
 
-    one_of_them = "".join(f"\\x{{{ord(character):x}}}" for character in BLANK_CHARACTERS)
-    return tf.strings.regex_full_match(text, f"[{one_of_them}]*")
+    blank = "".join(f"\\x{{{ord(character):x}}}" for character in BLANK_CHARACTERS)
+    return tf.strings.regex_full_match(text, f"[{blank}]*")

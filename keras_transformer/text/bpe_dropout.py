@@ -1,10 +1,9 @@
-"""Sub-words left to chance: BPE-dropout and subword regularization, the same in each process.
+"""Random sub-words that any process can repeat: BPE-dropout and subword regularization.
 
-SentencePiece samples, too, but its chance can't be repeated: its generator is salted anew in each
-process, whatever its seed, so that a training that is taken up again would go on with other data.
+SentencePiece samples too, but salts its generator anew in each process, whatever the seed: a
+resumed run would see other data.
 
-Sub-words never reach over a space, so that a line is split word by word. What is known of a word
-is kept and used again.
+Sub-words never cross a space, so lines are split word by word, and splits of words are cached.
 """
 
 import functools
@@ -19,24 +18,24 @@ import sentencepiece
 
 from keras_transformer.errors import InputError
 
-# SentencePiece writes a space as this character, which begins a word.
+# SentencePiece writes this character for a space. It begins a word.
 _SPACE = "\u2581"
 _WORDS = re.compile(f"{_SPACE}?[^{_SPACE}]+|{_SPACE}")
 
-# In how many ways at most byte-pair encoding goes on after the first join that is left out.
+# The most ways in which byte-pair encoding continues after the first join that is dropped.
 _WAYS = 16
 
-# What these ways draw from, because a generator for each would take longer than the joins.
+# The random numbers of these ways: a generator for each would take longer than the joins.
 _CHANCES = np.random.default_rng(0).random(2**12).tolist()
 
-# Words, and ways to split them, that are kept: less than 100 MB.
+# Cached words and ways to split them: less than 100 MB.
 _WORDS_KEPT, _WAYS_KEPT = 2**15, 2**17
 
 _BELOW_1 = math.nextafter(1.0, 0.0)
 
 
 class SubwordSampler:
-    """Splits lines into sub-words in a way left to chance; see `subword_sampler`."""
+    """Splits lines into sub-words at random; see `subword_sampler`."""
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float):
         numbers = range(processor.get_piece_size())
@@ -51,13 +50,13 @@ class SubwordSampler:
         self._byte_ids = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
         if any(_SPACE in piece[1:] for piece in self._ids):
             raise InputError(
-                "sampling needs sub-words that do not reach over a space. "
-                "Received: a tokenizer with some that do. "
-                "Use one that SubwordTokenizer.train made, or no sampling."
+                "sampling needs sub-words that do not cross a space."
+                " Received: a tokenizer with some that do."
+                " Use one that SubwordTokenizer.train made, or no sampling."
             )
 
     def sample(self, lines: Sequence[str], seed: int) -> list[list[int]]:
-        """The ids of each line; a function of the lines and the seed alone."""
+        """The ids of each line, which depend on the lines and the seed alone."""
         words = [_WORDS.findall(line.replace(" ", _SPACE)) for line in lines]
         chances = iter(np.random.default_rng(seed).random(sum(map(len, words))).tolist())
         return [
@@ -66,11 +65,11 @@ class SubwordSampler:
         ]
 
     def _split(self, word: str, chance: float) -> Sequence[int]:
-        """The ids of a word; `chance` is drawn evenly from [0, 1)."""
+        """The ids of a word; `chance` is a random number from [0, 1)."""
         raise NotImplementedError
 
     def _ids_of(self, parts: Iterable[str]) -> list[int]:
-        """The ids of sub-words, and of the bytes of a character that is none."""
+        """The ids of sub-words; a character that is not one is spelled in bytes."""
         ids = []
         for part in parts:
             if part in self._ids:
@@ -81,37 +80,39 @@ class SubwordSampler:
 
 
 class BytePairDropout(SubwordSampler):
-    """Byte-pair encoding that leaves joins out.
+    """Byte-pair encoding that drops joins at random.
 
-    Byte-pair encoding joins neighbours, the pair learnt first of those that there are, until no
-    pair has been learnt. Here each pair is left out with probability `rate`, drawn anew before
-    each join, and a word is done when all that are left are left out.
+    Byte-pair encoding joins neighboring parts of a word, always the pair learned first, until no
+    learned pair is left. Here each pair is dropped with probability `rate` before each join, and a
+    word is done once all its pairs are dropped.
 
     Source: BPE-dropout, algorithm 1 of Provilkov et al., 2020.
 
-    Deviation: Once the first pair is left out, a word goes on in one of 16 ways that are drawn
-    once and for all and kept, because drawing anew takes several times as long.
+    Deviation: After its first dropped pair, a word continues in one of 16 ways that are drawn only
+    once, because drawing each time takes several times as long.
     """
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float):
         super().__init__(processor, rate)
-        self._whole = functools.lru_cache(_WORDS_KEPT)(self._without_chance)
+        self._whole = functools.lru_cache(_WORDS_KEPT)(
+            lambda word: self.joined(word, itertools.repeat(False))
+        )
         self._way = functools.lru_cache(_WAYS_KEPT)(self._after_the_first)
 
-    def joined(self, word: str, is_left_out: Iterable[bool]) -> tuple[list[int], int]:
+    def joined(self, word: str, is_dropped: Iterable[bool]) -> tuple[list[int], int]:
         """Joins the characters of a word.
 
         Args:
             word: The word, its space written as SentencePiece does.
-            is_left_out: Says of each pair that is about to be joined whether it is left out.
+            is_dropped: Whether to drop each pair that is about to be joined.
 
         Returns:
-            The ids, and how many joins were made.
+            The ids, and the number of joins.
         """
-        scores, parts, is_left_out = self._scores, list(word), iter(is_left_out)
+        scores, parts, is_dropped = self._scores, list(word), iter(is_dropped)
         ranks = [-scores.get(one + other, -math.inf) for one, other in itertools.pairwise(parts)]
         for num_joins in itertools.count():
-            place = _first_not_left_out(ranks, is_left_out)
+            place = _first_not_dropped(ranks, is_dropped)
             if place is None:
                 return self._ids_of(parts), num_joins
             parts[place : place + 2] = [parts[place] + parts[place + 1]]
@@ -121,18 +122,15 @@ class BytePairDropout(SubwordSampler):
                     ranks[near] = -scores.get(parts[near] + parts[near + 1], -math.inf)
 
     def _split(self, word: str, chance: float) -> Sequence[int]:
-        """All n joins that come first are made with probability (1 - rate) ** n."""
+        """The first n joins are all made with probability (1 - rate) ** n."""
         ids, num_joins = self._whole(word)
         chance = 1 - chance
         is_made = max(0.0, 1 - self.rate)
         if chance <= is_made**num_joins:
             return ids
-        # The first k joins are made, and the next is left out, if chance is between the powers.
+        # Between two powers: the first k joins are made, and the next is dropped.
         num_made = int(math.log(chance) / math.log(is_made)) if is_made else 0
         return self._way(word, min(num_made, num_joins - 1), int(chance * 2**40) % _WAYS)
-
-    def _without_chance(self, word: str) -> tuple[list[int], int]:
-        return self.joined(word, itertools.repeat(False))
 
     def _after_the_first(self, word: str, num_made: int, way: int) -> list[int]:
         first = zlib.crc32(f"{num_made} {way} {word}".encode())
@@ -143,10 +141,10 @@ class BytePairDropout(SubwordSampler):
 class UnigramSampling(SubwordSampler):
     """Splits drawn from a unigram model.
 
-    The model gives a split s of a word the probability p(s), the product of its sub-words'. Here a
-    split is drawn with a probability in proportion to p(s) ** rate.
+    The model gives a split s of a word the probability p(s), the product over its sub-words. Splits
+    are drawn with probabilities proportional to p(s) ** rate.
 
-    Source: Subword regularization, section 3.2 of Kudo, 2018, with l of infinity.
+    Source: Subword regularization, section 3.2 of Kudo, 2018, with l = infinity.
     """
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float):
@@ -155,7 +153,7 @@ class UnigramSampling(SubwordSampler):
         self._last_parts = functools.lru_cache(_WORDS_KEPT)(self._weigh)
 
     def _split(self, word: str, chance: float) -> Sequence[int]:
-        """Draws the last sub-word, then the one before it. Each takes its part of the chance."""
+        """Draws the sub-words from last to first, each with its part of the chance."""
         last_parts = self._last_parts(word)
         parts, end = [], len(word)
         while end:
@@ -169,11 +167,11 @@ class UnigramSampling(SubwordSampler):
         return self._ids_of(reversed(parts))
 
     def _weigh(self, word: str) -> list[list[tuple[int, float, float]]]:
-        """Where the last sub-word of a word's first characters can begin, and how likely.
+        """The probabilities of the last sub-word of a word's first characters.
 
         Returns:
-            For each number of characters: where it begins, how likely it is to begin earlier than
-            that, and how likely to begin there.
+            For each number of characters, all places where it can begin: the place, the probability
+            that it begins earlier, and that it begins there.
         """
         logarithms, last_parts = [0.0], [[]]  # of the sum over all splits of the first characters
         for end in range(1, len(word) + 1):
@@ -198,29 +196,29 @@ class UnigramSampling(SubwordSampler):
 
 
 def subword_sampler(processor: sentencepiece.SentencePieceProcessor, rate: float) -> SubwordSampler:
-    """The way of sampling that fits a SentencePiece model.
+    """The sampler for a SentencePiece model.
 
     Args:
         processor: The model.
-        rate: The probability with which a pair is left out, or the exponent; above 0.
+        rate: The probability of dropping a pair, or the exponent; above 0.
 
     Raises:
-        InputError: The model has sub-words that reach over a space.
+        InputError: The model has sub-words that cross a space.
     """
-    # Byte-pair encoding has the order of its joins for scores: 0, -1, -2 and so on.
+    # The scores of byte-pair encoding are the order of its joins: 0, -1, -2 and so on.
     scores = map(processor.get_score, range(processor.get_piece_size()))
     is_bpe = all(score == int(score) for score in scores)
     return BytePairDropout(processor, rate) if is_bpe else UnigramSampling(processor, rate)
 
 
-def _first_not_left_out(ranks: Sequence[float], is_left_out) -> int | None:
-    """The place of the pair learnt first of those that are not left out, or None."""
+def _first_not_dropped(ranks: Sequence[float], is_dropped) -> int | None:
+    """The place of the pair learned first of those not dropped, or None."""
     ranks = list(ranks)
     while ranks:
         place = ranks.index(min(ranks))
         if ranks[place] == math.inf:
             return None
-        if not next(is_left_out):
+        if not next(is_dropped):
             return place
         ranks[place] = math.inf
     return None

@@ -1,20 +1,17 @@
-"""Compressed files -> their bytes, by the suffix of their names; what a file is by its first bytes.
-
-.gz, .bz2 and .xz are unpacked, and so are .GZ, .BZ2 and .XZ.
-"""
+"""Unpacks .gz, .bz2 and .xz files, in capitals too; tells formats by name or by first bytes."""
 
 import gzip
 import io
 import os
 import re
 import zlib
-from typing import BinaryIO, Union
+from typing import BinaryIO
 
-PathName = Union[str, "os.PathLike[str]"]
+PathName = str | os.PathLike[str]
 
 FORMATS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
 
-# How files begin, also those of formats that are named in errors but not unpacked.
+# How files begin. Some formats are only named in errors.
 _BEGINNINGS = {
     "gzip": rb"\x1f\x8b",
     "bzip2": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)",
@@ -31,17 +28,17 @@ class DamagedStream(Exception):
     """A .bz2 or .xz file is cut short, damaged or something else; the message says which."""
 
 
-# What reading the result of `unpacked` raises for such files.
+# Raised for such files by reading the result of `unpacked`.
 DAMAGES = (DamagedStream, gzip.BadGzipFile, EOFError, zlib.error)
 
 
 def format_of_name(path: PathName) -> str | None:
-    """The compressed format that a name promises; None for a file that is read as it is."""
+    """The compressed format that a name promises; None for a plain file."""
     return FORMATS.get(os.path.splitext(path)[1].lower())
 
 
 def format_of_bytes(beginning: bytes) -> str | None:
-    """The compressed format of a file that begins with these bytes; None if it is none we know."""
+    """The compressed format of a file that begins with these bytes; None if unknown."""
     return next((name for name, start in _BEGINNINGS.items() if re.match(start, beginning)), None)
 
 
@@ -51,11 +48,7 @@ def without_suffix(name: str) -> str:
 
 
 def unpacked(file: BinaryIO, path: PathName) -> BinaryIO:
-    """The content of a file that has just been opened, to be read once from its start to its end.
-
-    Args:
-        file: The file.
-        path: Its name, which tells the format.
+    """The content of a freshly opened file whose name `path` tells the format; read it once.
 
     Raises:
         ModuleNotFoundError: This Python was built without the module for the format.
@@ -67,7 +60,7 @@ def unpacked(file: BinaryIO, path: PathName) -> BinaryIO:
 
 
 class _Streams(io.RawIOBase):
-    """Unpacks a file of one compressed stream or of several, one after the other.
+    """Unpacks a file of one compressed stream or several in a row.
 
     `bz2.open` and `lzma.open` stop silently where a later stream is damaged.
     """
@@ -94,7 +87,7 @@ class _Streams(io.RawIOBase):
         return len(data)
 
     def _packed(self) -> bytes | None:
-        """What the decompressor needs next; None at the end of the file."""
+        """The next input of the decompressor; None at the end of the file."""
         if not (self._decompressor.eof or self._decompressor.needs_input):
             return b""
         packed = self._decompressor.unused_data or self._file.read(_PACKED_BYTES_AT_ONCE)

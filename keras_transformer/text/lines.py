@@ -1,7 +1,4 @@
-r"""Text files -> lines: plain or compressed, ended by \n or \r\n, each fault with file and line.
-
-Whole files and endless streams are read by the same generators, so that both refuse the same.
-"""
+r"""Reads lines, ended by \n or \r\n, of plain and compressed text files; faults name the line."""
 
 import codecs
 import itertools
@@ -26,15 +23,15 @@ def read_lines(path: PathName) -> list[str]:
     r"""Reads a text file; lines end at \n or \r\n and nowhere else.
 
     Args:
-        path: The file, in UTF-8, with or without a byte order mark, which is no part of the text;
-            plain, .gz, .bz2 or .xz.
+        path: The file, in UTF-8, plain, .gz, .bz2 or .xz. A byte order mark is not part of the
+            text.
 
     Returns:
         The lines without their ends. A line may be empty.
 
     Raises:
-        InputError: The file can't be read, is a pipe or a device, is cut short, is not UTF-8,
-            holds a NUL byte, or holds nothing but blank lines.
+        InputError: The file can't be read, is a pipe or a device, is cut short, is not UTF-8, has a
+            NUL byte, or has only blank lines.
     """
     return list(iterate_lines(path))
 
@@ -47,17 +44,17 @@ def read_pairs(source_path: PathName, target_path: PathName) -> tuple[list[str],
         target_path: The target side.
 
     Returns:
-        The source lines and the target lines, equally many.
+        The source lines, and as many target lines.
 
     Raises:
-        InputError: A file is at fault, or they differ in their number of lines.
+        InputError: A file has a fault, or they differ in their number of lines.
     """
     source, target = zip(*iterate_pairs(source_path, target_path), strict=True)
     return list(source), list(target)
 
 
 def iterate_lines(path: PathName) -> Iterator[str]:
-    """`read_lines`, one line at a time, in little memory; faults come where they are met."""
+    """`read_lines`, one line at a time; faults are raised as they are met."""
     number, only_blank = 0, True
     for number, data in enumerate(_iterate_bytes(path), start=1):
         line = _decode(data, path, number)
@@ -65,20 +62,19 @@ def iterate_lines(path: PathName) -> Iterator[str]:
         yield line
     if only_blank:
         raise InputError(
-            f"{path}: must hold at least one line of text. "
-            f"Received: {f'{number} blank lines' if number else 'an empty file'}. "
-            "Check the path."
+            f"{path}: must hold at least one line of text."
+            f" Received: {f'{number} blank lines' if number else 'an empty file'}. Check the path."
         )
 
 
 def iterate_any_lines(path: PathName) -> Iterator[str]:
-    """`iterate_lines` of a file that may be blank, or empty."""
+    """`iterate_lines` for files that may be blank or empty."""
     for number, data in enumerate(_iterate_bytes(path), start=1):
         yield _decode(data, path, number)
 
 
 def iterate_pairs(source_path: PathName, target_path: PathName) -> Iterator[tuple[str, str]]:
-    """`read_pairs`, one pair at a time; a file that ends first is noticed at its end."""
+    """`read_pairs`, one pair at a time; a shorter file is noticed at its end."""
     sides = iterate_lines(source_path), iterate_lines(target_path)
     number = 0
     for number, (source, target) in enumerate(itertools.zip_longest(*sides)):
@@ -86,27 +82,23 @@ def iterate_pairs(source_path: PathName, target_path: PathName) -> Iterator[tupl
             longer = number + 1 + sum(1 for _ in itertools.chain(*sides))
             num_lines = (number, longer) if source is None else (longer, number)
             raise InputError(
-                f"{source_path} and {target_path} must have the same number of lines. "
-                f"Received: {num_lines[0]} and {num_lines[1]} lines. "
-                "Line n of one must be the translation of line n of the other."
+                f"{source_path} and {target_path} must have the same number of lines."
+                f" Received: {num_lines[0]} and {num_lines[1]} lines."
+                " Line n of one must be the translation of line n of the other."
             )
         yield source, target
 
 
 def iterate_columns(path: PathName, columns: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
-    """The pairs of a file with a pair in each line, its sides separated by a tab.
+    """Yields source and target of each line of a file of columns separated by tabs.
 
     Args:
         path: The file; see `read_lines`.
-        columns: Which columns hold the source and the target, counted from 1, in lines that may
-            have more. None: a line has two columns and no more.
-
-    Yields:
-        The source and the target of each line.
+        columns: The columns of source and target, counted from 1, of lines that may have more. None
+            for lines of exactly two columns.
 
     Raises:
-        InputError: The file is at fault, see `read_lines`, or a line has too few columns or, where
-            none are chosen, too many.
+        InputError: The file has a fault, see `read_lines`, or a line has another number of columns.
     """
     first, second = columns or (1, 2)
     needed = max(first, second)
@@ -115,19 +107,18 @@ def iterate_columns(path: PathName, columns: tuple[int, int] | None) -> Iterator
         if len(parts) < needed or (columns is None and len(parts) > needed):
             raise InputError(
                 f"{path}:{number}: a line must have {'' if columns is None else 'at least '}"
-                f"{needed} columns, separated by tabs. Received: {len(parts)}. Name a second file "
-                "for the target, choose columns, as in Corpus(FILE, columns=(1, 2)), or repair "
-                "the line."
+                f"{needed} columns, separated by tabs. Received: {len(parts)}. Name a second file"
+                " for the target, choose columns, as in Corpus(FILE, columns=(1, 2)), or fix the"
+                " line."
             )
         yield parts[first - 1], parts[second - 1]
 
 
 def iterate_stream(stream: BinaryIO) -> Iterator[bytes]:
-    r"""The lines of a stream of bytes that is read from its start.
+    r"""Yields the lines of a stream of bytes, without \n or \r\n, from its start.
 
-    Yields:
-        Each line without its \n or \r\n; a lone \r ends none. The byte order mark that a stream may
-        begin with is left out, and a stream of nothing else has no line.
+    A lone \r does not end a line. A byte order mark at the start is skipped, even if nothing
+    follows.
     """
     lines = iter(stream)
     first = next(lines, b"").removeprefix(codecs.BOM_UTF8)
@@ -136,25 +127,23 @@ def iterate_stream(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def describe_os_error(error: OSError) -> str:
-    """What went wrong with a file, in words: "No such file or directory"."""
+    """The error in words: "No such file or directory"."""
     return error.strerror or str(error)
 
 
 def unreadable(path: PathName, error: OSError) -> InputError:
     """The error for a file that is missing or may not be read."""
     return InputError(
-        f"{path}: must be a file that can be read. "
-        f"Received: {describe_os_error(error)}. Check the path."
+        f"{path}: must be a file that can be read."
+        f" Received: {describe_os_error(error)}. Check the path."
     )
 
 
 def refuse_pipe(path: PathName) -> None:
-    """Refuses what can't be read repeatedly, without opening it, because opening a FIFO may hang.
+    """Raises an InputError for a pipe, a device or a socket, which can't be read repeatedly.
 
-    A missing file or a folder passes: opening it says what is wrong.
-
-    Raises:
-        InputError: The path leads to a pipe, a device or a socket.
+    Does not open it, because opening a pipe may hang. Missing files and folders pass: opening them
+    says what is wrong.
     """
     try:
         mode = os.stat(path).st_mode
@@ -163,9 +152,9 @@ def refuse_pipe(path: PathName) -> None:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         raise InputError(
-            f"{path}: must be a regular file, because files are read more than once. "
-            f"Received: {kinds.get(stat.S_IFMT(mode), 'a device')}. "
-            "Write its content to a file, and name that."
+            f"{path}: must be a regular file, because files are read more than once."
+            f" Received: {kinds.get(stat.S_IFMT(mode), 'a device')}."
+            " Write its content to a file, and name that file."
         )
 
 
@@ -180,8 +169,8 @@ def _iterate_bytes(path: PathName) -> Iterator[bytes]:
         raise unreadable(path, error) from error
     except ModuleNotFoundError as error:
         raise InputError(
-            f"{path}: needs a Python that can unpack {format_of_name(path)}. "
-            f"Received: one without the module {error.name}. Unpack the file first."
+            f"{path}: needs a Python that can unpack {format_of_name(path)}."
+            f" Received: one without the module {error.name}. Unpack the file first."
         ) from error
 
 
@@ -190,8 +179,8 @@ def _damaged(path: PathName, error: Exception) -> InputError:
     if found != promised:
         error = f"a file in {found} format" if found else "a file that does not begin like one"
     return InputError(
-        f"{path}: must be a whole {promised} file, as its name says. Received: {error}. "
-        "Copy or pack the file again, or rename it."
+        f"{path}: must be a whole {promised} file, as its name says. Received: {error}."
+        " Copy or pack the file again, or rename it."
     )
 
 
@@ -203,27 +192,27 @@ def _format_of(path: PathName) -> str | None:
 def _decode(line: bytes, path: PathName, number: int) -> str:
     if b"\0" in line:
         raise _not_text(path) or InputError(
-            f"{path}:{number}: a line must be text in UTF-8. Received: a NUL byte. "
-            "Convert the file to UTF-8 (UTF-16 has NUL bytes), or remove the byte."
+            f"{path}:{number}: a line must be text in UTF-8. Received: a NUL byte."
+            " Convert the file to UTF-8 (UTF-16 has NUL bytes), or remove the byte."
         )
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _not_text(path) or InputError(
-            f"{path}:{number}: a line must be valid UTF-8. "
-            f"Received: byte 0x{line[error.start]:02x} at byte {error.start + 1} of the line. "
-            "Convert the file to UTF-8."
+            f"{path}:{number}: a line must be valid UTF-8."
+            f" Received: byte 0x{line[error.start]:02x} at byte {error.start + 1} of the line."
+            " Convert the file to UTF-8."
         ) from error
 
 
 def _not_text(path: PathName) -> InputError | None:
-    """The error for a compressed file whose name does not say so; None for another file."""
+    """The error for a compressed file whose name does not say so; None for other files."""
     found = _format_of(path)
     if found is None or found == format_of_name(path):
         return None
     suffix = {name: suffix for suffix, name in FORMATS.items()}.get(found)
     return InputError(
-        f"{path}: must be text, or end in the suffix of its compression. "
-        f"Received: a file in {found} format. "
-        + (f"Rename it to end in {suffix}, or unpack it." if suffix else "Unpack it.")
+        f"{path}: must be text, or end in the suffix of its compression."
+        f" Received: a file in {found} format."
+        + (f" Rename it to end in {suffix}, or unpack it." if suffix else " Unpack it.")
     )

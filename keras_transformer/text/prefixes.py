@@ -1,7 +1,7 @@
-"""How a translation must begin, and how it continues after a space.
+"""Prefixes: beginnings of translations, and how these continue after a space.
 
-A sub-word includes the space before it: "the house" is "the" and "▁house". If a prefix ends in a
-space, the search is held to the prefix without it, and the next sub-word must begin with one.
+A sub-word includes the space before it: "the house" is "the" and "▁house". For a prefix that ends
+in a space, the search gets the prefix without it, and the next sub-word must begin with one.
 """
 
 import functools
@@ -17,19 +17,18 @@ if TYPE_CHECKING:
 
 _SPACE = "\u2581"  # how SentencePiece spells a space
 
-# Scripts without spaces between words that are not East Asian.
+# Scripts without spaces between words, besides the East Asian ones.
 _SCRIPTS_WITHOUT_SPACES = ("THAI ", "LAO ", "KHMER ", "MYANMAR ")
 
-# All scripts without spaces stand before; Unicode gives later planes to none of them.
-_NO_SCRIPTS_FROM = 0x40000
+_NO_SCRIPTS_FROM = 0x40000  # Unicode has no scripts in its later planes
 
 
 class Prefix(NamedTuple):
-    """How a translation must begin.
+    """The beginning of a translation.
 
     Attributes:
-        text: The beginning of the translation, in full.
-        stem: The text without the white space at its end; the search is held to it.
+        text: The whole beginning.
+        stem: The text without the white space at its end, which the search must write first.
     """
 
     text: str
@@ -37,17 +36,17 @@ class Prefix(NamedTuple):
 
     @classmethod
     def of(cls, text: str, tokenizer: SubwordTokenizer) -> "Prefix":
-        """The prefix as the tokenizer writes it, so without line breaks."""
+        """The prefix as the tokenizer writes it, without line breaks."""
         text = tokenizer.decode(tokenizer.encode(text)) if text else ""
         return cls(text, text.rstrip())
 
     @property
     def needs_new_word(self) -> bool:
-        """Whether what follows must not continue the last word."""
+        """Whether the next sub-word must begin a new word."""
         return 0 < len(self.stem) < len(self.text) and not _has_no_spaces(self.stem[-1])
 
     def begin(self, translation: str) -> str:
-        """The translation, which begins with the stem, with the whole prefix at its beginning."""
+        """Replaces the stem at the beginning of a translation with the whole prefix."""
         if self.text == self.stem:
             return translation
         rest = translation[len(self.stem) :]
@@ -55,26 +54,21 @@ class Prefix(NamedTuple):
 
 
 class PrefixesInGraph(NamedTuple):
-    """`Prefix` for each row of a batch, inside the TensorFlow graph.
-
-    Attributes:
-        text: String (batch,), as the translations spell them.
-        stem: String (batch,), without the white space at their ends.
-    """
+    """`Prefix` for each row of a batch, in the TensorFlow graph: both String (batch,)."""
 
     text: "tf.Tensor"
     stem: "tf.Tensor"
 
     @classmethod
     def of(cls, text: "tf.Tensor", tokenizer: SubwordTokenizer) -> "PrefixesInGraph":
-        """The prefixes String (batch,), UTF-8, as the tokenizer writes them."""
+        """The prefixes as the tokenizer writes them, from String (batch,), UTF-8."""
         import tensorflow as tf
 
         text = tokenizer.detokenize(tokenizer.tokenize(text))
         return cls(text, tf.strings.regex_replace(text, f"[{WHITE_SPACE}]+$", ""))
 
     def of_rows(self, rows: "tf.Tensor") -> "PrefixesInGraph":
-        """Those of some rows, Integer (some,)."""
+        """The prefixes of the rows Integer (some,)."""
         import tensorflow as tf
 
         return PrefixesInGraph(tf.gather(self.text, rows), tf.gather(self.stem, rows))
@@ -88,11 +82,7 @@ class PrefixesInGraph(NamedTuple):
         return tf.strings.regex_full_match(self.text, f"(?s:.*){last_of_stem}[{WHITE_SPACE}]+")
 
     def begin(self, translations: "tf.Tensor") -> "tf.Tensor":
-        """The translations with the whole prefixes at their beginnings: String (batch, n).
-
-        Call arguments:
-            translations: String (batch, n), each beginning with the stem of its row, or empty.
-        """
+        """`Prefix.begin` for String (batch, n), each with the stem of its row, or empty."""
         import tensorflow as tf
 
         text, stem = self.text[:, None], self.stem[:, None]  # each (batch, 1)
@@ -105,7 +95,7 @@ class PrefixesInGraph(NamedTuple):
 
 
 def new_word_ids(tokenizer: SubwordTokenizer) -> list[int]:
-    """The sub-words that continue no word: they begin with a space, or their script has none."""
+    """The sub-words that begin a word: with a space, or in a script without spaces."""
     pieces = tokenizer.pieces(range(tokenizer.vocabulary_size))
     return [
         token_id
@@ -115,8 +105,8 @@ def new_word_ids(tokenizer: SubwordTokenizer) -> list[int]:
 
 
 def _has_no_spaces(character: str) -> bool:
-    """Whether a character is of a script without spaces between words, such as Chinese."""
-    if unicodedata.category(character) == "Cn":  # none yet; older versions of Python call it wide
+    """Whether a character's script has no spaces between words, as Chinese has none."""
+    if unicodedata.category(character) == "Cn":  # unassigned; older Pythons call it wide
         return False
     name = unicodedata.name(character, "")
     is_wide = unicodedata.east_asian_width(character) in ("F", "H", "W")
@@ -125,7 +115,7 @@ def _has_no_spaces(character: str) -> bool:
 
 @functools.cache
 def _characters_without_spaces() -> str:
-    """The characters of `_has_no_spaces`, as ranges that stand inside the brackets of a regex."""
+    """The characters of `_has_no_spaces` as ranges for the brackets of a regular expression."""
     codes = [code for code in range(_NO_SCRIPTS_FROM) if _has_no_spaces(chr(code))]
     runs = itertools.groupby(enumerate(codes), key=lambda item: item[1] - item[0])
     runs = [[code for _, code in run] for _, run in runs]

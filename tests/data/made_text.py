@@ -55,13 +55,13 @@ def of_dataset(dataset):
 
 
 def numbered_line(number, length=5):
-    """A line that tells its number: four digits from "a" to "j", and as many "k" as are wanted."""
+    """A line that holds its number: four digits from "a" to "j", then "k" up to the length."""
     digits = "".join(chr(ord("a") + int(digit)) for digit in f"{number:04}")
     return digits + "k" * (length - 4)
 
 
 def write_numbered(path, numbers, lengths=(5,)):
-    """Writes a file of two columns, both of which tell the number of the pair."""
+    """Writes a file of two columns, each with the number of the pair."""
     pairs = zip(numbers, itertools.cycle(lengths), strict=False)
     lines = [numbered_line(number, length) for number, length in pairs]
     path.write_text("".join(f"{line}\t{line}\n" for line in lines))

@@ -128,7 +128,7 @@ def test_settings_out_of_range_are_refused(setting, message):
 
 
 @pytest.mark.parametrize("first_batch", [0, 1, 17])
-def test_an_epoch_can_begin_behind_its_first_batches(first_batch):
+def test_an_epoch_can_begin_after_its_first_batches(first_batch):
     batches = PairBatches(random_lines(613), random_lines(613, seed=6), OneIdACharacter(), 211)
     assert ids_of(batches.epoch(2, first_batch)) == ids_of(batches.epoch(2))[first_batch:]
 

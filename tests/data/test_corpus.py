@@ -96,11 +96,11 @@ def test_no_file_is_refused():
 
 def test_sides_with_different_numbers_of_files_are_refused(shards):
     corpus = Corpus(f"{shards}/part-*.en*", shards / "part-a.de")
-    with pytest.raises(InputError, match=r"number of files\. Received: 3 for .* and 1 for .* Each"):
+    with pytest.raises(InputError, match=r"number of files\. Received: 3 for .* and 1 for .* Give"):
         corpus.files()
 
 
-def test_a_file_beside_its_neighbours_partner_is_refused(shards):
+def test_a_file_matched_with_its_neighbors_partner_is_refused(shards):
     # As many files and lines on both sides, but part-a.en would be translated by part-c.de.
     (shards / "part-a.de").unlink()
     (shards / "part-c.en").unlink()
@@ -130,7 +130,7 @@ def test_a_weight_out_of_range_is_refused(weight):
     "settings", [{"columns": (0, 1)}, {"columns": (2, 2)}, {"columns": (1, 2), "target": "b"}]
 )
 def test_columns_out_of_range_are_refused(settings):
-    with pytest.raises(InputError, match=r"columns must be two different numbers .* Choose"):
+    with pytest.raises(InputError, match=r"columns must be two different numbers .* Write"):
         Corpus("a.tsv", **settings)
 
 

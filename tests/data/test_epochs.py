@@ -29,7 +29,7 @@ def test_epochs_are_streamed_one_after_the_other():
 
 
 @pytest.mark.parametrize("form", ["dataset", "stream"])
-def test_fit_does_not_warn_that_it_leaves_the_order_to_the_batches(form):
+def test_fit_does_not_warn_that_shuffle_has_no_effect(form):
     inputs = {name: keras.Input((None,), name=name) for name in ("source_ids", "target_ids")}
     model = keras.Model(inputs, keras.layers.Embedding(200, 200)(inputs["target_ids"]))
     model.compile("sgd", LabelSmoothedCrossentropy())

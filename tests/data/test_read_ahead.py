@@ -1,11 +1,10 @@
 import gc
-import subprocess
-import sys
 import time
 
 import pytest
 
 from keras_transformer.data.read_ahead import read_ahead
+from tests.new_process import output_of
 
 
 def counting(begun):
@@ -95,7 +94,4 @@ def test_python_ends_while_an_iterator_is_in_use():
         "items = read_ahead(produce)\n"
         "print(next(items), next(items))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert done.stdout == "0 1\n"
+    assert output_of(program) == "0 1"

@@ -1,8 +1,6 @@
 import gc
 import itertools
 import logging
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -20,6 +18,7 @@ from tests.data.made_text import (
     numbers_of,
     write_numbered,
 )
+from tests.new_process import output_of
 
 LENGTHS = np.random.default_rng(3).integers(4, 30, 2003).tolist()
 
@@ -40,7 +39,7 @@ def take(stream, number, skip=0):
 
 
 def take_pairs(stream, number):
-    """The numbers of the first so many pairs."""
+    """The numbers of the first pairs."""
     numbers = []
     for batch in stream.batches():
         numbers += numbers_of([batch])
@@ -391,6 +390,5 @@ def test_sampled_splits_are_the_same_in_another_process(english, tokenizer, tmp_
         "from tests.data.test_stream import sampled\n"
         "print(sampled(sys.argv[1], SubwordTokenizer.load(sys.argv[2]), 0.3, 11))\n"
     )
-    command = [sys.executable, "-c", program, str(english), str(tmp_path / "tokenizer.model")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.strip() == str(sampled(english, tokenizer, 0.3, 11))
+    found = output_of(program, english, tmp_path / "tokenizer.model")
+    assert found == str(sampled(english, tokenizer, 0.3, 11))

@@ -12,7 +12,7 @@ def test_lines_are_kept_one_after_the_other():
     assert lines.ids.dtype == np.int32
 
 
-def test_padded_puts_padding_behind_each_line():
+def test_padding_follows_each_line():
     lines = TokenLines.encode(["ab", "", "cde"], OneIdACharacter())
     padded = lines.padded(np.array([2, 0, 1, 2]), 4)
     assert padded.tolist() == [[6, 7, 8, 0], [4, 5, 0, 0], [0, 0, 0, 0], [6, 7, 8, 0]]

@@ -1,14 +1,14 @@
-"""Three ways to load an export and ask it, in a process that has nothing of this project.
+"""Three ways to load an export and ask it, in a process without this project's packages.
 
     python -I tests/export/serving_loaders.py LOADER < job.json > answers.json
 
 tf.saved_model   as Python code does
 session          the graph alone, into a session of TensorFlow 1
-c_api            the same without Python: the loader that TensorFlow Serving is built on
+c_api            the same without Python, with the loader that TensorFlow Serving is built on
 
-The job holds `path` (a version's folder) and `requests`, each [signature, {input: texts}]; texts
-and all strings that come back are lists of base64. An answer is {output: nested lists}, or the
-message of a refusal, a string.
+The job holds `path` (a version's folder), `requests`, each [signature, {input: texts}], and the
+names of `tensors`. All strings are base64. An answer is {output: [is text, shape, flat values]},
+or the message of a refusal.
 """
 
 import base64
@@ -18,9 +18,11 @@ import glob
 import importlib.util
 import json
 import os
+import runpy
 import sys
+from pathlib import Path
 
-BLOCKED = ("keras_transformer", "training", "sentencepiece")
+FRESH_PROCESS = Path(__file__).parents[2] / "training" / "serving" / "fresh_process.py"
 
 
 def ask_in_a_fresh_process(loader, path, requests, timeout_seconds=250):
@@ -28,6 +30,8 @@ def ask_in_a_fresh_process(loader, path, requests, timeout_seconds=250):
     import subprocess
 
     import numpy as np
+
+    from tests.export.served import meta_graph
 
     def packed(text):
         text = text if isinstance(text, bytes) else text.encode()
@@ -50,7 +54,13 @@ def ask_in_a_fresh_process(loader, path, requests, timeout_seconds=250):
             [signature, {name: [packed(text) for text in texts] for name, texts in inputs.items()}]
             for signature, inputs in requests
         ],
-        "tensors": _tensor_names(path),
+        "tensors": {
+            name: [
+                {key: info.name for key, info in side.items()}
+                for side in (signature.inputs, signature.outputs)
+            ]
+            for name, signature in meta_graph(path).signature_def.items()
+        },
     }
     finished = subprocess.run(
         [sys.executable, "-I", __file__, loader],
@@ -63,21 +73,6 @@ def ask_in_a_fresh_process(loader, path, requests, timeout_seconds=250):
     if finished.returncode != 0:
         raise RuntimeError(finished.stderr[-2000:])
     return [unpacked(answer) for answer in json.loads(finished.stdout)]
-
-
-def _tensor_names(path):
-    """{signature: [{input: tensor}, {output: tensor}]}, as the graph's own description has it."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    with open(f"{path}/saved_model.pb", "rb") as file:
-        [meta_graph] = saved_model_pb2.SavedModel.FromString(file.read()).meta_graphs
-    return {
-        name: [
-            {key: info.name for key, info in side.items()}
-            for side in (signature.inputs, signature.outputs)
-        ]
-        for name, signature in meta_graph.signature_def.items()
-    }
 
 
 def _listed(array):
@@ -259,9 +254,7 @@ LOADERS = {"tf.saved_model": _python_loader, "session": _session_loader, "c_api"
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # What an export must do without. Keras stays: TensorFlow itself imports it.
-    for blocked in BLOCKED:
-        sys.modules[blocked] = None
+    runpy.run_path(FRESH_PROCESS)["block_imports"]()
     loader = sys.argv[1]
     job = json.load(sys.stdin)
     with LOADERS[loader](job) as ask:

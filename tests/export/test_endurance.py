@@ -1,4 +1,4 @@
-"""Memory that requests leave behind, through everything that is served."""
+"""Requests to all signatures leave no memory behind."""
 
 import json
 import subprocess
@@ -55,7 +55,7 @@ print(json.dumps({**counts, "growth": resident() / before}))
 def endured(random_model, tokenizer, tmp_path_factory):
     if not sys.platform.startswith("linux"):
         pytest.skip("memory is read from /proc, which Linux alone has")
-    # Short answers: what is left behind does not depend on how many steps a search takes.
+    # Short answers: a leak does not depend on the steps of a search.
     translator = Translator(
         random_model, tokenizer, beam_size=2, max_source_tokens=12, max_target_tokens=4
     )

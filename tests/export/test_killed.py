@@ -1,4 +1,4 @@
-"""An export that is killed, at any moment, leaves a folder that a server may watch."""
+"""An export killed at any moment leaves a folder that a server may watch."""
 
 import json
 import os
@@ -13,13 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Tracing all signatures would take most of the time, and writes nothing: one does. Given a number
-# N, it kills itself before its N-th operation on a file since the graph was written, as audit
-# events of Python count them: that is the same place on every machine, which a time is not.
+# One signature is enough: tracing all takes most of the time and writes nothing. Given a number N,
+# kills itself before the N-th file operation after the graph was written, as audit events of Python
+# count them: the same place on every machine, unlike a time.
 EXPORTS = """
 import json, os, signal, sys
 import tensorflow as tf
-import keras_transformer.export as export
+from keras_transformer.export import saved_model, signatures
 from keras_transformer.export.signatures import _translates
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
@@ -51,16 +51,16 @@ def count_or_die(event, arguments):
         if len(operations) == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
-export.served_functions = greedy_alone
-card, export.write_model_card = export.write_model_card, count
+signatures.served_functions = greedy_alone
+card, saved_model.write_model_card = saved_model.write_model_card, count
 sys.addaudithook(count_or_die)
 print("begins", flush=True)
-export.export_saved_model(translator, folder)
+saved_model.export_saved_model(translator, folder)
 print("ends", flush=True)
 print(json.dumps(operations), flush=True)
 """
 
-# What a server does: it loads whatever has a number as soon as it sees it.
+# Loads every new numbered folder at once, as a server does.
 WATCHES = """
 import sys, time
 from pathlib import Path
@@ -106,7 +106,7 @@ def versions_in(folder):
 
 
 def exports_wholly(folder):
-    """The seconds that it takes, and what it does with files after the graph is written."""
+    """The seconds of a whole export, and its file operations after the graph is written."""
     export = started(EXPORTS, folder, 0)
     start = time.monotonic()
     read_until(export, "ends")

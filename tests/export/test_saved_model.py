@@ -5,26 +5,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import keras_transformer.export
 from keras_transformer.decoding.precision import Int8Product
 from keras_transformer.errors import InputError
+from keras_transformer.export import saved_model
 from keras_transformer.export.saved_model import export_saved_model
 from keras_transformer.translator import Translator
-from tests.random_models import TEXTS, random_transformer, small_config
+from tests.random_models import TEXTS
 
 
 @pytest.mark.slow
-def test_an_export_in_8_bits_is_the_live_translator_in_8_bits(tokenizer, tmp_path):
+def test_an_export_in_8_bits_is_the_live_translator_in_8_bits(wide_model, tokenizer, tmp_path):
     import tensorflow as tf
 
-    # Wide enough for maps of 8 bits: smaller ones stay as they are.
-    config = small_config(
-        vocabulary_size=tokenizer.vocabulary_size, num_layers=1, model_dim=64, feed_forward_dim=1024
-    )
-    model = random_transformer(config)
-    translator = Translator(model, tokenizer, beam_size=2, precision="int8")
+    translator = Translator(wide_model, tokenizer, beam_size=2, precision="int8")
     version = export_saved_model(translator, tmp_path, verify_texts=TEXTS)
-    kernels = [k for k in (w.shape for w in model.weights) if np.prod(k) >= 2**16]
+    kernels = [k for k in (w.shape for w in wide_model.weights) if np.prod(k) >= 2**16]
     served = [tuple(weight.shape) for weight in tf.saved_model.load(version).weights]
     assert kernels
     assert not set(kernels) & set(served)  # what is there in 8 bits is not there in 32 as well
@@ -40,7 +35,13 @@ def test_an_export_in_8_bits_is_the_live_translator_in_8_bits(tokenizer, tmp_pat
     assert [in_graph.count(kernel.tobytes()) for kernel in kernels] == [1] * 4
 
 
-# Folders. Saving takes seconds and is not what these are about: a file stands in for the model.
+def test_the_import_of_earlier_versions_still_works():
+    import keras_transformer.export
+
+    assert keras_transformer.export.export_saved_model is export_saved_model
+
+
+# Folders. Saving takes seconds, and these tests do not need it: files replace the model.
 
 
 def write_at_once(translator, folder, *_):
@@ -51,12 +52,7 @@ def write_at_once(translator, folder, *_):
 
 @pytest.fixture
 def saves_at_once(monkeypatch):
-    monkeypatch.setattr(keras_transformer.export, "_write", write_at_once)
-
-
-@pytest.fixture
-def translator(served_translator):
-    return served_translator
+    monkeypatch.setattr(saved_model, "_write", write_at_once)
 
 
 def names_in(folder):
@@ -89,7 +85,7 @@ def test_a_version_follows_those_that_others_put_there(translator, tmp_path):
 
 
 @pytest.mark.usefixtures("saves_at_once")
-def test_what_a_killed_export_left_is_cleared_away(translator, tmp_path):
+def test_leftovers_of_a_killed_export_are_removed(translator, tmp_path):
     unfinished = tmp_path / ".unfinished"
     unfinished.mkdir()
     (unfinished / "half").write_text("half")
@@ -106,7 +102,7 @@ def test_an_export_that_fails_leaves_no_version(translator, tmp_path, monkeypatc
         assert names_in(tmp_path) == [".unfinished"]
         raise error("in the middle")
 
-    monkeypatch.setattr(keras_transformer.export, "_write", write)
+    monkeypatch.setattr(saved_model, "_write", write)
     with pytest.raises(error, match="in the middle"):
         export_saved_model(translator, tmp_path)
     assert names_in(tmp_path) == []
@@ -118,18 +114,18 @@ def test_a_second_writer_is_refused(translator, tmp_path, monkeypatch):
             export_saved_model(translator, tmp_path)
         write_at_once(*arguments)
 
-    monkeypatch.setattr(keras_transformer.export, "_write", write)
+    monkeypatch.setattr(saved_model, "_write", write)
     assert export_saved_model(translator, tmp_path) == str(tmp_path / "1")
 
 
 def test_a_directory_that_is_a_file_is_refused(translator, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file: must be a folder .*Received: .*\. Choose another"):
+    with pytest.raises(InputError, match=r"file: must be a writable folder\. .*\. Choose another"):
         export_saved_model(translator, tmp_path / "file")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"highest_version": "many"}'])
-def test_a_record_that_is_none_is_refused(translator, tmp_path, content):
+def test_a_damaged_record_is_refused(translator, tmp_path, content):
     (tmp_path / "versions.json").write_text(content)
     message = r"versions\.json: must hold the highest version\. Received: .* Write"
     with pytest.raises(InputError, match=message):
@@ -138,14 +134,14 @@ def test_a_record_that_is_none_is_refused(translator, tmp_path, content):
 
 
 @pytest.mark.usefixtures("saves_at_once")
-def test_an_export_that_answers_otherwise_is_no_version(translator, tmp_path, monkeypatch):
+def test_an_export_with_other_answers_does_not_become_a_version(translator, tmp_path, monkeypatch):
     verified = []
 
     def refuse(path, live, texts):
         verified.append((path.name, (path / "saved_model.pb").read_text(), live, texts))
         raise InputError("answers otherwise")
 
-    monkeypatch.setattr(keras_transformer.export, "verify_saved_model", refuse)
+    monkeypatch.setattr(saved_model, "verify_saved_model", refuse)
     with pytest.raises(InputError, match="answers otherwise"):
         export_saved_model(translator, tmp_path, verify_texts=["snow"])
     assert verified == [(".unfinished", "whole", translator, ["snow"])]
@@ -153,7 +149,7 @@ def test_an_export_that_answers_otherwise_is_no_version(translator, tmp_path, mo
 
 
 @pytest.mark.usefixtures("saves_at_once")
-def test_a_version_is_on_the_disk_before_it_has_its_name(translator, tmp_path, monkeypatch):
+def test_a_version_is_on_disk_before_it_has_its_name(translator, tmp_path, monkeypatch):
     flushed, rename = set(), Path.rename
 
     def fsync(descriptor):

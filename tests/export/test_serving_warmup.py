@@ -2,15 +2,7 @@ import pytest
 import tensorflow as tf
 
 from keras_transformer.export.serving_warmup import _LENGTHS, _field, _requests
-
-INPUTS = {
-    "serving_default": {"text"},
-    "greedy": {"text"},
-    "n_best": {"text"},
-    "n_best_from_prefix": {"text", "prefix"},
-    "score": {"source", "target"},
-    "attention": {"source", "target"},
-}
+from tests.export.served import SIGNATURES
 
 
 def records(exported):
@@ -43,15 +35,15 @@ def test_each_signature_is_asked_by_what_tensorflow_serving_reads(exported):
         inputs = {key: tf.constant(value, tf.string) for key, value in inputs.items()}
         batches.append({value.shape[0] for value in inputs.values()})
         loaded.signatures[asked[-1]](**inputs)  # takes these inputs and no others
-    assert list(dict.fromkeys(asked)) == list(INPUTS)
-    assert len(asked) == len(INPUTS) * (len(_LENGTHS) + 1)
-    assert batches == [{1}, {1}, {1}, {3}] * len(INPUTS)
+    assert list(dict.fromkeys(asked)) == list(SIGNATURES)
+    assert len(asked) == len(SIGNATURES) * (len(_LENGTHS) + 1)
+    assert batches == [{1}, {1}, {1}, {3}] * len(SIGNATURES)
 
 
 def test_requests_are_short_and_long_and_within_what_is_read(served_translator):
-    for signature, names in INPUTS.items():
+    for signature, (names, _) in SIGNATURES.items():
         *alone, together = _requests(signature, served_translator)
-        assert all(set(inputs) == names for inputs in (*alone, together))
+        assert all(list(inputs) == names for inputs in (*alone, together))
         texts = [next(iter(inputs.values()))[0] for inputs in alone]
         assert together == dict.fromkeys(together, texts)
         lengths = [len(ids) for ids in served_translator.tokenizer.encode(texts)]

@@ -1,4 +1,4 @@
-"""What an export serves, by the loader that TensorFlow Serving is built on, and from odd text."""
+"""Exports in the loader that TensorFlow Serving is built on, also with odd text."""
 
 import re
 
@@ -24,9 +24,10 @@ from keras_transformer.search.hypotheses import Hypotheses
 from keras_transformer.text.blank import BLANK_CHARACTERS
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
+from tests.export.served import SIGNATURES, assert_n_best, meta_graph
 from tests.export.serving_loaders import ask_in_a_fresh_process
 from tests.random_models import TEXTS
-from tests.writer import Writer, speller_of
+from tests.writer import Writer
 
 BLANKS = ["", "\t \n", *BLANK_CHARACTERS]
 HARD_TEXTS = ["two  spaces ", "tab\tand café", "눈 속의 개", "🚲", "</s> <s>", "snow " * 30]
@@ -65,32 +66,11 @@ REFUSED = [
     (["a"], ["snow " * 50], r"A target .* must have at most 89 tokens.*Received: \d+\. Shorten"),
     (["a", "b"], ["a"], r"Each source needs a target\. Received: .* 2 and 1\. Give as many"),
 ]
-SIGNATURES = {
-    "serving_default": ({"text": 1}, {"translation": (str, [-1]), "score": (float, [-1])}),
-    "greedy": ({"text": 1}, {"translation": (str, [-1]), "score": (float, [-1])}),
-    "n_best": ({"text": 1}, {"translations": (str, [-1, 3]), "scores": (float, [-1, 3])}),
-    "n_best_from_prefix": (
-        {"text": 1, "prefix": 1},
-        {"translations": (str, [-1, 3]), "scores": (float, [-1, 3])},
-    ),
-    "score": (
-        {"source": 1, "target": 1},
-        {"log_probability": (float, [-1]), "num_tokens": (int, [-1])},
-    ),
-    "attention": (
-        {"source": 1, "target": 1},
-        {
-            "source_tokens": (str, [-1, -1]),
-            "target_tokens": (str, [-1, -1]),
-            "weights": (float, [-1, 3, -1, -1]),
-        },
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def translator(served_translator):
-    return served_translator
+LOADERS = [
+    "c_api",
+    pytest.param("session", marks=pytest.mark.slow),
+    pytest.param("tf.saved_model", marks=pytest.mark.slow),
+]
 
 
 def as_inputs(pairs, names=("source", "target")):
@@ -101,21 +81,14 @@ def as_prefixed(pairs):
     return as_inputs(pairs, ("text", "prefix"))
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "c_api",
-        pytest.param("session", marks=pytest.mark.slow),
-        pytest.param("tf.saved_model", marks=pytest.mark.slow),
-    ],
-)
+@pytest.fixture(scope="module", params=LOADERS)
 def answers(request, exported):
     """What each loader answers, by signature."""
     requests = [
         *((name, {"text": batch}) for name in (*BEAM_SIZES, "n_best") for batch in BATCHES),
         *((name, as_inputs(batch)) for name in ("score", "attention") for batch in PAIR_BATCHES),
         *(
-            (f"{name}", {"source": sources, "target": targets})
+            (name, {"source": sources, "target": targets})
             for name in ("score", "attention")
             for sources, targets, _ in REFUSED
         ),
@@ -157,15 +130,6 @@ def test_served_n_best_from_prefixes_are_the_live_translators(translator, answer
         assert_n_best(answer, translator.n_best(texts, 3, prefixes=prefixes))
 
 
-def assert_n_best(answer, live):
-    for texts, scores, row in zip(answer["translations"], answer["scores"], live, strict=True):
-        texts = [text.decode() if isinstance(text, bytes) else text for text in texts]
-        missing = len(texts) - len(row)
-        assert texts == [text for text, _ in row] + [""] * missing
-        expected = [score for _, score in row] + [NO_RESULT] * missing
-        np.testing.assert_allclose(scores, expected, rtol=1e-4)
-
-
 def test_served_scores_of_pairs_are_the_live_translators(translator, answers):
     for batch, answer in zip(PAIR_BATCHES, answers["score", "answered"], strict=True):
         live = translator.score(*as_inputs(batch).values())
@@ -173,7 +137,7 @@ def test_served_scores_of_pairs_are_the_live_translators(translator, answers):
         assert answer["num_tokens"].tolist() == [n for _, n in live]
 
 
-def test_served_attention_is_the_live_translators_and_padded_behind(translator, answers):
+def test_served_attention_is_the_live_translators_then_padding(translator, answers):
     for batch, answer in zip(PAIR_BATCHES, answers["attention", "answered"], strict=True):
         for (source, target), sources, targets, weights in zip(
             batch,
@@ -191,29 +155,21 @@ def test_served_attention_is_the_live_translators_and_padded_behind(translator, 
 
 
 @pytest.mark.parametrize("signature", ["score", "attention"])
-def test_pairs_that_cannot_be_scored_are_refused_in_words(answers, signature):
-
+def test_pairs_that_cannot_be_scored_are_refused_with_a_message(answers, signature):
     for (_, _, message), refusal in zip(REFUSED, answers[signature, "refused"], strict=True):
         assert re.search(message, refusal), refusal
 
 
-def test_prefixes_that_cannot_be_held_to_are_refused_in_words(answers):
+def test_prefixes_that_are_too_long_or_too_few_are_refused_with_a_message(answers):
     refusals = answers["n_best_from_prefix", "refused"]
     for (_, _, message), refusal in zip(PREFIXES_REFUSED, refusals, strict=True):
         assert re.search(message, refusal), refusal
 
 
-def saved_model(path):
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    with open(f"{path}/saved_model.pb", "rb") as file:
-        return saved_model_pb2.SavedModel.FromString(file.read())
-
-
 def test_only_core_ops_and_the_three_of_sentencepiece_are_used(exported):
-    (meta_graph,) = saved_model(exported).meta_graphs
-    library = meta_graph.graph_def.library.function
-    bodies = [meta_graph.graph_def.node, *(function.node_def for function in library)]
+    graph = meta_graph(exported)
+    library = graph.graph_def.library.function
+    bodies = [graph.graph_def.node, *(function.node_def for function in library)]
     ops = {node.op for body in bodies for node in body}
     assert len(ops) > 50
     assert {op for op in ops if not hasattr(tf.raw_ops, op)} == {
@@ -229,8 +185,8 @@ def test_signatures_have_the_documented_names_types_and_shapes(exported):
     from tensorflow.core.framework import types_pb2
 
     types = {types_pb2.DT_STRING: str, types_pb2.DT_FLOAT: float, types_pb2.DT_INT32: int}
-    (meta_graph,) = saved_model(exported).meta_graphs
-    served = {k: v for k, v in meta_graph.signature_def.items() if not k.startswith("__")}
+    graph = meta_graph(exported)
+    served = {k: v for k, v in graph.signature_def.items() if not k.startswith("__")}
     assert set(served) == set(SIGNATURES)
     for name, (inputs, outputs) in SIGNATURES.items():
         described = [
@@ -261,11 +217,6 @@ def test_a_row_with_fewer_results_is_filled_up(random_model, tokenizer):
     assert np.isfinite(np.float32(NO_RESULT))
 
 
-@pytest.fixture(scope="module")
-def speller(tokenizer):
-    return Translator(speller_of(tokenizer), tokenizer, beam_size=6, length_penalty=0.0)
-
-
 def test_n_best_differ_as_texts_and_are_filled_up(speller):
     answer = _finds_n_best(speller)(tf.constant(["a man", "\u3000", "snow"]))
     texts, scores = (answer[key].numpy() for key in ("translations", "scores"))
@@ -277,34 +228,27 @@ def test_n_best_differ_as_texts_and_are_filled_up(speller):
     assert scores[1].tolist() == [0.0] + [NO_RESULT] * 5
 
 
-@pytest.mark.parametrize(
-    "loader",
-    [
-        "c_api",
-        pytest.param("session", marks=pytest.mark.slow),
-        pytest.param("tf.saved_model", marks=pytest.mark.slow),
-    ],
-)
-def test_served_n_best_differ_as_texts(speller, tmp_path, loader):
+def served_n_best(loader, serve, translator, folder, **inputs):
+    """The answer of an export with one signature, from a fresh process."""
     module = tf.Module()
-    module.tokenizer = speller.tokenizer.graph_tokenizer
-    serve = tf.function(_finds_n_best(speller), [tf.TensorSpec([None], tf.string, name="text")])
-    tf.saved_model.save(module, str(tmp_path), {"n_best": serve.get_concrete_function()})
+    module.tokenizer = translator.tokenizer.graph_tokenizer
+    specs = [tf.TensorSpec([None], tf.string, name=name) for name in inputs]
+    serve = tf.function(serve(translator), specs).get_concrete_function()
+    tf.saved_model.save(module, str(folder), {"n_best": serve})
+    [answer] = ask_in_a_fresh_process(loader, folder, [("n_best", inputs)])
+    return answer
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_served_n_best_differ_as_texts(speller, tmp_path, loader):
     texts = ["a man", *BLANKS, "snow"]
-    [answer] = ask_in_a_fresh_process(loader, tmp_path, [("n_best", {"text": texts})])
+    answer = served_n_best(loader, _finds_n_best, speller, tmp_path, text=texts)
     assert_n_best(answer, speller.n_best(texts, 6))
     assert [len(set(row)) for row in answer["translations"]] == [4, *[1] * len(BLANKS), 4]
 
 
-@pytest.mark.parametrize(
-    "loader",
-    [
-        "c_api",
-        pytest.param("session", marks=pytest.mark.slow),
-        pytest.param("tf.saved_model", marks=pytest.mark.slow),
-    ],
-)
-def test_served_translations_go_on_behind_a_space_as_their_script_does(tmp_path, loader):
+@pytest.mark.parametrize("loader", LOADERS)
+def test_served_translations_continue_after_a_space_as_their_script_does(tmp_path, loader):
     lines = ["我们去学校", "the house", "there"]
     tokenizer = SubwordTokenizer.train_from_lines(lines, 273)  # 13 characters and no more
     probabilities = {"我们去学校": 0.3, "我们 去学校": 0.2, "there": 0.4, "the house": 0.1}
@@ -321,13 +265,8 @@ def test_served_translations_go_on_behind_a_space_as_their_script_does(tmp_path,
         "我们去学校 ": ("我们去学校 ", 0.3),
         "": ("there", 0.4),
     }
-    module = tf.Module()
-    module.tokenizer = tokenizer.graph_tokenizer
-    specs = [tf.TensorSpec([None], tf.string, name=name) for name in ("text", "prefix")]
-    serve = tf.function(_finds_n_best_from_prefix(writer), specs).get_concrete_function()
-    tf.saved_model.save(module, str(tmp_path), {"n_best_from_prefix": serve})
     inputs = {"text": ["x"] * len(best), "prefix": [*best]}
-    [answer] = ask_in_a_fresh_process(loader, tmp_path, [("n_best_from_prefix", inputs)])
+    answer = served_n_best(loader, _finds_n_best_from_prefix, writer, tmp_path, **inputs)
     assert answer["translations"][:, 0].tolist() == [text for text, _ in best.values()]
     expected = np.log([probability for _, probability in best.values()])
     np.testing.assert_allclose(answer["scores"][:, 0], expected, rtol=1e-5)
@@ -336,7 +275,7 @@ def test_served_translations_go_on_behind_a_space_as_their_script_does(tmp_path,
         assert len(set(found)) == len(found)
 
 
-def test_of_one_text_the_best_score_counts_wherever_the_others_stand():
+def test_the_best_score_of_a_repeated_text_counts_wherever_it_is_repeated():
     texts = [[b"a", b"b", b"a", b"b"], [b"", b"a", b"", b"\xff"], [b"a", b"a", b"a", b"a"]]
     scores = [[-1.0, -2.0, -3.0, -4.0], [-1.0, -2.0, -3.0, NO_RESULT], [-1.0, -1.0, -5.0, -6.0]]
     found, best = _best_of_each_text(tf.constant(texts), tf.constant(scores))
@@ -345,7 +284,7 @@ def test_of_one_text_the_best_score_counts_wherever_the_others_stand():
     assert best.numpy().tolist() == [[-1, -2, no, no], [-1, -2, no, no], [-1, no, no, no]]
 
 
-def test_rows_are_worked_on_in_groups_of_similar_length_and_come_back_in_order():
+def test_rows_are_answered_in_groups_of_similar_length_and_come_back_in_order():
     groups = []
 
     def results_of(rows):
@@ -388,8 +327,8 @@ def test_attention_of_too_large_a_batch_is_refused(translator, monkeypatch):
 
 
 def test_the_beam_search_is_in_the_file_once_for_both_signatures_that_need_it(exported):
-    (meta_graph,) = saved_model(exported).meta_graphs
-    names = [function.signature.name for function in meta_graph.graph_def.library.function]
+    graph = meta_graph(exported)
+    names = [function.signature.name for function in graph.graph_def.library.function]
     assert len([name for name in names if name.startswith("__inference_beam_search_")]) == 1
 
 
@@ -451,7 +390,7 @@ FEW_EXAMPLES = settings(
 @given(texts=st.lists(odd_texts, max_size=4), signature=st.sampled_from(list(BEAM_SIZES)))
 @example(texts=ODD, signature="serving_default")
 @example(texts=ODD, signature="greedy")
-def test_odd_text_is_translated_as_its_readable_part_whatever_stands_beside_it(
+def test_odd_text_is_translated_as_its_readable_part_in_any_batch(
     translator, loaded, texts, signature
 ):
     answer = ask(loaded, signature, text=texts)
@@ -515,7 +454,7 @@ def test_odd_pairs_are_scored_and_attended_as_their_readable_part(translator, lo
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "greedy", "n_best"])
-def test_a_text_of_100_000_characters_is_cut_and_changes_no_neighbour(loaded, signature):
+def test_a_text_of_100_000_characters_is_cut_and_changes_no_neighbor(loaded, signature):
     import time
 
     first = "snow and " * 20  # more than is read

@@ -1,4 +1,4 @@
-"""An export in TensorFlow Serving itself, wherever it is installed."""
+"""An export in TensorFlow Serving itself, where it is installed."""
 
 import contextlib
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.export.served import assert_n_best
 from tests.random_models import TEXTS
 
 SERVER = os.environ.get("TENSORFLOW_MODEL_SERVER") or shutil.which("tensorflow_model_server")
@@ -77,22 +78,14 @@ def test_tensorflow_serving_translates_as_the_live_translator(
 
 def test_tensorflow_serving_gives_n_best_as_the_live_translator(address, served_translator):
     answer = predict(address, "n_best", text=["a man", ""])
-    results, [(blank, _)] = served_translator.n_best(["a man", ""], 3)
-    assert answer["translations"] == [[text for text, _ in results], [blank, "", ""]]
-    np.testing.assert_allclose(answer["scores"][0], [score for _, score in results], rtol=1e-4)
-    assert answer["scores"][1] == [0.0, -1e9, -1e9]
+    assert_n_best(answer, served_translator.n_best(["a man", ""], 3))
 
 
 def test_tensorflow_serving_begins_with_prefixes_as_the_live_translator(address, served_translator):
     texts, prefixes = ["a man", "snow", ""], ["the ", "", "a"]
     answer = predict(address, "n_best_from_prefix", text=texts, prefix=prefixes)
     live = served_translator.n_best(texts, 3, prefixes=prefixes)
-    for translations, scores, results in zip(
-        answer["translations"], answer["scores"], live, strict=True
-    ):
-        assert translations == [text for text, _ in results] + [""] * (3 - len(results))
-        expected = [score for _, score in results] + [-1e9] * (3 - len(results))
-        np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    assert_n_best(answer, live)
 
 
 def test_tensorflow_serving_scores_and_attends_as_the_live_translator(address, served_translator):
@@ -108,7 +101,7 @@ def test_tensorflow_serving_scores_and_attends_as_the_live_translator(address, s
     np.testing.assert_allclose(answer["weights"], [live.weights], atol=1e-5)
 
 
-def test_tensorflow_serving_refuses_in_words_what_cannot_be_scored(address):
+def test_tensorflow_serving_refuses_pairs_that_cannot_be_scored_with_a_message(address):
     with pytest.raises(urllib.error.HTTPError) as refusal:
         predict(address, "score", source=["snow " * 50], target=["a"])
     assert refusal.value.code == 400

@@ -8,7 +8,8 @@ from keras_transformer.export import verification
 from keras_transformer.export.verification import _LiveAnswers, verify_saved_model
 from keras_transformer.search.hypotheses import length_penalty_of
 from keras_transformer.translator import Translator
-from tests.random_models import TEXTS, random_transformer, small_config
+from tests.export.served import SIGNATURES
+from tests.random_models import TEXTS
 
 SOME_TEXTS = [*TEXTS, " ", "눈 🚲", "snow " * 30]
 
@@ -19,13 +20,13 @@ def test_an_export_answers_as_its_translator_by_both_loaders(exported, served_tr
 
 
 @pytest.mark.slow
-def test_an_export_that_answers_otherwise_is_refused(exported, random_model, tokenizer):
+def test_an_export_with_other_answers_is_refused(exported, random_model, tokenizer):
     other = Translator(
         random_model, tokenizer, beam_size=3, length_penalty=0.9, max_source_tokens=40
     )
     message = (
-        rf"{exported}: the signature serving_default must answer as the live translator\. Received:"
-        r" \[\('.*', -\d.*\)\] for 'a man .*', where the live translator has \[.*\]\. Do not serve"
+        rf"{exported}: the signature serving_default must answer as the live translator does\."
+        r" Received: \[\('.*', -\d.*\)\] for 'a man .*', where the live translator has \[.*\]\. Do"
     )
     with pytest.raises(InputError, match=message):
         verify_saved_model(exported, other, SOME_TEXTS)
@@ -41,7 +42,7 @@ def without_a_signature(exported, folder):
 
 
 @pytest.mark.slow
-def test_a_signature_that_is_not_there_is_named(exported, served_translator, tmp_path):
+def test_a_missing_signature_is_named(exported, served_translator, tmp_path):
     without_a_signature(exported, tmp_path / "1")
     message = r"signatures serving_default, .* attention\. Received: greedy, n_best, n_best_from"
     with pytest.raises(InputError, match=message):
@@ -58,18 +59,18 @@ def test_an_export_that_does_not_load_is_named(exported, served_translator, tmp_
     if damage == "half a graph":
         graph = (version / "saved_model.pb").read_bytes()
         (version / "saved_model.pb").write_bytes(graph[: len(graph) // 2])
-    message = r"1: an export must load, and answer, .* Received: .+\. Export again"
+    message = r"1: an export must load and answer .* Received: .+\. Export again"
     with pytest.raises(InputError, match=message):
         verify_saved_model(version, served_translator, ["snow"])
 
 
-def test_there_must_be_a_text_to_verify_by(exported, served_translator):
+def test_verifying_needs_a_text(exported, served_translator):
     with pytest.raises(InputError, match="verified with some texts. Received: none. Give a few"):
         verify_saved_model(exported, served_translator, [])
 
 
 @pytest.mark.slow
-def test_what_only_python_can_load_is_refused(served_translator, tmp_path):
+def test_an_export_that_only_python_can_load_is_refused(served_translator, tmp_path):
     import tensorflow as tf
 
     from keras_transformer.export.signatures import served_functions
@@ -82,28 +83,25 @@ def test_what_only_python_can_load_is_refused(served_translator, tmp_path):
     tf.saved_model.save(module, str(tmp_path / "1"), signatures=signatures)
     with verification._loaded_by_python(tmp_path / "1") as (_, ask):
         assert ask("greedy", text=["snow"])["translation"].shape == (1,)
-    with pytest.raises(InputError, match=r"must load, and answer, as TensorFlow Serving has it"):
+    with pytest.raises(InputError, match=r"must load and answer in TensorFlow Serving"):
         verify_saved_model(tmp_path / "1", served_translator, ["snow"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "int8", "int8_bfloat16"])
-def test_an_export_in_another_precision_is_verified(tokenizer, tmp_path, precision):
+def test_an_export_in_another_precision_is_verified(wide_model, tokenizer, tmp_path, precision):
     from keras_transformer.export.saved_model import export_saved_model
 
-    config = small_config(
-        vocabulary_size=tokenizer.vocabulary_size, num_layers=1, model_dim=64, feed_forward_dim=1024
-    )
-    translator = Translator(random_transformer(config), tokenizer, precision=precision)
+    translator = Translator(wide_model, tokenizer, precision=precision)
     export_saved_model(translator, tmp_path, verify_texts=SOME_TEXTS)
 
 
-# Answers that are made up: what counts as a difference.
+# Made-up answers: the differences that count.
 
 
 @pytest.fixture(scope="module")
 def live(random_model, tokenizer):
-    # Short translations: those of a random model are odd, and are split into more tokens again.
+    # Short translations: those of a random model are odd, and encode to more tokens.
     translator = Translator(
         random_model,
         tokenizer,
@@ -116,7 +114,7 @@ def live(random_model, tokenizer):
 
 
 def right_answers(live):
-    """An `ask` whose answers are the live translator's, as arrays that a test may change."""
+    """The live translator's answers by signature, as arrays that a test may change."""
     answers = {}
     for name in ("n_best", "n_best_from_prefix"):
         n_best = live.results[name]
@@ -155,13 +153,10 @@ def differences(live, answers, signature):
     return list(live.differences(signature, lambda name, **_: answers[name]))
 
 
-SIGNATURES = ["serving_default", "greedy", "n_best", "n_best_from_prefix", "score", "attention"]
-
-
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_equal_answers_do_not_differ(live, signature):
     assert len(live.pairs) == len(SOME_TEXTS) - 1  # the text that is cut cannot be scored
-    assert live.signatures == SIGNATURES
+    assert live.signatures == [*SIGNATURES]
     assert differences(live, right_answers(live), signature) == []
 
 
@@ -179,7 +174,7 @@ CHANGES = [
     ("attention", "source_tokens", (1, 0), b"another"),
     ("attention", "target_tokens", (1, 1), b""),
     ("attention", "weights", (1, 2, 1, 1), 0.5),
-    ("attention", "weights", (2, 0, -1, -1), 0.5),  # behind the pair, where padding is
+    ("attention", "weights", (2, 0, -1, -1), 0.5),  # after the pair, in its padding
 ]
 
 
@@ -221,7 +216,7 @@ ONE, OTHER, THIRD = ("one", -2.0), ("other", -2.001), ("third", -3.0)
     [
         ([ONE, OTHER, THIRD], [OTHER, ONE, THIRD], False),  # as good, in changed places
         ([ONE, THIRD], [THIRD, ONE], True),
-        ([ONE, OTHER, THIRD], [ONE, ("one", -2.001), THIRD], True),  # a text stands there twice
+        ([ONE, OTHER, THIRD], [ONE, ("one", -2.001), THIRD], True),  # a text twice
         ([ONE, OTHER, THIRD], [ONE, OTHER], True),
         ([ONE, OTHER], [ONE], False),  # live, too, a text has taken another's place
         ([ONE, OTHER], [OTHER], False),
@@ -229,7 +224,9 @@ ONE, OTHER, THIRD = ("one", -2.0), ("other", -2.001), ("third", -3.0)
         ([ONE, OTHER], [], True),
     ],
 )
-def test_n_best_lists_may_differ_by_what_is_as_good(live, monkeypatch, expected, found, is_refused):
+def test_n_best_lists_may_differ_in_results_that_are_equally_good(
+    live, monkeypatch, expected, found, is_refused
+):
     assert n_best_differs(live, monkeypatch, expected, found) == is_refused
 
 

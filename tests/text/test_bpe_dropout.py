@@ -1,7 +1,5 @@
 import itertools
 import math
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -10,6 +8,7 @@ import sentencepiece
 from keras_transformer.errors import InputError
 from keras_transformer.text.bpe_dropout import BytePairDropout, UnigramSampling, subword_sampler
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from tests.new_process import output_of
 from tests.random_models import TEXTS
 
 HARD_LINES = [
@@ -55,7 +54,7 @@ class Pieces:
 
 
 def shares(sampler, word, num_draws=20_000):
-    """How often each split of a word comes, of words that stand one after the other."""
+    """How often each split of a word occurs among repetitions of the word."""
     ids = sampler.sample([word] * num_draws, seed=5)
     counts = Counter(tuple(sampler_pieces(sampler, row)) for row in ids)
     return {split: count / num_draws for split, count in counts.items()}
@@ -114,9 +113,8 @@ def test_another_process_draws_the_same(tmp_path):
         "from tests.random_models import TEXTS\n"
         "print(SubwordTokenizer.load(sys.argv[1]).sample(TEXTS, 0.3, seed=11))\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path / "tokenizer.model")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.strip() == str(model.sample(TEXTS, 0.3, seed=11))
+    expected = str(model.sample(TEXTS, 0.3, seed=11))
+    assert output_of(program, tmp_path / "tokenizer.model") == expected
 
 
 def test_no_line_and_empty_lines_have_no_ids(trained):
@@ -138,7 +136,7 @@ def test_half_a_surrogate_pair_is_refused(trained):
 
 
 def test_sub_words_that_reach_over_a_space_are_refused():
-    with pytest.raises(InputError, match=r"do not reach over a space\. .* Use one that"):
+    with pytest.raises(InputError, match=r"do not cross a space\. .* Use one that"):
         subword_sampler(Pieces({"\u2581": 0.0, "a": -1.0, "a\u2581": -2.0}), 0.1)
 
 
@@ -154,7 +152,7 @@ def test_joins_without_chance_are_those_of_sentencepiece(tokenizer):
         assert sampler.joined(word, itertools.repeat(False))[0] == processor.encode(line)
 
 
-# Joins in this order: ab, then abc. "bc" has been learnt, too, but later.
+# Joins in this order: ab, then abc. "bc" was learned too, but later.
 JOINS = {"ab": 0.0, "abc": -1.0, "bc": -2.0, "a": -3.0, "b": -4.0, "c": -5.0}
 
 

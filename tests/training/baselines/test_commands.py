@@ -143,7 +143,7 @@ def test_attention_that_is_not_there_is_refused(finished):
         assert attention.weights.shape[0] == 1
         np.testing.assert_allclose(attention.weights.sum(axis=-1), 1, rtol=1e-5)
     else:
-        with pytest.raises(Exception, match="a model of class Recurrent. Ask another model"):
+        with pytest.raises(Exception, match="a model of class Recurrent. Use another model"):
             Translator.load(run).attention("one two", "two one")
 
 

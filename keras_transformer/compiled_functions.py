@@ -1,0 +1,95 @@
+"""Functions of NumPy arrays, compiled by TensorFlow or JAX and kept."""
+
+import threading
+from collections.abc import Callable, Hashable
+
+import keras
+import numpy as np
+
+from keras_transformer.forks import check_not_forked
+
+# Each takes a second to compile and several MB to keep.
+_MOST_KEPT = 8
+
+
+class CompiledFunctions:
+    """Compiles functions over a model when they first run, and keeps the latest few.
+
+    Args:
+        model: The model that the functions call. JAX runs them with its current weights.
+        most_tokens: The longest sequence that the model takes; None for any.
+    """
+
+    def __init__(self, model, most_tokens: int | None):
+        self._model, self._most_tokens = model, most_tokens
+        self._kept: dict[Hashable, Callable] = {}  # the latest is last
+        self._lock = threading.Lock()
+
+    def run(self, key: Hashable, function: Callable, *arrays: np.ndarray):
+        """Returns the function's result: tensors, or a tuple of tensors.
+
+        Args:
+            key: The name of the function and everything else that its code depends on.
+            function: From tensors to tensors.
+            arrays: (batch, ..., length), (batch,) or numbers. Only batch and length may differ
+                from one call with this key to the next.
+        """
+        check_not_forked()
+        with self._lock:
+            compiled = self._kept.pop(key, None) or self._compile(function, arrays)
+            self._kept[key] = compiled
+            if len(self._kept) > _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+        return compiled(*arrays)
+
+    def _compile(self, function, arrays):
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            specs = [tf.TensorSpec(_free_shape(array), array.dtype) for array in arrays]
+            return tf.function(function, input_signature=specs, autograph=False)
+        if keras.backend.backend() == "jax":
+            return _jitted(function, self._model, self._most_tokens)
+        return function
+
+
+def _free_shape(array) -> list[int | None]:
+    """The shape with batch and length left open."""
+    shape = list(array.shape)
+    for axis in (0, -1) if shape else ():
+        shape[axis] = None
+    return shape
+
+
+def _jitted(function, model, most_tokens):
+    """The function compiled by JAX, which compiles it again for each new shape."""
+    import jax
+
+    variables = getattr(model, "variables", [])
+
+    @jax.jit
+    def stateless(values, *arrays):
+        with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
+            return function(*arrays)
+
+    def call(*arrays):
+        padded = [_in_one_of_few_shapes(array, most_tokens) for array in arrays]
+        found = stateless([v.value for v in variables], *padded)
+        return keras.tree.map_structure(lambda x: x[: len(arrays[0])], found)
+
+    return call
+
+
+def _in_one_of_few_shapes(array: np.ndarray, most_tokens: int | None) -> np.ndarray:
+    """Pads the length to a multiple of 16, or to `most_tokens`, and the rows to a power of two.
+
+    Padding is 0; added rows repeat the last one. Numbers stay as they are.
+    """
+    if not array.ndim:
+        return array
+    rows = 1 << (len(array) - 1).bit_length()
+    if array.ndim > 1:
+        length = array.shape[-1]
+        more = -length % 16 if most_tokens is None else min(-length % 16, most_tokens - length)
+        array = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, more)])
+    return np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])
