@@ -271,7 +271,7 @@ def test_a_port_in_use_is_refused(blank_folder, capsys):
         ("--port=-1", "--port must be 0 to 65535. Received: -1"),
         ("--host=no.such.host.invalid", "--host must be an address of this machine"),
         ("--max-batch-size=0", "--max-batch-size must be at least 1. Received: 0"),
-        ("--runs-at-once=0", "--runs-at-once must be 1 or more. Received: 0"),
+        ("--runs-at-once=0", "--runs-at-once must be at least 1. Received: 0"),
         ("--poll-seconds=0", "--poll-seconds must be more than 0. Received: 0.0"),
         ("--queue-size=10", "--queue-size must be at least --max-batch, 1000. Received: 10"),
         ("--model-name=a/b", "--model-name must be a name without slashes"),

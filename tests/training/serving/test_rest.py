@@ -260,7 +260,7 @@ BAD_BODIES = {
     '{"inputs": ["a"], "signature_name": "score"}': "an object of the inputs source, target",
     '{"instances": ["a"], "signature_name": "score"}': "must be an object of the inputs",
     '{"inputs": [[1]], "signature_name": "divided"}': "numbers must have the shape [any, 2]",
-    '{"inputs": [[1, 1e40]], "signature_name": "divided"}': "numbers must be numbers within",
+    '{"inputs": [[1, 1e40]], "signature_name": "divided"}': "numbers must be numbers from",
     '{"inputs": [[1, true]], "signature_name": "divided"}': "Received: true",
     json.dumps({"inputs": ["a"] * 101}): "may hold 100 rows. Received: 101",
     json.dumps({"inputs": ["a" * 5001]}): "may have 5,000 bytes. Received: 5,001",
