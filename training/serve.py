@@ -22,10 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = _model_name(options.model_name or folder.resolve().name)
     policy_settings = _policy_settings(options.versions)
     labels = _labels(options.labels)
-    hosts = frozenset(
-        _listed((options.allowed_hosts or "").lower()) + _listed(options.host.lower())
-    )
-    visitors = hosts, _origins(options.cors_origins)
+    hosts = _listed(f"{options.allowed_hosts or ''},{options.host}".lower())
+    visitors = frozenset(hosts), _origins(options.cors_origins)
     check_utf_8("the folder", options.folder)
     _check_folder(folder, options.wait)
     _check_serve_extra()

@@ -1,4 +1,4 @@
-"""The error that the server answers a request with: TensorFlow Serving's codes and HTTP statuses."""
+"""The error that a request is answered with: TensorFlow Serving's codes and HTTP statuses."""
 
 # As in tensorflow_serving/model_servers/http_server.cc. The last three are HTTP's own, for requests
 # that are refused before they are read.
