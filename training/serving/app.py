@@ -252,11 +252,8 @@ def _other_method(service: Service, path: _Path, document: dict) -> ServingError
 
 def _page_file(file_name: str, content_type: str):
     async def page_file(_request: Request) -> Response:
-        path = PAGE_FOLDER / file_name
-        if not path.is_file():
-            return _error(404, f"The server's file {file_name} is missing.")
         headers = {"content-security-policy": CONTENT_SECURITY_POLICY, "cache-control": "no-cache"}
-        return _answer(path.read_bytes(), content_type, headers=headers)
+        return _answer((PAGE_FOLDER / file_name).read_bytes(), content_type, headers=headers)
 
     return page_file
 

@@ -12,7 +12,6 @@ answer is JSON. The real server passes both through unchanged.
 import base64
 import binascii
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +19,6 @@ import numpy as np
 from training.serving.errors import ServingError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
-DEEPEST = 32  # nested lists, unless the signature says
 
 
 @dataclass(frozen=True)
@@ -222,54 +220,27 @@ def _array(name: str, value, info, limits: Limits) -> np.ndarray:
     """Converts one input to the type and shape that the signature declares."""
     import tensorflow as tf
 
-    declared, shape = declared_shape(info), _shape(name, value)
-    if declared is not None and not _fits(shape, declared):
+    # Lists of unequal length or depth become a list as an element, which `read` refuses.
+    given, declared = np.array(value, dtype=object), declared_shape(info)
+    if declared is not None and not _fits(given.shape, declared):
         raise invalid(
-            f"{name} must have the shape {_in_words(declared)}. Received: {_in_words(shape)}."
+            f"{name} must have the shape {_in_words(declared)}, in lists of equal length. Received:"
+            f" {_in_words(given.shape)}."
         )
     dtype = tf.dtypes.as_dtype(info.dtype)
     read = _reader(dtype, limits)
-    flat = [read(name, element) for element in _elements(name, value, shape)]
+    flat = [read(name, element) for element in given.ravel()]
     array = np.array(flat, dtype=object if dtype == tf.string else dtype.as_numpy_dtype)
-    return array.reshape(shape)
+    return array.reshape(given.shape)
 
 
-def _shape(name: str, value) -> list[int]:
-    """The length of each level of lists, taken from the first element."""
-    shape = []
-    while isinstance(value, list):
-        shape.append(len(value))
-        if len(shape) > DEEPEST:
-            raise invalid(f"{name} may be at most {DEEPEST} lists deep. Received: more.")
-        if not value:
-            break
-        value = value[0]
-    return shape
-
-
-def _fits(shape: list[int], declared: list[int]) -> bool:
+def _fits(shape: tuple[int, ...], declared: list[int]) -> bool:
     # The empty list is an empty array of any rank.
     if shape and shape[-1] == 0:
         declared = declared[: len(shape)]
     return len(shape) == len(declared) and all(
         size in (-1, received) for size, received in zip(declared, shape, strict=True)
     )
-
-
-def _elements(name: str, value, shape: list[int]) -> Iterator:
-    """Yields the elements of nested lists in order, and checks that the lists have this shape."""
-    if not shape:
-        if isinstance(value, list):
-            raise invalid(f"{name} must be lists of equal depth. Received: a list too deep.")
-        yield value
-        return
-    if not isinstance(value, list) or len(value) != shape[0]:
-        received = f"{len(value)} values" if isinstance(value, list) else _kind(value)
-        raise invalid(
-            f"{name} must be lists of equal length, here {shape[0]} values. Received: {received}."
-        )
-    for item in value:
-        yield from _elements(name, item, shape[1:])
 
 
 def _reader(dtype, limits: Limits):
@@ -374,7 +345,7 @@ def _is_object(value) -> bool:
     return isinstance(value, dict) and not _is_base64(value)
 
 
-def _in_words(shape: list[int]) -> str:
+def _in_words(shape) -> str:
     return "[" + ", ".join("any" if size == -1 else str(size) for size in shape) + "]"
 
 

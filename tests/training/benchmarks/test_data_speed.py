@@ -75,7 +75,7 @@ def test_the_words_of_a_training_that_fails_are_said(tmp_path, capfd):
     small = ["--num-pairs=500", "--in-memory=500", "--num-files=2", "--vocabulary-size=300"]
     assert run_command(main, ["data", *small, f"--config={config}"]) == 1
     error = capfd.readouterr().err
-    assert "A training must end well. Received: error:" in error
+    assert "Training must succeed. Received: error:" in error
     assert "500 longer than 2 tokens" in error
 
 

@@ -179,7 +179,7 @@ def test_a_long_text_waits_for_ctrl_and_enter(page, stub):
     page.paste(long_text)
     page.run("return new Promise(done => setTimeout(done, 1000))")  # twice the pause
     assert stub.predictions("n_best") == []
-    assert "is sent when you ask" in page.text("#source-note")
+    assert "Press Translate to send a long text" in page.text("#source-note")
     page.press(Keys.ENTER)  # is a line break
     assert page.text("#source-note").startswith("101 lines")
     page.press(Keys.ENTER, held=Keys.CONTROL)
@@ -291,7 +291,7 @@ def test_what_a_target_token_read_is_shown_for_the_mean_and_for_a_head(page, stu
     assert page.weights() == [0.1, 0.1, 0.7, 0.1]
     assert page.texts("#source-tokens small") == ["10", "10", "70", "10"]
     reading = re.sub("[\u2068\u2069\u202f]", "", page.text("#reading"))
-    assert reading.startswith("To write “TWO”, read: “three” 70%, ")
+    assert reading.startswith("“TWO” attends to “three” 70%, ")
     assert reading.endswith("(head 2).")
     assert len(page.texts("#heads-list label")) == 1 + HEADS
 
@@ -359,7 +359,7 @@ def test_the_keyboard_reaches_tokens_and_cells(page, stub):
     page.press(Keys.TAB)
     page.press(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
     reading = re.sub("[\u2068\u2069]", "", page.text("#reading"))
-    assert reading == "To write end, “two” had the weight 0.300 (mean of 3 heads)."
+    assert reading == "For end, “two” has the weight 0.300 (mean of 3 heads)."
 
 
 def test_answers_enter_as_text_and_run_nothing(page, stub):
@@ -409,7 +409,7 @@ def test_attention_that_is_refused_leaves_the_translation(page, stub):
     stub.attention = lambda source, target: ([], [], [])
     page.open(stub)
     page.paste("one")
-    page.until("document.getElementById('attention-note').textContent.includes('unknown form')")
+    page.until("document.getElementById('attention-note').textContent.includes('Unexpected')")
     assert page.text("#lines") == "ONE"
     assert page.run("return document.getElementById('attention-shown').hidden")
     assert page.run("return document.getElementById('alarm').hidden")
