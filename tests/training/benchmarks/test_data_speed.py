@@ -36,7 +36,7 @@ def test_a_target_is_its_source_mirrored(tmp_path):
     assert all(6 <= len(source.split()) < 30 for source in sources)
 
 
-@pytest.mark.slow  # twelve trainings, each in a process of its own
+@pytest.mark.slow  # twelve training runs, each in its own process
 def test_each_way_to_read_is_a_line(tmp_path, capfd):
     small = ["--num-pairs=600", "--in-memory=600", "--num-files=3", "--steps=4", "--repeats=2"]
     small += ["--batch-tokens=1000", "--vocabulary-size=500", f"--folder={tmp_path}"]

@@ -1,4 +1,4 @@
-"""What TensorFlow Serving's documentation says that it answers, asked over HTTP."""
+"""The answers that TensorFlow Serving's documentation promises, over HTTP."""
 
 import base64
 import gzip
@@ -388,7 +388,7 @@ def test_a_packed_body_may_come_byte_by_byte(model_address):
     parts = urlsplit(model_address)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
     pieces = (PACKED[i : i + 1] for i in range(len(PACKED)))
-    headers = {"Content-Encoding": "gzip"}  # without a length it is sent in chunks
+    headers = {"Content-Encoding": "gzip"}  # without a length, the body is sent in chunks
     connection.request("POST", f"{parts.path}:predict", pieces, headers)
     answer = connection.getresponse()
     assert (answer.status, json.load(answer)) == UNPACKED_ANSWER
@@ -484,7 +484,7 @@ def test_a_target_may_be_in_absolute_form(model_address, scheme, host):
         relative = path if path.startswith("/") else f"/{path}"
         status, body = ask_at(model_address, root + path, method="GET")
         assert status == 200, path
-        if "monitoring" not in path:  # it counts what was asked meanwhile
+        if "monitoring" not in path:  # its counts change with each request
             assert (status, body) == ask_at(model_address, relative, method="GET")
 
 
