@@ -1,50 +1,38 @@
-"""Measures speed: `python -m training.benchmark --help`. One JSON line a measurement."""
+"""Measures speed: `python -m training.benchmark --help`. One JSON line per measurement."""
 
+import importlib
 import sys
 from collections.abc import Sequence
 
 from training.command_line.errors import UsageError
 from training.command_line.running import run_command
 
-# What can be asked for, and what it does.
+# Each task with its function and its description.
 TASKS = {
-    "train": "how fast a model is trained on random tokens",
-    "data": "whether training waits for its text",
-    "decode": "how fast an export translates",
-    "serve": "how many requests a server answers",
-    "compare": "a table of decoding speeds beside those of others",
-    "curve": "a picture of the time that a token takes, by length",
-    "memory": "a picture of the memory that a search takes, by length",
+    "train": ("benchmarks.training_speed:measure_training", "how fast a model trains"),
+    "data": ("benchmarks.data_speed:measure_data", "whether training waits for its text"),
+    "decode": ("benchmarks.decoding_speed:measure_decoding", "how fast an export translates"),
+    "serve": ("benchmarks.serving_load:measure_serving", "how many requests a server answers"),
+    "compare": ("benchmarks.speed_table:print_table", "a table of our decoding speed and others'"),
+    "curve": ("pictures.speed:draw_curve", "a picture of the time per token, by length"),
+    "memory": ("pictures.memory:draw_memory", "a picture of a search's memory, by length"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command: the first argument says what to do."""
+    """The command: the first argument names the task."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments in (["--help"], ["-h"]):
-        for task, description in TASKS.items():
+        for task, (_, description) in TASKS.items():
             print(f"python -m training.benchmark {task} --help    {description}")
         raise SystemExit(0)
-    if arguments[:1] == ["train"]:
-        from training.benchmarks.training_speed import measure_training as command
-    elif arguments[:1] == ["data"]:
-        from training.benchmarks.data_speed import measure_data as command
-    elif arguments[:1] == ["decode"]:
-        from training.benchmarks.decoding_speed import measure_decoding as command
-    elif arguments[:1] == ["serve"]:
-        from training.benchmarks.serving_load import measure_serving as command
-    elif arguments[:1] == ["compare"]:
-        from training.benchmarks.speed_table import print_table as command
-    elif arguments[:1] == ["curve"]:
-        from training.pictures.speed import draw_curve as command
-    elif arguments[:1] == ["memory"]:
-        from training.pictures.memory import draw_memory as command
-    else:
+    if not arguments or arguments[0] not in TASKS:
         raise UsageError(
             f"The first argument must say what to measure: {', '.join(TASKS)}. Received:"
             f" {arguments[0] if arguments else 'nothing'}. See python -m training.benchmark --help."
         )
-    command(arguments[1:])
+    module, _, function = TASKS[arguments[0]][0].partition(":")
+    getattr(importlib.import_module(f"training.{module}"), function)(arguments[1:])
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from training.command_line.errors import InputError
 from training.command_line.outputs import check_utf_8
-from training.command_line.parser import CommandParser, parse
+from training.command_line.parser import CommandParser, option_name, parse
 from training.command_line.running import import_tensorflow, run_command
-from training.serving.processors import num_processors
 
 LABEL = re.compile(r"([^/:=,\s]+)=(\d{1,18})")
 
@@ -23,10 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = _model_name(options.model_name or folder.resolve().name)
     policy_settings = _policy_settings(options.versions)
     labels = _labels(options.labels)
-    visitors = _names(options.allowed_hosts, options.host), _origins(options.cors_origins)
+    hosts = _listed(f"{options.allowed_hosts or ''},{options.host}".lower())
+    visitors = frozenset(hosts), _origins(options.cors_origins)
     check_utf_8("the folder", options.folder)
     _check_folder(folder, options.wait)
-    _need_serve_extra()
+    _check_serve_extra()
     from training.serving.http_server import listening_socket
     from training.serving.versions import Policy, Versions
 
@@ -43,64 +43,63 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "serve",
-        "Serves a folder of versions as TensorFlow Serving's REST interface does, and a page to try"
-        " it on. New versions are noticed; old ones go when the new one is ready. SIGTERM or Ctrl-C"
-        " ends it when the running requests have been answered.",
+        "Serves a folder of versions with TensorFlow Serving's REST interface, and a page to try it"
+        " out. It notices new versions, and retires old ones once the new one is ready. SIGTERM or"
+        " Ctrl-C stops it after the running requests have been answered.",
     )
     add = parser.add_option
-    parser.add_positional("folder", "saved_models/NAME; the versions are folders in it.")
-    add("port", int, 8501, "Where to listen; 0 for any port that is free.")
-    add("host", str, "127.0.0.1", "The address to listen at; 0.0.0.0 for all of this machine.")
+    parser.add_positional("folder", "saved_models/NAME, which contains the versions as folders.")
+    add("port", int, 8501, "Port to listen on; 0 for any free port.")
+    add("host", str, "127.0.0.1", "Address to listen on; 0.0.0.0 for all of this machine.")
     add("model_name", str | None, None, "NAME in requests; the folder's name if not given.")
     add("versions", str, "latest:1", "latest:N, all, or numbers as in 1,3.")
     add("labels", str | None, None, "Names for versions, as in stable=1,canary=2.")
-    add("poll_seconds", float, 1.0, "How often to look for versions that came or went.")
+    add("poll_seconds", float, 1.0, "Seconds between looks for new and removed versions.")
     parser.add_flag("wait", "Wait for a first version if there is none yet.")
     add("max_batch_size", int, 32, "Texts that go through the model together.")
     add("batch_timeout_ms", float, 20.0, "How long a text waits for others if the model is busy.")
-    add("runs_at_once", int | None, None, "Batches at a time; one a processor if not given.")
+    add("runs_at_once", int | None, None, "Batches at a time; one per processor if not given.")
     add("queue_size", int, 4000, "Texts that may wait; more are refused with 503.")
-    add("max_batch", int, 1000, "Texts of one request.")
-    add("max_text_bytes", int, 400_000, "Of one text, in UTF-8.")
-    add("max_request_bytes", int, 4 * 2**20, "Of the body of a request; more are refused with 413.")
+    add("max_batch", int, 1000, "Texts per request.")
+    add("max_text_bytes", int, 400_000, "Bytes per text, in UTF-8.")
+    add("max_request_bytes", int, 4 * 2**20, "Bytes per request body; more are refused with 413.")
     add("max_connections", int, 500, "Connections at a time; more are refused with 503.")
-    add("body_timeout_seconds", float, 30.0, "For the body of a request to arrive.")
-    add("request_timeout_seconds", float, 300.0, "For the model to answer a request.")
-    add("allowed_hosts", str | None, None, "Names that this server goes by, as in a.org,b.org.")
+    add("body_timeout_seconds", float, 30.0, "Time for a request's body to arrive.")
+    add("request_timeout_seconds", float, 300.0, "Time for the model to answer a request.")
+    add("allowed_hosts", str | None, None, "Names of this server, as in a.org,b.org.")
     parser.add_threads()
-    add("cors_origins", str | None, None, "Sites whose pages may ask, as in https://a.org.")
+    add("cors_origins", str | None, None, "Sites whose pages may use it, as in https://a.org.")
     return parser
 
 
-async def _serve(options, versions, who, bound) -> None:
-    from training.serving.app import RequestBounds, Service, make_app
+async def _serve(options, versions, visitors, bound) -> None:
+    from training.serving.app import Service, make_app
     from training.serving.batching import Batcher
     from training.serving.http_server import make_server, serve_until_stopped
     from training.serving.predict import Limits
     from training.serving.visitors import Visitors
 
-    await _first_version(versions, options)
+    await versions.refresh()
+    if not versions.available and not options.wait:
+        raise _no_version(versions, options)
     batcher = Batcher(
-        options.runs_at_once or num_processors(),
+        options.runs_at_once,
         options.max_batch_size,
         options.batch_timeout_ms / 1000,
         options.queue_size,
     )
-    service = Service(
-        versions,
-        batcher,
-        Visitors(*who),
-        Limits(options.max_batch, options.max_text_bytes),
-        RequestBounds(
-            options.max_request_bytes,
-            max(RequestBounds.max_bytes_in_flight, options.max_request_bytes),
-            body_seconds=options.body_timeout_seconds,
-            answer_seconds=options.request_timeout_seconds,
-        ),
+    limits = Limits(
+        options.max_batch,
+        options.max_text_bytes,
+        max_request_bytes=options.max_request_bytes,
+        max_bytes_in_flight=max(Limits.max_bytes_in_flight, options.max_request_bytes),
+        body_seconds=options.body_timeout_seconds,
+        answer_seconds=options.request_timeout_seconds,
     )
-    server = make_server(make_app(service), options.max_connections)
-    # Before the first answer: who starts the server waits for this line. The socket is bound, so a
-    # connection that comes now is kept until the loop takes it.
+    app = make_app(Service(versions, batcher, Visitors(*visitors), limits))
+    server = make_server(app, options.max_connections)
+    # Before the line below, which tells other programs that they may connect: the bound socket
+    # queues connections until the event loop accepts them.
     bound.listen(2048)
     host, port = bound.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -108,13 +107,6 @@ async def _serve(options, versions, who, bound) -> None:
     await serve_until_stopped(server, bound, versions.watch(options.poll_seconds))
     batcher.close()
     print("stopped")
-
-
-async def _first_version(versions, options) -> None:
-    """Loads what is there, and with --wait goes on until something is."""
-    await versions.refresh()
-    if not versions.available and not options.wait:
-        raise _no_version(versions, options)
 
 
 def _no_version(versions, options) -> InputError:
@@ -130,7 +122,6 @@ def _no_version(versions, options) -> InputError:
 
 
 def _model_name(name: str) -> str:
-    """A name that can stand in a path of the interface."""
     if not re.fullmatch(r"[^/:\s]+", name):
         raise InputError(
             "--model-name must be a name without slashes, colons and spaces. Received:"
@@ -154,46 +145,30 @@ def _check_folder(folder: Path, wait: bool) -> None:
 
 
 def _check_numbers(options) -> None:
-    """Refuses what no server can work with."""
-    least = {
-        "max_batch_size": 1,
-        "queue_size": 1,
-        "max_batch": 1,
-        "max_text_bytes": 1,
-        "max_request_bytes": 1,
-        "max_connections": 1,
-        "batch_timeout_ms": 0,
-    }
-    for name, smallest in least.items():
-        _check(name, getattr(options, name) >= smallest, f"at least {smallest}", options)
-    _check(
-        "runs_at_once",
-        options.runs_at_once is None or options.runs_at_once >= 1,
-        "1 or more",
-        options,
-    )
+    names = "max_batch_size queue_size max_batch max_text_bytes max_request_bytes max_connections"
+    for name in (*names.split(), "runs_at_once"):
+        _check(name, options[name] is None or options[name] >= 1, "at least 1", options)
+    _check("batch_timeout_ms", options.batch_timeout_ms >= 0, "at least 0", options)
     for name in ("poll_seconds", "body_timeout_seconds", "request_timeout_seconds"):
-        _check(name, getattr(options, name) > 0, "more than 0", options)
+        _check(name, options[name] > 0, "more than 0", options)
     enough = options.queue_size >= options.max_batch
     _check("queue_size", enough, f"at least --max-batch, {options.max_batch}", options)
 
 
-def _check(name: str, fits: bool, what: str, options) -> None:
+def _check(name: str, fits: bool, rule: str, options) -> None:
     if not fits:
         raise InputError(
-            f"--{name.replace('_', '-')} must be {what}. Received: {getattr(options, name)}. See"
+            f"{option_name(name)} must be {rule}. Received: {options[name]}. See"
             " python -m training.serve --help."
         )
 
 
 def _policy_settings(text: str) -> dict:
-    """What --versions says: `newest` and `named` of a Policy."""
+    """Turns --versions into the arguments of a Policy."""
     if text == "all":
         return {"newest": None}
-    if text == "latest":
-        return {"newest": 1}
-    if match := re.fullmatch(r"latest:([1-9]\d{0,8})", text):
-        return {"newest": int(match[1])}
+    if match := re.fullmatch(r"latest(?::([1-9]\d{0,8}))?", text):
+        return {"newest": int(match[1] or 1)}
     if re.fullmatch(r"\d{1,18}(,\d{1,18})*", text):
         return {"named": frozenset(map(int, text.split(",")))}
     raise InputError(
@@ -203,7 +178,6 @@ def _policy_settings(text: str) -> dict:
 
 
 def _labels(text: str | None) -> dict[str, int]:
-    """What --labels says."""
     labels = {}
     for part in text.split(",") if text else ():
         match = LABEL.fullmatch(part.strip())
@@ -216,14 +190,12 @@ def _labels(text: str | None) -> dict[str, int]:
     return labels
 
 
-def _names(text: str | None, host: str) -> frozenset[str]:
-    """The names in --allowed-hosts, and --host itself."""
-    return frozenset(name.strip().lower() for name in [*(text or "").split(","), host]) - {""}
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _origins(text: str | None) -> frozenset[str]:
-    """What --cors-origins says."""
-    origins = {origin.strip() for origin in (text or "").split(",")} - {""}
+    origins = _listed(text or "")
     for origin in origins:
         if not re.fullmatch(r"https?://[^/\s*]+", origin):
             raise InputError(
@@ -233,8 +205,7 @@ def _origins(text: str | None) -> frozenset[str]:
     return frozenset(origins)
 
 
-def _need_serve_extra() -> None:
-    """Says what to install where the web framework is missing."""
+def _check_serve_extra() -> None:
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401

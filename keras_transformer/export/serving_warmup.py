@@ -3,20 +3,12 @@
 The first call of a signature optimizes its graph and sets up its kernels, which takes many times
 as long as later calls. Serving makes that call itself if it finds requests in
 `assets.extra/tf_serving_warmup_requests`: a TFRecord file of PredictionLog messages.
-
-These messages belong to TensorFlow Serving's API, a package of its own. Only some string and
-message fields of four of them are needed, so they are written here:
-
-    PredictionLog   6: PredictLog
-    PredictLog      1: PredictRequest
-    PredictRequest  1: ModelSpec    2: a map from the input's name to its TensorProto
-    ModelSpec       1: the model's name    3: the signature's name
-    a map's entry   1: key    2: value
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from keras_transformer.export.prediction_log import WARMUP_FILE, prediction_log_class
 from keras_transformer.translator import Translator
 
 # Tokens of the texts, the end not included: a word, a sentence, a long one.
@@ -47,9 +39,9 @@ def write_warmup_requests(
     """
     import tensorflow as tf
 
-    extra = version / "assets.extra"
-    extra.mkdir()
-    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as file:
+    path = version / WARMUP_FILE
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as file:
         for signature in signatures:
             for inputs in _requests(signature, translator):
                 file.write(_prediction_log(model_name, signature, inputs))
@@ -79,21 +71,11 @@ def _text(translator: Translator, num_tokens: int) -> str:
 def _prediction_log(model_name: str, signature: str, inputs: Inputs) -> bytes:
     import tensorflow as tf
 
-    spec = _field(1, model_name.encode("utf-8")) + _field(3, signature.encode("utf-8"))
-    request = _field(1, spec)
+    log = prediction_log_class()()
+    request = log.predict_log.request
+    request.model_spec.name = model_name
+    request.model_spec.signature_name = signature
     for name, texts in inputs.items():
-        tensor = tf.make_tensor_proto(texts, tf.string, [len(texts)]).SerializeToString()
-        request += _field(2, _field(1, name.encode("utf-8")) + _field(2, tensor))
-    return _field(6, _field(1, request))
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A string or message field in the wire format of protocol buffers."""
-    length_delimited = 2
-    return _varint(number << 3 | length_delimited) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth bit says that more follow."""
-    lowest, rest = number & 127, number >> 7
-    return bytes([lowest | 128]) + _varint(rest) if rest else bytes([lowest])
+        tensor = tf.make_tensor_proto(texts, tf.string, [len(texts)])
+        request.inputs.add(key=name, value=tensor.SerializeToString())
+    return log.SerializeToString()

@@ -1,20 +1,13 @@
 import pytest
 import tensorflow as tf
 
-from keras_transformer.export.serving_warmup import _LENGTHS, _field, _requests
+from keras_transformer.export.serving_warmup import _LENGTHS, _requests
 from tests.export.served import SIGNATURES
 
 
 def records(exported):
     path = f"{exported}/assets.extra/tf_serving_warmup_requests"
     return [record.numpy() for record in tf.data.TFRecordDataset(path)]
-
-
-def test_a_field_is_its_number_its_length_and_its_content():
-    # The documentation of protocol buffers: field 2, the string "testing".
-    assert _field(2, b"testing") == bytes.fromhex("12 07 74 65 73 74 69 6e 67")
-    # And the number 150, which takes two bytes: 10010110 00000001.
-    assert _field(1, bytes(150))[:3] == bytes.fromhex("0a 96 01")
 
 
 def test_each_signature_is_asked_by_what_tensorflow_serving_reads(exported):

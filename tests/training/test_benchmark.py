@@ -1,4 +1,4 @@
-"""Benchmarks are run by hand; here, that they count right and print what they promise."""
+"""People run benchmarks; these tests check that they count correctly and print every figure."""
 
 import json
 import subprocess

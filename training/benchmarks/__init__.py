@@ -1,1 +1,1 @@
-"""What `training.benchmark` measures, with the processes that it measures in."""
+"""The measurements behind `training.benchmark`, and the processes that they run; no pictures."""

@@ -1,8 +1,8 @@
 """Whether training waits for its text: `python -m training.benchmark data --help`.
 
-The same made-up text is trained on three times: a small part of it that is held in memory, all of
-it streamed from one file a side, and all of it streamed from many. Where nothing waits, the tokens
-a second are the same.
+It trains on the same made-up text three times: on a small part in memory, on all of it streamed
+from one file per side, and on all of it streamed from many files. If training never waits, all
+three reach the same number of tokens per second.
 """
 
 import contextlib
@@ -19,31 +19,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.command_line.errors import InputError, UsageError
-from training.command_line.parser import CommandParser, option_name, parse
+from training.benchmarks.measuring import check_fewest, memory_mib
+from training.command_line.errors import InputError
+from training.command_line.parser import CommandParser, Options, parse
 from training.command_line.running import quiet_stderr, tell
 from training.settings import read_settings_file
 
+SIDES = ("source", "target")
 CONSONANTS, VOWELS = "bdklmnrst", "aeiou"
 NUM_WORDS = 30_000
 WORDS_PER_LINE = 6, 30  # at least, and fewer than
 PAIRS_PER_BLOCK = 50_000
 VALIDATION_PAIRS = 100
-FEWEST_PAIRS = 500
+FEWEST = {"num_pairs": 500, "in_memory": 500, "num_files": 2, "steps": 2, "repeats": 1}
 SECONDS_BETWEEN_LOOKS = 0.05
-STOPPED = 143  # the exit code of a command that SIGTERM has stopped
+STOPPED = 143  # exit code of a command that SIGTERM stopped
 
 
 class Text(NamedTuple):
-    """A text to train on.
-
-    Attributes:
-        name: For the answer.
-        pattern: Of its files, without the suffix that tells the sides apart.
-        num_pairs: How many it has.
-        num_files: Of each side.
-        streamed: Or else held in memory.
-    """
+    """A text to train on. `pattern` is that of its files' paths, without the side's suffix."""
 
     name: str
     pattern: str
@@ -56,70 +50,47 @@ def measure_data(arguments: Sequence[str]) -> None:
     """Prints a line of JSON for each way to read the text."""
     parser = CommandParser(
         "benchmark data",
-        "Makes a text, trains on a part of it in memory, and on all of it from one file and from"
-        " many, in turns, each in processes of their own: seconds from the start of the process to"
-        " the first update, tokens a second, memory. 5,000,000 pairs are 3 GB on the disk and take"
+        "Makes a text, then trains on a part of it in memory, and on all of it from one file and"
+        " from many. Each run is a process of its own. Measures the seconds from its start to the"
+        " first update, tokens per second, and memory. 5,000,000 pairs take 3 GB of disk space and"
         " a quarter of an hour.",
     )
-    parser.add_option("num_pairs", int, 5_000_000, "Pairs of the text.")
-    parser.add_option("in_memory", int, 5_000, "Pairs of the part that is held in memory.")
-    parser.add_option("num_files", int, 100, "Files of each side, where there are many.")
-    parser.add_option("steps", int, 60, "Updates that are measured.")
+    parser.add_option("num_pairs", int, 5_000_000, "Pairs in the text.")
+    parser.add_option("in_memory", int, 5_000, "Pairs in the part that is held in memory.")
+    parser.add_option("num_files", int, 100, "Files per side, when there are many.")
+    parser.add_option("steps", int, 60, "Updates to measure.")
     parser.add_option("repeats", int, 3, "Measurements of each; the median counts.")
-    parser.add_option("batch_tokens", int, 2048, "Tokens of a batch on each side.")
+    parser.add_option("batch_tokens", int, 2048, "Tokens per batch on each side.")
     parser.add_option("vocabulary_size", int, 8_000, "Sub-words.")
     parser.add_option("config", str, "training/configs/multi30k_tiny.yaml", "Other settings.")
-    parser.add_option("folder", str | None, None, "Where the text is made; a temporary folder.")
+    parser.add_option("folder", str | None, None, "Where to put the text; a temporary folder.")
     parser.add_threads()
     options = parse(parser, arguments)
-    for name in ("num_pairs", "in_memory"):
-        if options[name] < FEWEST_PAIRS:
-            raise UsageError(
-                f"{option_name(name)} must be at least {FEWEST_PAIRS}. Received: {options[name]}."
-                " Choose more."
-            )
-    for name, least in {"num_files": 2, "steps": 2, "repeats": 1}.items():
-        if options[name] < least:
-            raise UsageError(
-                f"{option_name(name)} must be at least {least}. Received: {options[name]}. Choose"
-                " more."
-            )
-    read_settings_file(options.config)  # a fault is named before the text is written
+    check_fewest(options, FEWEST)
+    read_settings_file(options.config)  # finds errors before the text is written
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         tell(f"writing {options.num_pairs:,} pairs to {folder} ...")
         texts = write_texts(folder, options.num_pairs, options.in_memory, options.num_files)
-        tokenizer = _train_tokenizer(folder, texts[0], options.vocabulary_size)
+        _train_tokenizer(folder, texts[0], options.vocabulary_size)
         rounds = [
-            [_measured(folder, text, tokenizer, options) for text in texts]
-            for _ in range(options.repeats)
+            [_measured(folder, text, options) for text in texts] for _ in range(options.repeats)
         ]
         for text, measured in zip(texts, zip(*rounds, strict=True), strict=True):
             print(json.dumps(_line(text, measured, options.batch_tokens)))
 
 
 def write_texts(folder: Path, num_pairs: int, in_memory: int, num_files: int) -> list[Text]:
-    """Writes the text as one file and as many, its beginning, and pairs to validate on.
+    """Writes the text as one file and as many, its beginning, and validation pairs.
 
     Returns:
         The three texts, the small one first.
     """
-    numbers = np.random.default_rng(0)
-    with contextlib.ExitStack() as stack:
-
-        def files(name):
-            paths = (folder / f"{name}.source", folder / f"{name}.target")
-            return [stack.enter_context(open(path, "w", encoding="utf-8")) for path in paths]
-
-        whole, part, validation = files("all"), files("part"), files("validation")
-        pairs = _pairs(numbers)
-        for pair in itertools.islice(pairs, VALIDATION_PAIRS):
-            _write(validation, pair)
-        for number, pair in enumerate(itertools.islice(pairs, num_pairs)):
-            _write(whole, pair)
-            if number < in_memory:
-                _write(part, pair)
-    _write_shards(folder, num_pairs, num_files)
+    pairs = _pairs(np.random.default_rng(0))
+    _write(folder / "validation", itertools.islice(pairs, VALIDATION_PAIRS))
+    _write(folder / "all", itertools.islice(pairs, num_pairs))
+    for side in SIDES:
+        _write_parts(folder, side, num_pairs, in_memory, num_files)
     return [
         Text("in memory", str(folder / "part"), min(in_memory, num_pairs), 1, streamed=False),
         Text("one file", str(folder / "all"), num_pairs, 1, streamed=True),
@@ -127,35 +98,35 @@ def write_texts(folder: Path, num_pairs: int, in_memory: int, num_files: int) ->
     ]
 
 
-def _write_shards(folder: Path, num_pairs: int, num_files: int) -> None:
-    """Cuts each side into so many files of about as many lines."""
-    for side in ("source", "target"):
-        with open(folder / f"all.{side}", encoding="utf-8") as whole:
-            for number in range(num_files):
-                lines = (number + 1) * num_pairs // num_files - number * num_pairs // num_files
-                with open(folder / f"shard-{number:04d}.{side}", "w", encoding="utf-8") as shard:
-                    shard.writelines(itertools.islice(whole, lines))
+def _write(path: Path, pairs: Iterator[tuple[str, str]]) -> None:
+    with open(f"{path}.source", "w") as sources, open(f"{path}.target", "w") as targets:
+        for source, target in pairs:
+            sources.write(source + "\n")
+            targets.write(target + "\n")
 
 
-def _train_tokenizer(folder: Path, text: Text, vocabulary_size: int) -> Path:
-    """A tokenizer of the small text, for all."""
+def _write_parts(folder: Path, side: str, num_pairs: int, in_memory: int, num_files: int) -> None:
+    """Copies a side's beginning, and cuts the side into files of about equal length."""
+    path = folder / f"all.{side}"
+    with open(path) as whole, open(folder / f"part.{side}", "w") as part:
+        part.writelines(itertools.islice(whole, in_memory))
+    ends = [number * num_pairs // num_files for number in range(num_files + 1)]
+    with open(path) as whole:
+        for number, (start, end) in enumerate(itertools.pairwise(ends)):
+            with open(folder / f"shard-{number:04d}.{side}", "w") as shard:
+                shard.writelines(itertools.islice(whole, end - start))
+
+
+def _train_tokenizer(folder: Path, text: Text, vocabulary_size: int) -> None:
     from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
-    files = [f"{text.pattern}.{side}" for side in ("source", "target")]
-    with quiet_stderr():  # SentencePiece tells what it reads
-        tokenizer = SubwordTokenizer.train(files, vocabulary_size)
-    path = folder / "tokenizer.model"
-    tokenizer.save(path)
-    return path
-
-
-def _write(files, pair: tuple[str, str]) -> None:
-    for file, line in zip(files, pair, strict=True):
-        file.write(line + "\n")
+    with quiet_stderr():  # SentencePiece reports what it reads
+        files = [f"{text.pattern}.{side}" for side in SIDES]
+        SubwordTokenizer.train(files, vocabulary_size).save(folder / "tokenizer.model")
 
 
 def _pairs(numbers: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """Lines of made-up words, few of them frequent and many rare, and each line mirrored."""
+    """Yields lines of made-up words with natural frequencies, each with its mirror image."""
     words = sorted({_word(numbers) for _ in range(NUM_WORDS)})
     words = np.array(words)[numbers.permutation(len(words))]
     mirrored = np.array([word[::-1] for word in words])
@@ -165,8 +136,7 @@ def _pairs(numbers: np.random.Generator) -> Iterator[tuple[str, str]]:
         lengths = numbers.integers(*WORDS_PER_LINE, PAIRS_PER_BLOCK)
         chosen = np.searchsorted(cumulative, numbers.random(lengths.sum())).clip(max=len(words) - 1)
         source, target = words[chosen].tolist(), mirrored[chosen].tolist()
-        ends = np.cumsum(lengths).tolist()
-        for start, end in zip([0, *ends], ends, strict=False):
+        for start, end in itertools.pairwise([0, *np.cumsum(lengths).tolist()]):
             yield " ".join(source[start:end]), " ".join(reversed(target[start:end]))
 
 
@@ -178,19 +148,19 @@ def _word(numbers: np.random.Generator) -> str:
     )
 
 
-def _measured(folder: Path, text: Text, tokenizer: Path, options) -> dict[str, float]:
-    """What two trainings of a text took: one that ends with its first update, and one that counts.
+def _measured(folder: Path, text: Text, options: Options) -> dict[str, float]:
+    """Runs training twice: once up to its first update, and once to the end.
 
     Raises:
-        InputError: With the last words of a training that fails.
+        InputError: With the last line of a run that fails.
     """
     tell(f"training twice on {text.name} ...")
-    command = _command(folder, text, tokenizer, options)
+    command = _command(folder, text, options)
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        runs = Path(name)
-        first_update_seconds = _seconds_to_first_update(command, runs / "first")
-        peak_memory_mib = _train(command, runs / "counted")
-        metrics = json.loads((runs / "counted" / "metrics.jsonl").read_text().splitlines()[0])
+        first, whole = Path(name, "first"), Path(name, "whole")
+        first_update_seconds = _seconds_to_first_update(command, first)
+        peak_memory_mib = _peak_mib(command, whole)
+        metrics = json.loads((whole / "metrics.jsonl").read_text().splitlines()[0])
     return {
         "first_update_seconds": round(first_update_seconds, 1),
         "tokens_per_second": round(metrics["tokens_per_second"]),
@@ -200,33 +170,35 @@ def _measured(folder: Path, text: Text, tokenizer: Path, options) -> dict[str, f
 
 
 def _line(text: Text, measured: Sequence[dict[str, float]], batch_tokens: int) -> dict:
-    """What is printed of a text: the medians of its measurements."""
+    """Returns the line for a text, with the medians of its measurements."""
+    pattern = Path(text.pattern)
+    files = [path for side in SIDES for path in pattern.parent.glob(f"{pattern.name}.{side}")]
     return {
         "task": "data",
         "text": text.name,
         "pairs": text.num_pairs,
         "files": text.num_files,
-        "megabytes": round(_bytes_of(text) / 1e6, 1),
+        "megabytes": round(sum(path.stat().st_size for path in files) / 1e6, 1),
         **{name: statistics.median(one[name] for one in measured) for name in measured[0]},
         "batch_tokens": batch_tokens,
         "repeats": len(measured),
     }
 
 
-def _command(folder: Path, text: Text, tokenizer: Path, options) -> list[str]:
-    """What trains on a text for one epoch; where it writes, and its checkpoints, are left open."""
+def _command(folder: Path, text: Text, options: Options) -> list[str]:
+    """The command that trains on a text for one epoch; `_running` adds the rest."""
     settings = {
         "config": options.config,
         "train-source": f"{text.pattern}.source",
         "train-target": f"{text.pattern}.target",
         "validation-source": folder / "validation.source",
         "validation-target": folder / "validation.target",
-        "tokenizer": tokenizer,
+        "tokenizer": folder / "tokenizer.model",
         "batch-tokens": options.batch_tokens,
         "epochs": 1,
         "max-minutes": "null",
         "average-checkpoints": 1,
-        # What is in memory has as many batches as it has.
+        # Text in memory determines the number of steps itself.
         "steps-per-epoch": options.steps if text.streamed else "null",
     }
     command = [sys.executable, "-m", "training.train"]
@@ -236,7 +208,7 @@ def _command(folder: Path, text: Text, tokenizer: Path, options) -> list[str]:
 
 
 def _seconds_to_first_update(command: list[str], run: Path) -> float:
-    """From the start of the process to the checkpoint behind the first batch."""
+    """Measures from the start of the process to the checkpoint after the first batch."""
     start = time.perf_counter()
     with _running(command, run, checkpoint_steps="1") as process:
         while process.poll() is None and not list(run.glob("checkpoints/epoch_*")):
@@ -246,22 +218,22 @@ def _seconds_to_first_update(command: list[str], run: Path) -> float:
     return seconds
 
 
-def _train(command: list[str], run: Path) -> int:
-    """Trains to the end, and returns the most memory that it had, in MiB."""
+def _peak_mib(command: list[str], run: Path) -> int:
+    """Trains to the end, and returns the process's peak memory."""
     peak_mib = 0
     with _running(command, run, checkpoint_steps="null") as process:
         while process.poll() is None:
-            peak_mib = max(peak_mib, _peak_mib(process.pid))
+            peak_mib = max(peak_mib, memory_mib(process.pid, "VmHWM") or 0)
             time.sleep(SECONDS_BETWEEN_LOOKS)
     return peak_mib
 
 
 @contextlib.contextmanager
 def _running(command: list[str], run: Path, checkpoint_steps: str) -> Iterator[subprocess.Popen]:
-    """A training that is over when the block is.
+    """Runs a training process, and waits for its end at the end of the block.
 
     Raises:
-        InputError: If it ends otherwise than by itself or as told.
+        InputError: If it failed.
     """
     command = [*command, "--output", str(run), "--checkpoint-steps", checkpoint_steps]
     with open(run.with_suffix(".log"), "w+", encoding="utf-8") as log:
@@ -273,27 +245,5 @@ def _running(command: list[str], run: Path, checkpoint_steps: str) -> Iterator[s
                 raise
         if process.returncode not in (0, STOPPED):
             log.seek(0)
-            words = log.read().strip().splitlines()
-            raise InputError(
-                "A training must end well. Received:"
-                f" {words[-1] if words else f'exit code {process.returncode}'}"
-            )
-
-
-def _peak_mib(process_id: int) -> int:
-    """The most memory that a process has had so far, by Linux' account; 0 once it has ended."""
-    with contextlib.suppress(OSError, ProcessLookupError):
-        lines = Path(f"/proc/{process_id}/status").read_text(encoding="ascii").splitlines()
-        for line in lines:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) // 1024
-    return 0
-
-
-def _bytes_of(text: Text) -> int:
-    pattern = Path(text.pattern)
-    return sum(
-        path.stat().st_size
-        for side in ("source", "target")
-        for path in pattern.parent.glob(f"{pattern.name}.{side}")
-    )
+            lines = log.read().strip().splitlines() or [f"exit code {process.returncode}"]
+            raise InputError(f"Training must succeed. Received: {lines[-1]}")

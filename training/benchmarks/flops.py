@@ -1,17 +1,10 @@
-"""How many floating-point operations the model's matrix products take: 2 for each multiply-add."""
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from keras_transformer.config import TransformerConfig
+"""Floating-point operations of the model's matrix products, 2 for each multiply-add."""
 
 
-def forward_flops(
-    config: "TransformerConfig", batch: int, source_length: int, target_length: int
-) -> int:
-    """Those of one pass over whole sentences.
+def forward_flops(config, batch: int, source_length: int, target_length: int) -> int:
+    """The operations of one pass over whole sentences.
 
-    Training takes three times as many: each product has two in the backward pass.
+    Training takes three times as many: each product has two more in the backward pass.
     """
     heads_dim = _keys_and_values_dim(config)
 
@@ -34,13 +27,11 @@ def forward_flops(
     return 2 * batch * (config.num_layers * (encoder + decoder) + logits)
 
 
-def decoding_flops(
-    config: "TransformerConfig", batch: int, beam_size: int, source_length: int, length: int
-) -> int:
-    """Those of a search with caches whose translations all have `length` tokens.
+def decoding_flops(config, batch: int, beam_size: int, source_length: int, length: int) -> int:
+    """The operations of a search with caches whose translations all have `length` tokens.
 
-    Once a sentence: the encoder, and the keys and values that the decoder makes of its output. Once
-    a beam and position: all else, over the positions so far.
+    Once per sentence: the encoder, and the decoder's keys and values of its output. Once per beam
+    and position: everything else, over the positions so far.
     """
     heads_dim = _keys_and_values_dim(config)
     once = forward_flops(config, batch, source_length, target_length=0)
@@ -53,7 +44,7 @@ def decoding_flops(
     return once + 2 * batch * beam_size * decoder
 
 
-def _keys_and_values_dim(config: "TransformerConfig") -> int:
-    """Width of the keys and of the values of all heads, added up."""
+def _keys_and_values_dim(config) -> int:
+    """The width of all heads' keys plus that of their values."""
     head_dim = config.head_dim or config.model_dim // config.num_heads
     return config.num_heads * (head_dim + (config.value_dim or head_dim))

@@ -1,11 +1,11 @@
-"""Asks a server that speaks TensorFlow Serving's REST interface, as many clients do at a time.
+"""Sends requests to a server with TensorFlow Serving's REST interface, as many clients at a time.
 
     python -I training/benchmarks/served_load.py < request.json > answer.json
 
-The request holds `host`, `port`, `path`, `bodies` (of requests, as text), `clients`, `seconds` and
-`warm_up_seconds`. Each client sends its next request when its last was answered, over one
-connection. A process of its own, so that asking takes nothing from answering but a share of the
-processors, which is told. It imports the standard library alone.
+The request holds `host`, `port`, `path`, `bodies` (JSON texts), `clients`, `seconds` and
+`warm_up_seconds`. Each client keeps one connection and sends its next request after the answer to
+its last. This is a process of its own and imports only the standard library, so that the clients
+cost the server nothing but a share of the processors, which it reports.
 """
 
 import asyncio
@@ -19,47 +19,25 @@ TIMEOUT_SECONDS = 60
 READ_BYTES = 2**24
 
 
-class Tally:
-    """What came of the requests that were sent after the warm-up.
-
-    Args:
-        start_seconds: When to begin counting, on the monotonic clock.
-    """
-
-    def __init__(self, start_seconds: float):
-        self.start_seconds = start_seconds
-        self.answer_seconds = []
-        self.errors = 0
-        self.first_error = None
-
-    def enter(self, sent_seconds: float, error: str | None) -> None:
-        """Counts one request."""
-        if sent_seconds < self.start_seconds:
-            return
-        if error is None:
-            self.answer_seconds.append(time.monotonic() - sent_seconds)
-        else:
-            self.errors += 1
-            self.first_error = self.first_error or error
-
-
 async def ask_for(request: dict) -> dict:
-    """Asks for the seconds that the request names, and says what came."""
+    """Sends requests for the given seconds, and returns what was measured after the warm-up."""
     bodies = itertools.cycle([_http(request, body) for body in request["bodies"]])
     start_seconds = time.monotonic() + request["warm_up_seconds"]
     end_seconds = start_seconds + request["seconds"]
-    tally = Tally(start_seconds)
-    clients = [_client(request, bodies, end_seconds, tally) for _ in range(request["clients"])]
+    outcomes = []  # of each request: when it was sent, how long it took, and its error
+    clients = [_client(request, bodies, end_seconds, outcomes) for _ in range(request["clients"])]
     asking = asyncio.gather(*clients)
     await asyncio.sleep(request["warm_up_seconds"])
     processor_seconds = time.process_time()
     await asking
     seconds = time.monotonic() - start_seconds
-    latencies = sorted(tally.answer_seconds)
+    counted = [outcome for sent, *outcome in outcomes if sent >= start_seconds]
+    latencies = sorted(latency for latency, error in counted if error is None)
+    errors = [error for _, error in counted if error is not None]
     return {
         "requests": len(latencies),
-        "errors": tally.errors,
-        "first_error": tally.first_error,
+        "errors": len(errors),
+        "first_error": errors[0] if errors else None,
         "seconds": seconds,
         "median_seconds": percentile(latencies, 50),
         "p99_seconds": percentile(latencies, 99),
@@ -69,14 +47,13 @@ async def ask_for(request: dict) -> dict:
 
 
 def percentile(ascending: list[float], percent: float) -> float | None:
-    """The smallest value that at least so many percent do not exceed; None of nothing."""
+    """The smallest value that at least `percent` of the values do not exceed; None of nothing."""
     if not ascending:
         return None
     return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
 
 
-async def _client(request: dict, bodies, end_seconds: float, tally: Tally) -> None:
-    """One client: asks, waits for the answer, asks again."""
+async def _client(request: dict, bodies, end_seconds: float, outcomes: list) -> None:
     streams = None
     while (sent_seconds := time.monotonic()) < end_seconds:
         try:
@@ -88,18 +65,18 @@ async def _client(request: dict, bodies, end_seconds: float, tally: Tally) -> No
                 error = await _ask(*streams, next(bodies))
         except (OSError, EOFError, ValueError, TimeoutError) as failure:
             error = f"{type(failure).__name__}: {failure}"
-        tally.enter(sent_seconds, error)
-        if error and streams:
-            streams[1].close()
-            streams = None
+        outcomes.append((sent_seconds, time.monotonic() - sent_seconds, error))
         if error:
-            await asyncio.sleep(0.05)  # a server that is not there is not asked without pause
+            if streams:
+                streams[1].close()
+                streams = None
+            await asyncio.sleep(0.05)  # no busy loop against a server that is not there
     if streams:
         streams[1].close()
 
 
 async def _ask(reader, writer, message: bytes) -> str | None:
-    """Sends one request; None if it was answered, else what came instead."""
+    """Sends one request; returns None, or what came instead of an answer."""
     writer.write(message)
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     [length] = [line for line in head.split("\r\n") if line.startswith("content-length:")]

@@ -1,10 +1,10 @@
-"""Times an exported version in a process that imports TensorFlow and TensorFlow Text alone.
+"""Times an exported version in a process that imports only TensorFlow and TensorFlow Text.
 
     python -I training/benchmarks/served_speed.py < request.json > answer.json
 
 The request holds `version` (its folder), `signature`, `batches` (lists of texts), `repeats`,
 `fewest_bytes` (of each translation, in UTF-8) and `profile` (a folder, or null). A repeat
-translates all batches, one after the other. What fails is said in one line on stderr.
+translates all batches, one after the other. An error is one line on stderr.
 """
 
 import json
@@ -55,7 +55,7 @@ def answer(request: dict) -> dict:
 
 
 def _check(request, translated) -> None:
-    """Refuses to time what does not translate."""
+    """Raises an error unless every text was translated."""
     for batch, translations in zip(request["batches"], translated, strict=True):
         if len(translations) != len(batch):
             raise ValueError(
@@ -77,24 +77,23 @@ def _timed(call):
 
 
 def _memory_mib(field: str) -> int:
-    """What this process has (VmRSS), or had at most (VmHWM), of Linux' own account.
+    """This process's memory now (VmRSS) or at most (VmHWM), from Linux' status file.
 
-    `getrusage` also counts what the process that started this one had. It stands in where there is
-    no such account, and knows the most only.
+    Elsewhere `getrusage` has to do. It knows the maximum only, and includes the memory of the
+    process that started this one.
     """
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             [line] = [line for line in status if line.startswith(field + ":")]
         return int(line.split()[1]) // 1024
     except OSError:
-        bytes_a_unit = 1 if sys.platform == "darwin" else 1024
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most * bytes_a_unit // 2**20
+        bytes_per_unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * bytes_per_unit // 2**20
 
 
 if __name__ == "__main__":
     try:
         result = answer(json.load(sys.stdin))
-    except Exception as error:  # TensorFlow raises many kinds, of many lines
+    except Exception as error:  # TensorFlow raises many kinds, with many lines
         sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
     json.dump(result, sys.stdout)

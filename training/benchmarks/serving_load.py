@@ -10,19 +10,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from training.benchmarks.measuring import check_fewest, measure_alone, memory_mib
 from training.command_line.errors import InputError, UsageError
-from training.command_line.parser import CommandParser, option_name, parse
+from training.command_line.parser import CommandParser, Options, option_name, parse
 from training.command_line.running import tell
-from training.serving.processors import num_processors
+from training.serving.batching import num_processors
 
-ASKING = Path(__file__).with_name("served_load.py")
 WARM_UP_SECONDS = 3.0
 NUM_SENTENCES = 1000
-PASSED_ON = ("runs_at_once", "max_batch_size", "batch_timeout_ms")
+SERVER_OPTIONS = ("runs_at_once", "max_batch_size", "batch_timeout_ms")
 
 
 def measure_serving(arguments: Sequence[str]) -> None:
-    """Starts a server, asks it as so many clients, and prints a line for each number of them."""
+    """Starts a server, sends requests, and prints a line for each number of clients."""
     options = parse(_parser(), arguments)
     _check(options)
     texts = _texts(options.text)
@@ -32,7 +32,7 @@ def measure_serving(arguments: Sequence[str]) -> None:
     ]
     with _server(options) as (model_address, process_id):
         for clients in options.clients:
-            tell(f"asking as {clients} at a time for {options.seconds:g} s ...")
+            tell(f"sending requests from {clients} clients for {options.seconds:g} s ...")
             before = _counts(model_address)
             answer = _ask(model_address, bodies, clients, options.seconds)
             after = _counts(model_address)
@@ -42,56 +42,44 @@ def measure_serving(arguments: Sequence[str]) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "benchmark serve",
-        "Asks the local server, or one that is running, as many clients at a time. A line for each"
-        " number of clients.",
+        "Sends requests to the local server, or to a running one, from many clients at a time."
+        " Prints a line for each number of clients.",
     )
     add = parser.add_option
-    parser.add_positional("folder", "saved_models/NAME: a server is started on it.", nargs="?")
-    add(
-        "address",
-        str | None,
-        None,
-        "Or of a running server, as in http://HOST:8501/v1/models/NAME.",
-    )
+    for_server = "For the server that this command starts."
+    parser.add_positional("folder", "saved_models/NAME, to start a server on.", nargs="?")
+    address_help = "Or a running server's model, as in http://HOST:8501/v1/models/NAME."
+    add("address", str | None, None, address_help)
     add("clients", int, [1, 8, 32], "Clients at a time; 1 8 32.", nargs="+")
-    add("seconds", float, 60.0, "How long to ask, for each number of clients.")
+    add("seconds", float, 60.0, "Seconds of requests, for each number of clients.")
     add("text", str | None, None, "Lines to translate; made-up French sentences if not given.")
-    add("texts_per_request", int, 1, "Lines in one request.")
-    add("signature", str, "serving_default", "The signature to ask.")
-    add("max_batch_size", int | None, None, "For the server that is started.")
-    add("batch_timeout_ms", float | None, None, "For the server that is started.")
-    add("runs_at_once", int | None, None, "For the server that is started.")
+    add("texts_per_request", int, 1, "Lines per request.")
+    add("signature", str, "serving_default", "Signature to request.")
+    add("max_batch_size", int | None, None, for_server)
+    add("batch_timeout_ms", float | None, None, for_server)
+    add("runs_at_once", int | None, None, for_server)
     parser.add_threads()
     return parser
 
 
-def _check(options) -> None:
-    """Refuses what can't be measured."""
+def _check(options: Options) -> None:
     if (options.folder is None) == (options.address is None):
         raise UsageError(
             "A folder or --address must be given. Received:"
-            f" {'both' if options.folder else 'neither'}. Give saved_models/NAME alone."
+            f" {'both' if options.folder else 'neither'}. Give saved_models/NAME only."
         )
     if options.address and not re.fullmatch(r"http://[^/]+/v1/models/[^/:]+", options.address):
         raise UsageError(
             f"--address must be of a model. Received: {options.address}. Write for example"
             " http://127.0.0.1:8501/v1/models/en-de."
         )
-    for name in PASSED_ON:
+    for name in SERVER_OPTIONS:
         if options.address and options[name] is not None:
             raise UsageError(
                 f"{option_name(name)} must be given with a folder. Received: --address. Leave it"
                 " out."
             )
-    for name, numbers in (
-        ("clients", options.clients),
-        ("texts_per_request", [options.texts_per_request]),
-    ):
-        if min(numbers) < 1:
-            raise UsageError(
-                f"{option_name(name)} must be at least 1. Received: {min(numbers)}. Choose 1 or"
-                " more."
-            )
+    check_fewest(options, {"clients": 1, "texts_per_request": 1})
     if not 0 < options.seconds < 86_400:
         raise UsageError(
             f"--seconds must be more than 0 and less than a day. Received: {options.seconds}."
@@ -100,7 +88,6 @@ def _check(options) -> None:
 
 
 def _texts(path: str | None) -> list[str]:
-    """The lines of a file, or sentences of the demo's kind."""
     if path is None:
         from training.phrases.grammar import make_pairs
 
@@ -117,14 +104,14 @@ def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def _server(options) -> Iterator[tuple[str, int | None]]:
-    """The address of the model, and the process of the server if it is one of ours."""
+def _server(options: Options) -> Iterator[tuple[str, int | None]]:
+    """Yields the model's address, and the server's process id if this starts it."""
     if options.address:
         yield options.address, None
         return
     tell(f"starting a server on {options.folder} ...")
     command = [sys.executable, "-m", "training.serve", options.folder, "--port=0"]
-    for name in PASSED_ON:
+    for name in SERVER_OPTIONS:
         if options[name] is not None:
             command.append(f"{option_name(name)}={options[name]}")
     server = subprocess.Popen(
@@ -141,11 +128,10 @@ def _address_when_ready(server) -> str:
     for line in server.stdout:
         if match := re.match(r"serving (http://\S+)", line):
             return match[1]
-    raise InputError("The server must start. Received: the line above. Mend what it says.")
+    raise InputError("The server must start. Received: the error above. Fix that error.")
 
 
 def _ask(address: str, bodies: list[str], clients: int, seconds: float) -> dict:
-    """Asks in a process of its own."""
     parts = urlsplit(address)
     request = {
         "host": parts.hostname,
@@ -156,18 +142,11 @@ def _ask(address: str, bodies: list[str], clients: int, seconds: float) -> dict:
         "seconds": seconds,
         "warm_up_seconds": WARM_UP_SECONDS,
     }
-    asking = subprocess.run(
-        [sys.executable, "-I", str(ASKING)],
-        input=json.dumps(request),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(asking.stdout)
+    return measure_alone("served_load.py", request, f"{clients} clients must run")
 
 
 def _counts(address: str) -> dict[str, float] | None:
-    """The server's own account of calls of the model and of rows, if it is the local server."""
+    """Returns the local server's counts of model calls and rows; None for another server."""
     parts = urlsplit(address)
     url = f"{parts.scheme}://{parts.netloc}/monitoring/prometheus/metrics"
     try:
@@ -179,8 +158,7 @@ def _counts(address: str) -> dict[str, float] | None:
     return {name: int(number) for name, number in found} or None
 
 
-def _line(options, clients: int, answer: dict, before, after, process_id) -> dict:
-    """One measurement: what was asked, how many answers came, how soon, and what else is known."""
+def _line(options: Options, clients: int, answer: dict, before, after, process_id) -> dict:
     line = {
         "task": "serve",
         "model": Path(options.folder).resolve().name if options.folder else options.address,
@@ -194,7 +172,7 @@ def _line(options, clients: int, answer: dict, before, after, process_id) -> dic
         "p99_ms": _milliseconds(answer["p99_seconds"]),
         "max_ms": _milliseconds(answer["max_seconds"]),
         "errors": answer["errors"],
-        # Of one processor: near 1 the clients would be what is measured.
+        # Of one processor: near 1, the clients are the bottleneck.
         "client_load": round(answer["processor_seconds"] / answer["seconds"], 2),
         "processors": num_processors(),
     }
@@ -204,16 +182,9 @@ def _line(options, clients: int, answer: dict, before, after, process_id) -> dic
         rows, runs = (after[name] - before[name] for name in ("rows", "runs"))
         line["texts_per_run"] = round(rows / runs, 2)
     if process_id:
-        line["memory_mib"] = _memory_mib(process_id)
+        line["memory_mib"] = memory_mib(process_id, "VmRSS")
     return line
 
 
 def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
-
-
-def _memory_mib(process_id: int) -> int | None:
-    with contextlib.suppress(OSError), open(f"/proc/{process_id}/status") as status:
-        [line] = [line for line in status if line.startswith("VmRSS:")]
-        return int(line.split()[1]) // 1024
-    return None

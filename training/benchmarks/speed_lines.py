@@ -1,13 +1,13 @@
-"""Lines of decoding speed: ours, of `training.benchmark decode`, and those of other programs.
+"""Reads lines of decoding speed: ours, from `training.benchmark decode`, and other programs'.
 
-A line is a JSON object. Both kinds have `task`, `dtype`, `batch` and `length`; what else is read of
-them is called differently: preset or size, beam_size or beams, source_length or src,
-tokens_per_second or tokens_per_s, and only others' have `peer`, the program's name.
+A line is a JSON object. Both kinds have `task`, `dtype`, `batch` and `length`. The other keys have
+different names: preset or size, beam_size or beams, source_length or src, tokens_per_second or
+tokens_per_s. Only the others' lines have `peer`, the program's name.
 """
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from training.command_line.errors import InputError
@@ -16,7 +16,7 @@ US = "this project"
 
 
 class Work(NamedTuple):
-    """What was done; speeds are compared where it is the same."""
+    """What was translated, and how. Only speeds of equal work are compared."""
 
     preset: str
     batch: int
@@ -31,7 +31,7 @@ class Work(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Who did it, and in which precision."""
+    """A program, and the precision that it ran in."""
 
     name: str
     dtype: str
@@ -41,85 +41,79 @@ Speeds = dict[Program, dict[Work, float]]
 
 
 def read_speeds(paths: Sequence[str]) -> Speeds:
-    """Target tokens a second by program and work; the median of the lines of the same work.
+    """Returns target tokens per second, the median over lines of equal work.
 
-    Lines of other tasks are left out, and those of real text, whose tokens nobody knows.
+    Lines of other tasks are left out, as are those of real text, whose tokens are not counted.
 
     Raises:
         InputError: If a file cannot be read, a line is no measurement, or none is of decoding.
     """
-    measured = {}
-    for path in paths:
-        for number, line in enumerate(_lines(path), start=1):
-            for program, work, tokens_per_second in _decoding(line, f"{path}:{number}"):
-                measured.setdefault(program, {}).setdefault(work, []).append(tokens_per_second)
-    if not measured:
-        raise InputError(
-            f"{', '.join(paths)}: must hold lines of decoding speed. Received: none. Give what"
-            " `python -m training.benchmark decode` printed."
-        )
-    return _medians(measured)
+    return _medians(paths, "lines of decoding speed", lambda record, speed: speed)
 
 
 def read_memory(paths: Sequence[str]) -> Speeds:
-    """MiB that decoding took at most beyond the loaded model, by program and work; ours alone.
+    """Returns the MiB that our decoding took at most, beyond the loaded model.
 
     Raises:
-        InputError: As `read_speeds`.
+        InputError: As `read_speeds` does.
     """
+
+    def memory_taken(record, _speed):
+        if "peer" not in record and "peak_memory_mib" in record:
+            return record["peak_memory_mib"] - record["memory_mib"]
+        return None
+
+    return _medians(paths, "lines of ours with peak_memory_mib", memory_taken)
+
+
+def _medians(paths: Sequence[str], what: str, number_of) -> Speeds:
     measured = {}
     for path in paths:
-        for number, line in enumerate(_lines(path), start=1):
-            for program, work, _ in _decoding(line, f"{path}:{number}"):
-                record = json.loads(line)
-                if program.name == US and "peak_memory_mib" in record:
-                    taken = record["peak_memory_mib"] - record["memory_mib"]
-                    measured.setdefault(program, {}).setdefault(work, []).append(taken)
+        for program, work, record, speed in _decoding_lines(path):
+            number = number_of(record, speed)
+            if number is not None:
+                measured.setdefault(program, {}).setdefault(work, []).append(number)
     if not measured:
         raise InputError(
-            f"{', '.join(paths)}: must hold lines of ours with peak_memory_mib. Received: none."
-            " Give what `python -m training.benchmark decode` printed."
+            f"{', '.join(paths)}: must hold {what}. Received: none. Give what `python -m"
+            " training.benchmark decode` printed."
         )
-    return _medians(measured)
-
-
-def _medians(measured: dict) -> Speeds:
     return {
         program: {work: statistics.median(numbers) for work, numbers in works.items()}
         for program, works in measured.items()
     }
 
 
-def _lines(path: str) -> list[str]:
+def _decoding_lines(path: str) -> Iterator[tuple[Program, Work, dict, float]]:
     try:
         with open(path, encoding="utf-8-sig") as file:
-            return file.read().splitlines()
+            lines = file.read().splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be UTF-8. Received: {error}. Check the path.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if record["task"] == "decode" and "saved_model" not in record:
+                yield _measurement(record)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{path}:{number}: a line must be one measurement in JSON. Received: {line[:80]!r}"
+                f" ({type(error).__name__}: {error}). Take the line out."
+            ) from error
 
 
-def _decoding(line: str, where: str) -> Iterable[tuple[Program, Work, float]]:
-    """The measurement of a line, or nothing."""
-    if not line.strip():
-        return
-    try:
-        record = json.loads(line)
-        if record["task"] != "decode" or "saved_model" in record:
-            return
-        if "peer" in record:  # whose scripts run on one thread
-            # CTranslate2's name for int8 says what the rest is computed in.
-            program = Program(record["peer"], record["dtype"].removesuffix("_float32"))
-            names = "size", "batch", "beams", "src", "threads", "length", "tokens_per_s"
-            record = {"threads": 1, **record}
-        else:
-            program = Program(US, record["dtype"])
-            names = "preset batch beam_size source_length threads length tokens_per_second".split()
-            if "num_layers" in record:
-                record["preset"] += f" of {record['num_layers']} layers"
-        *work, tokens_per_second = (record[name] for name in names)
-        yield program, Work(*work), float(tokens_per_second)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{where}: a line must be one measurement in JSON. Received: {line[:80]!r}"
-            f" ({type(error).__name__}: {error}). Take the line out."
-        ) from error
+def _measurement(record: dict) -> tuple[Program, Work, dict, float]:
+    if "peer" in record:  # their scripts run on one thread
+        # CTranslate2's name for int8 also gives the precision of the other computations.
+        program = Program(record["peer"], record["dtype"].removesuffix("_float32"))
+        names = "size", "batch", "beams", "src", "threads", "length", "tokens_per_s"
+        record = {"threads": 1, **record}
+    else:
+        program = Program(US, record["dtype"])
+        names = "preset batch beam_size source_length threads length tokens_per_second".split()
+        if "num_layers" in record:
+            record["preset"] += f" of {record['num_layers']} layers"
+    *work, tokens_per_second = (record[name] for name in names)
+    return program, Work(*work), record, float(tokens_per_second)

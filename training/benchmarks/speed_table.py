@@ -11,26 +11,26 @@ def print_table(arguments: Sequence[str]) -> None:
     """Prints a Markdown table."""
     parser = CommandParser(
         "benchmark compare",
-        "Prints a table in Markdown: target tokens a second, ours / theirs / the ratio, above 1"
-        " where ours is faster. Lines of the same work count by their median.",
+        "Prints a Markdown table of target tokens per second: ours / theirs / the ratio, which is"
+        " above 1 where ours is faster. Lines of equal work count by their median.",
     )
     parser.add_positional("files", "JSON lines, ours and others'.", nargs="+")
     parser.add_option(
-        "peer_dtype", str | None, None, "Compare with theirs in this precision, whatever ours is."
+        "peer_dtype", str | None, None, "Their precision to compare with, whatever ours is."
     )
     options = parse(parser, arguments)
     print(comparison(read_speeds(options.files), options.peer_dtype))
 
 
 def comparison(speeds: Speeds, peer_dtype: str | None = None) -> str:
-    """A table with a row for each pair of programs, preset, batch and search; lengths to the right.
+    """Returns a table with a row per pair of programs, preset, batch and search.
 
     Args:
-        speeds: Target tokens a second.
-        peer_dtype: Others' precision; the same as ours if None.
+        speeds: Target tokens per second.
+        peer_dtype: The others' precision; the same as ours if None.
 
     Raises:
-        InputError: If nothing of ours was measured with others, too.
+        InputError: If no work of ours was measured with others.
     """
     pairs = [
         (ours, peer)
@@ -66,7 +66,7 @@ def comparison(speeds: Speeds, peer_dtype: str | None = None) -> str:
 
 
 def _order(row: tuple[Work, Program, Program]):
-    """Small before large, and what may be compared at a glance below each other."""
+    """Small models first, and rows to compare at a glance next to each other."""
     work, ours, peer = row
     return work.preset != "tiny", work, ours.dtype, peer
 

@@ -1,17 +1,18 @@
-"""Where the time of a training step or of a search goes, by part, from TensorFlow's profiler."""
+"""Time by part of a training step or of a search, from TensorFlow's profiler."""
 
 import re
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-# A part, and patterns of which one is found in the path of each of its operations; the first that
-# fits counts. TensorFlow numbers a layer's name that the graph has more than once.
-# Operations without a path are the loss', the metrics' and those of the gradients' sums.
+from training.benchmarks.measuring import seconds_of
+
+# Each part with patterns; an operation belongs to the first part with a pattern in its path.
+# TensorFlow adds a number to the name of a layer that the graph already has. Operations without a
+# path belong to the loss, the metrics and the sums of gradients.
 PARTS = {
-    "optimizer": ("adam",),  # adam_1 where it is not the first of the process
+    "optimizer": ("adam",),  # adam_1 if the process had another before
     "dropout": ("/dropout",),
     "layer normalization": ("normalization",),
     "attention": (r"_attention(_\d+)?/",),
@@ -20,8 +21,8 @@ PARTS = {
 }
 REST = "loss, metrics and sums"
 
-# The same of a search. Its steps compute attention and int8 products outside of a layer's name,
-# and the network's second product is fused with the residual sum behind it.
+# The same for a search. Its steps compute attention and int8 products outside any layer's name, and
+# the network's second product is fused with the residual sum after it.
 DECODING_PARTS = {
     "sub-words": ("SentenceTokenizer",),
     "encoder": ("/encoder_", "/key_value_"),
@@ -37,24 +38,22 @@ OUTSIDE = "outside of TensorFlow's graph"
 
 
 def step_profile(fit: Callable[[int], None], steps: int) -> dict[str, float]:
-    """Milliseconds of a step by part.
+    """Returns the milliseconds per step of each part.
 
     Args:
-        fit: Trains so many steps of a model that has been traced already, on TensorFlow.
+        fit: Trains a number of steps of a model that is already traced, on TensorFlow.
         steps: How many to measure.
 
     Returns:
-        The parts of the graph, largest first, and behind them the time that no operation ran:
-        reading batches, callbacks, Python. With several threads, operations overlap and their sum
-        may exceed the step.
+        The parts of the graph, largest first, then the time in which no operation ran: reading
+        batches, callbacks, Python. With several threads, operations overlap, and their sum may
+        exceed the step.
     """
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)
-        start_seconds = time.perf_counter()
-        fit(steps)
-        step_ms = 1000 * (time.perf_counter() - start_seconds) / steps
+        step_ms = 1000 * seconds_of(lambda: fit(steps)) / steps
         tf.profiler.experimental.stop()
         return milliseconds_by_part(folder, PARTS, REST, step_ms, steps)
 
@@ -62,14 +61,13 @@ def step_profile(fit: Callable[[int], None], steps: int) -> dict[str, float]:
 def milliseconds_by_part(
     folder: str, parts: dict[str, tuple[str, ...]], rest: str, step_ms: float, steps: int = 1
 ) -> dict[str, float]:
-    """What the profiler wrote into a folder, as `step_profile` returns it.
+    """Reads the profile in a folder; returns the milliseconds per step as `step_profile` does.
 
     Args:
         folder: Of one profile.
-        parts: A part, and patterns of which one is found in the path or the kind of each of its
-            operations; the first that fits counts.
-        rest: The name of the part that all other operations belong to.
-        step_ms: What the clock measured for a step.
+        parts: Each part with patterns, as in `PARTS`.
+        rest: The name of the part for all other operations.
+        step_ms: The wall-clock time of a step.
         steps: How many the profile holds.
     """
     (path,) = Path(folder).glob("plugins/profile/*/*.xplane.pb")
@@ -81,24 +79,22 @@ def milliseconds_by_part(
 def _picoseconds_by_part(serialized: bytes, parts, rest) -> Counter:
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-    space = xplane_pb2.XSpace()
-    space.ParseFromString(serialized)
-    # The profiler leaves out what is quick; such a part is there with 0.
+    space = xplane_pb2.XSpace.FromString(serialized)
+    # With 0 for each part: the profiler leaves quick operations out.
     counter = Counter(dict.fromkeys([*parts, rest], 0))
     for plane in space.planes:
-        for line in plane.lines:
-            for event in line.events:
-                # "PATH:KIND" is an operation; "A::B", "A: B" and calls are what is around them.
-                name = plane.event_metadata[event.metadata_id].name.split("#")[0]
-                path, _, kind = name.rpartition(":")
-                is_operation = path and not path.endswith(":") and kind.isidentifier()
-                if is_operation and "PartitionedCall" not in kind:
-                    counter[_part_of(name, parts, rest)] += event.duration_ps
+        for event in (event for line in plane.lines for event in line.events):
+            # "PATH:KIND" is an operation; "A::B", "A: B" and calls enclose operations.
+            name = plane.event_metadata[event.metadata_id].name.split("#")[0]
+            path, _, kind = name.rpartition(":")
+            is_operation = path and not path.endswith(":") and kind.isidentifier()
+            if is_operation and "PartitionedCall" not in kind:
+                counter[_part_of(name, parts, rest)] += event.duration_ps
     return counter
 
 
 def _part_of(name: str, parts, rest) -> str:
-    for part, marks in parts.items():
-        if any(re.search(mark, name) for mark in marks):
+    for part, patterns in parts.items():
+        if any(re.search(pattern, name) for pattern in patterns):
             return part
     return rest

@@ -1,4 +1,4 @@
-"""How fast a model is trained: `python -m training.benchmark train --help`."""
+"""How fast a model trains: `python -m training.benchmark train --help`."""
 
 import dataclasses
 import json
@@ -7,30 +7,23 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from training.benchmarks.flops import forward_flops
+from training.benchmarks.measuring import PRESETS, seconds_of
 from training.benchmarks.step_profile import step_profile
-from training.command_line.parser import CommandParser, parse
+from training.command_line.parser import CommandParser, Options, parse
 from training.command_line.running import import_keras, import_tensorflow, tell
-
-if TYPE_CHECKING:
-    import keras
-
-    from keras_transformer.config import TransformerConfig
-
-# What is trained by default, by preset: vocabulary, sentences a batch, tokens a sentence.
-PRESETS = {"tiny": (10_000, 64, 20), "base": (8_000, 32, 25), "big": (8_000, 32, 25)}
 
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
-# A product this long is not noise, whatever the machine.
+# A product that takes this long is not noise, on any machine.
 SECONDS_OF_A_PRODUCT = 0.05
 
 
 def measure_training(arguments: Sequence[str]) -> None:
     """Trains on random tokens without padding, and prints how fast."""
-    options = parse(_training_parser(), arguments)
+    options = parse(_parser(), arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import_keras()
     import keras
@@ -43,76 +36,77 @@ def measure_training(arguments: Sequence[str]) -> None:
     config = getattr(TransformerConfig, options.preset)(
         options.vocabulary_size or vocabulary_size, dropout=options.dropout
     )
-    batch = options.batch or batch
-    source_length = options.source_length or length
-    target_length = options.target_length or length
+    options.batch = options.batch or batch
+    options.source_length = options.source_length or length
+    options.target_length = options.target_length or length
     keras.config.set_dtype_policy(DTYPE_POLICIES[options.dtype])
     keras.utils.set_random_seed(0)
 
     tell(f"building {options.preset}, then {options.repeats} times {options.steps} updates ...")
     start = time.perf_counter()
     model = model_to_train(config, options.xla)
-    fit = _fit_on_random_tokens(model, config, batch, source_length, target_length)
+    fit = _fit_on_random_tokens(model, config, options)
     build_seconds = time.perf_counter() - start
-    first_step_seconds = _seconds_of(lambda: fit(1)) + build_seconds
+    first_step_seconds = seconds_of(lambda: fit(1)) + build_seconds
     fit(options.steps)
-    steps = [
-        _seconds_of(lambda: fit(options.steps)) / options.steps for _ in range(options.repeats)
-    ]
-    step_seconds = statistics.median(steps)
+    steps = [seconds_of(lambda: fit(options.steps)) / options.steps for _ in range(options.repeats)]
     profile = {"profile_ms": step_profile(fit, options.steps)} if options.profile else {}
-    peak = matrix_product_flops_per_second(options.dtype)
-    flops = 3 * forward_flops(config, batch, source_length, target_length)
-    print(
-        json.dumps(
-            {
-                "task": "train",
-                "preset": options.preset,
-                "dtype": options.dtype,
-                "backend": keras.backend.backend(),
-                "xla": options.xla,
-                "threads": options.threads or os.cpu_count(),
-                "batch": batch,
-                "source_length": source_length,
-                "target_length": target_length,
-                "dropout": options.dropout,
-                "parameters": model.count_params(),
-                "tokens_per_second": round(batch * (source_length + target_length) / step_seconds),
-                "step_ms": round(1000 * step_seconds, 2),
-                "step_ms_min": round(1000 * min(steps), 2),
-                "step_ms_max": round(1000 * max(steps), 2),
-                "repeats": options.repeats,
-                "steps_per_repeat": options.steps,
-                "first_step_seconds": round(first_step_seconds, 2),
-                "gflops_per_second": round(flops / step_seconds / 1e9, 1),
-                "peak_gflops_per_second": round(peak / 1e9, 1),
-                "share_of_peak": round(flops / step_seconds / peak, 4),
-                **profile,
-                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            }
-        )
-    )
+    print(json.dumps(_line(options, model, config, first_step_seconds, steps, profile)))
 
 
-def _training_parser() -> CommandParser:
+def _parser() -> CommandParser:
     parser = CommandParser("benchmark train", "Measures training on random tokens.")
-    parser.add_option("preset", Literal["tiny", "base", "big"], "tiny", "The model's size.")
-    parser.add_option("dtype", Literal[tuple(DTYPE_POLICIES)], "float32", "Of the products.")
+    parser.add_option("preset", Literal[tuple(PRESETS)], "tiny", "Size of the model.")
+    parser.add_option("dtype", Literal[tuple(DTYPE_POLICIES)], "float32", "Precision of products.")
     parser.add_option("batch", int | None, None, "Sentences; tiny 64, base and big 32.")
     parser.add_option("source_length", int | None, None, "Tokens; tiny 20, base and big 25.")
     parser.add_option("target_length", int | None, None, "Tokens; tiny 20, base and big 25.")
     parser.add_option("vocabulary_size", int | None, None, "tiny 10,000, base and big 8,000.")
     parser.add_option("dropout", float, 0.1, "P_drop.")
-    parser.add_option("steps", int, 10, "Updates of a repeat.")
+    parser.add_option("steps", int, 10, "Updates per repeat.")
     parser.add_option("repeats", int, 5, "Repeats; the median counts.")
     parser.add_threads()
-    parser.add_flag("profile", "Tell where a step's time goes; on TensorFlow.")
-    parser.add_flag("xla", "Compile the step with XLA, which JAX always does.")
+    parser.add_flag("profile", "Show where a step's time goes, on TensorFlow.")
+    parser.add_flag("xla", "Compile the step with XLA, as JAX always does.")
     return parser
 
 
+def _line(options: Options, model, config, first_step_seconds, steps, profile) -> dict:
+    import keras
+
+    peak = matrix_product_flops_per_second(options.dtype)
+    lengths = options.source_length, options.target_length
+    step_seconds = statistics.median(steps)
+    flops_per_second = 3 * forward_flops(config, options.batch, *lengths) / step_seconds
+    return {
+        "task": "train",
+        "preset": options.preset,
+        "dtype": options.dtype,
+        "backend": keras.backend.backend(),
+        "xla": options.xla,
+        "threads": options.threads or os.cpu_count(),
+        "batch": options.batch,
+        "source_length": options.source_length,
+        "target_length": options.target_length,
+        "dropout": options.dropout,
+        "parameters": model.count_params(),
+        "tokens_per_second": round(options.batch * sum(lengths) / step_seconds),
+        "step_ms": round(1000 * step_seconds, 2),
+        "step_ms_min": round(1000 * min(steps), 2),
+        "step_ms_max": round(1000 * max(steps), 2),
+        "repeats": options.repeats,
+        "steps_per_repeat": options.steps,
+        "first_step_seconds": round(first_step_seconds, 2),
+        "gflops_per_second": round(flops_per_second / 1e9, 1),
+        "peak_gflops_per_second": round(peak / 1e9, 1),
+        "share_of_peak": round(flops_per_second / peak, 4),
+        **profile,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
 def matrix_product_flops_per_second(dtype: str, repeats: int = 7) -> float:
-    """The best that a product of two square matrices reaches here, whatever their size."""
+    """The fastest rate of a product of two square matrices on this machine, over their sizes."""
     import numpy as np
     from keras import ops
 
@@ -122,18 +116,18 @@ def matrix_product_flops_per_second(dtype: str, repeats: int = 7) -> float:
 
         def multiply(factor=factor):
             corner = ops.cast(ops.matmul(factor, factor)[0, 0], "float32")
-            return float(ops.convert_to_numpy(corner))  # which waits for the device
+            return float(ops.convert_to_numpy(corner))  # waits for the device
 
         multiply()
-        seconds = min(_seconds_of(multiply) for _ in range(repeats))
+        seconds = min(seconds_of(multiply) for _ in range(repeats))
         best = max(best, 2 * size**3 / seconds)
         if seconds > SECONDS_OF_A_PRODUCT:
             break
     return best
 
 
-def model_to_train(config: "TransformerConfig", xla: bool) -> "keras.Model":
-    """Compiled as `training.train` does."""
+def model_to_train(config, xla: bool):
+    """A model that is compiled as `training.train` compiles it."""
     import keras
 
     from training.runs.compiled_model import compiled_model
@@ -146,10 +140,8 @@ def model_to_train(config: "TransformerConfig", xla: bool) -> "keras.Model":
     return model
 
 
-def _fit_on_random_tokens(
-    model: "keras.Model", config: "TransformerConfig", batch, source_length, target_length
-) -> Callable[[int], None]:
-    """Returns what trains a number of steps through `model.fit`."""
+def _fit_on_random_tokens(model, config, options: Options) -> Callable[[int], None]:
+    """Returns a function that trains a number of steps through `model.fit`."""
     import keras
     import numpy as np
 
@@ -157,11 +149,13 @@ def _fit_on_random_tokens(
 
     generator = np.random.default_rng(0)
 
-    def tokens(length):  # none of the special ids: nothing is padding
-        return generator.integers(4, config.vocabulary_size, (batch, length), dtype="int32")
+    def tokens(length):  # no special ids, so no padding
+        shape = options.batch, length
+        return generator.integers(4, config.vocabulary_size, shape, dtype="int32")
 
-    inputs = {"source_ids": tokens(source_length), "target_ids": tokens(target_length)}
-    labels = tokens(target_length)
+    source_ids, target_ids = tokens(options.source_length), tokens(options.target_length)
+    inputs = {"source_ids": source_ids, "target_ids": target_ids}
+    labels = tokens(options.target_length)
 
     def fit(steps):
         epochs = Epochs(lambda epoch, index: (inputs, labels), steps)
@@ -170,9 +164,3 @@ def _fit_on_random_tokens(
         model.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0, shuffle=False)
 
     return fit
-
-
-def _seconds_of(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start

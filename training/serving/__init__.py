@@ -1,1 +1,1 @@
-"""A local server that speaks TensorFlow Serving's REST interface; `python -m training.serve`."""
+"""The local server that speaks TensorFlow Serving's REST interface, and its page; no commands."""

@@ -1,16 +1,17 @@
 """Dynamic batching: texts of many requests go through the model together.
 
-While the model runs, requests gather; what has gathered is the next batch. A batch holds texts of
-one version and signature and of similar length, since a batch takes as long as its longest text. A
-long request is served a few texts at a time, so that short ones come between. If a batch fails, its
-requests are run one by one: a request never fails for its neighbour's fault.
+While the model runs, requests queue up; they form the next batch. A batch holds texts of one
+version and signature and of similar length, because it takes as long as its longest text. A long
+request runs a few texts at a time, so that short ones can go in between. If a batch fails, its
+requests run one by one: no request fails because of its neighbor.
 
-All of it happens in the thread of the event loop; only the model runs in others.
+Everything happens in the event loop's thread, except for the model, which runs in others.
 """
 
 import asyncio
 import heapq
 import itertools
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +21,21 @@ import numpy as np
 
 from training.serving.errors import ServingError, of_tensorflow
 
-ROWS_IN_TURN = 8  # of one request, if others wait as well
-SHORT_BYTES = 256  # texts up to this long are not told apart
-RUN_AT_ONCE = 2**18  # bytes: texts as long as this are run in small batches
+ROWS_IN_TURN = 8  # of one request, while others wait
+SHORT_BYTES = 256  # texts up to this length share batches
+RUN_AT_ONCE = 2**18  # bytes of text that close a batch
+
+
+def num_processors() -> int:
+    """The number of processors this process may use; on macOS, the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass
 class BatchCounts:
-    """What has been run: calls of the model, and rows in them."""
+    """Counts calls of the model, and the rows in them."""
 
     num_runs: int = 0
     num_rows: int = 0
@@ -35,7 +43,7 @@ class BatchCounts:
 
 @dataclass(eq=False)
 class _Job:
-    """A request: its inputs, and its outputs as far as they are there."""
+    """A request: its inputs, and the outputs so far."""
 
     run: Callable
     inputs: dict[str, np.ndarray]
@@ -44,13 +52,12 @@ class _Job:
     outputs: dict[str, np.ndarray] = field(default_factory=dict)
     num_rows_done: int = 0
 
-    def rows(self, places: list[int]) -> dict[str, np.ndarray]:
-        """The inputs of some rows."""
-        return {name: array[places] for name, array in self.inputs.items()}
-
     def take(self, outputs: dict[str, np.ndarray], places: list[int]) -> None:
-        """Keeps the outputs of some rows, and is done if these were the last."""
+        """Keeps the outputs of some rows; the last rows complete the request."""
         if self.done.done():
+            return
+        if places == [None]:
+            self.done.set_result(outputs)
             return
         for name, array in outputs.items():
             if name not in self.outputs:
@@ -62,7 +69,6 @@ class _Job:
             self.done.set_result(self.outputs)
 
     def fail(self, error: Exception) -> None:
-        """Answers with an error, unless there is an answer already."""
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -71,15 +77,15 @@ class Batcher:
     """Runs requests in batches.
 
     Args:
-        runs_at_once: Threads that run the model.
+        runs_at_once: Threads that run the model; one per processor if None.
         max_batch_size: Rows of a batch.
-        batch_timeout_seconds: How long a row waits for others while the model is busy elsewhere.
-        queue_rows: Rows that may wait. More are refused.
+        batch_timeout_seconds: How long a row waits for others while another batch runs.
+        queue_rows: Rows that may wait; more are refused.
     """
 
     def __init__(
         self,
-        runs_at_once: int,
+        runs_at_once: int | None = None,
         max_batch_size: int = 32,
         batch_timeout_seconds: float = 0.02,
         queue_rows: int = 4000,
@@ -88,26 +94,26 @@ class Batcher:
         self.batch_timeout_seconds = batch_timeout_seconds
         self.queue_rows = queue_rows
         self.counts = BatchCounts()
-        self._threads = ThreadPoolExecutor(runs_at_once, thread_name_prefix="model")
-        self._num_idle = self._runs_at_once = runs_at_once
+        self._num_idle = self._runs_at_once = runs_at_once or num_processors()
+        self._threads = ThreadPoolExecutor(self._runs_at_once, thread_name_prefix="model")
         self._waiting = {}  # (run, row shapes, length class) -> heap of rows, the next first
         self._num_waiting = 0
         self._sequence = itertools.count()
-        self._turn = 0  # counts batches, so that later requests know where they stand
+        self._turn = 0  # counts batches: where a new request joins the queue
         self._pump_timer = None
 
     async def submit(self, run: Callable, inputs: dict, *, in_rows: bool) -> dict:
-        """The outputs of a request.
+        """Returns the outputs of a request.
 
         Args:
-            run: From inputs to outputs, arrays by name. Batches are made of requests whose `run` is
-                the same object.
-            inputs: The request's own, with the batch as first axis.
-            in_rows: Whether each row's outputs depend on nothing but this row's inputs, so that
-                rows may be put together and parted at will.
+            run: A function from inputs to outputs, arrays by name. Requests with the same `run`
+                may share batches.
+            inputs: The request's arrays by name, with the batch as first axis.
+            in_rows: Whether a row's outputs depend on that row's inputs only, so that rows may be
+                joined and split freely.
 
         Raises:
-            ServingError: If too many wait, or the model refuses the request.
+            ServingError: If the queue is full, or the model refuses the request.
         """
         lengths = {len(array) if array.ndim else None for array in inputs.values()}
         num_rows = lengths.pop() if len(lengths) == 1 else None
@@ -115,31 +121,28 @@ class Batcher:
         if self._num_waiting and self._num_waiting + num_waiting > self.queue_rows:
             raise ServingError(
                 "UNAVAILABLE",
-                f"The queue may hold {self.queue_rows:,} rows. Received: {num_waiting:,} more on"
-                f" {self._num_waiting:,}. Try again later.",
+                f"The queue may hold {self.queue_rows:,} rows. Received: {num_waiting:,} more than"
+                f" the {self._num_waiting:,} that wait. Try again later.",
             )
         job = _Job(run, inputs, num_rows or 1, asyncio.get_running_loop().create_future())
         if in_rows and num_rows:
             self._enqueue_rows(job)
         else:
-            self._enqueue_whole(job)
+            self._push((job,), self._turn, job, None, 0)
         self._pump_soon()
         return await job.done
 
     def close(self) -> None:
-        """Lets the threads end."""
+        """Ends the threads once they are idle."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _enqueue_rows(self, job: _Job) -> None:
         shapes = tuple((name, array.shape[1:]) for name, array in job.inputs.items())
         row_bytes = _row_bytes(job.inputs, job.num_rows)
-        # The shortest first, so that rows of one length are neighbours in long requests.
+        # Shortest first, so that rows of similar length are neighbors in long requests.
         for number, place in enumerate(sorted(range(job.num_rows), key=row_bytes.__getitem__)):
             key = (job.run, shapes, _length_class(row_bytes[place]))
             self._push(key, self._turn + number // ROWS_IN_TURN, job, place, row_bytes[place])
-
-    def _enqueue_whole(self, job: _Job) -> None:
-        self._push((job,), self._turn, job, None, 0)
 
     def _push(self, key, turn: int, job: _Job, place, num_bytes: int) -> None:
         entry = (turn, next(self._sequence), time.monotonic(), num_bytes, job, place)
@@ -147,7 +150,7 @@ class Batcher:
         self._num_waiting += 1
 
     def _pump_soon(self, seconds: float = 0) -> None:
-        """Looks for a batch then, or when the loop has read what else has come by now."""
+        """Schedules `_pump`: by default once the loop has read everything that has arrived."""
         if self._pump_timer is not None:
             self._pump_timer.cancel()
         self._pump_timer = asyncio.get_running_loop().call_later(seconds, self._pump)
@@ -160,12 +163,14 @@ class Batcher:
             if seconds > 0:
                 self._pump_soon(seconds)
                 return
-            rows = self._pop_batch(key)
-            if rows:
-                self._start(rows)
+            if rows := self._pop_batch(key):
+                self._num_idle -= 1
+                self._turn += 1
+                loop = asyncio.get_running_loop()
+                loop.run_in_executor(self._threads, _run, rows).add_done_callback(self._finish)
 
     def _seconds_to_wait(self, key) -> float:
-        """How long the batch should go on gathering; not at all if the model has nothing to do."""
+        """How long a batch should wait for more rows; 0 if the model is idle."""
         heap = self._waiting[key]
         full = len(heap) >= self.max_batch_size
         if self._num_idle == self._runs_at_once or full or len(key) == 1:
@@ -173,7 +178,7 @@ class Batcher:
         return heap[0][2] + self.batch_timeout_seconds - time.monotonic()
 
     def _pop_batch(self, key) -> dict[_Job, list]:
-        """The next rows of a kind, by request; requests that nobody waits for any more are left."""
+        """Takes the next rows of a kind, by request, and drops requests that were abandoned."""
         heap, rows, num_rows, num_bytes = self._waiting[key], {}, 0, 0
         while heap and num_rows < self.max_batch_size and num_bytes <= RUN_AT_ONCE:
             _, _, _, bytes_of_row, job, place = heapq.heappop(heap)
@@ -186,13 +191,6 @@ class Batcher:
             del self._waiting[key]
         return rows
 
-    def _start(self, rows: dict[_Job, list]) -> None:
-        self._num_idle -= 1
-        self._turn += 1
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._threads, _run, rows)
-        running.add_done_callback(self._finish)
-
     def _finish(self, running: asyncio.Future) -> None:
         self._num_idle += 1
         results, counts = running.result()
@@ -201,16 +199,13 @@ class Batcher:
         for job, places, outcome in results:
             if isinstance(outcome, Exception):
                 job.fail(outcome)
-            elif places == [None]:
-                if not job.done.done():
-                    job.done.set_result(outcome)
             else:
                 job.take(outcome, places)
         self._pump_soon()
 
 
 def _run(rows: dict[_Job, list]) -> tuple[list, BatchCounts]:
-    """Runs a batch, in a thread of its own: for each job its places, and outputs or an error."""
+    """Runs a batch; returns each job with its places and its outputs or error."""
     counts = BatchCounts()
     outcomes = _attempt(rows, counts)
     if len(rows) > 1 and isinstance(outcomes[0], Exception):
@@ -219,7 +214,7 @@ def _run(rows: dict[_Job, list]) -> tuple[list, BatchCounts]:
 
 
 def _attempt(rows: dict[_Job, list], counts: BatchCounts) -> list:
-    """By one call of the model the outputs of each job's rows, or for each what it raised."""
+    """Calls the model once; returns the outputs of each job's rows, or the error for each."""
     first = next(iter(rows))
     whole = rows[first] == [None]
     counts.num_runs += 1
@@ -227,17 +222,19 @@ def _attempt(rows: dict[_Job, list], counts: BatchCounts) -> list:
     try:
         if whole:
             return [first.run(first.inputs)]
-        parts = [job.rows(places) for job, places in rows.items()]
-        merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return _parted(first.run(merged), [len(places) for places in rows.values()])
+        merged = {
+            name: np.concatenate([job.inputs[name][places] for job, places in rows.items()])
+            for name in first.inputs
+        }
+        return _split(first.run(merged), [len(places) for places in rows.values()])
     except ServingError as error:
         return [error] * len(rows)
     except Exception as error:  # TensorFlow raises many kinds
         return [of_tensorflow(error)] * len(rows)
 
 
-def _parted(outputs: dict[str, np.ndarray], sizes: list[int]) -> list[dict]:
-    """The outputs of a batch, parted into those of its requests."""
+def _split(outputs: dict[str, np.ndarray], sizes: list[int]) -> list[dict]:
+    """Splits the outputs of a batch into those of its requests."""
     for name, array in outputs.items():
         if array.shape[:1] != (sum(sizes),):
             raise ServingError(
@@ -245,26 +242,17 @@ def _parted(outputs: dict[str, np.ndarray], sizes: list[int]) -> list[dict]:
                 f"{name} must have a row for each of {sum(sizes)} inputs. Received: the shape"
                 f" {list(array.shape)}.",
             )
-    ends = np.cumsum(sizes)
-    return [
-        {name: array[end - size : end] for name, array in outputs.items()}
-        for size, end in zip(sizes, ends, strict=True)
-    ]
+    ends = np.cumsum(sizes)[:-1]
+    parts = {name: np.split(array, ends) for name, array in outputs.items()}
+    return [{name: part[n] for name, part in parts.items()} for n in range(len(sizes))]
 
 
 def _row_bytes(inputs: dict[str, np.ndarray], num_rows: int) -> list[int]:
-    """How long the longest string of each row is."""
-    longest = [0] * num_rows
-    for array in inputs.values():
-        if array.dtype == object:
-            rows = array.reshape(num_rows, -1)
-            longest = [
-                max(before, *map(len, row)) if len(row) else before
-                for before, row in zip(longest, rows, strict=True)
-            ]
-    return longest
+    """The length of each row's longest string."""
+    rows = [a.reshape(num_rows, -1) for a in inputs.values() if a.dtype == object]
+    return [max((len(text) for row in rows for text in row[n]), default=0) for n in range(num_rows)]
 
 
 def _length_class(num_bytes: int) -> int:
-    """0 for short texts; texts of one class differ in length by less than a factor of 2."""
+    """0 for short texts; longer texts of one class differ by less than a factor of 2."""
     return max(0, num_bytes.bit_length() - SHORT_BYTES.bit_length() + 1)

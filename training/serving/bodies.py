@@ -1,34 +1,64 @@
-"""Bodies of requests as they arrive: plain, or in gzip and unpacked to a limit.
+"""Reads request bodies within limits: plain, or gzip that is unpacked as it arrives.
 
 Source: RFC 1952 (gzip) and RFC 9110, section 8.4.1.3.
 """
 
+import asyncio
 import zlib
 
-GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip alone
-LARGEST_RATIO = 1032  # of what comes out to what goes in: deflate can't do more
+from starlette.requests import Request
+
+from training.serving.errors import ServingError
+from training.serving.predict import Limits
+
+GZIP_WINDOW = 16 + zlib.MAX_WBITS  # tells zlib to accept gzip only
+LARGEST_RATIO = 1032  # unpacked to packed bytes; deflate cannot do more
 
 
-class PlainBody:
-    """A body that comes as it is."""
+def expected_bytes(request: Request, most: int) -> int:
+    """The size of the unpacked body, or its upper bound if the headers do not say.
 
-    def __init__(self):
-        self.content = bytearray()
+    Raises:
+        ServingError: If it is larger than `most`, or in an unknown coding.
+    """
+    is_gzip = _is_gzip(request)
+    length = request.headers.get("content-length", "")
+    expected = int(length) if length.isascii() and length.isdecimal() else most
+    if expected > most:
+        raise _too_large(most)
+    return min(expected * LARGEST_RATIO, most) if is_gzip else expected
 
-    def add(self, part: bytes) -> None:
-        """Takes the next part."""
-        self.content += part
 
-    def end(self) -> None:
-        """Accepts any end."""
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """Returns the body, unpacked.
+
+    Raises:
+        ServingError: If it is too large or too slow, or is not whole gzip although it should be.
+    """
+    most, num_received = limits.max_request_bytes, 0
+    packed = GzipBody(most) if _is_gzip(request) else None
+    content = packed.content if packed else bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for part in request.stream():
+                num_received += len(part)
+                if packed:
+                    packed.add(part)
+                else:
+                    content += part
+                if max(num_received, len(content)) > most:
+                    raise _too_large(most)
+    except TimeoutError as error:
+        raise _unread(
+            "REQUEST_TIMEOUT", f"The body must arrive within {limits.body_seconds:g} s."
+        ) from error
+    if packed:
+        packed.end()
+    return bytes(content)
 
 
 class GzipBody:
-    """A body of one or more gzip members; at most one byte beyond the limit is unpacked.
-
-    Args:
-        most: The limit in bytes.
-    """
+    """A body of one or more gzip members. At most one byte more than `most` is unpacked."""
 
     def __init__(self, most: int):
         self.content = bytearray()
@@ -36,10 +66,10 @@ class GzipBody:
         self._member = None
 
     def add(self, part: bytes) -> None:
-        """Unpacks the next part.
+        """Unpacks the next part of the body.
 
         Raises:
-            ValueError: If it is not gzip, or a member's checksum or length is wrong.
+            ServingError: If it is not gzip, or a member's checksum or length is wrong.
         """
         while part and len(self.content) <= self._most:
             if self._member is None or self._member.eof:
@@ -51,17 +81,37 @@ class GzipBody:
             part = self._member.unused_data  # the next member
 
     def end(self) -> None:
-        """Checks that the last member is complete.
-
-        Raises:
-            ValueError: If it is not, or there is none.
-        """
+        """Raises a ServingError unless the last member is complete."""
         if self._member is None or not self._member.eof:
             raise _bad_gzip("no end of the gzip data")
 
 
-def _bad_gzip(what: str) -> ValueError:
-    return ValueError(
-        f"With Content-Encoding: gzip, a body must be whole gzip members and nothing else."
-        f" Received: {what}. Compress it again, or send it uncompressed."
+def _is_gzip(request: Request) -> bool:
+    named = ",".join(request.headers.getlist("content-encoding")).lower().split(",")
+    codings = [name.strip() for name in named if name.strip() not in ("", "identity")]
+    if codings and codings not in (["gzip"], ["x-gzip"]):
+        raise _unread(
+            "UNSUPPORTED_MEDIA_TYPE",
+            f"Content-Encoding must be gzip or left out. Received: {', '.join(codings)[:200]}."
+            " Send the body uncompressed, or as gzip.",
+        )
+    return bool(codings)
+
+
+def _bad_gzip(what: str) -> ServingError:
+    return _unread(
+        "INVALID_ARGUMENT",
+        "With Content-Encoding: gzip, a body must be whole gzip members and nothing else."
+        f" Received: {what}. Compress it again, or send it uncompressed.",
     )
+
+
+def _too_large(most: int) -> ServingError:
+    return _unread(
+        "CONTENT_TOO_LARGE",
+        f"A request may have {most:,} bytes. Received: more. Send fewer texts at a time.",
+    )
+
+
+def _unread(code: str, message: str) -> ServingError:
+    return ServingError(code, message, body_is_unread=True)

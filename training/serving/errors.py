@@ -1,7 +1,7 @@
-"""What a request is refused with: TensorFlow Serving's codes and the HTTP status of each."""
+"""The error that a request is answered with: TensorFlow Serving's codes and HTTP statuses."""
 
-# As in tensorflow_serving/model_servers/http_server.cc, and three of HTTP's own for what is refused
-# before the request is read.
+# As in tensorflow_serving/model_servers/http_server.cc. The last three are HTTP's own, for requests
+# that are refused before they are read.
 STATUS_OF_CODE = {
     "CANCELLED": 499,
     "UNKNOWN": 500,
@@ -26,41 +26,44 @@ STATUS_OF_CODE = {
 
 
 class ServingError(Exception):
-    """A request that gets an error for an answer.
+    """An error that is the answer to a request.
 
     Args:
         code: One of `STATUS_OF_CODE`.
-        message: What the client is told.
+        message: For the client.
+        body_is_unread: Whether part of the body may still be on its way, so that the connection
+            must be closed.
     """
 
-    def __init__(self, code: str, message: str):
+    def __init__(self, code: str, message: str, *, body_is_unread: bool = False):
         super().__init__(message)
         self.code = code
         self.message = message
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        return STATUS_OF_CODE[self.code]
+        self.body_is_unread = body_is_unread
 
 
 def invalid(message: str) -> ServingError:
-    """What the client sent can't be used."""
+    """The client sent something unusable."""
     return ServingError("INVALID_ARGUMENT", message)
 
 
+def not_found(message: str) -> ServingError:
+    """The client named a model or version that is not there."""
+    return ServingError("NOT_FOUND", message)
+
+
 def of_tensorflow(error: Exception) -> ServingError:
-    """What TensorFlow raised while it ran or loaded a model, with TensorFlow's own code."""
+    """An exception from loading or running a model, with TensorFlow's own code."""
     number = getattr(error, "error_code", None)
-    if number is None:
-        code = "INVALID_ARGUMENT" if isinstance(error, (TypeError, ValueError)) else "UNKNOWN"
-        if isinstance(error, OSError):
-            code = "NOT_FOUND"  # files of the export that are not there
-    else:
+    if number is not None:
         from tensorflow.core.protobuf import error_codes_pb2
 
         code = error_codes_pb2.Code.Name(number)
+    elif isinstance(error, OSError):
+        code = "NOT_FOUND"  # files of the export are missing
+    else:
+        code = "INVALID_ARGUMENT" if isinstance(error, (TypeError, ValueError)) else "UNKNOWN"
     text = " ".join(str(getattr(error, "message", None) or error).split())
-    # Without the names of nodes, which say nothing to a client.
+    # Without the names of graph nodes, which mean nothing to a client.
     text = text.rpartition("<stack traces unavailable> ")[2].split(" [[{{node")[0]
     return ServingError(code if code in STATUS_OF_CODE else "UNKNOWN", text[:1000])

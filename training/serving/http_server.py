@@ -1,7 +1,7 @@
-"""uvicorn, with bounds on connections and with signals that mean what a service needs them to mean.
+"""uvicorn with limits on connections, and with a service's response to signals.
 
-The first SIGTERM or SIGINT: no new connections, running requests are answered, exit code 0. A
-second one: out at once.
+The first SIGTERM or SIGINT stops accepting connections, lets running requests finish, and exits
+with code 0. The second exits at once.
 """
 
 import asyncio
@@ -18,18 +18,20 @@ from training.command_line.running import handling_signals
 
 REFUSAL = b'{"error": "Too many connections. Try again later."}\n'
 LONGEST_STOP_SECONDS = 60
+HEADER_SECONDS = 20.0  # for a new connection's first byte, and from there to the headers' end
+KEEP_ALIVE_SECONDS = 75.0  # how long a connection may idle between two requests
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that is bound, so that a port in use is known before a model is loaded.
+    """Returns a bound socket, so that a port in use is found before a model is loaded.
 
     Raises:
-        InputError: If it can't be bound.
+        InputError: If it cannot be bound.
     """
     if not 0 <= port <= 65535:
         raise InputError(
             f"--port must be 0 to 65535. Received: {port}. Choose for example 8501, or 0 for any"
-            " that is free."
+            " free port."
         )
     try:
         [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
@@ -48,32 +50,16 @@ def listening_socket(host: str, port: int) -> socket.socket:
         bound.close()
         raise InputError(
             f"--host and --port must be free to listen on. Received: {host} and {port}"
-            f" ({error.strerror}). Choose another port, or 0 for any that is free."
+            f" ({error.strerror}). Choose another port, or 0 for any free port."
         ) from error
     return bound
 
 
-def make_server(
-    app, max_connections: int, header_seconds: float = 20.0, keep_alive_seconds: float = 75.0
-) -> uvicorn.Server:
-    """The server of an application; `await server.serve(sockets=[...])` runs it.
-
-    Args:
-        app: What answers.
-        max_connections: More are refused.
-        header_seconds: For the headers of a request to arrive, from the first byte on, and for the
-            first byte of a new connection.
-        keep_alive_seconds: How long a connection may idle between two requests.
-    """
-
-    class Protocol(_BoundedProtocol):
-        pass
-
-    Protocol.max_connections = max_connections
-    Protocol.header_seconds = header_seconds
+def make_server(app, max_connections: int) -> uvicorn.Server:
+    """The server of an application; `await server.serve(sockets=[...])` runs it."""
     config = uvicorn.Config(
         app,
-        http=Protocol,
+        http=type("Protocol", (_BoundedProtocol,), {"max_connections": max_connections}),
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -83,7 +69,7 @@ def make_server(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=keep_alive_seconds,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=LONGEST_STOP_SECONDS,
         backlog=2048,
     )
@@ -91,10 +77,9 @@ def make_server(
 
 
 class _BoundedProtocol(H11Protocol):
-    """Closes connections that are too many, or that don't get to the point."""
+    """Closes connections beyond `max_connections`, and those whose headers do not arrive."""
 
     max_connections = 0
-    header_seconds = 0.0
     _header_timer = None
 
     def connection_made(self, transport):
@@ -105,8 +90,8 @@ class _BoundedProtocol(H11Protocol):
                 b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(REFUSAL) + REFUSAL
             )
             transport.close()
-            return
-        self._start_header_timer()
+        else:
+            self._start_header_timer()
 
     def data_received(self, data):
         if self.transport.is_closing():
@@ -125,7 +110,7 @@ class _BoundedProtocol(H11Protocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _start_header_timer(self):
-        self._header_timer = self.loop.call_later(self.header_seconds, self._give_up)
+        self._header_timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
 
     def _stop_header_timer(self):
         if self._header_timer is not None:
@@ -141,7 +126,6 @@ class _BoundedProtocol(H11Protocol):
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self):
-        """Stops in order at the first signal, at once at the second; both leave no exit code."""
         with handling_signals(self._stop, signal.SIGINT, signal.SIGTERM):
             yield
 
@@ -151,17 +135,15 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def serve_until_stopped(server: uvicorn.Server, bound: socket.socket, *tasks) -> None:
-    """Serves until a signal comes; meanwhile the tasks run, which must not end before."""
-    running = [asyncio.ensure_future(task) for task in tasks]
+async def serve_until_stopped(server: uvicorn.Server, bound: socket.socket, task) -> None:
+    """Serves until a signal arrives. The task runs meanwhile; if it fails, so does the server."""
+    running = asyncio.ensure_future(task)
     serving = asyncio.ensure_future(server.serve(sockets=[bound]))
     try:
-        await asyncio.wait([serving, *running], return_when=asyncio.FIRST_COMPLETED)
-        for task in running:
-            if task.done():
-                server.should_exit = True
-                task.result()  # raises what stopped it
+        await asyncio.wait([serving, running], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            server.should_exit = True
+            running.result()  # raises its error
         await serving
     finally:
-        for task in running:
-            task.cancel()
+        running.cancel()

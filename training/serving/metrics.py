@@ -1,4 +1,4 @@
-"""Counts of what was asked, in the text format that Prometheus reads."""
+"""Counts requests, and prints the counts in Prometheus' text format."""
 
 import bisect
 from collections import Counter
@@ -7,13 +7,7 @@ BUCKETS_MICROSECONDS = [1000 * 2**power for power in range(17)]  # 1 ms to 65 s
 
 
 class Metrics:
-    """Requests by their outcome, and how long they took.
-
-    The first two bear the names of the real server's; the last two are this server's own.
-
-    Args:
-        model: The model's name.
-    """
+    """Requests by outcome, and their latency, under the names that the real server uses."""
 
     def __init__(self, model: str):
         self.model = model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
@@ -22,19 +16,14 @@ class Metrics:
         self.sum_microseconds = 0
 
     def count(self, code: str, seconds: float) -> None:
-        """Enters one request to the model."""
+        """Adds one request to the model."""
         microseconds = round(seconds * 1e6)
         self.num_requests[code] += 1
         self.buckets[bisect.bisect_left(BUCKETS_MICROSECONDS, microseconds)] += 1
         self.sum_microseconds += microseconds
 
     def page(self, num_runs: int, num_rows: int) -> str:
-        """All of it.
-
-        Args:
-            num_runs: Calls of the model.
-            num_rows: Rows in them.
-        """
+        """All counts, with two of this server's own: calls of the model, and rows in them."""
         latency = ":tensorflow:serving:request_latency"
         labels = f'model_name="{self.model}",API="predict",entrypoint="REST"'
         lines = ["# TYPE :tensorflow:serving:request_count counter"]

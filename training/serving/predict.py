@@ -1,12 +1,12 @@
-"""JSON to arrays and back, as TensorFlow Serving's `:predict` does it.
+"""Converts JSON to arrays and back, as TensorFlow Serving's `:predict` does.
 
-A request names its tensors by row, {"instances": [...]}, or by column, {"inputs": ...}; the answer
+A request gives its tensors by row, {"instances": [...]}, or by column, {"inputs": ...}; the answer
 has the same form, {"predictions": [...]} or {"outputs": ...}. Strings that are not text travel as
 {"b64": "..."}.
 
 Source: https://www.tensorflow.org/tfx/serving/api_rest and tensorflow_serving/util/json_tensor.cc.
-Deviation: a body must be UTF-8, and bytes of an output that are not UTF-8 are replaced by U+FFFD,
-so that every answer is JSON. The real server passes both through as they are.
+Deviation: a body must be UTF-8, and output bytes that are not UTF-8 become U+FFFD, so that every
+answer is JSON. The real server passes both through unchanged.
 """
 
 import base64
@@ -19,33 +19,34 @@ import numpy as np
 from training.serving.errors import ServingError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
-DEEPEST = 32  # lists in lists, where a signature does not say
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for.
+    """Limits on one request, and on all requests together.
 
     Attributes:
         max_batch: Rows.
-        max_text_bytes: Of each string, in UTF-8.
-        max_answer_values: Numbers and strings of the answer.
+        max_text_bytes: Size of each string, in UTF-8.
+        max_answer_values: Numbers and strings in the answer.
+        max_request_bytes: Size of the body, both as it arrives and unpacked.
+        max_bytes_in_flight: Size of all bodies that are being read or worked on.
+        body_seconds: Time for the body to arrive.
+        answer_seconds: Time for the model to answer.
     """
 
     max_batch: int = 1000
     max_text_bytes: int = 400_000
     max_answer_values: int = 2_000_000
+    max_request_bytes: int = 4 * 2**20
+    max_bytes_in_flight: int = 256 * 2**20
+    body_seconds: float = 30.0
+    answer_seconds: float = 300.0
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """A request whose JSON has been read.
-
-    Attributes:
-        signature_name: Which signature shall run.
-        by_row: Whether the values stand in rows, and the answer shall too.
-        values: What stood under `instances` or `inputs`.
-    """
+    """A `:predict` request: the content of `instances` (by row) or `inputs` (by column)."""
 
     signature_name: str
     by_row: bool
@@ -53,10 +54,10 @@ class PredictRequest:
 
 
 def read_object(body: bytes) -> dict:
-    """The JSON object of a request's body.
+    """Returns the JSON object of a body.
 
     Raises:
-        ServingError: If it is none.
+        ServingError: If it is anything else.
     """
     try:
         document = json.loads(body.decode("utf-8-sig"))
@@ -76,7 +77,7 @@ def read_object(body: bytes) -> dict:
 
 
 def signature_name_of(document: dict) -> str:
-    """The signature that a request names, `serving_default` if it names none."""
+    """The signature that a request names, or `serving_default`."""
     name = document.get("signature_name", DEFAULT_SIGNATURE)
     if not isinstance(name, str):
         raise invalid(f"'signature_name' key must be a string value. Received: {_kind(name)}.")
@@ -84,7 +85,7 @@ def signature_name_of(document: dict) -> str:
 
 
 def predict_request(document: dict) -> PredictRequest:
-    """What a `:predict` request asks for.
+    """Reads the JSON of a `:predict` request.
 
     Raises:
         ServingError: If it has both `instances` and `inputs`, or neither, or no instances.
@@ -103,21 +104,20 @@ def predict_request(document: dict) -> PredictRequest:
 
 
 def arrays_of(request: PredictRequest, inputs: dict, limits: Limits) -> dict[str, np.ndarray]:
-    """The array of each input of a signature.
+    """Returns an array for each input of a signature.
 
     Args:
-        request: What came.
-        inputs: The signature's inputs by name, as TensorInfo.
-        limits: What may be asked for.
+        request: The request.
+        inputs: TensorInfo by name, from the signature.
+        limits: Limits on the request.
 
     Raises:
-        ServingError: If an input is missing or unknown, or a value is not of its type or shape.
+        ServingError: If an input is missing or unknown, or a value has the wrong type or shape.
     """
     if not inputs:
         raise invalid(f"Failed to get input map for signature: {request.signature_name}")
-    columns = _rows_to_columns(request.values, inputs) if request.by_row else None
-    if columns is None:
-        columns = _named_columns(request.values, inputs)
+    to_columns = _rows_to_columns if request.by_row else _named_columns
+    columns = to_columns(request.values, inputs)
     arrays = {name: _array(name, columns[name], inputs[name], limits) for name in inputs}
     for name, array in arrays.items():
         if array.ndim and len(array) > limits.max_batch:
@@ -129,10 +129,10 @@ def arrays_of(request: PredictRequest, inputs: dict, limits: Limits) -> dict[str
 
 
 def answer_of(outputs: dict[str, np.ndarray], by_row: bool, limits: Limits) -> bytes:
-    """The JSON of an answer.
+    """Returns the JSON of an answer.
 
     Raises:
-        ServingError: If outputs can't be parted into rows, or are too many for one answer.
+        ServingError: If the outputs cannot be split into rows, or are too many for one answer.
     """
     num_values = sum(array.size for array in outputs.values())
     if num_values > limits.max_answer_values:
@@ -160,12 +160,17 @@ def answer_of(outputs: dict[str, np.ndarray], by_row: bool, limits: Limits) -> b
 
 
 def json_bytes(document) -> bytes:
-    """JSON in UTF-8; NaN, Infinity and -Infinity are written so, as the real server does."""
+    """Returns JSON in UTF-8, with NaN, Infinity and -Infinity as the real server writes them."""
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
+def declared_shape(info) -> list[int] | None:
+    """The shape in a TensorInfo, with -1 for a free axis; None for any shape."""
+    return None if info.tensor_shape.unknown_rank else [d.size for d in info.tensor_shape.dim]
+
+
 def _rows_to_columns(rows: list, inputs: dict) -> dict[str, list]:
-    """For each input its values, one a row. A bare row is the value of the only input."""
+    """Returns a list for each input, with one value per row. A bare row is the only input's."""
     are_objects = _is_object(rows[0])
     if not are_objects and len(inputs) > 1:
         raise invalid(
@@ -176,8 +181,8 @@ def _rows_to_columns(rows: list, inputs: dict) -> dict[str, list]:
     for place, row in enumerate(rows):
         if _is_object(row) != are_objects:
             raise invalid(
-                "Either all 'instances' must be objects or none. Received:"
-                f" {_kind(row)} at place {place} after {_kind(rows[0])}."
+                f"Either all 'instances' must be objects or none. Received: {_kind(row)} at place"
+                f" {place} after {_kind(rows[0])}."
             )
         if are_objects:
             _check_names(row, inputs, f"Failed to process element: {place} of 'instances' list. ")
@@ -189,12 +194,12 @@ def _rows_to_columns(rows: list, inputs: dict) -> dict[str, list]:
 
 
 def _named_columns(values, inputs: dict) -> dict:
-    """For each input its value; a bare value is that of the only input."""
+    """Returns the value of each input. A bare value is the only input's."""
     if _is_object(values):
         missing = sorted(set(inputs) - set(values))
         if missing:
             raise invalid(f"Missing named input: {missing[0]} in 'inputs' object.")
-        return values  # like the real server, this lets other names pass
+        return values  # other names are ignored, as in the real server
     if len(inputs) > 1:
         raise invalid(
             f"'inputs' must be an object of the inputs {', '.join(sorted(inputs))}. Received:"
@@ -212,74 +217,45 @@ def _check_names(row: dict, inputs: dict, where: str) -> None:
 
 
 def _array(name: str, value, info, limits: Limits) -> np.ndarray:
-    """The array of one input, of the type and the shape that its signature says."""
+    """Converts one input to the type and shape that the signature declares."""
     import tensorflow as tf
 
-    declared = None if info.tensor_shape.unknown_rank else [d.size for d in info.tensor_shape.dim]
-    shape = _shape(name, value)
-    if declared is not None and not _fits(shape, declared):
+    # Lists of unequal length or depth become a list as an element, which `read` refuses.
+    given, declared = np.array(value, dtype=object), declared_shape(info)
+    if declared is not None and not _fits(given.shape, declared):
         raise invalid(
-            f"{name} must have the shape {_in_words(declared)}. Received: {_in_words(shape)}."
+            f"{name} must have the shape {_in_words(declared)}, in lists of equal length. Received:"
+            f" {_in_words(given.shape)}."
         )
     dtype = tf.dtypes.as_dtype(info.dtype)
     read = _reader(dtype, limits)
-    flat = []
-    _fill(name, value, shape, read, flat)
+    flat = [read(name, element) for element in given.ravel()]
     array = np.array(flat, dtype=object if dtype == tf.string else dtype.as_numpy_dtype)
-    return array.reshape(shape)
+    return array.reshape(given.shape)
 
 
-def _shape(name: str, value) -> list[int]:
-    """The lengths of the lists, read off the first element of each."""
-    shape = []
-    while isinstance(value, list):
-        shape.append(len(value))
-        if len(shape) > DEEPEST:
-            raise invalid(f"{name} may be {DEEPEST} lists deep. Received: more.")
-        if not value:
-            break
-        value = value[0]
-    return shape
-
-
-def _fits(shape: list[int], declared: list[int]) -> bool:
-    # The empty list is an empty array of whatever rank is asked for.
+def _fits(shape: tuple[int, ...], declared: list[int]) -> bool:
+    # The empty list is an empty array of any rank.
     if shape and shape[-1] == 0:
         declared = declared[: len(shape)]
     return len(shape) == len(declared) and all(
-        asked in (-1, came) for asked, came in zip(declared, shape, strict=True)
+        size in (-1, received) for size, received in zip(declared, shape, strict=True)
     )
 
 
-def _fill(name: str, value, shape: list[int], read, flat: list) -> None:
-    """Appends the values in order, and checks that all lists are as long as their neighbours."""
-    if not shape:
-        if isinstance(value, list):
-            raise invalid(f"{name} must be lists of equal depth. Received: a list too deep.")
-        flat.append(read(name, value))
-        return
-    if not isinstance(value, list) or len(value) != shape[0]:
-        came = f"{len(value)} values" if isinstance(value, list) else _kind(value)
-        raise invalid(
-            f"{name} must be lists of equal length, here {shape[0]} values. Received: {came}."
-        )
-    for item in value:
-        _fill(name, item, shape[1:], read, flat)
-
-
 def _reader(dtype, limits: Limits):
-    """The function that turns one JSON value into one of this type."""
+    """Returns a function that converts one JSON value to this type."""
     import tensorflow as tf
 
     if dtype == tf.string:
         return lambda name, value: _bytes(name, value, limits.max_text_bytes)
     if dtype == tf.bool:
-        return lambda name, value: _checked(name, value, bool, "true or false")
+        return _boolean
     if dtype in (tf.float32, tf.float64):
         return lambda name, value: _decimal(name, value, dtype.max)
     if dtype.is_integer and not dtype.is_quantized:
         return lambda name, value: _whole(name, value, dtype.min, dtype.max)
-    raise ServingError("UNIMPLEMENTED", f"JSON values can't be of the type {dtype.name}.")
+    raise ServingError("UNIMPLEMENTED", f"JSON values cannot have the type {dtype.name}.")
 
 
 def _bytes(name: str, value, max_bytes: int) -> bytes:
@@ -297,8 +273,8 @@ def _bytes(name: str, value, max_bytes: int) -> bytes:
         raise invalid(f"{name} must be strings. Received: {_kind(value)}.")
     if len(value) > max_bytes:
         raise invalid(
-            f"A text of {name} may have {max_bytes:,} bytes. Received: {len(value):,}. Cut it into"
-            " sentences."
+            f"A text of {name} may have {max_bytes:,} bytes. Received: {len(value):,}. Split it"
+            " into sentences."
         )
     return value
 
@@ -315,39 +291,38 @@ def _decoded_base64(name: str, value: dict) -> bytes:
         raise invalid(f"Unable to base64 decode a value of {name}.") from error
 
 
-def _checked(name: str, value, kind: type, in_words: str):
-    if not isinstance(value, kind):
-        raise invalid(f"{name} must be {in_words}. Received: {_kind(value)}.")
+def _boolean(name: str, value) -> bool:
+    if not isinstance(value, bool):
+        raise invalid(f"{name} must be true or false. Received: {_kind(value)}.")
     return value
 
 
 def _whole(name: str, value, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        came = "a number out of range" if type(value) in (int, float) else _kind(value)
-        raise invalid(f"{name} must be whole numbers, {least} to {most}. Received: {came}.")
+        received = "a number out of range" if type(value) in (int, float) else _kind(value)
+        raise invalid(f"{name} must be whole numbers, {least} to {most}. Received: {received}.")
     return value
 
 
 def _decimal(name: str, value, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise invalid(f"{name} must be numbers. Received: {_kind(value)}.")
-    infinite = isinstance(value, float) and not np.isfinite(value)
-    if not infinite and not -most <= value <= most:
-        raise invalid(f"{name} must be numbers within {most}. Received: one beyond.")
+    is_special = isinstance(value, float) and not np.isfinite(value)
+    if not is_special and not -most <= value <= most:
+        raise invalid(f"{name} must be numbers from {-most} to {most}. Received: one outside.")
     return float(value)
 
 
 def _listed(name: str, array: np.ndarray):
-    """An output as nested lists of what JSON has."""
+    """Converts an output to nested lists of JSON values."""
     if array.dtype == object:
         decode = _as_base64 if name.endswith("_bytes") else _as_text
         flat = np.empty(array.size, object)
         flat[:] = [decode(value) for value in array.ravel()]
         return flat.reshape(array.shape).tolist()
     if array.dtype.kind == "f" and array.dtype.itemsize <= 4:
-        # Through its shortest spelling: 0.2 and not 0.20000000298023224.
-        spelled = array.astype(np.float32).astype("U32")
-        return spelled.astype(np.float64).tolist()
+        # By way of the shortest spelling: 0.2 and not 0.20000000298023224.
+        return array.astype(np.float32).astype("U32").astype(np.float64).tolist()
     if array.dtype.kind not in "biuf":  # bfloat16 and the like
         return _listed(name, array.astype(np.float32))
     return array.tolist()
@@ -366,16 +341,16 @@ def _is_base64(value) -> bool:
 
 
 def _is_object(value) -> bool:
-    """Whether it is an object of named values, and not bytes in base64."""
+    """Whether it is an object of named values, not bytes in base64."""
     return isinstance(value, dict) and not _is_base64(value)
 
 
-def _in_words(shape: list[int]) -> str:
+def _in_words(shape) -> str:
     return "[" + ", ".join("any" if size == -1 else str(size) for size in shape) + "]"
 
 
 def _kind(value) -> str:
-    """What a JSON value is; the value itself may be of any size."""
+    """Describes a JSON value of any size."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, (int, float)):

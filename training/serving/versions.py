@@ -1,10 +1,10 @@
-"""Which versions of a model are served: finds them in a folder, loads, watches and retires them.
+"""Chooses the versions of a model to serve: finds, loads, watches and retires them.
 
-As TensorFlow Serving does it: the newest versions, all, or named ones; a new one is loaded and
-warmed up before an old one goes, and the old one ends the requests that it has. A version that
-can't be loaded is reported and the older one goes on.
+It follows TensorFlow Serving: it serves the newest versions, all, or named ones. A new one is
+loaded and warm before an old one goes, and the old one finishes its requests. If a version cannot
+be loaded, that is reported and the older one stays.
 
-All but the loading happens in the thread of the event loop.
+Everything but the loading happens in the event loop's thread.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.serving.errors import ServingError, invalid, of_tensorflow
+from training.serving.errors import invalid, not_found, of_tensorflow
 from training.serving.saved_model import LoadedVersion, load_version
 
 LARGEST = 2**63 - 1  # a version is an int64
@@ -24,11 +24,11 @@ LARGEST = 2**63 - 1  # a version is an int64
 
 @dataclass(frozen=True)
 class Policy:
-    """Which of the versions that are there shall be served.
+    """Which of the versions in the folder to serve.
 
     Attributes:
-        newest: So many, the highest numbers. None for all.
-        named: These alone, whatever `newest` says.
+        newest: How many, from the highest number down; None for all.
+        named: These only, whatever `newest` says.
     """
 
     newest: int | None = 1
@@ -38,13 +38,12 @@ class Policy:
         """The versions to serve, in ascending order."""
         if self.named:
             return sorted(there & self.named)
-        ascending = sorted(there)
-        return ascending if self.newest is None else ascending[-self.newest :]
+        return sorted(there)[-self.newest if self.newest else 0 :]
 
 
 @dataclass(frozen=True)
 class Status:
-    """What can be told of a version.
+    """The state of a version.
 
     Attributes:
         state: START, LOADING, AVAILABLE, UNLOADING or END.
@@ -62,11 +61,11 @@ class Versions:
 
     Args:
         folder: saved_models/NAME.
-        name: What the model is called in requests.
+        name: The model's name in requests.
         policy: Which versions to serve.
         labels: Names for versions, as in {"stable": 1}.
-        tell: Called with one line when a version comes, goes or can't be loaded.
-        load: From a folder and a number to a loaded version.
+        tell: Called with a line when a version comes, goes or cannot be loaded.
+        load: Loads the version in a folder, given its number.
     """
 
     def __init__(
@@ -80,15 +79,15 @@ class Versions:
     ):
         self.folder = Path(folder)
         self.name = name
-        self.statuses = {}  # number -> Status, of all that were ever seen
+        self.statuses = {}  # number -> Status, of all versions ever seen
         self._policy = policy
         self._labels = labels or {}
         self._tell = tell
         self._load = load
         self._loaded = {}  # number -> LoadedVersion, those that answer
-        self._failed = {}  # number -> what its folder held when it could not be loaded
+        self._failed = {}  # number -> its folder's content when it could not be loaded
         self._retiring = {}  # number -> the task that ends it
-        self._announced = set()  # what has been said to be loaded, and is not yet
+        self._announced = set()  # numbers whose loading was told but has not begun
 
     @property
     def available(self) -> list[int]:
@@ -96,39 +95,35 @@ class Versions:
         return sorted(self._loaded)
 
     def numbers(self, number: int | None, label: str | None) -> list[int]:
-        """The versions that a question for their state is about.
+        """The versions that a status request is about, newest first.
 
         Raises:
             ServingError: If there is none.
         """
-        if label is not None:
-            number = self._labelled(label)
-        if number is None:
-            if not self.statuses:
-                raise self._not_found(f"Could not find any versions of model {self.name}")
-            return sorted(self.statuses, reverse=True)
-        if number not in self.statuses:
-            raise self._not_found(f"Could not find version {number} of model {self.name}")
-        return [number]
+        number = self._labelled(number, label)
+        if number is None and not self.statuses:
+            raise not_found(f"Could not find any versions of model {self.name}")
+        if number is not None and number not in self.statuses:
+            raise not_found(f"Could not find version {number} of model {self.name}")
+        return sorted(self.statuses, reverse=True) if number is None else [number]
 
     @contextlib.contextmanager
     def use(self, number: int | None, label: str | None) -> Iterator[LoadedVersion]:
-        """A version that answers, which is kept until the block ends.
+        """Yields a version, which is kept until the block ends.
 
         Args:
-            number: Which; None for the newest.
-            label: Which, by its label.
+            number: Its number; None for the newest.
+            label: Its label, which counts before its number.
 
         Raises:
             ServingError: If it is not there.
         """
-        if label is not None:
-            number = self._labelled(label)
+        number = self._labelled(number, label)
         if number is None and self._loaded:
             number = max(self._loaded)
         if number not in self._loaded:
             asked = f"Latest({self.name})" if number is None else f"Specific({self.name}, {number})"
-            raise self._not_found(f"Servable not found for request: {asked}")
+            raise not_found(f"Servable not found for request: {asked}")
         version = self._loaded[number]
         version.num_running += 1
         try:
@@ -137,31 +132,29 @@ class Versions:
             version.num_running -= 1
 
     def announce(self) -> list[int]:
-        """Says what `refresh` is about to load, for whoever has seconds of work before that.
+        """Tells which versions `refresh` is about to load, and returns their numbers.
 
-        Returns:
-            The numbers of these versions.
+        For callers that need seconds until they can call `refresh`.
         """
-        there = set()
+        wanted = []
         with contextlib.suppress(OSError):
-            there = set(find_versions(self.folder))
-        wanted = self._policy.choose(there)
+            wanted = self._policy.choose(set(find_versions(self.folder)))
         for number in wanted:
             self._tell_of_loading(number)
         return wanted
 
     async def watch(self, poll_seconds: float) -> None:
-        """Follows what happens in the folder, for ever."""
+        """Calls `refresh` forever."""
         while True:
             await asyncio.sleep(poll_seconds)
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Loads what is new and should be served, then retires what should not be any more."""
+        """Loads new versions that should be served, then retires those that should not."""
         try:
             there = find_versions(self.folder)
         except OSError:
-            return  # the folder itself is gone, or unreadable for now: what is served stays
+            return  # the folder itself is gone or unreadable for now: keep serving
         wanted = self._policy.choose(set(there))
         for number in wanted:
             if number not in self._loaded and number not in self._retiring:
@@ -173,7 +166,7 @@ class Versions:
             del self._failed[number]
 
     async def _bring(self, number: int, path: Path) -> None:
-        """Loads a version, unless its folder is still as it was when that failed."""
+        """Loads a version, unless that failed and its folder has not changed since."""
         content = await asyncio.to_thread(_content, path)
         if self._failed.get(number) == content:
             return
@@ -209,38 +202,36 @@ class Versions:
     async def _end(self, version: LoadedVersion) -> None:
         while version.num_running:
             await asyncio.sleep(0.05)
-        self.statuses[version.number] = Status("END")
         number = version.number
+        self.statuses[number] = Status("END")
         del version
-        await asyncio.to_thread(gc.collect)  # TensorFlow's functions hold one another
+        await asyncio.to_thread(gc.collect)  # TensorFlow's functions refer to one another
         self._tell(f"version {number} has ended")
 
-    def _labelled(self, label: str) -> int:
+    def _labelled(self, number: int | None, label: str | None) -> int | None:
+        if label is None:
+            return number
         if label not in self._labels:
             raise invalid(f"Unrecognized servable version label: {label}")
         return self._labels[label]
 
-    def _not_found(self, message: str) -> ServingError:
-        return ServingError("NOT_FOUND", message)
-
 
 def find_versions(folder: Path) -> dict[int, Path]:
-    """The versions in a folder: the folders in it whose names are numbers.
+    """The versions in a folder: its subfolders whose names are numbers.
 
     Raises:
-        OSError: If it is no folder that can be read.
+        OSError: If it is not a readable folder.
     """
-    found = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.isascii() and path.name.isdecimal() and path.is_dir():
-            number = int(path.name)
-            if number <= LARGEST:
-                found[number] = path
-    return found
+    return {
+        int(path.name): path
+        for path in sorted(folder.iterdir())
+        if path.name.isascii() and path.name.isdecimal() and path.is_dir()
+        if int(path.name) <= LARGEST
+    }
 
 
 def _content(path: Path) -> list[tuple]:
-    """What tells whether a folder has changed: each file's name, size and time."""
+    """Each file's name, size and time, which tell whether a folder has changed."""
     found = []
     for file in sorted(path.rglob("*")):
         with contextlib.suppress(OSError):  # goes away meanwhile

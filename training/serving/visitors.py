@@ -1,18 +1,21 @@
-"""Who may ask: programs that mean this server, and pages that it knows.
+"""Decides who may use the server: programs that mean it, and pages that it knows.
 
-A browser sends requests for any page that its user visits. Two headers tell such a page: `Host`
-(a foreign name that its owner has pointed at this machine: DNS rebinding), and `Origin` (a page of
-another site). Programs send neither a foreign Host nor an Origin.
+A browser sends requests for any page that its user visits. Two headers give such a page away:
+`Host` (a foreign name that its owner has pointed at this machine: DNS rebinding), and `Origin` (a
+page of another site). Programs send neither a foreign Host nor an Origin.
 """
 
 import ipaddress
+import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 
 from training.serving.predict import json_bytes
 
+ABSOLUTE_TARGET = re.compile(rb"https?://([^/]+)(/.*)?", re.IGNORECASE | re.DOTALL)
 LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost", "ip6-loopback"})
 CORS_HEADERS = {
     "access-control-allow-methods": "POST, GET",
@@ -26,36 +29,37 @@ class Visitors:
     """Tells requests that are meant for this server from others.
 
     Attributes:
-        hosts: Names, in lower case, that this server goes by besides those of the loopback and
-            plain addresses. An address needs no mention: rebinding takes a name.
-        origins: Origins whose pages may ask, as in "https://example.org".
+        hosts: Names of this server, in lower case, besides loopback names. Plain addresses need no
+            mention: rebinding takes a name.
+        origins: Origins whose pages may use the server, as in "https://example.org".
     """
 
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
 
     def knows_host(self, host: str | None) -> bool:
-        """Whether a Host header names this server. HTTP/1.0 has none, and browsers always do."""
+        """Whether a Host header names this server. HTTP/1.0 has none, but browsers always do."""
         if host is None:
             return True
         name = _host_name(host)
         return name in LOOPBACK_NAMES | self.hosts or _is_address(name)
 
     def knows_origin(self, origin: str | None, host: str | None) -> bool:
-        """Whether a page of this origin may ask: one from here, or from a known place."""
+        """Whether a page of this origin may use the server."""
         if origin is None or origin in self.origins:
             return True
         parts = urlsplit(origin)
-        same_place = parts.netloc.lower() == (host or "").lower()
-        return parts.scheme in ("http", "https") and bool(host) and same_place
+        is_own = bool(host) and parts.netloc.lower() == host.lower()
+        return parts.scheme in ("http", "https") and is_own
 
     def guard(self, app):
-        """The ASGI application that answers visitors, and refuses all others."""
+        """Wraps an ASGI application so that it answers known visitors only."""
 
         async def guarded(scope, receive, send):
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
+            scope = _in_origin_form(scope)
             headers = Headers(scope=scope)
             origin = headers.get("origin")
             refusal = self._refusal(headers)
@@ -73,12 +77,12 @@ class Visitors:
                         added["cross-origin-resource-policy"] = "cross-origin"
                 await send(message)
 
-            if refusal:
-                await _plain_answer(send_with_headers, 403, {"error": refusal})
+            answer = app
+            if refusal:  # the body has not been read, so the connection closes
+                answer = _json_response(403, {"error": refusal}, {"connection": "close"})
             elif scope["method"] == "OPTIONS" and origin in self.origins:
-                await _plain_answer(send_with_headers, 200, {}, CORS_HEADERS)
-            else:
-                await app(scope, receive, send_with_headers)
+                answer = _json_response(200, {}, CORS_HEADERS)
+            await answer(scope, receive, send_with_headers)
 
         return guarded
 
@@ -87,29 +91,35 @@ class Visitors:
         host = hosts[0] if hosts else None
         if len(hosts) > 1 or not self.knows_host(host):
             return (
-                "Host must be a name of this server. Received:"
-                f" {', '.join(hosts)[:200]}. Start it with --allowed-hosts and this name."
+                f"Host must be a name of this server. Received: {', '.join(hosts)[:200]}. Start"
+                " the server with --allowed-hosts and this name."
             )
         if not self.knows_origin(origin, host):
             return (
-                "Origin must be this server or a known one. Received:"
-                f" {origin[:200]}. Start it with --cors-origins and this origin."
+                f"Origin must be this server or a known one. Received: {origin[:200]}. Start the"
+                " server with --cors-origins and this origin."
             )
         return None
 
 
-async def _plain_answer(send, status: int, document: dict, more_headers: dict | None = None):
-    body = json_bytes(document)
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        **(more_headers or {}),
-    }
-    if status != 200:
-        headers["connection"] = "close"  # the body has not been read
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+def _in_origin_form(scope: dict) -> dict:
+    """Turns the absolute target http://host/path, as proxies receive it, into /path.
+
+    The target's host replaces the `Host` header, so that checking the header checks both.
+
+    Source: RFC 9112, section 3.2.2.
+    """
+    match = ABSOLUTE_TARGET.fullmatch(scope["raw_path"])
+    if not match:
+        return scope
+    host, path = match[1], match[2] or b"/"
+    others = [header for header in scope["headers"] if header[0] != b"host"]
+    headers = [(b"host", host), *others]
+    return {**scope, "raw_path": path, "path": unquote(path.decode("ascii")), "headers": headers}
+
+
+def _json_response(status: int, document: dict, headers: dict) -> Response:
+    return Response(json_bytes(document), status, {"content-type": "application/json", **headers})
 
 
 def _host_name(host: str) -> str:

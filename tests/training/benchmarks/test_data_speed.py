@@ -36,7 +36,7 @@ def test_a_target_is_its_source_mirrored(tmp_path):
     assert all(6 <= len(source.split()) < 30 for source in sources)
 
 
-@pytest.mark.slow  # twelve trainings, each in a process of its own
+@pytest.mark.slow  # twelve training runs, each in its own process
 def test_each_way_to_read_is_a_line(tmp_path, capfd):
     small = ["--num-pairs=600", "--in-memory=600", "--num-files=3", "--steps=4", "--repeats=2"]
     small += ["--batch-tokens=1000", "--vocabulary-size=500", f"--folder={tmp_path}"]
@@ -75,7 +75,7 @@ def test_the_words_of_a_training_that_fails_are_said(tmp_path, capfd):
     small = ["--num-pairs=500", "--in-memory=500", "--num-files=2", "--vocabulary-size=300"]
     assert run_command(main, ["data", *small, f"--config={config}"]) == 1
     error = capfd.readouterr().err
-    assert "A training must end well. Received: error:" in error
+    assert "Training must succeed. Received: error:" in error
     assert "500 longer than 2 tokens" in error
 
 

@@ -1,4 +1,4 @@
-"""Decoding is measured by hand; here, that what is measured is what the line says."""
+"""People measure decoding; these tests check that the line says what was measured."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from training.command_line.running import run_command
 
 
 class Reverser(tf.Module):
-    """Translates a text to its letters in reverse, and what it is told to lose to nothing."""
+    """Translates a text to its letters in reverse, but the text `lost` to nothing."""
 
     def __init__(self, lost="", with_greedy=True):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The load test counts right and prints what it promises; how fast a server is, is for people."""
+"""The load test counts correctly and prints what it promises; people judge the speed."""
 
 import json
 import socket

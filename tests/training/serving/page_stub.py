@@ -1,4 +1,4 @@
-"""A stand-in for a server of translations, and a browser that looks at its page.
+"""A stub of a translation server, and a browser that opens its page.
 
 The stub answers as TensorFlow Serving's REST interface does, from functions that a test sets, so
 that a test chooses what the page is told, when, and with what mistakes.
@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[3] / "training" / "serving" / "page"
 MODEL = "number_words"
 HEADS = 3
 
-# What the page promises to live with.
+# As training/serving/app.py sends it.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self' http: https:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -25,7 +25,7 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
 class Stub(http.server.ThreadingHTTPServer):
-    """A server on a free port of the loopback, in a thread of its own.
+    """A server on a free loopback port, in its own thread.
 
     Attributes:
         n_best: From a text to its translations and their scores.
@@ -114,7 +114,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def shouted(text):
-    """Three translations: in capitals, with another last word, and with another first word."""
+    """Three translations: in capitals, then with another last word, then another first word."""
     words = text.upper().split()
     others = [[*words[:-1], "OTHER"], ["FIRST", *words[1:]]]
     return [" ".join(best) for best in (words, *others)], [-0.25, -1.0, -2.0]

@@ -17,7 +17,7 @@ SLOW_TURNS = 10_000  # some 20 ms
 
 
 def export_shouting(folder, number, prefix=""):
-    """Writes a version, whole at once. Its signatures have the shapes of a translator's."""
+    """Writes a version atomically. Its signatures have the shapes of a translator's."""
 
     def signature(*names):
         inputs = [tf.TensorSpec([None], tf.string, name=name) for name in names]
@@ -58,7 +58,7 @@ def export_shouting(folder, number, prefix=""):
         return {"raw_bytes": text, "raw": text}
 
     @signature("text")
-    def slow(text):  # as slow for one text as for many
+    def slow(text):  # takes as long for one text as for many
         turns = tf.while_loop(lambda i: i < SLOW_TURNS, lambda i: i + 1, [0])
         return {"translation": loud(text), "turns": tf.fill(tf.shape(text), turns[0])}
 
@@ -96,7 +96,7 @@ def start_server(folder, *options):
 
 
 def ask(address, document=None, *, body=None, method=None, headers=None):
-    """The status and the JSON of an answer; a POST if there is something to send."""
+    """The status and JSON of an answer; a POST if there is a body."""
     if document is not None:
         body = json.dumps(document).encode()
     request = urllib.request.Request(address, body, headers or {}, method=method)

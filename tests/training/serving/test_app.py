@@ -1,4 +1,4 @@
-"""The parts that need no model: the page, warm-up requests, numbers in answers, who may ask."""
+"""The parts that need no model: the page, an export's requests, numbers in answers, visitors."""
 
 import asyncio
 import json
@@ -6,14 +6,15 @@ import json
 import numpy as np
 import pytest
 
+from keras_transformer.export.prediction_log import WARMUP_FILE
 from training.serving import app as app_module
 from training.serving.app import Service, make_app
 from training.serving.batching import Batcher
 from training.serving.errors import ServingError
 from training.serving.predict import Limits, answer_of
+from training.serving.saved_model import exported_requests
 from training.serving.versions import Versions
 from training.serving.visitors import Visitors
-from training.serving.warm_up import PLACE, warm_up_requests
 
 
 def get(app, path, headers=()):
@@ -125,7 +126,7 @@ def test_outputs_of_unequal_rows_are_refused_by_row_and_listed_by_column():
     assert listed == {"x": [[0.0], [0.0]], "y": [0.0, 0.0, 0.0]}
 
 
-# Warm-up requests, written by hand after the numbers of prediction_log.proto
+# Requests in an export, encoded by hand with the field numbers of prediction_log.proto
 
 
 def message(*fields):
@@ -133,11 +134,11 @@ def message(*fields):
     return b"".join(bytes([number << 3 | 2, len(data)]) + data for number, data in fields)
 
 
-def warm_up_file(folder, *records):
+def write_requests(folder, *records):
     import tensorflow as tf
 
-    (folder / PLACE).parent.mkdir()
-    with tf.io.TFRecordWriter(str(folder / PLACE)) as writer:
+    (folder / WARMUP_FILE).parent.mkdir()
+    with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
         for record in records:
             writer.write(record)
 
@@ -151,17 +152,17 @@ def predict_log(texts, signature_name=b""):
     return message((6, message((1, request)))) + b"\x10\x05"
 
 
-def test_warm_up_requests_are_read_as_tensorflow_serving_reads_them(tmp_path):
-    warm_up_file(tmp_path, predict_log(["a", "b"]), predict_log(["c"], b"greedy"))
-    found = [(name, inputs["text"].tolist()) for name, inputs in warm_up_requests(tmp_path)]
+def test_requests_of_an_export_are_read_as_tensorflow_serving_reads_them(tmp_path):
+    write_requests(tmp_path, predict_log(["a", "b"]), predict_log(["c"], b"greedy"))
+    found = [(name, inputs["text"].tolist()) for name, inputs in exported_requests(tmp_path)]
     assert found == [("serving_default", [b"a", b"b"]), ("greedy", [b"c"])]
 
 
-def test_no_warm_up_file_is_no_fault(tmp_path):
-    assert list(warm_up_requests(tmp_path)) == []
+def test_an_export_without_requests_is_no_fault(tmp_path):
+    assert list(exported_requests(tmp_path)) == []
 
 
-def test_a_warm_up_file_that_is_cut_off_is_refused(tmp_path):
-    warm_up_file(tmp_path, b"\x32\xff")
-    with pytest.raises(ValueError, match="must be whole"):
-        list(warm_up_requests(tmp_path))
+def test_a_request_that_is_cut_off_is_refused(tmp_path):
+    write_requests(tmp_path, b"\x32\xff")
+    with pytest.raises(ValueError, match="must hold whole PredictionLog messages"):
+        list(exported_requests(tmp_path))

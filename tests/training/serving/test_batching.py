@@ -1,4 +1,4 @@
-"""Batching without HTTP and TensorFlow: the model is a function that notes what it was given."""
+"""Batching without HTTP and TensorFlow: the model is a function that records its inputs."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ SECONDS = 30
 
 
 class Model:
-    """Text in capitals. Notes each batch; waits for `gate` if there is one; refuses "bad"."""
+    """Text in capitals. Records each batch; waits for `gate` if there is one; refuses "bad"."""
 
     def __init__(self, gate=None):
         self.batches = []
@@ -39,7 +39,7 @@ def text_of(*texts):
 
 
 def outcomes_of(batcher, run, requests, *, in_rows=True):
-    """The outputs of requests that come at the same time, or their errors."""
+    """The outputs or errors of requests that arrive at the same time."""
 
     async def ask_all():
         waits = [batcher.submit(run, text_of(*texts), in_rows=in_rows) for texts in requests]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from keras_transformer.export.prediction_log import WARMUP_FILE
 from tests.training.serving.shouting import export_shouting
-from training.serving.warm_up import PLACE, warm_up_requests
+from training.serving.saved_model import exported_requests
 
 WHY = "the package tensorflow-serving-api is not installed"
 grpc = pytest.importorskip("grpc", reason=WHY)
@@ -51,7 +52,7 @@ def test_the_client_of_the_docs_prints_translations(tmp_path, capsys):
     assert capsys.readouterr().out == "['A MAN RIDES A BICYCLE .']\n"
 
 
-def test_warm_up_requests_are_those_of_the_real_messages(tmp_path):
+def test_requests_of_an_export_are_those_of_the_real_messages(tmp_path):
     from tensorflow_serving.apis import prediction_log_pb2
 
     log = prediction_log_pb2.PredictionLog()
@@ -62,10 +63,10 @@ def test_warm_up_requests_are_those_of_the_real_messages(tmp_path):
     request.model_spec.signature_name = "score"
     for name in ("source", "target"):
         request.inputs[name].CopyFrom(tf.make_tensor_proto([name * 100, "b"]))
-    (tmp_path / PLACE).parent.mkdir()
-    with tf.io.TFRecordWriter(str(tmp_path / PLACE)) as writer:
+    (tmp_path / WARMUP_FILE).parent.mkdir()
+    with tf.io.TFRecordWriter(str(tmp_path / WARMUP_FILE)) as writer:
         writer.write(log.SerializeToString())
-    [(signature_name, inputs)] = warm_up_requests(tmp_path)
+    [(signature_name, inputs)] = exported_requests(tmp_path)
     assert signature_name == "score"
     assert {name: array.tolist() for name, array in inputs.items()} == {
         "source": [b"source" * 100, b"b"],

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Page:
-    """What a person does with the page, and sees of it."""
+    """A user's actions on the page, and what the user sees."""
 
     def __init__(self, driver):
         self.driver = driver
@@ -47,7 +47,7 @@ class Page:
         return self.driver.execute_script(script, *arguments)
 
     def until(self, script, *arguments):
-        """Waits for a JavaScript expression to be true, and returns it."""
+        """Waits until a JavaScript expression is true, and returns its value."""
         from selenium.webdriver.support.wait import WebDriverWait
 
         wait = WebDriverWait(self.driver, SECONDS, poll_frequency=0.02)
@@ -68,7 +68,7 @@ class Page:
         self.run(script, text)
 
     def press(self, *keys, held=None):
-        """Keys go to what has the focus."""
+        """Sends keys to the focused element."""
         from selenium.webdriver.common.action_chains import ActionChains
 
         actions = ActionChains(self.driver)
@@ -94,13 +94,13 @@ class Page:
         return self.text("#alarm-title"), self.text("#alarm-text")
 
     def weights(self):
-        """What stands behind the source's words."""
+        """The weights shown behind the source's words."""
         script = """return [...document.querySelectorAll('#source-tokens .token')]
             .map(e => Number(e.style.getPropertyValue('--weight')))"""
         return self.run(script)
 
     def complaints(self):
-        """What the browser had to say: errors of scripts, breaches of the policy."""
+        """The browser's log: script errors and policy violations."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def asked_addresses(self):
@@ -152,7 +152,7 @@ def test_each_line_is_translated_in_one_request_and_blank_lines_stay(page, stub)
 def test_the_page_knows_the_blank_lines_of_the_export(page, stub):
     page.open(stub)
     page.until("document.documentElement.dataset.server === 'ready'")
-    blanks = BLANK_CHARACTERS.replace("\n", "").replace("\r", "")  # which part lines
+    blanks = BLANK_CHARACTERS.replace("\n", "").replace("\r", "")  # which separate lines
     page.paste(blanks)
     assert page.run("return document.getElementById('translate').disabled")
     page.translate("\n".join([*blanks, "one", "\0", "\u200c"]), translation="ONE")
@@ -164,7 +164,7 @@ def test_keys_as_they_are_typed_make_one_request_when_they_pause(page, stub):
     page.until("document.activeElement.id === 'source'")
     page.press("one two three")
     page.until("document.querySelector('#lines').textContent === 'ONE TWO THREE'")
-    # A driver that is held up between two keys may pause as a person does.
+    # A slow driver may pause between two keys, as a person does.
     asked = [text for inputs in stub.predictions("n_best") for text in inputs["text"]]
     assert asked[-1] == "one two three"
     assert len(asked) < 4
@@ -179,8 +179,8 @@ def test_a_long_text_waits_for_ctrl_and_enter(page, stub):
     page.paste(long_text)
     page.run("return new Promise(done => setTimeout(done, 1000))")  # twice the pause
     assert stub.predictions("n_best") == []
-    assert "is sent when you ask" in page.text("#source-note")
-    page.press(Keys.ENTER)  # is a line break
+    assert "Press Translate to send a long text" in page.text("#source-note")
+    page.press(Keys.ENTER)  # starts a new line
     assert page.text("#source-note").startswith("101 lines")
     page.press(Keys.ENTER, held=Keys.CONTROL)
     page.until("document.querySelectorAll('#lines > *').length === 101")
@@ -291,7 +291,7 @@ def test_what_a_target_token_read_is_shown_for_the_mean_and_for_a_head(page, stu
     assert page.weights() == [0.1, 0.1, 0.7, 0.1]
     assert page.texts("#source-tokens small") == ["10", "10", "70", "10"]
     reading = re.sub("[\u2068\u2069\u202f]", "", page.text("#reading"))
-    assert reading.startswith("To write “TWO”, read: “three” 70%, ")
+    assert reading.startswith("“TWO” attends to “three” 70%, ")
     assert reading.endswith("(head 2).")
     assert len(page.texts("#heads-list label")) == 1 + HEADS
 
@@ -299,7 +299,7 @@ def test_what_a_target_token_read_is_shown_for_the_mean_and_for_a_head(page, stu
 def test_pointing_at_a_cell_of_the_heat_map_tells_its_weight(page, stub):
     from selenium.webdriver.common.action_chains import ActionChains
 
-    page.open(stub, height=1600)  # the driver counts from the middle of what is in the window
+    page.open(stub, height=1600)  # the driver measures from the middle of the visible part
     page.translate("one two three")
     page.run("document.querySelectorAll('#heads-list input')[1].click()")  # the first head
     cells = page.driver.find_element("id", "map-cells")
@@ -359,7 +359,7 @@ def test_the_keyboard_reaches_tokens_and_cells(page, stub):
     page.press(Keys.TAB)
     page.press(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
     reading = re.sub("[\u2068\u2069]", "", page.text("#reading"))
-    assert reading == "To write end, “two” had the weight 0.300 (mean of 3 heads)."
+    assert reading == "For end, “two” has the weight 0.300 (mean of 3 heads)."
 
 
 def test_answers_enter_as_text_and_run_nothing(page, stub):
@@ -409,7 +409,7 @@ def test_attention_that_is_refused_leaves_the_translation(page, stub):
     stub.attention = lambda source, target: ([], [], [])
     page.open(stub)
     page.paste("one")
-    page.until("document.getElementById('attention-note').textContent.includes('unknown form')")
+    page.until("document.getElementById('attention-note').textContent.includes('Unexpected')")
     assert page.text("#lines") == "ONE"
     assert page.run("return document.getElementById('attention-shown').hidden")
     assert page.run("return document.getElementById('alarm').hidden")
@@ -453,7 +453,7 @@ def test_another_server_is_asked_by_simple_requests_if_it_allows_it(page, stub):
         assert f"at 127.0.0.1:{other.server_port}" in page.text("#server-state")
         assert other.predictions("n_best") == [{"text": ["one two"]}]
         assert stub.predictions("n_best") == []
-        # An OPTIONS would have been refused by the stub, as it has no answer to one.
+        # The stub would have refused an OPTIONS request, because it has no answer to one.
         assert page.complaints() == []
     finally:
         other.close()
@@ -524,7 +524,7 @@ def test_a_narrow_window_never_scrolls_sideways(page, stub, scheme):
     assert page.run(wide) <= 0
 
 
-# Of every element that has text of its own, the least contrast with what it stands on.
+# The lowest contrast between text and its background, over all elements with text.
 CONTRAST = """
     const channels = colour => {
       const canvas = new OffscreenCanvas(1, 1).getContext("2d");

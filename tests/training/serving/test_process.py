@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def started():
-    """Starts servers, and ends those that are left."""
+    """Starts servers, and kills those still running at the end."""
     servers = []
 
     def start(*arguments):
@@ -78,7 +78,7 @@ def test_running_requests_are_answered_after_sigterm_and_the_exit_code_is_0(fold
 def test_a_second_signal_ends_it_at_once(folder, started, name, code):
     server, address = started(folder)
     host, port = address.split("/")[2].split(":")
-    # A request that never gets its body: the server would wait for it.
+    # A request whose body never arrives: the server would wait for it.
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(
             b"POST /v1/models/shout:predict HTTP/1.1\r\nHost: localhost\r\n"
@@ -102,7 +102,7 @@ def test_versions_come_and_go_under_load_and_no_request_fails(folder, started):
             try:
                 _, answer = ask(f"{address}:predict", {"instances": ["a"]})
                 translations.add(answer["predictions"][0]["translation"])
-            except Exception as failure:  # an error that was answered has no predictions
+            except Exception as failure:  # an error answer has no predictions
                 failures.append(failure)
 
     clients = [threading.Thread(target=keep_asking) for _ in range(8)]
@@ -197,7 +197,7 @@ def test_no_text_harms_a_real_export_and_its_neighbours(random_model, tokenizer,
                 assert {len(column) for column in answer["outputs"].values()} == {len(texts)}
                 _, answer = predict([*texts, "a dog"])
                 assert_same_row(answer["outputs"], alone["outputs"])
-        raw = {"b64": "/wBh/g=="}  # no UTF-8, and a NUL in it
+        raw = {"b64": "/wBh/g=="}  # not UTF-8, and with a NUL
         assert predict([raw])[0] in (200, 400)
         if inputs == ["text"]:
             assert predict([])[0] == 200
@@ -209,7 +209,7 @@ def test_no_text_harms_a_real_export_and_its_neighbours(random_model, tokenizer,
 
 
 def assert_same_row(outputs, alone):
-    """The last row is that of the text alone."""
+    """Asserts that the last row equals that of the text alone."""
     for name, column in alone.items():
         [expected] = column
         if isinstance(expected, float):
@@ -218,7 +218,7 @@ def assert_same_row(outputs, alone):
             assert outputs[name][-1] == expected
 
 
-# What the command line is refused with
+# Errors of the command line
 
 
 def complaint_about(capsys, *arguments):
@@ -230,7 +230,7 @@ def complaint_about(capsys, *arguments):
 
 @pytest.fixture
 def blank_folder(tmp_path):
-    """A folder that looks like one of versions, so that what is wrong with the rest shows."""
+    """A folder that passes for one of versions, so that other errors show."""
     (tmp_path / "m" / "1").mkdir(parents=True)
     return tmp_path / "m"
 
@@ -271,7 +271,7 @@ def test_a_port_in_use_is_refused(blank_folder, capsys):
         ("--port=-1", "--port must be 0 to 65535. Received: -1"),
         ("--host=no.such.host.invalid", "--host must be an address of this machine"),
         ("--max-batch-size=0", "--max-batch-size must be at least 1. Received: 0"),
-        ("--runs-at-once=0", "--runs-at-once must be 1 or more. Received: 0"),
+        ("--runs-at-once=0", "--runs-at-once must be at least 1. Received: 0"),
         ("--poll-seconds=0", "--poll-seconds must be more than 0. Received: 0.0"),
         ("--queue-size=10", "--queue-size must be at least --max-batch, 1000. Received: 10"),
         ("--model-name=a/b", "--model-name must be a name without slashes"),

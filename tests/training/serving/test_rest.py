@@ -1,4 +1,4 @@
-"""What TensorFlow Serving's documentation says that it answers, asked over HTTP."""
+"""The answers that TensorFlow Serving's documentation promises, over HTTP."""
 
 import base64
 import gzip
@@ -237,7 +237,7 @@ BAD_BODIES = {
     "[": "JSON Parse error",
     "[" * 15_000: "JSON Parse error",
     '{"instances": [' + "[" * 15_000: "JSON Parse error",
-    '{"instances": ' + "[" * 500 + "]" * 500 + "}": "lists deep",
+    '{"instances": ' + "[" * 500 + "]" * 500 + "}": "text must have the shape [any]",
     "9" * 6000: "JSON Parse error",
     "[]": "must be a JSON object",
     "{}": "Missing 'inputs' or 'instances' key",
@@ -247,7 +247,8 @@ BAD_BODIES = {
     '{"instances": [1]}': "text must be strings. Received: a number",
     '{"instances": [null]}': "text must be strings. Received: null",
     '{"instances": [["a"]]}': "text must have the shape",
-    '{"instances": ["a", ["b"]]}': "text must be lists of equal depth",
+    '{"instances": ["a", ["b"]]}': "text must be strings. Received: a list",
+    '{"inputs": [[1, 1], [1]], "signature_name": "divided"}': "equal length. Received: [2]",
     '{"instances": ["a", {"text": "b"}]}': "all 'instances' must be objects or none",
     '{"instances": [{"text": "a", "more": "b"}]}': "keys must be equal to: text",
     '{"instances": [{}]}': "keys must be equal to: text. Received: none",
@@ -260,7 +261,7 @@ BAD_BODIES = {
     '{"inputs": ["a"], "signature_name": "score"}': "an object of the inputs source, target",
     '{"instances": ["a"], "signature_name": "score"}': "must be an object of the inputs",
     '{"inputs": [[1]], "signature_name": "divided"}': "numbers must have the shape [any, 2]",
-    '{"inputs": [[1, 1e40]], "signature_name": "divided"}': "numbers must be numbers within",
+    '{"inputs": [[1, 1e40]], "signature_name": "divided"}': "numbers must be numbers from",
     '{"inputs": [[1, true]], "signature_name": "divided"}': "Received: true",
     json.dumps({"inputs": ["a"] * 101}): "may hold 100 rows. Received: 101",
     json.dumps({"inputs": ["a" * 5001]}): "may have 5,000 bytes. Received: 5,001",
@@ -387,7 +388,7 @@ def test_a_packed_body_may_come_byte_by_byte(model_address):
     parts = urlsplit(model_address)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
     pieces = (PACKED[i : i + 1] for i in range(len(PACKED)))
-    headers = {"Content-Encoding": "gzip"}  # without a length it is sent in chunks
+    headers = {"Content-Encoding": "gzip"}  # without a length, the body is sent in chunks
     connection.request("POST", f"{parts.path}:predict", pieces, headers)
     answer = connection.getresponse()
     assert (answer.status, json.load(answer)) == UNPACKED_ANSWER
@@ -483,7 +484,7 @@ def test_a_target_may_be_in_absolute_form(model_address, scheme, host):
         relative = path if path.startswith("/") else f"/{path}"
         status, body = ask_at(model_address, root + path, method="GET")
         assert status == 200, path
-        if "monitoring" not in path:  # it counts what was asked meanwhile
+        if "monitoring" not in path:  # its counts change with each request
             assert (status, body) == ask_at(model_address, relative, method="GET")
 
 

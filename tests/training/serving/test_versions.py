@@ -1,4 +1,4 @@
-"""Which versions are served, with a loader that is told what to do."""
+"""Which versions are served, with a loader that tests control."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from training.serving.versions import Policy, Versions, find_versions
 
 
 class Loader:
-    """Loads versions that are empty; fails where the folder holds a file "broken"."""
+    """Loads empty versions; fails if the folder contains a file "broken"."""
 
     def __init__(self):
         self.loaded = []
@@ -49,7 +49,7 @@ def states_of(versions):
 
 
 async def settled(versions):
-    """Looks once, and lets retired versions end."""
+    """Refreshes once, and lets retired versions end."""
     await versions.refresh()
     await asyncio.sleep(0.1)
 

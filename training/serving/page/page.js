@@ -1,18 +1,18 @@
-// The page of a translation server: it sends lines of text, and shows what comes back.
+// The page of a translation server: it sends lines of text and shows the translations.
 //
-// It speaks TensorFlow Serving's REST interface and nothing else, so that any server of an export
-// will do: `?server=http://host:8501&model=NAME` names another one than the page's own. What a
-// server says enters the page as text (textContent), never as HTML.
+// It uses only TensorFlow Serving's REST interface, so it works with any server of an export:
+// `?server=http://host:8501&model=NAME` names another server than the page's own. A server's answers
+// enter the page as text (textContent), never as HTML.
 
-const TYPING_PAUSE = 450; // milliseconds after the last key, before the text is sent as it stands
-const LONGEST_TYPED = 1500; // characters; what is longer waits for the button
-const BUSY_AFTER = 200; // milliseconds; quicker answers come without a sign of waiting
+const TYPING_PAUSE = 450; // milliseconds from the last key until the text is sent
+const LONGEST_TYPED = 1500; // characters; longer texts wait for the button
+const BUSY_AFTER = 200; // milliseconds; faster answers show no sign of waiting
 const PATIENCE = 60_000; // milliseconds
-const NO_HYPOTHESIS = -1e8; // a score as low as this fills a list that the search left short
-const MOST_COMPARED = 250_000; // pairs of words in which two hypotheses are compared
-const BLANK = /^[\s\x1c-\x1f\x85\u200b]*$/; // as the export sees it
-const SPACE = "\u2581"; // how SentencePiece spells a space
-const MEAN = -1; // in place of a head's number
+const NO_HYPOTHESIS = -1e8; // lists that the search left short are filled up with scores below this
+const MOST_COMPARED = 250_000; // pairs of words, when two hypotheses are compared
+const BLANK = /^[\s\x1c-\x1f\x85\u200b]*$/; // blank for the export, too
+const SPACE = "\u2581"; // SentencePiece's space
+const MEAN = -1; // instead of a head's number
 
 const part = (id) => document.getElementById(id);
 
@@ -23,7 +23,7 @@ class Failure extends Error {
   constructor(title, text, { away = false } = {}) {
     super(title);
     this.text = text;
-    this.away = away; // nothing at that address answers
+    this.away = away; // nothing answers at that address
   }
 }
 
@@ -38,12 +38,12 @@ function serverOfAddress() {
   try {
     base = new URL(address);
   } catch {
-    // Said below, as for any other address that won't do.
+    // Reported below, with all other unusable addresses.
   }
   if (!["http:", "https:"].includes(base?.protocol) || base.username || base.password) {
     throw new Failure(
       "This server address can't be used",
-      `server must be an address like http://localhost:8501. Received: ${address}`,
+      `The server must be an address like http://localhost:8501. Received: ${address}`,
     );
   }
   base.search = base.hash = "";
@@ -52,7 +52,7 @@ function serverOfAddress() {
   if (!model && !own) {
     throw new Failure(
       "Which model?",
-      `A server of many models has to be told: add &model=NAME to this page's address.`,
+      `Another server does not say which model to use: add &model=NAME to this page's address.`,
     );
   }
   return { base, own, model };
@@ -75,7 +75,7 @@ const modelAddress = (ending = "") =>
 
 async function showVersion() {
   const { model_version_status: versions } = await ask(modelAddress());
-  if (!Array.isArray(versions)) throw unexpected("the state of a model lists its versions");
+  if (!Array.isArray(versions)) throw unexpected("a model's status must list its versions");
   const available = versions.filter((version) => version.state === "AVAILABLE");
   const newest = available.map((version) => Number(version.version)).sort((a, b) => b - a)[0];
   document.title = `Translate · ${server.model}`;
@@ -111,8 +111,8 @@ async function ask(address, { body, signal } = {}) {
   if (body) {
     options.method = "POST";
     options.body = JSON.stringify(body);
-    // Another host is asked with the type that fetch gives to a string: then the browser doesn't
-    // ask it first, by OPTIONS, whether JSON is welcome. TensorFlow Serving looks at no type.
+    // Requests to another host keep the type that fetch gives to a string. Otherwise the browser would
+    // ask first, by OPTIONS, whether JSON is allowed. TensorFlow Serving ignores the type.
     if (address.origin === location.origin) options.headers = { "Content-Type": "application/json" };
   }
   let response;
@@ -124,36 +124,36 @@ async function ask(address, { body, signal } = {}) {
     if (signal?.aborted) throw error;
     if (tooLate.aborted) {
       const seconds = PATIENCE / 1000;
-      throw new Failure("No answer", `${address.origin} said nothing for ${seconds} seconds.`, { away: true });
+      throw new Failure("No answer", `${address.origin} did not answer within ${seconds} seconds.`, { away: true });
     }
     const other = address.origin === location.origin ? "" :
-      " It must also let pages from elsewhere in: TensorFlow Serving by" +
-      ` --rest_api_enable_cors_support=true, training.serve by --cors-origins=${location.origin}.`;
+      " It must also accept pages from other sites. Start TensorFlow Serving with" +
+      ` --rest_api_enable_cors_support=true, or training.serve with --cors-origins=${location.origin}.`;
     throw new Failure("The server can't be reached", `Nothing at ${address.origin} answers. Is it running?${other}`, { away: true });
   }
   let answer = null;
   try {
     answer = JSON.parse(text);
   } catch {
-    // An error may come from something between here and the server, which speaks no JSON.
+    // The error may come from a proxy on the way, which does not speak JSON.
   }
   if (!response.ok || answer?.error !== undefined) {
     const told = typeof answer?.error === "string" ? answer.error : text.slice(0, 2000);
     throw new Failure(`The server answered with an error (${response.status})`, told);
   }
-  if (answer === null || typeof answer !== "object") throw unexpected("its answers are JSON objects");
+  if (answer === null || typeof answer !== "object") throw unexpected("answers must be JSON objects");
   return answer;
 }
 
 const unexpected = (rule) =>
-  new Failure("The answer has an unknown form", `This is no export of this project, or no such server: ${rule}.`);
+  new Failure("Unexpected answer", `This does not look like a server of this project's exports: ${rule}.`);
 
 // --- translating ---------------------------------------------------------------------------------
 
 const sourceField = part("source");
 let timer = null;
 let translating = new AbortController();
-let sent = null; // the text of the last request that was not given up
+let sent = null; // the text of the last request, unless that was given up
 
 function typed() {
   const text = sourceField.value;
@@ -166,7 +166,7 @@ function typed() {
     return;
   }
   if (text === sent) return;
-  giveUp(); // what is on its way answers a text that is gone
+  giveUp(); // the running request is for an old text
   if (text.length <= LONGEST_TYPED) timer = setTimeout(translate, TYPING_PAUSE);
 }
 
@@ -206,12 +206,12 @@ async function translate() {
 }
 
 async function bestTranslations(text, signal) {
-  // A textarea can hold half of a surrogate pair, which is no Unicode text.
+  // A textarea can hold half of a surrogate pair, which is not valid Unicode.
   const sources = text.split("\n").map((line) => line.toWellFormed?.() ?? line);
   const asked = sources.filter((line) => !BLANK.test(line));
   const { translations, scores } = await predict("n_best", { text: asked }, signal);
   if (translations?.length !== asked.length || scores?.length !== asked.length) {
-    throw unexpected("n_best gives translations and scores, a row for each text");
+    throw unexpected("n_best must return translations and scores, with a row for each text");
   }
   const rows = translations.map((texts, row) => hypotheses(texts, scores[row]));
   return sources.map((source) => ({ source, chosen: 0, hypotheses: BLANK.test(source) ? [] : rows.shift() }));
@@ -220,13 +220,13 @@ async function bestTranslations(text, signal) {
 function hypotheses(texts, scores) {
   const all = texts.map((text, n) => ({ text: String(text), score: Number(scores[n]), attention: null }));
   const found = all.filter(({ score }, n) => n === 0 || score > NO_HYPOTHESIS);
-  // Exports of earlier versions repeat a text that was found in several spellings.
+  // Earlier exports repeat a text that the search found in several token sequences.
   return found.filter(({ text }, n) => found.findIndex((better) => better.text === text) === n);
 }
 
 const chosenOf = (line) => line?.hypotheses[line.chosen];
 
-// --- what is shown: texts ------------------------------------------------------------------------
+// --- showing texts -------------------------------------------------------------------------------
 
 function showSize(text) {
   part("source").lang = languageOf(text);
@@ -235,7 +235,7 @@ function showSize(text) {
   part("clear").disabled = text === "";
   const numLines = text.split("\n").length;
   const size = `${counted(numLines, "line")}, ${counted([...text].length, "character")}`;
-  const long = text.length > LONGEST_TYPED ? ". A long text is sent when you ask for it" : "";
+  const long = text.length > LONGEST_TYPED ? ". Press Translate to send a long text" : "";
   part("source-note").textContent = text === "" ? "" : size + long;
 }
 
@@ -265,13 +265,13 @@ function showLines(lines) {
   part("lines").classList.toggle("several", texts.length > 1);
   part("lines").replaceChildren(...lines.map((line, number) => lineElement(line, number, texts.length > 1)));
   if (!lines.length) {
-    part("lines").append(made("p", "empty", "The translation appears here while you type."));
+    part("lines").append(made("p", "empty", "The translation appears here as you type."));
     part("result-note").textContent = part("announcer").textContent = "";
   }
   showHypotheses();
 }
 
-// The languages whose scripts name them. Han letters are drawn, and all are read aloud, in its way.
+// Languages that their script gives away. The browser draws Han letters, and reads aloud, accordingly.
 const SCRIPTS = {
   ko: /\p{Script=Hangul}/u,
   ja: /[\p{Script=Hiragana}\p{Script=Katakana}]/u,
@@ -329,7 +329,7 @@ function hypothesisElement(line, hypothesis, n, best) {
   return item;
 }
 
-// Words that the best translation does not have in this order are marked.
+// Marks the words that the best translation does not have in this order.
 function withDifference(text, best) {
   const [words, others] = [text.split(/\s+/), best.split(/\s+/)];
   const kept = words.length * others.length > MOST_COMPARED ? null : inCommon(words, others);
@@ -406,7 +406,7 @@ async function showAttention() {
 function showNoAttention(failure) {
   part("attention").setAttribute("aria-busy", "false");
   part("attention-shown").hidden = true;
-  part("attention-note").textContent = `It can't be shown. ${failure.message}: ${failure.text ?? ""}`;
+  part("attention-note").textContent = `Not available. ${failure.message}: ${failure.text ?? ""}`;
 }
 
 const EXPLANATION = part("attention-note").textContent.replace(/\s+/g, " ");
@@ -416,7 +416,7 @@ function attentionOf({ source_tokens: sources, target_tokens: targets, weights }
   const [source, target] = [tokensOf(sources?.[0]), tokensOf(targets?.[0])];
   const heads = weights?.[0]?.map((rows) => matrix(rows, target.length, source.length));
   if (!heads?.length || !source.length || !target.length) {
-    throw unexpected("attention gives source_tokens, target_tokens and weights");
+    throw unexpected("attention must return source_tokens, target_tokens and weights");
   }
   const mean = new Float32Array(target.length * source.length);
   for (const head of heads) head.forEach((weight, at) => (mean[at] += weight / heads.length));
@@ -431,8 +431,8 @@ function matrix(rows, height, width) {
   return cells;
 }
 
-// Pieces as people read them. `text` is the piece, `label` stands alone (a "+" goes on a word), and
-// `odd` is a name in place of a text.
+// Pieces as people read them. `text` is the piece; `label` is for a piece by itself, where "+" means
+// that it continues a word; `odd` pieces have a name instead of a text.
 function tokensOf(pieces) {
   const filled = (pieces ?? []).map(String);
   while (filled.at(-1) === "") filled.pop(); // padding
@@ -548,12 +548,12 @@ function inWords(attention, weights) {
   const name = headName(attention, head);
   const written = quoted(attention.target[target]);
   if (source !== null) {
-    return `To write ${written}, ${quoted(attention.source[source])} had the weight ${weights[source].toFixed(3)} (${name}).`;
+    return `For ${written}, ${quoted(attention.source[source])} has the weight ${weights[source].toFixed(3)} (${name}).`;
   }
   const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, 4);
   const read = order.filter((n) => weights[n] >= 0.01);
   const list = read.map((n) => `${quoted(attention.source[n])} ${percent(weights[n])}`).join(", ");
-  return `To write ${written}, read: ${list} (${name}).`;
+  return `${written} attends to ${list} (${name}).`;
 }
 
 // U+2068 and U+2069 keep a right-to-left piece from turning the sentence around it.
@@ -566,12 +566,12 @@ const mapBox = part("map-box");
 const mapCells = part("map-cells");
 let ramp = readRamp();
 
-// Red, green and blue of 256 weights, between the colours that page.css names.
+// Red, green and blue of 256 weights, interpolated between the colors in page.css.
 function readRamp() {
   const style = getComputedStyle(document.documentElement);
   const stops = [0, 1, 2, 3, 4].map((n) => {
-    const colour = parseInt(style.getPropertyValue(`--heat-${n}`).trim().slice(1), 16);
-    return [colour >> 16, (colour >> 8) & 255, colour & 255];
+    const color = parseInt(style.getPropertyValue(`--heat-${n}`).trim().slice(1), 16);
+    return [color >> 16, (color >> 8) & 255, color & 255];
   });
   return Array.from({ length: 256 }, (_, step) => {
     const at = (step / 255) * (stops.length - 1);
@@ -580,7 +580,7 @@ function readRamp() {
   });
 }
 
-// One pixel for each cell: CSS makes them large, so that drawing costs the same at any size.
+// One pixel per cell, which CSS enlarges: drawing costs the same at any size.
 function paint(canvas, attention, head) {
   const [width, height] = [attention.source.length, attention.target.length];
   Object.assign(canvas, { width, height });
@@ -674,7 +674,7 @@ dark.addEventListener("change", () => {
 
 // --- the table -----------------------------------------------------------------------------------
 
-// Made only where it is open: 60 by 60 pieces are 3,600 cells.
+// Filled only while open: 60 by 60 pieces are 3,600 cells.
 function fillNumbers() {
   const attention = shownAttention();
   if (!part("numbers").open || !attention) {
@@ -685,7 +685,7 @@ function fillNumbers() {
   const width = attention.source.length;
   const table = document.createElement("table");
   const name = headName(attention, state.head);
-  table.createCaption().textContent = `Attention weights, ${name}: a row for each piece of the translation.`;
+  table.createCaption().textContent = `Attention weights, ${name}, with a row for each piece of the translation.`;
   const head = table.createTHead().insertRow();
   const sourceLanguage = languageOfTokens(attention.source);
   const targetLanguage = languageOfTokens(attention.target);
@@ -720,9 +720,9 @@ function hideAlarm() {
 }
 
 function start() {
-  showServer("asked", "Asking the server…");
+  showServer("asked", "Connecting…");
   server.ready = connect();
-  // Here, so that it is told before anything is typed; whoever awaits `ready` is told again.
+  // Handled here, so that an error shows before anything is typed; translate() will see it again.
   server.ready.then(hideAlarm, (failure) => {
     server.ready = null; // the next translation tries again
     showAlarm(failure);
@@ -737,7 +737,7 @@ async function copy() {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    copied = copyBySelection(text); // the clipboard is for https and localhost only
+    copied = copyBySelection(text); // browsers offer the clipboard on https and localhost only
   }
   part("copy").textContent = copied ? "Copied" : "Not allowed";
   part("announcer").textContent = copied ? "Copied" : "The browser did not allow copying";
@@ -785,7 +785,7 @@ part("server-form").addEventListener("submit", (event) => {
   location.search = asked.toString();
 });
 document.addEventListener("visibilitychange", () => {
-  // Another version may be served by now.
+  // The server may have another version by now.
   if (!document.hidden && server.model) showVersion().catch(showAlarm);
 });
 
@@ -793,4 +793,4 @@ const asked = new URLSearchParams(location.search);
 part("server-address").value = asked.get("server") ?? "";
 part("server-model").value = asked.get("model") ?? "";
 start();
-typed(); // a browser that goes back restores the text
+typed(); // the browser restores the text when the user goes back
