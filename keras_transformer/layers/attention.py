@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from keras_transformer.layers.heads import MultiHeadLayer
-from keras_transformer.masks import for_all_heads, hide
+from keras_transformer.masks import hide
 
 
 def scaled_dot_product_attention(query, key, value, attention_mask=None, dropout=None):
@@ -47,7 +47,7 @@ def attention_weights(query, key, attention_mask=None):
         query: Float (..., query_length, head_dim).
         key: Float (..., key_length, head_dim).
         attention_mask: Boolean, broadcastable to (..., query_length, key_length), True where a
-            query may see a key, or the result of `masks.to_add`; None if it may see all.
+            query may see a key, or the output of `masks.to_add`; None if it may see all.
 
     Returns:
         Float (..., query_length, key_length); each row sums to 1.
@@ -123,7 +123,7 @@ class MultiHeadSelfAttention(MultiHeadLayer):
     def attention_weights(self, inputs, attention_mask=None):
         """The weights by which `call` sums the values: Float (batch, heads, length, length)."""
         query, key, _ = self.to_heads(self.query_key_value, inputs, *self._widths())
-        return attention_weights(query, key, for_all_heads(attention_mask))
+        return attention_weights(query, key, self.mask_of_heads(attention_mask))
 
     def _widths(self):
         return self.key_width, self.key_width, self.value_width
@@ -185,7 +185,7 @@ class MultiHeadCrossAttention(MultiHeadLayer):
         """
         key, _ = self.keys_and_values(memory)
         [query] = self.to_heads(self.query_projection, query, self.key_width)
-        return attention_weights(query, key, for_all_heads(attention_mask))
+        return attention_weights(query, key, self.mask_of_heads(attention_mask))
 
     def keys_and_values(self, memory):
         """The projected memory: key and value, Float (batch, heads, key_length, width) each."""

@@ -122,7 +122,7 @@ def test_config_keeps_every_option():
 
 
 def test_unknown_position_encoding_is_refused():
-    with pytest.raises(ValueError, match=r"one of .* or None\. Received: .*='rotary'\. Choose"):
+    with pytest.raises(ValueError, match=r"one of \(.*, None\)\. Received: .*='rotary'\. Choose"):
         PositionalEmbedding(VOCABULARY, MODEL_DIM, position_encoding="rotary")
 
 
