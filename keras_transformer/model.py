@@ -129,17 +129,12 @@ def _blocks(block_class, config):
 
 
 def encoder_states(boxes, source_ids, source_mask):
-    """The encoder's pass: yields what each block reads, then what the decoder reads.
-
-    Args:
-        boxes: Boxes or a Transformer.
-        source_ids: Integer (batch, source_length).
-        source_mask: Boolean (batch, source_length), from `masks.padding_mask`.
+    """The encoder's pass.
 
     Yields:
-        Float (batch, source_length, model_dim).
+        The input of each block, last the memory: Float (batch, source_length, model_dim).
     """
-    x = boxes.embedding(source_ids)  # (batch, source_length, model_dim)
+    x = boxes.embedding(source_ids)
     for block in boxes.encoder_blocks:
         yield x
         x = block(x, padding_mask=source_mask)
@@ -147,20 +142,13 @@ def encoder_states(boxes, source_ids, source_mask):
 
 
 def decoder_states(boxes, target_ids, target_mask, memory, source_mask):
-    """The decoder's pass: yields what each block reads, then what becomes logits.
-
-    Args:
-        boxes: Boxes or a Transformer.
-        target_ids: Integer (batch, target_length).
-        target_mask: Boolean (batch, target_length), from `masks.padding_mask`.
-        memory: Float (batch, source_length, model_dim), the last of `encoder_states`.
-        source_mask: Boolean (batch, source_length), from `masks.padding_mask`.
+    """The decoder's pass.
 
     Yields:
-        Float (batch, target_length, model_dim).
+        The input of each block, last that of the logits: Float (batch, target_length, model_dim).
     """
     masks = {"padding_mask": target_mask, "memory_padding_mask": source_mask}
-    x = boxes.embedding(target_ids)  # (batch, target_length, model_dim)
+    x = boxes.embedding(target_ids)
     for block in boxes.decoder_blocks:
         yield x
         x = block(x, memory, **masks)

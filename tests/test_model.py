@@ -354,20 +354,6 @@ def test_a_reordered_state_goes_on_where_the_chosen_beams_stood(post_norm_model)
     assert_close(logits, expected)
 
 
-def test_decoding_steps_refuses_a_model_that_it_does_not_know():
-    message = r"registered class\. Received: model of class Sequential\. Build it with"
-    with pytest.raises(TypeError, match=message):
-        decoding_steps(keras.Sequential())
-
-
-def test_an_architecture_of_your_own_can_be_registered():
-    class Parrot(keras.Model):
-        pass
-
-    decoding_steps.register(Parrot)(lambda model: ("encode", "initial_state", "step"))
-    assert decoding_steps(Parrot()) == ("encode", "initial_state", "step")
-
-
 # Attention weights
 
 

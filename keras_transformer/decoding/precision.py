@@ -161,26 +161,29 @@ class Product:
         self.activation = activation
 
     def __call__(self, x):
-        return self._finished(ops.matmul(x, self.kernel))
-
-    def _finished(self, outputs):
+        outputs = self._product(x)
         if self.bias is not None:
             outputs = ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
 
+    def _product(self, x):
+        return ops.matmul(x, self.kernel)
+
+
+def _by_rows(product):
+    """Makes a product of (rows, inputs) one of (..., inputs)."""
+
+    def by_rows(self, x):
+        if len(x.shape) == 2:
+            return product(self, x)
+        rows = product(self, ops.reshape(x, (-1, x.shape[-1])))  # (rows, outputs)
+        return ops.reshape(rows, (*ops.shape(x)[:-1], rows.shape[-1]))
+
+    return by_rows
+
 
 class FixedNormalization:
-    """A LayerNormalization with constants for weights, as in `Product`.
-
-    Args:
-        layer: A built LayerNormalization of the last axis.
-
-    Call arguments:
-        x: Float (..., width).
-
-    Returns:
-        Float (..., width), in the layer's dtype.
-    """
+    """A LayerNormalization of the last axis, with constants for weights, as in `Product`."""
 
     def __init__(self, layer):
         self.gamma = ops.convert_to_numpy(ops.cast(layer.gamma, "float32"))
@@ -196,12 +199,9 @@ class FixedNormalization:
 class FewRowsProduct(Product):
     """A Product for few rows, see `matmul_of_few_rows`."""
 
-    def __call__(self, x):
-        if len(x.shape) == 2:
-            return self._finished(matmul_of_few_rows(x, self.kernel))
-        rows = matmul_of_few_rows(ops.reshape(x, (-1, x.shape[-1])), self.kernel)
-        shape = (*ops.shape(x)[:-1], self.kernel.shape[1])
-        return self._finished(ops.reshape(rows, shape))
+    @_by_rows
+    def _product(self, rows):
+        return matmul_of_few_rows(rows, self.kernel)
 
 
 class PanelProduct(Product):
@@ -219,25 +219,20 @@ class PanelProduct(Product):
         panels = ops.reshape(columns, (inputs, -1, width))
         super().__init__(ops.transpose(panels, (1, 0, 2)), bias, activation)
 
-    def __call__(self, x):
-        rows = ops.reshape(x, (1, -1, x.shape[-1]))
-        outputs = ops.transpose(self._by_panels(rows), (1, 0, 2))  # (rows, panels, width)
-        width = self.kernel.shape[0] * self.kernel.shape[2]
-        leading = (-1,) if len(x.shape) == 2 else ops.shape(x)[:-1]
-        outputs = ops.reshape(outputs, (*leading, width))
-        if width != self.num_outputs:
-            outputs = outputs[..., : self.num_outputs]
-        return self._finished(outputs)
-
-    def _by_panels(self, rows):
-        """Float (1, rows, inputs) to (panels, rows, width)."""
+    @_by_rows
+    def _product(self, rows):
         import tensorflow as tf
 
-        return tf.cond(
+        rows = ops.reshape(rows, (1, -1, rows.shape[-1]))  # (1, rows, inputs)
+        outputs = tf.cond(
             tf.equal(tf.shape(rows)[1], 1),
             lambda: matmul_of_few_rows(rows, self.kernel),  # two rows would take twice as long
             lambda: ops.matmul(rows, self.kernel),
-        )
+        )  # (panels, rows, width)
+        outputs = ops.transpose(outputs, (1, 0, 2))  # (rows, panels, width)
+        width = self.kernel.shape[0] * self.kernel.shape[2]
+        outputs = ops.reshape(outputs, (-1, width))  # (rows, outputs filled up to whole panels)
+        return outputs if width == self.num_outputs else outputs[:, : self.num_outputs]
 
 
 def _fixed(weight):
@@ -246,13 +241,13 @@ def _fixed(weight):
     return keras.Variable(weight, trainable=False, dtype=weight.dtype, name="kernel")
 
 
-class Int8Product:
-    """activation(x W + b), x and W rounded to 8 bits.
+class Int8Product(Product):
+    """A Product of x and W rounded to 8 bits.
 
     With x_i the row i of x and w_j the column j of W, a_i = max |x_i| / 127, c_j = max |w_j| / 127:
         x_i . w_j is about a_i c_j (round(x_i / a_i) . round(w_j / c_j)).
 
-    Arguments as for `Product`; it returns Float32.
+    It returns Float32.
     """
 
     def __init__(self, kernel, bias=None, activation=None):
@@ -264,19 +259,12 @@ class Int8Product:
         self.activation = activation
         self._exact_product = _exact_product(self.kernel)
 
-    def __call__(self, x):
-        x = ops.cast(x, "float32")
-        rows = x if len(x.shape) == 2 else ops.reshape(x, (-1, x.shape[-1]))
+    @_by_rows
+    def _product(self, rows):
+        rows = ops.cast(rows, "float32")
         largest = ops.max(ops.abs(rows), axis=1, keepdims=True)  # (rows, 1)
         largest = ops.maximum(largest, _SMALLEST)
-        outputs = self._exact_product(rows * (127 / largest)) * largest * self.scale
-        if self.bias is not None:
-            outputs = outputs + self.bias
-        if self.activation is not None:
-            outputs = self.activation(outputs)
-        if len(x.shape) == 2:
-            return outputs
-        return ops.reshape(outputs, (*ops.shape(x)[:-1], self.kernel.shape[1]))
+        return self._exact_product(rows * (127 / largest)) * largest * self.scale
 
 
 def _exact_product(kernel):

@@ -19,15 +19,8 @@ class DecoderBlock(keras.Layer):
     Source: section 3.1, "Decoder".
 
     Args:
-        num_heads: h.
-        feed_forward_dim: d_ff.
-        dropout: P_drop, on the output of each sub-layer, 0 to 1.
-        activation: The feed-forward network's nonlinearity.
-        normalize_first: Pre-norm instead of the paper's post-norm.
-        head_dim: d_k; input width / num_heads if None.
-        value_dim: d_v; `head_dim` if None.
-        kernel_initializer: Initializes the kernels.
-        bias_initializer: Initializes the biases.
+        num_heads, feed_forward_dim, dropout, activation, normalize_first, head_dim, value_dim,
+            kernel_initializer, bias_initializer: As in `EncoderBlock`.
 
     Call arguments:
         inputs: Float (batch, target_length, model_dim).

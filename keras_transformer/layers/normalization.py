@@ -1,5 +1,7 @@
 """Layer normalization (section 3.1) with its gradient written out."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -42,26 +44,12 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
 
 def layer_normalization(x, gamma, beta, epsilon: float):
-    """The formula of LayerNormalization.
-
-    Args:
-        x: Float (..., width).
-        gamma: Float (width,).
-        beta: Float (width,).
-        epsilon: Added to the variance.
-
-    Returns:
-        Float (..., width).
-    """
+    """The formula of LayerNormalization: Float (..., width) to (..., width)."""
     return _normalize(x, gamma, beta, epsilon)[0]
 
 
 def _differentiable(x, gamma, beta, epsilon):
-    """The same with its gradient."""
-
-    def normalize(x, gamma, beta):
-        return _normalize(x, gamma, beta, epsilon)
-
+    normalize = functools.partial(_normalize, epsilon=epsilon)
     return with_gradient("layer_normalization", normalize, _gradient, x, gamma, beta)
 
 
