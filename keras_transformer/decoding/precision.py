@@ -163,11 +163,14 @@ class Product:
     def __call__(self, x):
         outputs = self._product(x)
         if self.bias is not None:
-            outputs = ops.add(outputs, self.bias)
+            outputs = self._biased(outputs)
         return outputs if self.activation is None else self.activation(outputs)
 
     def _product(self, x):
         return ops.matmul(x, self.kernel)
+
+    def _biased(self, outputs):
+        return ops.add(outputs, self.bias)
 
 
 def _by_rows(product):
@@ -265,6 +268,9 @@ class Int8Product(Product):
         largest = ops.max(ops.abs(rows), axis=1, keepdims=True)  # (rows, 1)
         largest = ops.maximum(largest, _SMALLEST)
         return self._exact_product(rows * (127 / largest)) * largest * self.scale
+
+    def _biased(self, outputs):
+        return outputs + self.bias  # which `ops.add` would round in another way
 
 
 def _exact_product(kernel):
