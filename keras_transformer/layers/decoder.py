@@ -30,7 +30,7 @@ class DecoderBlock(keras.Layer):
         memory_padding_mask: Boolean (batch, source_length), likewise.
         inputs_mask, memory_mask: The same two. Keras passes the implicit masks of inputs and memory
             here; `padding_mask` and `memory_padding_mask` replace them.
-        training: Whether to drop.
+        training: Whether to apply dropout.
 
     Returns:
         Float (batch, target_length, model_dim).

@@ -31,7 +31,7 @@ class PositionalEmbedding(keras.Layer):
     Call arguments:
         inputs: Integer (batch, length), token ids; in reverse Float (batch, length, model_dim).
         reverse: Whether to turn vectors into logits, as in `keras.layers.ReversibleEmbedding`.
-        training: Whether to drop.
+        training: Whether to apply dropout.
 
     Returns:
         Float (batch, length, model_dim); in reverse Float32 (batch, length, vocabulary).

@@ -30,7 +30,7 @@ class EncoderBlock(keras.Layer):
         padding_mask: Boolean (batch, length), True at tokens; None if there is no padding. In a
             mask of numbers 0 is False.
         mask: The same. Keras passes the inputs' implicit mask here; a `padding_mask` replaces it.
-        training: Whether to drop.
+        training: Whether to apply dropout.
 
     Returns:
         Float (batch, length, model_dim).

@@ -119,7 +119,8 @@ class MultiHeadLayer(keras.Layer):
             inputs: Float (batch, length, model_dim), whose shape the output gets.
         """
         heads = ops.transpose(heads, (0, 2, 1, 3))  # (batch, length, heads, value_dim)
-        rows = ops.reshape(heads, (-1, self.num_heads * self.value_width))  # (batch * length, ...)
+        width = self.num_heads * self.value_width
+        rows = ops.reshape(heads, (-1, width))  # (batch * length, heads * value_dim)
         rows = self.output_projection(rows)  # (batch * length, model_dim)
         return ops.reshape(rows, ops.shape(inputs))  # (batch, length, model_dim)
 

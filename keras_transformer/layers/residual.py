@@ -26,7 +26,7 @@ class AddAndNorm(keras.Layer):
     Call arguments:
         inputs: Float (batch, length, model_dim), carried past the sub-layer by the residual.
         sublayer_output: Float (batch, length, model_dim).
-        training: Whether to drop.
+        training: Whether to apply dropout.
 
     Returns:
         Float (batch, length, model_dim).
