@@ -21,7 +21,7 @@ def test_an_embedding_step_equals_the_call_at_each_position(position_encoding):
         np.testing.assert_allclose(output, rows, rtol=1e-6)
 
 
-def test_decoding_steps_refuses_a_model_that_it_does_not_know():
+def test_decoding_steps_refuses_an_unknown_model():
     message = r"registered class\. Received: model of class Sequential\. Build it with"
     with pytest.raises(TypeError, match=message):
         decoding_steps(keras.Sequential())
