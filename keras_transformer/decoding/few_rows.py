@@ -20,18 +20,11 @@ def matmul_of_few_rows(x, y, transpose_y=False):
     Returns:
         Float (..., rows, columns).
     """
-    if not _has_operation(x):
+    is_float32 = keras.backend.standardize_dtype(x.dtype) == "float32"
+    if keras.backend.backend() != "tensorflow" or not is_float32:
         return ops.matmul(x, ops.swapaxes(y, -1, -2) if transpose_y else y)
     import tensorflow as tf
 
     return tf.raw_ops.BatchMatMulV3(
         x=x, y=tf.convert_to_tensor(y), Tout=tf.float32, adj_y=transpose_y
-    )
-
-
-def _has_operation(x):
-    return (
-        keras.backend.backend() == "tensorflow"
-        and not isinstance(x, keras.KerasTensor)
-        and keras.backend.standardize_dtype(x.dtype) == "float32"
     )

@@ -155,7 +155,9 @@ class Product:
     """
 
     def __init__(self, kernel, bias=None, activation=None):
-        self.kernel = _fixed(kernel)
+        if not isinstance(kernel, keras.Variable):
+            kernel = keras.Variable(kernel, trainable=False, dtype=kernel.dtype, name="kernel")
+        self.kernel = kernel
         # A constant: reading a variable would take one more operation at each step.
         self.bias = None if bias is None else ops.convert_to_numpy(bias)
         self.activation = activation
@@ -236,12 +238,6 @@ class PanelProduct(Product):
         width = self.kernel.shape[0] * self.kernel.shape[2]
         outputs = ops.reshape(outputs, (-1, width))  # (rows, outputs filled up to whole panels)
         return outputs if width == self.num_outputs else outputs[:, : self.num_outputs]
-
-
-def _fixed(weight):
-    if isinstance(weight, keras.Variable):
-        return weight
-    return keras.Variable(weight, trainable=False, dtype=weight.dtype, name="kernel")
 
 
 class Int8Product(Product):

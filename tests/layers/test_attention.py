@@ -122,6 +122,21 @@ def test_half_precision_keeps_masked_keys_out(dtype):
     np.testing.assert_array_equal(numbers(keras.ops.cast(weights, "float32")), [[[0.5, 0, 0.5]]])
 
 
+def test_dropout_comes_between_the_weights_and_the_values():
+    query, key, value = (random_vectors(BATCH, KEY_LENGTH, 4, seed=seed) for seed in (7, 8, 9))
+    expected = 2 * numbers(scaled_dot_product_attention(query, key, value))
+    doubled = scaled_dot_product_attention(query, key, value, dropout=lambda weights: 2 * weights)
+    np.testing.assert_allclose(numbers(doubled), expected, rtol=1e-6)
+
+
+def test_a_functional_model_may_be_built_of_it():
+    query, key = keras.Input((2, 1, 4)), keras.Input((2, 7, 4))
+    model = keras.Model([query, key], scaled_dot_product_attention(query, key, key))
+    inputs = [random_vectors(3, 2, 1, 4), random_vectors(3, 2, 7, 4, seed=8)]
+    expected = numbers(scaled_dot_product_attention(*inputs, inputs[1]))
+    np.testing.assert_allclose(numbers(model(inputs)), expected, atol=1e-6)
+
+
 # Masks of other ranks and dtypes
 
 
