@@ -101,11 +101,7 @@ class TransformerConfig:
                 f" model_dim={self.model_dim}, num_heads={self.num_heads}. Choose"
                 f" model_dim={multiples_near(self.model_dim, self.num_heads)}."
             )
-        if self.position_encoding not in POSITION_ENCODINGS:
-            raise ValueError(
-                f"position_encoding must be one of {POSITION_ENCODINGS}. Received:"
-                f" position_encoding={self.position_encoding!r}. Choose one of them."
-            )
+        check_position_encoding(self.position_encoding, self.model_dim)
         longest = self.max_source_tokens + EXTRA_TARGET_TOKENS
         if self.position_encoding == "learned" and self.max_positions < longest:
             raise ValueError(
@@ -114,12 +110,6 @@ class TransformerConfig:
                 f" max_positions={self.max_positions},"
                 f" max_source_tokens={self.max_source_tokens}. Choose max_positions={longest} or"
                 " another max_source_tokens."
-            )
-        if self.position_encoding == "sinusoidal" and self.model_dim % 2:
-            raise ValueError(
-                "model_dim must be even, since sinusoidal positions come in pairs of sine and"
-                f" cosine. Received: model_dim={self.model_dim}. Choose"
-                f" model_dim={self.model_dim + 1} or position_encoding='learned'."
             )
 
     @classmethod
@@ -156,6 +146,23 @@ class TransformerConfig:
                 f" {', '.join(TABLE_3)}."
             )
         return cls(vocabulary_size=vocabulary_size, **{**TABLE_3[row], **changes})
+
+
+def check_position_encoding(
+    position_encoding: str | None, model_dim: int, choices: tuple = POSITION_ENCODINGS
+) -> None:
+    """Raises ValueError if the encoding is none of the choices or does not fit the width."""
+    if position_encoding not in choices:
+        raise ValueError(
+            f"position_encoding must be one of {choices}. Received:"
+            f" position_encoding={position_encoding!r}. Choose one of them."
+        )
+    if position_encoding == "sinusoidal" and model_dim % 2:
+        raise ValueError(
+            "model_dim must be even, since sinusoidal positions come in pairs of sine and cosine."
+            f" Received: model_dim={model_dim}. Choose model_dim={model_dim + 1} or"
+            " position_encoding='learned'."
+        )
 
 
 def multiples_near(width: int, divisor: int) -> str:

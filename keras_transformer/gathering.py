@@ -1,18 +1,16 @@
-"""Picking by index, by one operation on TensorFlow."""
+"""Picking by index with one operation on TensorFlow."""
 
 import keras
 from keras import ops
 
 
 def take(x, index, axis=0):
-    """`ops.take` for indices of which none is negative.
-
-    Keras makes sense of negative ones, which on TensorFlow is three operations and more.
+    """`ops.take` without negative indices, whose handling costs TensorFlow three operations more.
 
     Args:
         x: Any (..., places, ...), with the places on `axis`.
         index: Integer (picks...), from 0 to places - 1.
-        axis: Where the places are.
+        axis: The axis of the places.
 
     Returns:
         Like `x`, with the picks in place of the places.
@@ -25,7 +23,7 @@ def take(x, index, axis=0):
 
 
 def gather_rows(x, index):
-    """Picks by an index of its own in each row: result[r, i, ...] = x[r, index[r, i], ...].
+    """Picks by a separate index for each row: result[r, i, ...] = x[r, index[r, i], ...].
 
     One operation on TensorFlow, where `ops.take_along_axis` is some twenty.
 
@@ -46,7 +44,7 @@ def gather_rows(x, index):
 
 
 def gather_for_all_beams(x, index):
-    """Picks the same in all beams of a sentence: result[b, i, j] = x[b, i, index[b, j]].
+    """Picks the same places in all beams of a sentence: result[b, i, j] = x[b, i, index[b, j]].
 
     Args:
         x: Any (batch, beams, places).

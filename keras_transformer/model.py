@@ -1,4 +1,4 @@
-"""The whole model (Figure 1), for training as one graph and for decoding step by step."""
+"""The whole model (Figure 1), and where its attention looks."""
 
 import functools
 import itertools
@@ -18,13 +18,12 @@ from keras_transformer.masks import padding_mask
 class Transformer(keras.Model):
     """The functional model that `build_transformer` makes.
 
-    It is a class of its own only so that a model read from a file is recognised by
-    `decoding_steps`, so that the boxes of Figure 1 have names, and so that the config's longest
-    source stays with the weights.
+    Having a class of its own lets `decoding_steps` recognize a loaded model, gives the boxes of
+    Figure 1 names, and keeps the config's longest source with the weights.
 
     Args:
-        max_source_tokens: The longest source that a translator reads if it is not told otherwise,
-            in tokens, the end included. The model itself takes longer ones.
+        max_source_tokens: A translator's default for the longest source it reads, in tokens, the
+            end included. The model itself takes longer ones.
     """
 
     def __init__(self, *args, max_source_tokens=TransformerConfig.max_source_tokens, **kwargs):
@@ -36,7 +35,7 @@ class Transformer(keras.Model):
 
     @property
     def embedding(self) -> PositionalEmbedding:
-        """The one matrix of section 3.4, with the positions."""
+        """The one matrix of section 3.4, and the positions."""
         return self.get_layer("embedding")
 
     @property
@@ -49,7 +48,7 @@ class Transformer(keras.Model):
 
     @property
     def normalizations(self) -> dict[str, keras.Layer]:
-        """What pre-norm puts behind each stack, by the stack's name; empty in post-norm."""
+        """The layer that pre-norm puts after each stack, by the stack's name; {} in post-norm."""
         return {
             layer.name.removesuffix("_normalization"): layer
             for layer in self.layers
@@ -61,7 +60,7 @@ def build_transformer(config: TransformerConfig, name: str = "transformer") -> T
     """The encoder-decoder Transformer as a functional Keras model.
 
     Source: section 3, Figure 1.
-    Deviation: the softmax of Figure 1 is left to the loss and the search, which need logits.
+    Deviation: it has no softmax; the loss and the search need logits.
 
     Args:
         config: The settings.
@@ -130,17 +129,12 @@ def _blocks(block_class, config):
 
 
 def encoder_states(boxes, source_ids, source_mask):
-    """The encoder's pass: yields what each block reads, then what the decoder reads.
-
-    Args:
-        boxes: Boxes or a Transformer.
-        source_ids: Integer (batch, source_length).
-        source_mask: Boolean (batch, source_length), from `masks.padding_mask`.
+    """The encoder's pass.
 
     Yields:
-        Float (batch, source_length, model_dim).
+        The input of each block, last the memory: Float (batch, source_length, model_dim).
     """
-    x = boxes.embedding(source_ids)  # (batch, source_length, model_dim)
+    x = boxes.embedding(source_ids)
     for block in boxes.encoder_blocks:
         yield x
         x = block(x, padding_mask=source_mask)
@@ -148,20 +142,13 @@ def encoder_states(boxes, source_ids, source_mask):
 
 
 def decoder_states(boxes, target_ids, target_mask, memory, source_mask):
-    """The decoder's pass: yields what each block reads, then what becomes logits.
-
-    Args:
-        boxes: Boxes or a Transformer.
-        target_ids: Integer (batch, target_length).
-        target_mask: Boolean (batch, target_length), from `masks.padding_mask`.
-        memory: Float (batch, source_length, model_dim), the last of `encoder_states`.
-        source_mask: Boolean (batch, source_length), from `masks.padding_mask`.
+    """The decoder's pass.
 
     Yields:
-        Float (batch, target_length, model_dim).
+        The input of each block, last that of the logits: Float (batch, target_length, model_dim).
     """
     masks = {"padding_mask": target_mask, "memory_padding_mask": source_mask}
-    x = boxes.embedding(target_ids)  # (batch, target_length, model_dim)
+    x = boxes.embedding(target_ids)
     for block in boxes.decoder_blocks:
         yield x
         x = block(x, memory, **masks)
@@ -176,16 +163,15 @@ def normalized(boxes, stack, x):
 
 @functools.singledispatch
 def cross_attention_weights(model, source_ids, target_ids):
-    """What each target position takes from each source position, where the decoder last looks.
+    """The decoder's attention to the source where it looks last: in the last decoder block.
 
-    In the Transformer that is its last decoder block. An architecture that attends to the source
-    enters with `@cross_attention_weights.register(ItsModelClass)`.
+    Register another architecture with `@cross_attention_weights.register(ItsModelClass)`.
 
     Args:
         model: A model of a registered class.
         source_ids: Integer (batch, source_length).
-        target_ids: Integer (batch, target_length), beginning with the start id: row t of the
-            answer belongs to the prediction of token t + 1 of `target_ids`.
+        target_ids: Integer (batch, target_length), beginning with the start id: the weights at
+            position t are those that predicted token t + 1 of `target_ids`.
 
     Returns:
         Float (batch, heads, target_length, source_length); each row sums to 1.
@@ -217,12 +203,12 @@ def _(model, source_ids, target_ids):
 
 
 class AttentionOfLayers(NamedTuple):
-    """The weights of every head, a tensor for each layer in the order of the stack.
+    """The attention weights of every head, one tensor for each layer.
 
     Attributes:
         encoder: Self-attention of the encoder, Float (batch, heads, source_length, source_length).
         decoder: Self-attention of the decoder, Float (batch, heads, target_length, target_length).
-        cross: What the decoder takes from the source, Float (batch, heads, target_length,
+        cross: The decoder's attention to the source, Float (batch, heads, target_length,
             source_length).
     """
 
@@ -232,15 +218,13 @@ class AttentionOfLayers(NamedTuple):
 
 
 def attention_of_layers(model: Transformer, source_ids, target_ids) -> AttentionOfLayers:
-    """What each position takes from each other, in every layer.
+    """All attention weights of a model.
 
-    Source: section 3.2.3 names the three kinds; the paper's own pictures are in its appendix.
+    Source: section 3.2.3 names the three kinds; the paper's appendix pictures some.
 
     Args:
         model: The model.
-        source_ids: Integer (batch, source_length).
-        target_ids: Integer (batch, target_length), beginning with the start id: row t belongs to
-            the prediction of token t + 1 of `target_ids`.
+        source_ids, target_ids: As in `cross_attention_weights`.
 
     Returns:
         AttentionOfLayers; `cross[-1]` is what `cross_attention_weights` returns.

@@ -55,9 +55,8 @@ def self_attention_step(layer, rows, cache: KeyValues, place: Place, attention_m
         (Float (batch * beams, model_dim), the cache with the new position in it).
     """
     beams = attention_mask.shape[1]
-    widths = (layer.key_width, layer.key_width, layer.value_width)
     projected = layer.query_key_value(rows)  # (batch * beams, heads * all widths)
-    query, key, value = _to_heads(layer, projected, beams, widths, place.order)
+    query, key, value = _to_heads(layer, projected, beams, layer.widths, place.order)
     cache = write(cache, KeyValues(key, value), place)
     scores = _scores(query, cache.key)
     return _attend(layer, scores, cache.value, attention_mask, place.order), cache
@@ -102,9 +101,9 @@ def _to_heads(layer, rows, beams, widths, order):
 
 def _split_heads(rows, heads, beams, width):
     if beams == 1:
-        return ops.reshape(rows, (-1, heads, 1, width))
-    rows = ops.reshape(rows, (-1, beams, heads, width))
-    return ops.transpose(rows, (0, 2, 1, 3))
+        return ops.reshape(rows, (-1, heads, 1, width))  # (batch, heads, beams, width)
+    rows = ops.reshape(rows, (-1, beams, heads, width))  # (batch, beams, heads, width)
+    return ops.transpose(rows, (0, 2, 1, 3))  # (batch, heads, beams, width)
 
 
 def _scores(query, key, key_in_columns=False):

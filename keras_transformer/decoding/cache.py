@@ -177,13 +177,7 @@ def next_position(cache: Cache) -> tuple[Cache, Place]:
 
 
 def write(layer: KeyValues, new: KeyValues, place: Place) -> KeyValues:
-    """Fills the slots that `next_position` gave.
-
-    Args:
-        layer: KeyValues of Float (batch, heads, slots, width).
-        new: KeyValues of Float (batch, heads, beams, width).
-        place: Where.
-    """
+    """Fills the slots that `next_position` gave; `new` is (batch, heads, beams, width)."""
     return KeyValues(*(_write(old, n, place) for old, n in zip(layer, new, strict=True)))
 
 

@@ -1,37 +1,30 @@
-"""Products of few rows, as decoding has them."""
+"""Products of few rows."""
 
 import keras
 from keras import ops
 
 
 def matmul_of_few_rows(x, y, transpose_y=False):
-    """x y, as `ops.matmul` has it, but begun sooner on a processor.
+    """x y, like `ops.matmul`, with less overhead on a CPU.
 
-    On a processor TensorFlow hands its usual products to oneDNN, but not this operation: of one row
-    and a small kernel it takes half the time, of many rows about the same. In half precisions and
-    on other backends it is `ops.matmul`.
+    On a CPU TensorFlow hands its usual products to oneDNN, but not this operation: with one row and
+    a small kernel it takes half the time, with many rows about the same. Half precisions and other
+    backends use `ops.matmul`.
 
     Args:
         x: Float (..., rows, inner).
-        y: Float (..., inner, columns), with `transpose_y` (..., columns, inner); as many leading
-            axes as `x`, to which they are broadcast, or none.
-        transpose_y: Whether the last two axes of `y` change places first.
+        y: Float (..., inner, columns), with `transpose_y` (..., columns, inner); its leading axes
+            are as many as those of `x` and broadcast to them, or none.
+        transpose_y: Whether to swap the last two axes of `y` first.
 
     Returns:
         Float (..., rows, columns).
     """
-    if not _has_operation(x):
+    is_float32 = keras.backend.standardize_dtype(x.dtype) == "float32"
+    if keras.backend.backend() != "tensorflow" or not is_float32:
         return ops.matmul(x, ops.swapaxes(y, -1, -2) if transpose_y else y)
     import tensorflow as tf
 
     return tf.raw_ops.BatchMatMulV3(
         x=x, y=tf.convert_to_tensor(y), Tout=tf.float32, adj_y=transpose_y
-    )
-
-
-def _has_operation(x):
-    return (
-        keras.backend.backend() == "tensorflow"
-        and not isinstance(x, keras.KerasTensor)
-        and keras.backend.standardize_dtype(x.dtype) == "float32"
     )

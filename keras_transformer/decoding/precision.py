@@ -1,7 +1,7 @@
-"""Models for translating, in a precision of their own.
+"""Copies of models that only translate, each in a precision of its own.
 
-A model is trained in one precision and may translate in another: half the bits of bfloat16 or a
-quarter of int8 are read from memory faster, and processors that know them multiply them faster.
+A model may translate in another precision than it was trained in: bfloat16 has half the bits of
+float32 and int8 a quarter, which memory delivers faster and newer processors multiply faster.
 """
 
 import keras
@@ -15,40 +15,40 @@ from keras_transformer.layers.normalization import LayerNormalization, layer_nor
 
 PRECISIONS = ("float32", "bfloat16", "int8", "int8_bfloat16")
 
-# A smaller product takes less time than rounding its factors does.
+# A smaller product takes less time than rounding its factors.
 _FEWEST_WEIGHTS_IN_8_BITS = 2**16
 
-# A smaller kernel stays in the processor's cache, whatever its order. Of fewer inputs the usual
-# product is so quick that putting the outputs of panels into order takes more time than they save.
+# A smaller kernel stays in the processor's cache, whatever its order. With fewer inputs the usual
+# product is so quick that panels save less time than it takes to put their outputs in order.
 _FEWEST_WEIGHTS_IN_PANELS = 2**19
 _FEWEST_INPUTS_OF_PANELS = 256
-# The first that divides the outputs is taken, so that nothing is cut off behind; else the first.
+# The first that divides the number of outputs, so that none must be cut off; else the first.
 _PANEL_WIDTHS = (64, 80, 96, 48, 112)
 
-# Keeps a scale from being 0; no weight and no vector is as small.
+# Keeps scales above 0; no weight and no vector is this small.
 _SMALLEST = 1e-30
 
 
 def inference_model(model: keras.Model, precision: str) -> keras.Model:
-    """A copy of a model for translating, with the weights that the model has now.
+    """A copy of a model that only translates, with the weights that the model has now.
 
-    float32: whatever policy the model was trained with.
+    float32: everything, whatever policy the model was trained with.
     bfloat16: weights and products; softmax, normalization and logits stay float32.
-    int8: weights, each output of a linear map with a scale of its own, and the inputs of linear
-        maps, each row with a scale of its own, so that no sentence changes another. All else is
-        float32. It pays on processors that multiply 8 bits (Intel since 2019, AMD since 2022). On
-        TensorFlow it needs an x86 processor, and on older ones than these large sums overflow.
-    int8_bfloat16: the same, and attention's queries, keys and values are bfloat16, which halves
-        what beams read. It pays for beams on processors that multiply bfloat16 as well (Intel since
-        2023, AMD since 2022).
+    int8: the weights of linear maps, with a scale for each output, and their inputs, with a scale
+        for each row, so that no sentence changes another. All else is float32. It pays on
+        processors that multiply 8 bits (Intel since 2019, AMD since 2022). On TensorFlow it needs
+        an x86 processor, and large sums overflow on older ones than these.
+    int8_bfloat16: the same, with attention's queries, keys and values in bfloat16, which halves the
+        memory that beams read. It pays for beams on processors that also multiply bfloat16 (Intel
+        since 2023, AMD since 2022).
 
     Args:
         model: A functional model.
         precision: One of `PRECISIONS`.
 
     Returns:
-        A model of the same class, not to be trained. It cannot be saved, copied or pickled: its
-        parts have no place in a file. Save the model that it was made from.
+        A model of the same class. It cannot be trained, saved, copied or pickled: its parts have no
+        place in a file. Save the model that it was made from.
 
     Raises:
         ValueError: If the precision is unknown.
@@ -65,12 +65,12 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
         if isinstance(layer, keras.Layer):  # and not one of Keras' functions
             config["dtype"] = policy
         if "dropout" in config:
-            config["dropout"] = 0.0  # else 20 kB for a seed that is never used are never freed
+            config["dropout"] = 0.0  # a seed generator would leak 20 kB
         is_embedding = isinstance(layer, PositionalEmbedding)
         return (FastEmbedding if is_embedding else type(layer)).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=with_policy)
-    if hasattr(model, "max_source_tokens"):  # beside the graph, which is all that Keras clones
+    if hasattr(model, "max_source_tokens"):  # Keras clones only the graph
         copy.max_source_tokens = model.max_source_tokens
     copy.set_weights(model.get_weights())
     copy.trainable = False
@@ -82,19 +82,18 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
             _replace_parts(layer, precision)
         if isinstance(layer, MultiHeadLayer) and precision == "int8_bfloat16":
             _attend_in_bfloat16(layer)
-    for name in ("save", "save_weights"):  # before there is half a file
-        setattr(copy, name, _refuse_to_be_saved)
-    # All other ways to write, copy and pickle a Keras model, or to fill it, ask for one of these.
-    for name in ("get_config", "save_own_variables", "load_own_variables"):
+    # The first two refuse before half a file is written; every other way to write, copy, pickle or
+    # fill a Keras model calls one of the rest.
+    for name in ("save", "save_weights", "get_config", "save_own_variables", "load_own_variables"):
         setattr(copy, name, _refuse_to_be_saved)
     return copy
 
 
 def _refuse_to_be_saved(*_, **__):
     raise TypeError(
-        "A model to be saved, copied or pickled must not be one for translating. Received: one that"
-        " inference_model made, whose weights are rounded or in another order. Take the model that"
-        " it was made from, which is a Translator's `model`, and call inference_model again later."
+        "A model that is saved, copied or pickled must not come from inference_model. Received: one"
+        " that does, whose weights are rounded or in another order. Take the model that it was made"
+        " from, which is a Translator's `model`, and call inference_model again later."
     )
 
 
@@ -129,7 +128,7 @@ class FastEmbedding(PositionalEmbedding):
 
 
 def _faster_product(kernel, precision):
-    """The class of what multiplies by a kernel faster than Keras' Dense; None if nothing does."""
+    """The class that multiplies by a kernel faster than Keras' Dense; None if none does."""
     num_weights = np.prod(kernel.shape)
     if precision.startswith("int8") and num_weights >= _FEWEST_WEIGHTS_IN_8_BITS:
         return Int8Product
@@ -156,32 +155,40 @@ class Product:
     """
 
     def __init__(self, kernel, bias=None, activation=None):
-        self.kernel = _fixed(kernel)
-        # A constant: reading a variable would be one more operation at each step.
+        if not isinstance(kernel, keras.Variable):
+            kernel = keras.Variable(kernel, trainable=False, dtype=kernel.dtype, name="kernel")
+        self.kernel = kernel
+        # A constant: reading a variable would take one more operation at each step.
         self.bias = None if bias is None else ops.convert_to_numpy(bias)
         self.activation = activation
 
     def __call__(self, x):
-        return self._finished(ops.matmul(x, self.kernel))
-
-    def _finished(self, outputs):
+        outputs = self._product(x)
         if self.bias is not None:
-            outputs = ops.add(outputs, self.bias)
+            outputs = self._biased(outputs)
         return outputs if self.activation is None else self.activation(outputs)
+
+    def _product(self, x):
+        return ops.matmul(x, self.kernel)
+
+    def _biased(self, outputs):
+        return ops.add(outputs, self.bias)
+
+
+def _by_rows(product):
+    """Makes a product of (rows, inputs) one of (..., inputs)."""
+
+    def by_rows(self, x):
+        if len(x.shape) == 2:
+            return product(self, x)
+        rows = product(self, ops.reshape(x, (-1, x.shape[-1])))  # (rows, outputs)
+        return ops.reshape(rows, (*ops.shape(x)[:-1], rows.shape[-1]))
+
+    return by_rows
 
 
 class FixedNormalization:
-    """What a LayerNormalization computes, with constants for its weights, as `Product` has them.
-
-    Args:
-        layer: A built LayerNormalization of the last axis.
-
-    Call arguments:
-        x: Float (..., width).
-
-    Returns:
-        Float (..., width), of the layer's dtype.
-    """
+    """A LayerNormalization of the last axis, with constants for weights, as in `Product`."""
 
     def __init__(self, layer):
         self.gamma = ops.convert_to_numpy(ops.cast(layer.gamma, "float32"))
@@ -195,21 +202,18 @@ class FixedNormalization:
 
 
 class FewRowsProduct(Product):
-    """The same for few rows, see `matmul_of_few_rows`."""
+    """A Product for few rows, see `matmul_of_few_rows`."""
 
-    def __call__(self, x):
-        if len(x.shape) == 2:
-            return self._finished(matmul_of_few_rows(x, self.kernel))
-        rows = matmul_of_few_rows(ops.reshape(x, (-1, x.shape[-1])), self.kernel)
-        shape = (*ops.shape(x)[:-1], self.kernel.shape[1])
-        return self._finished(ops.reshape(rows, shape))
+    @_by_rows
+    def _product(self, rows):
+        return matmul_of_few_rows(rows, self.kernel)
 
 
 class PanelProduct(Product):
-    """The same for TensorFlow and few rows, as decoding has them.
+    """A Product for few rows on TensorFlow, with the kernel cut into panels of some columns.
 
-    The kernel is cut into panels of some columns, which lie in memory one after the other: a
-    product of few rows takes as long as reading the kernel, and reads this one straight through.
+    A product of few rows takes as long as reading the kernel. Panels lie in memory one after the
+    other, so this kernel is read straight through.
     """
 
     def __init__(self, kernel, bias=None, activation=None):
@@ -220,40 +224,29 @@ class PanelProduct(Product):
         panels = ops.reshape(columns, (inputs, -1, width))
         super().__init__(ops.transpose(panels, (1, 0, 2)), bias, activation)
 
-    def __call__(self, x):
-        rows = ops.reshape(x, (1, -1, x.shape[-1]))
-        outputs = ops.transpose(self._by_panels(rows), (1, 0, 2))  # (rows, panels, width)
-        width = self.kernel.shape[0] * self.kernel.shape[2]
-        leading = (-1,) if len(x.shape) == 2 else ops.shape(x)[:-1]
-        outputs = ops.reshape(outputs, (*leading, width))
-        if width != self.num_outputs:
-            outputs = outputs[..., : self.num_outputs]
-        return self._finished(outputs)
-
-    def _by_panels(self, rows):
-        """Float (1, rows, inputs) to (panels, rows, width)."""
+    @_by_rows
+    def _product(self, rows):
         import tensorflow as tf
 
-        return tf.cond(
+        rows = ops.reshape(rows, (1, -1, rows.shape[-1]))  # (1, rows, inputs)
+        outputs = tf.cond(
             tf.equal(tf.shape(rows)[1], 1),
-            lambda: matmul_of_few_rows(rows, self.kernel),  # of two rows it takes twice as long
+            lambda: matmul_of_few_rows(rows, self.kernel),  # two rows would take twice as long
             lambda: ops.matmul(rows, self.kernel),
-        )
+        )  # (panels, rows, width)
+        outputs = ops.transpose(outputs, (1, 0, 2))  # (rows, panels, width)
+        width = self.kernel.shape[0] * self.kernel.shape[2]
+        outputs = ops.reshape(outputs, (-1, width))  # (rows, outputs filled up to whole panels)
+        return outputs if width == self.num_outputs else outputs[:, : self.num_outputs]
 
 
-def _fixed(weight):
-    if isinstance(weight, keras.Variable):
-        return weight  # of a model that is not to be trained
-    return keras.Variable(weight, trainable=False, dtype=weight.dtype, name="kernel")
-
-
-class Int8Product:
-    """activation(x W + b), x and W rounded to 8 bits.
+class Int8Product(Product):
+    """A Product of x and W rounded to 8 bits.
 
     With x_i the row i of x and w_j the column j of W, a_i = max |x_i| / 127, c_j = max |w_j| / 127:
         x_i . w_j is about a_i c_j (round(x_i / a_i) . round(w_j / c_j)).
 
-    Arguments as for `Product`; it returns Float32.
+    It returns Float32.
     """
 
     def __init__(self, kernel, bias=None, activation=None):
@@ -265,19 +258,15 @@ class Int8Product:
         self.activation = activation
         self._exact_product = _exact_product(self.kernel)
 
-    def __call__(self, x):
-        x = ops.cast(x, "float32")
-        rows = x if len(x.shape) == 2 else ops.reshape(x, (-1, x.shape[-1]))
+    @_by_rows
+    def _product(self, rows):
+        rows = ops.cast(rows, "float32")
         largest = ops.max(ops.abs(rows), axis=1, keepdims=True)  # (rows, 1)
         largest = ops.maximum(largest, _SMALLEST)
-        outputs = self._exact_product(rows * (127 / largest)) * largest * self.scale
-        if self.bias is not None:
-            outputs = outputs + self.bias
-        if self.activation is not None:
-            outputs = self.activation(outputs)
-        if len(x.shape) == 2:
-            return outputs
-        return ops.reshape(outputs, (*ops.shape(x)[:-1], self.kernel.shape[1]))
+        return self._exact_product(rows * (127 / largest)) * largest * self.scale
+
+    def _biased(self, outputs):
+        return outputs + self.bias  # which `ops.add` would round in another way
 
 
 def _exact_product(kernel):
@@ -286,8 +275,8 @@ def _exact_product(kernel):
         return lambda rows: _int8_matmul(rows, kernel)
     import tensorflow as tf
 
-    # A graph that calls a function has what is constant in it once, however often it calls it: the
-    # signatures of an export would else hold a copy of each kernel each, and take a minute to load.
+    # A graph holds the constants of a function once, however often it calls it. Otherwise every
+    # signature of an export would hold a copy of each kernel and take a minute to load.
     rows = tf.TensorSpec([None, kernel.shape[0]], tf.float32)
     return tf.function(
         lambda rows: _int8_matmul(rows, kernel), input_signature=[rows], autograph=False
@@ -309,9 +298,9 @@ def _int8_matmul(rows, kernel):
         return ops.cast(ops.matmul(rows, ops.convert_to_tensor(kernel)), "float32")
     import tensorflow as tf
 
-    # TensorFlow's fast kernel wants one factor unsigned: 128 is added to it, and what that adds to
-    # the product is taken off. It packs a kernel only once if that is a constant of the graph.
-    # Of a positive number and a half, casting leaves the rounded number.
+    # TensorFlow's fast operation needs one factor unsigned: add 128 to it, and subtract from the
+    # product what that adds. The kernel must be a constant of the graph to be packed only once.
+    # Casting a positive number plus a half rounds it.
     offset = -128 * kernel.sum(axis=0, dtype="int32")
     return tf.raw_ops.QuantizedMatMulWithBiasAndDequantize(
         a=tf.bitcast(tf.cast(rows + 128.5, tf.uint8), tf.quint8),

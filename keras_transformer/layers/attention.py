@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from keras_transformer.layers.heads import MultiHeadLayer
-from keras_transformer.masks import for_all_heads, hide
+from keras_transformer.masks import hide
 
 
 def scaled_dot_product_attention(query, key, value, attention_mask=None, dropout=None):
@@ -47,7 +47,7 @@ def attention_weights(query, key, attention_mask=None):
         query: Float (..., query_length, head_dim).
         key: Float (..., key_length, head_dim).
         attention_mask: Boolean, broadcastable to (..., query_length, key_length), True where a
-            query may see a key, or the result of `masks.to_add`; None if it may see all.
+            query may see a key, or the output of `masks.to_add`; None if it may see all.
 
     Returns:
         Float (..., query_length, key_length); each row sums to 1.
@@ -98,7 +98,7 @@ class MultiHeadSelfAttention(MultiHeadLayer):
             where a query may see a key; None if it may see all. In a mask of numbers 0 is False.
         mask: Boolean (batch, length), True at tokens. Keras passes the inputs' implicit mask here;
             an `attention_mask` replaces it.
-        training: Whether to drop weights.
+        training: Whether to apply dropout.
 
     Returns:
         Float (batch, length, model_dim).
@@ -110,23 +110,24 @@ class MultiHeadSelfAttention(MultiHeadLayer):
     def build(self, inputs_shape):
         model_dim = inputs_shape[-1]
         self.resolve_widths(model_dim)
-        self.query_key_value = self.make_projection("query_key_value", model_dim, *self._widths())
+        self.widths = (self.key_width, self.key_width, self.value_width)
+        self.query_key_value = self.make_projection("query_key_value", model_dim, *self.widths)
         self.output_projection = self.make_output_projection(model_dim)
 
     def call(self, inputs, attention_mask=None, mask=None, training=None):
-        query, key, value = self.to_heads(self.query_key_value, inputs, *self._widths())
+        query, key, value = self._project(inputs)  # (batch, heads, length, width) each
         attention_mask = self.mask_of_heads(attention_mask, mask)
         dropout = self.weights_dropout if training else None
-        heads = scaled_dot_product_attention(query, key, value, attention_mask, dropout)
-        return self.join_heads(heads, inputs)
+        attended = scaled_dot_product_attention(query, key, value, attention_mask, dropout)
+        return self.join_heads(attended, inputs)  # (batch, length, model_dim)
 
     def attention_weights(self, inputs, attention_mask=None):
         """The weights by which `call` sums the values: Float (batch, heads, length, length)."""
-        query, key, _ = self.to_heads(self.query_key_value, inputs, *self._widths())
-        return attention_weights(query, key, for_all_heads(attention_mask))
+        query, key, _ = self._project(inputs)  # (batch, heads, length, width) each
+        return attention_weights(query, key, self.mask_of_heads(attention_mask))
 
-    def _widths(self):
-        return self.key_width, self.key_width, self.value_width
+    def _project(self, inputs):
+        return self.to_heads(self.query_key_value, inputs, *self.widths)
 
     def compute_output_shape(self, inputs_shape):
         return tuple(inputs_shape)
@@ -170,12 +171,12 @@ class MultiHeadCrossAttention(MultiHeadLayer):
         self.output_projection = self.make_output_projection(model_dim)
 
     def call(self, query, memory, attention_mask=None, memory_mask=None, training=None):
-        key, value = self.keys_and_values(memory)
-        [asked] = self.to_heads(self.query_projection, query, self.key_width)
+        key, value = self.keys_and_values(memory)  # (batch, heads, key_length, width) each
+        query_heads = self._query_heads(query)  # (batch, heads, query_length, head_dim)
         attention_mask = self.mask_of_heads(attention_mask, memory_mask)
         dropout = self.weights_dropout if training else None
-        heads = scaled_dot_product_attention(asked, key, value, attention_mask, dropout)
-        return self.join_heads(heads, query)
+        attended = scaled_dot_product_attention(query_heads, key, value, attention_mask, dropout)
+        return self.join_heads(attended, query)  # (batch, query_length, model_dim)
 
     def attention_weights(self, query, memory, attention_mask=None):
         """The weights by which `call` sums the values.
@@ -183,9 +184,13 @@ class MultiHeadCrossAttention(MultiHeadLayer):
         Returns:
             Float (batch, heads, query_length, key_length).
         """
-        key, _ = self.keys_and_values(memory)
+        key, _ = self.keys_and_values(memory)  # (batch, heads, key_length, head_dim)
+        query = self._query_heads(query)  # (batch, heads, query_length, head_dim)
+        return attention_weights(query, key, self.mask_of_heads(attention_mask))
+
+    def _query_heads(self, query):
         [query] = self.to_heads(self.query_projection, query, self.key_width)
-        return attention_weights(query, key, for_all_heads(attention_mask))
+        return query
 
     def keys_and_values(self, memory):
         """The projected memory: key and value, Float (batch, heads, key_length, width) each."""

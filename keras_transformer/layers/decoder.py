@@ -19,25 +19,18 @@ class DecoderBlock(keras.Layer):
     Source: section 3.1, "Decoder".
 
     Args:
-        num_heads: h.
-        feed_forward_dim: d_ff.
-        dropout: P_drop, on the output of each sub-layer, 0 to 1.
-        activation: The feed-forward network's nonlinearity.
-        normalize_first: Pre-norm instead of the paper's post-norm.
-        head_dim: d_k; input width / num_heads if None.
-        value_dim: d_v; `head_dim` if None.
-        kernel_initializer: What fills the kernels.
-        bias_initializer: What fills the biases.
+        num_heads, feed_forward_dim, dropout, activation, normalize_first, head_dim, value_dim,
+            kernel_initializer, bias_initializer: As in `EncoderBlock`.
 
     Call arguments:
         inputs: Float (batch, target_length, model_dim).
         memory: Float (batch, source_length, memory_dim), the encoder's output.
-        padding_mask: Boolean (batch, target_length), True where a token stands; None if
-            everywhere. Of numbers 0 is False.
+        padding_mask: Boolean (batch, target_length), True at tokens; None if there is no padding.
+            In a mask of numbers 0 is False.
         memory_padding_mask: Boolean (batch, source_length), likewise.
-        inputs_mask, memory_mask: The same two; Keras passes the implicit masks of inputs and memory
-            here. `padding_mask` and `memory_padding_mask` take their place.
-        training: Whether dropout is at work.
+        inputs_mask, memory_mask: The same two. Keras passes the implicit masks of inputs and memory
+            here; `padding_mask` and `memory_padding_mask` replace them.
+        training: Whether to apply dropout.
 
     Returns:
         Float (batch, target_length, model_dim).
@@ -116,10 +109,10 @@ class DecoderBlock(keras.Layer):
         return residual(x, transformed, training=training)
 
     def attention_weights(self, inputs, memory, padding_mask=None, memory_padding_mask=None):
-        """What each target position takes from each source position, head by head.
+        """The weight of each source position in what a target position reads, for every head.
 
         Args:
-            inputs, memory, padding_mask, memory_padding_mask: As for `call`.
+            inputs, memory, padding_mask, memory_padding_mask: As in `call`.
 
         Returns:
             Float (batch, heads, target_length, source_length); each row sums to 1.
@@ -130,10 +123,10 @@ class DecoderBlock(keras.Layer):
         )
 
     def self_attention_weights(self, inputs, padding_mask=None):
-        """What each target position takes from itself and each earlier one, head by head.
+        """The weight of each target position in what it or a later one reads, for every head.
 
         Args:
-            inputs, padding_mask: As for `call`.
+            inputs, padding_mask: As in `call`.
 
         Returns:
             Float (batch, heads, target_length, target_length); each row sums to 1.

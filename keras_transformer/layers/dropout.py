@@ -1,19 +1,19 @@
-"""Dropout (section 5.4), for the price of half the random numbers."""
+"""Dropout (section 5.4) from half as many random bits."""
 
 import keras
 from keras import ops
 
-# Random bits that decide about one element: its chance is exact to 1 / 65,536.
+# Random bits that decide the fate of one element: its chance is exact to 1 / 65,536.
 _BITS = 16
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class Dropout(keras.layers.Dropout):
-    """Keras' Dropout, which on TensorFlow draws 16 random bits for an element instead of 32.
+    """Keras' Dropout, drawing 16 random bits for each element on TensorFlow instead of 32.
 
-    On a CPU the random numbers are what dropout costs: an element's fate is decided in about half
-    the time. The share that is dropped is the rate rounded to a multiple of 1 / 65,536, and what
-    is kept is scaled by exactly that, so that the expected value stays what it was.
+    On a CPU dropout spends its time on random numbers, so this takes about half as long. The rate
+    is rounded to a multiple of 1 / 65,536; what is kept is scaled by exactly that, so the expected
+    value does not change.
 
     Arguments and outputs are those of `keras.layers.Dropout`.
 
@@ -34,7 +34,7 @@ class Dropout(keras.layers.Dropout):
 
 
 def _random_bits(x, seed):
-    """Uint16 of the shape of x, from two integers; TensorFlow only."""
+    """Uint16 in the shape of x, from a seed of two integers; TensorFlow only."""
     import tensorflow as tf
 
     size = tf.size(x)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_transformer.config import POSITION_ENCODINGS
+from keras_transformer.config import POSITION_ENCODINGS, check_position_encoding
 from keras_transformer.gathering import take
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.position import sinusoidal_encoding
@@ -13,32 +13,32 @@ from keras_transformer.layers.position import sinusoidal_encoding
 class PositionalEmbedding(keras.Layer):
     """Turns token ids into vectors that know their position, and vectors back into logits.
 
-    forwards: dropout(sqrt(d_model) E[token] + PE[position]); in reverse: x E^T.
+    forward: dropout(sqrt(d_model) E[token] + PE[position]); in reverse: x E^T.
 
-    Source: section 3.4 (one matrix E for source, target and the output projection; the scale),
-        section 3.5 (positions), section 5.4 (dropout of the sum).
-    Deviation: E starts as normal(0, d_model**-0.5), which the paper leaves open: scaled by
-        sqrt(d_model) the vectors then have the size of the position encoding.
+    Source: section 3.4 (one matrix E for source, target and output; the scale), section 3.5
+        (positions), section 5.4 (dropout of the sum).
+    Deviation: the paper leaves the initial E open. Here it is normal(0, d_model**-0.5): scaled by
+        sqrt(d_model), the vectors are then as large as the position encoding.
 
     Args:
         vocabulary_size: Rows of E.
         model_dim: Width of E, even for sinusoidal positions.
-        dropout: Share of the sum that is dropped in training, 0 to 1.
+        dropout: Share of the sum dropped in training, 0 to 1.
         position_encoding: "sinusoidal", "learned" (Table 3, row E) or None for no positions.
         max_positions: Rows of the learned table of positions; sinusoids need none.
-        embeddings_initializer: What fills E; the normal distribution above if None.
+        embeddings_initializer: Initializes E; the normal distribution above if None.
 
     Call arguments:
         inputs: Integer (batch, length), token ids; in reverse Float (batch, length, model_dim).
-        reverse: Whether to go from vectors to logits, as `keras.layers.ReversibleEmbedding` does.
-        training: Whether dropout is at work.
+        reverse: Whether to turn vectors into logits, as in `keras.layers.ReversibleEmbedding`.
+        training: Whether to apply dropout.
 
     Returns:
         Float (batch, length, model_dim); in reverse Float32 (batch, length, vocabulary).
 
     Raises:
-        ValueError: If the position encoding is unknown, the width odd with sinusoids, or a
-            sequence longer than the learned positions.
+        ValueError: If the position encoding is unknown, the width is odd with sinusoids, or a
+            sequence is longer than the learned positions.
     """
 
     def __init__(
@@ -51,20 +51,10 @@ class PositionalEmbedding(keras.Layer):
         embeddings_initializer=None,
         **kwargs,
     ):
-        # Ids may come as float32, Keras' default; cast to float16 they would be other ids.
+        # Ids may come as float32, Keras' default; float16 would change them.
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
-        if position_encoding not in (*POSITION_ENCODINGS, None):
-            raise ValueError(
-                f"position_encoding must be one of {POSITION_ENCODINGS} or None. Received:"
-                f" position_encoding={position_encoding!r}. Choose one of them."
-            )
-        if position_encoding == "sinusoidal" and model_dim % 2:
-            raise ValueError(
-                "model_dim must be even, since sinusoidal positions come in pairs of sine and"
-                f" cosine. Received: model_dim={model_dim}. Choose model_dim={model_dim + 1} or"
-                " position_encoding='learned'."
-            )
+        check_position_encoding(position_encoding, model_dim, (*POSITION_ENCODINGS, None))
         self.vocabulary_size = vocabulary_size
         self.model_dim = model_dim
         self.dropout = dropout
@@ -90,7 +80,7 @@ class PositionalEmbedding(keras.Layer):
 
     @property
     def most_tokens(self) -> int | None:
-        """The longest sequence that has positions, in tokens; None if there is no longest one."""
+        """The longest sequence that has positions, in tokens; None if there is no limit."""
         return self.max_positions if self.position_encoding == "learned" else None
 
     def call(self, inputs, reverse=False, training=None):

@@ -10,7 +10,7 @@ from keras_transformer.masks import attend_to
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class EncoderBlock(keras.Layer):
-    """Self-attention, then a feed-forward network, each within Add & Norm.
+    """Self-attention, then a feed-forward network, each wrapped in Add & Norm.
 
     Source: section 3.1, "Encoder".
 
@@ -22,16 +22,15 @@ class EncoderBlock(keras.Layer):
         normalize_first: Pre-norm instead of the paper's post-norm.
         head_dim: d_k; input width / num_heads if None.
         value_dim: d_v; `head_dim` if None.
-        kernel_initializer: What fills the kernels.
-        bias_initializer: What fills the biases.
+        kernel_initializer: Initializes the kernels.
+        bias_initializer: Initializes the biases.
 
     Call arguments:
         inputs: Float (batch, length, model_dim).
-        padding_mask: Boolean (batch, length), True where a token stands; None if everywhere. Of
-            numbers 0 is False.
-        mask: The same; Keras passes the inputs' implicit mask here. A `padding_mask` takes its
-            place.
-        training: Whether dropout is at work.
+        padding_mask: Boolean (batch, length), True at tokens; None if there is no padding. In a
+            mask of numbers 0 is False.
+        mask: The same. Keras passes the inputs' implicit mask here; a `padding_mask` replaces it.
+        training: Whether to apply dropout.
 
     Returns:
         Float (batch, length, model_dim).
@@ -92,10 +91,10 @@ class EncoderBlock(keras.Layer):
         return residual(x, transformed, training=training)
 
     def attention_weights(self, inputs, padding_mask=None):
-        """What each position takes from each other, head by head.
+        """The weight of each position in what another reads, for every head.
 
         Args:
-            inputs, padding_mask: As for `call`.
+            inputs, padding_mask: As in `call`.
 
         Returns:
             Float (batch, heads, length, length); each row sums to 1.

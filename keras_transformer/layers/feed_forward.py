@@ -15,8 +15,8 @@ class FeedForward(keras.Layer):
     Args:
         feed_forward_dim: d_ff, the inner width.
         activation: The nonlinearity; a name or a function.
-        kernel_initializer: What fills W_1 and W_2.
-        bias_initializer: What fills b_1 and b_2.
+        kernel_initializer: Initializes W_1 and W_2.
+        bias_initializer: Initializes b_1 and b_2.
 
     Call arguments:
         inputs: Float (batch, length, model_dim).

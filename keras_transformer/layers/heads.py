@@ -89,11 +89,11 @@ class MultiHeadLayer(keras.Layer):
         linear.build((None, input_dim))
         return linear
 
-    # Positions are rows of a matrix while they are projected: a product of two matrices is one
-    # TensorFlow operation, with more axes it is some twenty, which take time to trace.
+    # Positions are projected as rows of a matrix: a product of two matrices is one TensorFlow
+    # operation, with more axes it is some twenty, which take time to trace.
 
     def to_heads(self, projection, inputs, *head_widths):
-        """Projects: for each of the widths Float (batch, heads, length, width)."""
+        """Projects inputs: Float (batch, heads, length, width) for each of the widths."""
         _, length, input_dim = ops.shape(inputs)
         rows = ops.reshape(inputs, (-1, input_dim))  # (batch * length, input_dim)
         rows = projection(rows)  # (batch * length, heads * all widths)
@@ -119,11 +119,12 @@ class MultiHeadLayer(keras.Layer):
             inputs: Float (batch, length, model_dim), whose shape the output gets.
         """
         heads = ops.transpose(heads, (0, 2, 1, 3))  # (batch, length, heads, value_dim)
-        rows = ops.reshape(heads, (-1, self.num_heads * self.value_width))  # (batch * length, ...)
+        width = self.num_heads * self.value_width
+        rows = ops.reshape(heads, (-1, width))  # (batch * length, heads * value_dim)
         rows = self.output_projection(rows)  # (batch * length, model_dim)
         return ops.reshape(rows, ops.shape(inputs))  # (batch, length, model_dim)
 
     @staticmethod
-    def mask_of_heads(attention_mask, key_mask):
-        """The caller's mask, or else the keys' implicit one, for the scores of every head."""
+    def mask_of_heads(attention_mask, key_mask=None):
+        """The attention mask, else one of the keys' padding, for the scores of all heads."""
         return for_all_heads(attend_to(key_mask) if attention_mask is None else attention_mask)

@@ -1,4 +1,4 @@
-"""Where a token stands (section 3.5)."""
+"""Position encoding (section 3.5)."""
 
 import numpy as np
 from keras import ops
@@ -7,8 +7,8 @@ from keras import ops
 def sinusoidal_encoding(positions, model_dim):
     """PE(pos, 2i) = sin(pos / 10000^(2i/d_model)), PE(pos, 2i+1) = cos(the same).
 
-    Source: section 3.5. Sine and cosine alternate along the width, as the formula says; many
-    codebases put all sines first, which is another order of the same columns.
+    Source: section 3.5. Sine and cosine alternate along the width, as in the formula; many
+        codebases put all sines first, the same columns in another order.
 
     Args:
         positions: Integer (length,), counted from 0.
@@ -20,5 +20,5 @@ def sinusoidal_encoding(positions, model_dim):
     exponents = np.arange(0, model_dim, 2) / model_dim
     rates = ops.convert_to_tensor((10_000.0**-exponents).astype("float32"))
     angles = ops.cast(positions, "float32")[:, None] * rates  # (length, model_dim / 2)
-    pairs = ops.stack([ops.sin(angles), ops.cos(angles)], axis=-1)
-    return ops.reshape(pairs, (-1, model_dim))
+    pairs = ops.stack([ops.sin(angles), ops.cos(angles)], axis=-1)  # (length, model_dim / 2, 2)
+    return ops.reshape(pairs, (-1, model_dim))  # (length, model_dim)

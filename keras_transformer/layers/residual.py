@@ -1,4 +1,4 @@
-"""Add & Norm: what stands around every sub-layer (sections 3.1 and 5.4)."""
+"""Add & Norm, which wraps every sub-layer (sections 3.1 and 5.4)."""
 
 import keras
 
@@ -8,25 +8,25 @@ from keras_transformer.layers.normalization import LayerNormalization
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class AddAndNorm(keras.Layer):
-    """Adds a sub-layer's output to its input and normalizes; the place where the orders differ.
+    """Adds a sub-layer's output to its input and normalizes, in either order.
 
     post-norm: LayerNorm(x + Dropout(Sublayer(x))), the paper's order;
     pre-norm:  x + Dropout(Sublayer(LayerNorm(x))), with `normalize_first=True`.
 
-    A block asks twice: `sublayer_input` before the sub-layer, the layer itself after it.
+    A block calls `sublayer_input` before the sub-layer and the layer itself after it.
 
     Source: section 3.1 (residual, layer normalization), section 5.4 (dropout).
-    Deviation: pre-norm is not in the paper; it is the one option that later work made common.
+    Deviation: pre-norm is not in the paper; later work made it common.
 
     Args:
-        dropout: P_drop, share of the sub-layer's output that is dropped in training, 0 to 1.
-        normalize_first: Whether the order is pre-norm.
-        epsilon: What layer normalization adds to the variance; the paper gives none.
+        dropout: P_drop, share of the sub-layer's output dropped in training, 0 to 1.
+        normalize_first: Whether to use pre-norm.
+        epsilon: Layer normalization adds it to the variance; the paper gives no value.
 
     Call arguments:
-        inputs: Float (batch, length, model_dim), what the residual carries past the sub-layer.
+        inputs: Float (batch, length, model_dim), carried past the sub-layer by the residual.
         sublayer_output: Float (batch, length, model_dim).
-        training: Whether dropout is at work.
+        training: Whether to apply dropout.
 
     Returns:
         Float (batch, length, model_dim).
@@ -47,7 +47,7 @@ class AddAndNorm(keras.Layer):
         self.normalization.build(inputs_shape)
 
     def sublayer_input(self, inputs):
-        """What the sub-layer gets to see: normalized in pre-norm, as it is in post-norm."""
+        """The sub-layer's input: normalized in pre-norm, unchanged in post-norm."""
         return self.normalization(inputs) if self.normalize_first else inputs
 
     def call(self, inputs, sublayer_output, training=None):

@@ -52,14 +52,6 @@ def _run_with_fewer_and_fewer_sentences(advance, start, results_of):
     if in_graph:
         start = start._replace(state=used_once(start.state))
 
-    def some_positions(search, num_positions):
-        last = search.position + num_positions
-
-        def goes_on(search):
-            return (search.position < last) & ~tf.reduce_all(search.done)
-
-        return _while_loop(goes_on, advance, search)
-
     def any_left(left):
         return tf.size(left.going_on) > 0
 
@@ -67,8 +59,11 @@ def _run_with_fewer_and_fewer_sentences(advance, start, results_of):
         sentences = tf.gather(left.sentences, left.going_on)
         is_alone = tf.equal(tf.size(sentences), 1)
         num_positions = tf.where(is_alone, POSITIONS_OF_ONE_SENTENCE, POSITIONS_BETWEEN_TIDYING)
-        room = num_positions if in_graph else 0
-        search = some_positions(_keep_sentences(left.search, left.going_on, room), num_positions)
+        search = _keep_sentences(left.search, left.going_on, num_positions if in_graph else 0)
+        last = search.position + num_positions
+        search = _while_loop(
+            lambda s: (s.position < last) & ~tf.reduce_all(s.done), advance, search
+        )
         results = keras.tree.map_structure(
             lambda results, new: tf.tensor_scatter_nd_update(results, sentences[:, None], new),
             left.results,

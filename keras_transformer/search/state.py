@@ -72,9 +72,6 @@ def take_sentences(nest, sentences):
     Args:
         nest: Of (batch, ...) tensors, and of scalars, which stay.
         sentences: Integer (new_batch,), ascending, none of them twice.
-
-    Returns:
-        The nest of (new_batch, ...) tensors and scalars.
     """
     import tensorflow as tf
 

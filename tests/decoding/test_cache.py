@@ -7,7 +7,7 @@ from tests.random_models import ON_TENSORFLOW, TENSORFLOW_ONLY, numbers, random_
 
 BATCH, BEAMS, MAX_LENGTH = 2, 3, 7
 WIDTHS = [(4, 5, 6), (4, 8, 9)]  # (heads, head_dim, value_dim) of two layers
-# Which beam each goes on from, behind each position; in the first sentence one soon leads all.
+# The beam that each continues, after each position; in the first sentence one soon leads all.
 PARENTS = np.array(
     [
         [[0, 1, 2], [2, 0, 1]],
@@ -45,7 +45,7 @@ def advanced(cache, position):
 
 
 def grown(length, cache=None, first=0):
-    """The cache after some positions, the beams reordered behind each of them."""
+    """The cache after some positions, the beams reordered after each of them."""
     cache = empty() if cache is None else cache
     for position in range(first, first + length):
         cache = advanced(cache, position).reorder(PARENTS[position])
@@ -154,7 +154,7 @@ def test_a_cache_can_be_continued_in_two_ways():
 
 
 @TENSORFLOW_ONLY
-def test_on_tensorflow_a_cache_has_no_slots_but_those_in_use():
+def test_on_tensorflow_a_cache_has_only_the_slots_in_use():
     assert empty().layers[0].key.shape == (BATCH, 4, 0, 5)
     assert grown(4).layers[1].value.shape == (BATCH, 4, 4 * BEAMS, 9)
 
@@ -246,7 +246,7 @@ def test_in_a_graph_tidying_nothing_makes_room():
 
 
 @TENSORFLOW_ONLY
-def test_a_tidied_cache_goes_on_where_it_was():
+def test_a_tidied_cache_can_be_continued():
     tidy = grown(3).with_room(np.array([0, 1], "int32"), 0)
     assert_holds(grown(4, tidy, first=3), 7)
 

@@ -114,7 +114,7 @@ def test_a_product_in_panels_is_the_product(shape, outputs, panels, width):
 
 
 @TENSORFLOW_ONLY
-def test_a_product_in_panels_of_so_many_rows_as_come():
+def test_a_product_in_panels_takes_any_number_of_rows():
     import tensorflow as tf
 
     generator = np.random.default_rng(3)
@@ -263,7 +263,7 @@ def test_a_row_does_not_depend_on_the_others_bit_for_bit():
     np.testing.assert_array_equal(numbers(product(x[::-1])), together[::-1])
 
 
-def test_rows_and_columns_of_nothing_give_nothing_but_the_bias():
+def test_rows_and_columns_of_zeros_give_only_the_bias():
     kernel, bias = random_vectors(INPUTS, OUTPUTS), random_vectors(OUTPUTS, seed=8)
     kernel[:, 3] = 0
     x = random_vectors(ROWS, INPUTS, seed=9)
@@ -280,14 +280,14 @@ def test_the_bias_is_added_before_the_activation():
     np.testing.assert_allclose(output, np.maximum(rows @ kernel + bias, 0), rtol=1e-6, atol=1e-6)
 
 
-def test_all_axes_but_the_last_are_kept():
+def test_all_axes_except_the_last_are_kept():
     rows, kernel = whole_rows_and_kernel()
     x = np.stack([rows, -rows, rows[::-1]])
     np.testing.assert_array_equal(numbers(Int8Product(kernel)(x)), x @ kernel)
 
 
 @TENSORFLOW_ONLY
-def test_in_a_graph_of_unknown_shapes_the_product_is_the_same():
+def test_the_product_is_the_same_in_a_graph_of_unknown_shapes():
     import tensorflow as tf
 
     kernel = random_vectors(INPUTS, OUTPUTS)
@@ -329,14 +329,14 @@ def test_large_maps_are_rounded_and_small_ones_are_not():
     assert isinstance(model.decoder_blocks[0].feed_forward.inner, keras.layers.Dense)
 
 
-def test_of_8_bits_and_bfloat16_the_attention_alone_is_in_bfloat16():
+def test_with_8_bits_and_bfloat16_only_attention_is_in_bfloat16():
     model = with_policy("float32")
     copy = inference_model(model, "int8_bfloat16")
     encode, initial_state, _ = decoding_steps(copy)
     state = initial_state(encode(ids()["source_ids"]), 3, max_length=2)
     for kept in (*state.cache.layers, *state.per_sentence.layers):
         assert [keras.backend.standardize_dtype(x.dtype) for x in kept] == ["bfloat16"] * 2
-    # Too small for 8 bits, the linear maps are those of float32: what is rounded is attention.
+    # The linear maps are too small for 8 bits, so only attention is rounded.
     logits, same_maps = numbers(copy(ids())), numbers(inference_model(model, "int8")(ids()))
     np.testing.assert_allclose(same_maps, numbers(model(ids())), atol=1e-5)
     assert 1e-4 < np.abs(logits - same_maps).max() < 0.05 * np.abs(same_maps).max()
@@ -361,15 +361,15 @@ def test_of_8_bits_and_bfloat16_the_attention_alone_is_in_bfloat16():
 )
 def test_a_copy_refuses_to_be_saved(precision, write, tmp_path):
     fast = inference_model(with_policy("float32", num_layers=1), precision)
-    message = r"must not be one for translating\. Received: .*\. Take the model that it was made"
+    message = r"must not come from inference_model\. Received: .*\. Take the model that it was made"
     with pytest.raises(TypeError, match=message):
         write(fast, tmp_path)
 
 
-def test_a_refused_copy_leaves_the_file_that_is_there(tmp_path):
+def test_a_refused_copy_leaves_an_existing_file_as_it_was(tmp_path):
     model = with_policy("float32", num_layers=1)
     model.save(tmp_path / "file.keras")
     before = (tmp_path / "file.keras").read_bytes()
-    with pytest.raises(TypeError, match="must not be one for translating"):
+    with pytest.raises(TypeError, match="must not come from inference_model"):
         inference_model(model, "float32").save(tmp_path / "file.keras")
     assert (tmp_path / "file.keras").read_bytes() == before

@@ -1,7 +1,8 @@
+import keras
 import numpy as np
 import pytest
 
-from keras_transformer.decoding.steps import embedding_step
+from keras_transformer.decoding.steps import decoding_steps, embedding_step
 from keras_transformer.layers.embedding import PositionalEmbedding
 from tests.random_models import numbers, random_ids
 
@@ -18,3 +19,17 @@ def test_an_embedding_step_equals_the_call_at_each_position(position_encoding):
         output = numbers(embedding_step(layer, beams, position))
         rows = np.repeat(expected[:, position], 3, axis=0)  # the beams of a sentence side by side
         np.testing.assert_allclose(output, rows, rtol=1e-6)
+
+
+def test_decoding_steps_refuses_an_unknown_model():
+    message = r"registered class\. Received: model of class Sequential\. Build it with"
+    with pytest.raises(TypeError, match=message):
+        decoding_steps(keras.Sequential())
+
+
+def test_an_architecture_of_your_own_can_be_registered():
+    class Parrot(keras.Model):
+        pass
+
+    decoding_steps.register(Parrot)(lambda model: ("encode", "initial_state", "step"))
+    assert decoding_steps(Parrot()) == ("encode", "initial_state", "step")

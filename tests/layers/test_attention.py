@@ -19,7 +19,7 @@ from tests.random_models import (
 
 E = np.e
 BATCH, QUERY_LENGTH, KEY_LENGTH, MODEL_DIM, MEMORY_DIM = 2, 7, 5, 12, 10
-SQUARE = 4  # heads and positions, where a mask might be taken for one of heads
+SQUARE = 4  # heads and positions, where a mask could be mistaken for one of heads
 WIDTHS = {"num_heads": 3, "head_dim": 4, "value_dim": 5}
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -122,6 +122,21 @@ def test_half_precision_keeps_masked_keys_out(dtype):
     np.testing.assert_array_equal(numbers(keras.ops.cast(weights, "float32")), [[[0.5, 0, 0.5]]])
 
 
+def test_dropout_comes_between_the_weights_and_the_values():
+    query, key, value = (random_vectors(BATCH, KEY_LENGTH, 4, seed=seed) for seed in (7, 8, 9))
+    expected = 2 * numbers(scaled_dot_product_attention(query, key, value))
+    doubled = scaled_dot_product_attention(query, key, value, dropout=lambda weights: 2 * weights)
+    np.testing.assert_allclose(numbers(doubled), expected, rtol=1e-6)
+
+
+def test_a_functional_model_may_be_built_of_it():
+    query, key = keras.Input((2, 1, 4)), keras.Input((2, 7, 4))
+    model = keras.Model([query, key], scaled_dot_product_attention(query, key, key))
+    inputs = [random_vectors(3, 2, 1, 4), random_vectors(3, 2, 7, 4, seed=8)]
+    expected = numbers(scaled_dot_product_attention(*inputs, inputs[1]))
+    np.testing.assert_allclose(numbers(model(inputs)), expected, atol=1e-6)
+
+
 # Masks of other ranks and dtypes
 
 
@@ -138,7 +153,7 @@ def randomized(layer, *inputs):
 
 
 @pytest.mark.parametrize("rank", [1, 2])
-def test_a_mask_without_a_batch_counts_for_every_sentence_and_head(rank):
+def test_a_mask_without_a_batch_axis_applies_to_every_sentence_and_head(rank):
     few_axes = np.tril(np.ones((SQUARE, SQUARE), bool))[(SQUARE - 2,) * (2 - rank)]
     all_axes = np.broadcast_to(few_axes, (BATCH, SQUARE, SQUARE))
     for layer, x in layers_and_calls():
@@ -149,7 +164,7 @@ def test_a_mask_without_a_batch_counts_for_every_sentence_and_head(rank):
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
-def test_of_a_mask_of_numbers_0_is_false(dtype):
+def test_in_a_mask_of_numbers_0_is_false(dtype):
     some = np.random.default_rng(9).random((BATCH, 1, SQUARE)) < 0.5
     some[:, :, 0] = True
     for layer, x in layers_and_calls():
@@ -218,7 +233,7 @@ def test_cross_attention_equals_keras_multi_head_attention(masked):
     np.testing.assert_allclose(numbers(output), expected, atol=1e-5)
 
 
-def test_width_of_a_head_is_found_from_the_input():
+def test_the_width_of_a_head_follows_from_the_input():
     layer = MultiHeadSelfAttention(3)
     layer.build((None, None, MODEL_DIM))
     assert (layer.key_width, layer.value_width) == (MODEL_DIM // 3, MODEL_DIM // 3)
@@ -240,7 +255,7 @@ def test_self_attention_does_not_know_the_order():
     np.testing.assert_allclose(permuted, numbers(layer(x))[:, order], atol=1e-5)
 
 
-def test_what_is_masked_changes_nothing():
+def test_masked_keys_change_nothing():
     layer, seen = cross_attention(), mask()
     seen[:, :, 2:] = False
     changed = memory()
@@ -249,7 +264,7 @@ def test_what_is_masked_changes_nothing():
     np.testing.assert_array_equal(numbers(layer(inputs(), changed, seen)), output)
 
 
-def test_attention_weights_are_those_that_sum_the_values():
+def test_attention_weights_are_those_by_which_the_values_are_summed():
     layer, x = self_attention(), inputs()
     weights = numbers(layer.attention_weights(x, mask(QUERY_LENGTH)))
     kernel, bias = (w[..., -15:] for w in layer.query_key_value.get_weights())  # 3 heads of 5
@@ -271,14 +286,14 @@ def test_cross_attention_weights_are_zero_at_masked_keys():
 # Dropout and weights
 
 
-def test_dropout_sits_on_the_weights():
+def test_dropout_applies_to_the_weights():
     layer = self_attention(dropout=0.999999)
     _, bias = layer.output_projection.get_weights()
     dropped = numbers(layer(inputs(), training=True))
     np.testing.assert_allclose(dropped, np.broadcast_to(bias, dropped.shape), atol=1e-6)
 
 
-def test_dropout_rests_outside_of_training():
+def test_dropout_is_off_outside_training():
     with_dropout, without = self_attention(dropout=0.5), self_attention()
     np.testing.assert_array_equal(
         numbers(with_dropout(inputs(), training=False)), numbers(without(inputs()))
@@ -309,7 +324,7 @@ def fused_parts(initializer):
     return np.split(numbers(layer.query_key_value.kernel), 3, axis=-1)
 
 
-def test_glorot_limit_of_each_part_is_that_of_its_own_matrix():
+def test_each_fused_part_has_the_glorot_limit_of_its_own_matrix():
     limit = np.sqrt(6 / (48 + 48))  # of the fused matrix it would be sqrt(6 / (48 + 144))
     for part in fused_parts("glorot_uniform"):
         # The largest of 48 * 48 uniform numbers is below 0.98 of the limit once in 10**20 times.

@@ -73,7 +73,7 @@ def test_padding_of_the_target_changes_nothing():
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
-def test_of_masks_of_numbers_0_is_padding(dtype):
+def test_in_masks_of_numbers_0_is_padding(dtype):
     block = decoder_block()
     masks = {
         "padding_mask": np.arange(TARGET_LENGTH) < [[4], [TARGET_LENGTH]],
@@ -97,8 +97,8 @@ def test_attention_weights_leave_out_padding():
 
 
 def test_attention_weights_are_those_of_the_call():
-    # In pre-norm, with a feed-forward network that adds 0, cross-attention is what comes last: its
-    # share of the output is the weighted sum of the values, projected.
+    # In pre-norm, with a feed-forward network that adds 0, cross-attention comes last: its share of
+    # the output is the weighted sum of the values, projected.
     block = decoder_block(normalize_first=True)
     block.feed_forward.outer.set_weights([np.zeros((17, 12)), np.zeros(12)])
     kernel, _ = block.cross_attention.output_projection.get_weights()

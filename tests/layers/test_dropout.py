@@ -24,7 +24,7 @@ def test_the_share_and_the_expected_value_are_right(rate):
     assert y.mean() == pytest.approx(1, abs=4 * deviation / (1 - rate))
 
 
-def test_every_element_has_its_own_chance():
+def test_every_element_is_dropped_on_its_own():
     """Neither rows, nor columns, nor the two halves of a random word agree."""
     y = dropped(0.5) != 0
     for one, other in ((y[:-1], y[1:]), (y[:, :-1], y[:, 1:])):
@@ -33,7 +33,7 @@ def test_every_element_has_its_own_chance():
     np.testing.assert_allclose(y.mean(axis=1), 0.5, atol=0.1)
 
 
-def test_each_call_drops_others():
+def test_each_call_drops_other_elements():
     layer = Dropout(0.5, seed=3)
     x = ops.ones((100, 100))
     first, second = [ops.convert_to_numpy(layer(x, training=True)) for _ in range(2)]
@@ -49,7 +49,7 @@ def test_the_extremes(rate):
     np.testing.assert_allclose(dropped(rate), 0.0 if rate == 1 else 1.0, rtol=1e-5)
 
 
-def test_nothing_is_dropped_but_in_training():
+def test_nothing_is_dropped_outside_training():
     x = ops.ones((3, 4))
     np.testing.assert_array_equal(Dropout(0.5)(x), x)
     np.testing.assert_array_equal(Dropout(0.5)(x, training=False), x)
@@ -61,7 +61,7 @@ FLOAT64 = pytest.param(
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", FLOAT64])
-def test_other_number_formats_keep_theirs(dtype):
+def test_other_dtypes_are_kept(dtype):
     layer = Dropout(0.25, dtype=dtype)
     y = layer(ops.ones((64, 64), dtype), training=True)
     assert keras.backend.standardize_dtype(y.dtype) == dtype
@@ -91,7 +91,7 @@ def test_the_gradient_goes_where_the_values_went():
     np.testing.assert_allclose(tape.gradient(y, x), np.where(y == 0, 0, 2.0))
 
 
-def test_a_saved_model_has_it_again(tmp_path):
+def test_a_loaded_model_has_this_dropout_again(tmp_path):
     model = keras.Sequential([keras.Input((4,)), Dropout(0.3)])
     model.save(tmp_path / "model.keras")
     assert keras.saving.load_model(tmp_path / "model.keras").layers[-1].rate == 0.3

@@ -62,13 +62,13 @@ def test_embeddings_start_with_variance_1_by_width():
     assert np.isclose(numbers(layer.embeddings).std(), MODEL_DIM**-0.5, rtol=0.03)
 
 
-def test_dropout_sits_on_the_sum():
+def test_dropout_applies_to_the_sum():
     layer = embedding(dropout=0.999999, position_encoding="sinusoidal")
     output = numbers(layer(random_ids(2, 5), training=True))
     np.testing.assert_array_equal(output, np.zeros((2, 5, MODEL_DIM)))
 
 
-def test_dropout_rests_outside_of_training_and_in_reverse():
+def test_dropout_is_off_outside_training_and_in_reverse():
     layer = embedding(dropout=0.999999)
     assert np.all(numbers(layer(random_ids(2, 5))) != 0)
     x = random_vectors(2, 5, MODEL_DIM)
@@ -85,7 +85,7 @@ def test_logits_are_float32_under_mixed_precision(policy):
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_ids_may_come_as_floats(policy):
-    # 2049 has no float16: cast to it, id 2049 would become 2048.
+    # float16 has no 2049: the cast would turn id 2049 into 2048.
     layer = PositionalEmbedding(2050, 2, position_encoding=None, dropout=0.0, dtype=policy)
     ids = np.array([[2049, 4]])
     np.testing.assert_array_equal(
@@ -122,7 +122,7 @@ def test_config_keeps_every_option():
 
 
 def test_unknown_position_encoding_is_refused():
-    with pytest.raises(ValueError, match=r"one of .* or None\. Received: .*='rotary'\. Choose"):
+    with pytest.raises(ValueError, match=r"one of \(.*, None\)\. Received: .*='rotary'\. Choose"):
         PositionalEmbedding(VOCABULARY, MODEL_DIM, position_encoding="rotary")
 
 

@@ -33,7 +33,7 @@ def test_padding_changes_nothing(normalize_first):
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
-def test_of_a_mask_of_numbers_0_is_padding(dtype):
+def test_in_a_mask_of_numbers_0_is_padding(dtype):
     block = encoder_block()
     real = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
     of_numbers = real.astype(dtype)
@@ -88,7 +88,7 @@ def test_dropout_on_each_sublayer_leaves_the_input_in_pre_norm():
     np.testing.assert_array_equal(numbers(block(inputs(), training=True)), inputs())
 
 
-def test_dropout_rests_outside_of_training():
+def test_dropout_is_off_outside_training():
     np.testing.assert_array_equal(
         numbers(encoder_block(dropout=0.5)(inputs(), training=False)),
         numbers(encoder_block()(inputs())),
@@ -119,7 +119,8 @@ def test_passes_keras_layer_test(normalize_first):
         input_shape=(BATCH, LENGTH, MODEL_DIM),
         expected_output_shape=(BATCH, LENGTH, MODEL_DIM),
         expected_num_trainable_weights=4 + 4 + 4,
-        run_training_check=ON_TENSORFLOW and not normalize_first,  # slow, and the same in all
+        run_training_check=ON_TENSORFLOW
+        and not normalize_first,  # slow, and the same for every kind
     )
 
 

@@ -1,4 +1,4 @@
-"""Each layer alone, in models that somebody else builds from Keras' own layers."""
+"""Each layer on its own, in other people's models of Keras' own layers."""
 
 import keras
 import numpy as np
@@ -43,7 +43,7 @@ def classifier_of_sequence():
 
 
 def classifier_of_two_inputs():
-    """The layers of several tensors: a sentence is read against its own projection."""
+    """The layers with several inputs: a sentence attends to its own projection."""
     ids = keras.Input((None,), dtype="int64")
     mask = padding_mask(ids)
     x = PositionalEmbedding(23, 12, dropout=0.0, position_encoding="learned")(ids)

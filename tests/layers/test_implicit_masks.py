@@ -78,7 +78,7 @@ def test_an_implicit_mask_is_the_explicit_one(encoder):
 
 
 @pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
-def test_an_explicit_mask_takes_the_place_of_the_implicit_one(encoder):
+def test_an_explicit_mask_replaces_the_implicit_one(encoder):
     embed, layer = embedding(), encoder()
     without = keras.ops.convert_to_tensor(array(embed(PADDED)))
     everywhere = np.ones(PADDED.shape, "bool")
@@ -90,7 +90,7 @@ def test_an_explicit_mask_takes_the_place_of_the_implicit_one(encoder):
     assert np.abs(array(explicit) - array(layer(embed(PADDED)))).max() > 1e-3
 
 
-def test_a_decoders_explicit_masks_take_the_place_of_the_implicit_ones_each_for_itself():
+def test_each_explicit_mask_of_a_decoder_replaces_its_own_implicit_one():
     embed, layer = embedding(), DecoderBlock(HEADS, 17)
     inputs, memory = embed(OTHERS_PADDED), embed(PADDED)
     masks = {"padding_mask": OTHERS_PADDED != 0, "memory_padding_mask": PADDED != 0}
@@ -102,7 +102,7 @@ def test_a_decoders_explicit_masks_take_the_place_of_the_implicit_ones_each_for_
     assert np.abs(array(unmasked) - array(implicit)).max() > 1e-3
 
 
-def test_attention_is_that_of_keras_at_real_positions():
+def test_attention_equals_that_of_keras_at_real_positions():
     """With the weights of `keras.layers.MultiHeadAttention` and one implicit mask."""
     embed, ours = embedding(), MultiHeadSelfAttention(HEADS)
     theirs = keras.layers.MultiHeadAttention(HEADS, MODEL_DIM // HEADS)
@@ -202,14 +202,14 @@ def test_padding_does_not_change_what_a_subclassed_model_learns():
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_what_a_masking_layer_masks_counts_for_nothing():
+def test_positions_that_a_masking_layer_masks_count_for_nothing():
     x = np.random.default_rng(0).normal(size=(2, 5, MODEL_DIM)).astype("float32")
     padded = np.pad(x, ((0, 0), (0, 2), (0, 0)))
     mask, layer = keras.layers.Masking(), EncoderBlock(HEADS, 17)
     assert_same(layer(mask(padded))[:, :5], layer(mask(x)))
 
 
-def test_masks_are_honoured_in_half_precision():
+def test_masks_are_honored_in_half_precision():
     embed, layer = embedding(), EncoderBlock(HEADS, 17, dtype="mixed_bfloat16")
     alone, padded = (keras.ops.cast(layer(embed(ids)), "float32") for ids in (SHORT, PADDED))
     np.testing.assert_allclose(array(padded)[:, :5], array(alone), atol=0.05)

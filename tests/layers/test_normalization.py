@@ -23,7 +23,7 @@ ROWS, WIDTH = 10, 12
 FLOAT64 = pytest.param(
     "float64", marks=pytest.mark.skipif(not ON_TENSORFLOW, reason="JAX has none unless told to")
 )
-# How far two results may lie apart: a few of the dtype's last digits.
+# How far two results may be apart: a few of the dtype's last digits.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 1e-2}
 TOLERANCE |= {"mixed_float16": 1e-2, "bfloat16": 5e-2, "mixed_bfloat16": 5e-2}
 
@@ -82,7 +82,7 @@ def test_values_and_gradients_are_those_of_keras(policy):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_computed_in_single(dtype):
+def test_half_precision_is_computed_in_float32(dtype):
     """The squares of 600 lie beyond float16; 600 and 602 differ by less than bfloat16 holds."""
     layer = LayerNormalization(epsilon=1e-6, dtype=dtype)
     y = layer(ops.cast([[600.0, -600.0, 600.0, -600.0]], dtype))
@@ -101,7 +101,7 @@ def test_equal_numbers_give_the_shift_and_finite_gradients():
 @pytest.mark.parametrize(
     "options", [{"axis": 1}, {"axis": [1, 2]}, {"center": False}, {"scale": False}], ids=str
 )
-def test_what_is_seldom_wanted_is_as_in_keras(options):
+def test_rare_options_are_those_of_keras(options):
     x = random_vectors(*SHAPE)
     ours = layer_of(LayerNormalization, **options)
     theirs = layer_of(keras.layers.LayerNormalization, **options)
@@ -143,8 +143,8 @@ def test_config_round_trip():
     assert copy.get_config() == layer.get_config()
 
 
-def test_a_model_saved_with_the_normalization_of_keras_is_read(tmp_path, monkeypatch):
-    """As all models were that were saved before it had a gradient of its own."""
+def test_a_model_saved_with_the_normalization_of_keras_loads(tmp_path, monkeypatch):
+    """Like all models saved before it had a gradient of its own."""
     for module in ("layers.residual", "model"):
         name = f"keras_transformer.{module}.LayerNormalization"
         monkeypatch.setattr(name, keras.layers.LayerNormalization)

@@ -58,7 +58,7 @@ def test_dropout_sits_on_the_sublayers_output_before_it_is_added(normalize_first
     np.testing.assert_allclose(numbers(layer(x, y, training=True)), expected, atol=1e-5)
 
 
-def test_dropout_rests_outside_of_training():
+def test_dropout_is_off_outside_training():
     layer = add_and_norm(dropout=ALMOST_1)
     x, y = random_vectors(*SHAPE), random_vectors(*SHAPE, seed=8)
     np.testing.assert_allclose(numbers(layer(x, y)), normalized(x + y, layer), atol=1e-5)

@@ -12,7 +12,7 @@ from keras_transformer.search.state import DecodingState
 from tests.random_models import TENSORFLOW_ONLY, numbers
 from tests.search import toy_languages as toy
 
-# More than twice what lies between two tidyings; two end in the first stretch, one where it ends.
+# The longest spans more than two tidyings; two end before the first, one exactly there.
 LENGTHS = [3, 37, 16, 1, 20, 33, 37]
 BEAMS = 2
 
@@ -63,7 +63,7 @@ def advance(search):
 
 
 def results_of(search):
-    """The total; of the cache, how many positions are seen, and the sum of all that is there."""
+    """The total, and of the cache the number of positions seen and the sum of their values."""
     seen = ops.cast(search.state.cache.visible, "float32")[..., None]  # (batch, beams, slots, 1)
     held = ops.sum(seen * search.state.cache.layers[0].value, axis=2)  # (batch, beams, 2)
     return {
@@ -83,7 +83,7 @@ def assert_adds_up(results):
     lengths = np.array(LENGTHS)
     np.testing.assert_array_equal(numbers(results["total"]), lengths * (lengths + 1) // 2)
     np.testing.assert_array_equal(numbers(results["per_beam"]), lengths[:, None] * [1, -1])
-    # A sentence may stay for some positions after it is done, and sees what it then writes.
+    # A sentence may stay for some positions after it is done, and sees what it writes there.
     seen = numbers(results["seen"])
     assert np.all(seen >= lengths[:, None])
     held = numbers(results["held"])
@@ -96,7 +96,7 @@ def test_each_sentence_gets_its_own_result_in_its_own_place():
 
 
 @TENSORFLOW_ONLY
-def test_in_a_graph_of_unknown_shapes_too():
+def test_results_are_the_same_in_a_graph_of_unknown_shapes():
     import tensorflow as tf
 
     spec = [tf.TensorSpec([None], tf.int32)]
@@ -126,7 +126,7 @@ def test_sentences_that_are_done_leave_the_batch():
 
 
 def last_word_speller(num_words):
-    """A step function that says 8 so many times in each sentence, then the end."""
+    """A step function that says 8 `num_words` times in each sentence, then the end."""
     ends = ops.convert_to_tensor(np.array(num_words, "int32"))
 
     def step(token_ids, state):

@@ -45,7 +45,7 @@ def test_a_state_without_a_cache_is_reordered_too():
 @TENSORFLOW_ONLY
 @pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "graph"])
 @pytest.mark.parametrize("sentences", [[], [0], [1], [0, 1]], ids=str)
-def test_sentences_are_taken_with_all_that_is_theirs(sentences, in_graph):
+def test_sentences_are_taken_with_everything_that_belongs_to_them(sentences, in_graph):
     import tensorflow as tf
 
     take = tf.function(take_sentences) if in_graph else take_sentences
@@ -58,7 +58,7 @@ def test_sentences_are_taken_with_all_that_is_theirs(sentences, in_graph):
 
 
 @TENSORFLOW_ONLY
-def test_nothing_is_copied_where_all_sentences_stay():
+def test_nothing_is_copied_if_all_sentences_stay():
     import tensorflow as tf
 
     names = tf.constant(NAMES)
