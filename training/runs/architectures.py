@@ -8,12 +8,7 @@ from training.settings import RECURRENT_MODELS, TrainingSettings
 
 
 def build_model(settings: TrainingSettings, vocabulary_size: int) -> keras.Model:
-    """A new model from {"source_ids", "target_ids"} to logits, see `build_transformer`.
-
-    Args:
-        settings: `training.settings.READERS` says which of them each model reads.
-        vocabulary_size: Sub-words of the tokenizer.
-    """
+    """A new model from {"source_ids", "target_ids"} to logits, see `build_transformer`."""
     if settings.model == "transformer":
         return build_transformer(settings.model_config(vocabulary_size))
     sizes = {

@@ -168,13 +168,9 @@ def load_weights(
 
 
 def remove_other_checkpoints(run: RunFolder, latest: Position, keep: int, epochs: Iterable[int]):
-    """Removes files that are no longer needed, and any that are later than the latest.
+    """Removes all but the last `keep` checkpoints up to `latest`, and the weights of `epochs`.
 
-    Args:
-        run: The run.
-        latest: The latest checkpoint.
-        keep: How many of the latest checkpoints to keep whole.
-        epochs: Epochs whose final weights are kept too, or their averages if there are any.
+    Where there are averages of an epoch's weights, these are kept in place of the weights.
     """
     if run.read_only:
         return

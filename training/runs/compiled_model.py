@@ -32,13 +32,7 @@ def number_formats(dtype_policy: str) -> Iterator[None]:
 def compiled_model(
     settings: TrainingSettings, vocabulary_size: int, jit_compile: bool
 ) -> keras.Model:
-    """A new model that `fit` trains as the settings say.
-
-    Args:
-        settings: The settings.
-        vocabulary_size: Sub-words of the tokenizer, which may have fewer than the settings allow.
-        jit_compile: Whether XLA compiles the update.
-    """
+    """A new model for a tokenizer's `vocabulary_size`; `jit_compile`s the update with XLA."""
     model = build_model(settings, vocabulary_size)
     steps = settings.accumulation_steps
     model.compile(

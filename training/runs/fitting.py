@@ -187,7 +187,7 @@ class _Fitting:
                 observers += [*([self._bleu] if self._bleu else []), samples]
             if self.settings.ema_decay is not None:
                 observers.append(stack.enter_context(contextlib.closing(AveragedWeights())))
-            # Those after AveragedWeights see the weights that training goes on from.
+            # Callbacks after AveragedWeights see the weights that training continues with.
             if self.devices.is_chief and _has_tensorflow():
                 logs = str(self.run.logs_path)
                 observers.append(
@@ -252,13 +252,7 @@ def set_initial_weights(model: keras.Model, initial_run: RunFolder) -> None:
 
 
 def write_beginning(run: RunFolder, record: RunRecord, tokenizer) -> None:
-    """Writes config.yaml and the tokenizer, or the limits that were raised.
-
-    Args:
-        run: The folder.
-        record: The record `with_tokenizer`.
-        tokenizer: The tokenizer.
-    """
+    """Writes the record `with_tokenizer` and the tokenizer, or the limits that were raised."""
     if run.read_only:
         return
     if run.tokenizer_path.exists():
@@ -273,12 +267,7 @@ def write_beginning(run: RunFolder, record: RunRecord, tokenizer) -> None:
 
 
 def short_warmup(settings: TrainingSettings, num_batches: int) -> str | None:
-    """A warning if training would end during its warm-up; None if not.
-
-    Args:
-        settings: The settings of the run, which is assumed not to stop early.
-        num_batches: Updates in an epoch.
-    """
+    """A warning if `num_batches` an epoch end training during its warm-up; None if not."""
     updates, warmup_steps = settings.epochs * num_batches, settings.warmup_steps
     if updates >= warmup_steps:
         return None
