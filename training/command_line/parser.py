@@ -24,6 +24,9 @@ class Options(argparse.Namespace):
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
 
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
     def get(self, name: str) -> Any:
         """The value; None if there is no such option."""
         return getattr(self, name, None)
