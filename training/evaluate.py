@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.command_line.lines import translate_lines
+from training.command_line.arriving_lines import batches
+from training.command_line.lines import LINES_AT_ONCE, translated
 from training.command_line.outputs import check_output_files
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_keras, run_command, tell
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     translator = load_translator(options.run, **search_settings(options))
     tell(f"translating {len(sources):,} sentences ...")
     start_seconds = time.monotonic()
-    hypotheses = list(translate_lines(translator.translate, sources))
+    parts = translated(translator.translate, batches(sources, LINES_AT_ONCE))
+    hypotheses = [translation for part in parts for translation in part]
     seconds = time.monotonic() - start_seconds
     scores = score(hypotheses, references, tokenizer)
     if options.hypotheses is not None:

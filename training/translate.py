@@ -145,7 +145,7 @@ def _translator(options, parser: CommandParser):
         unfit.remove("--beam-size")
     if unfit:
         raise InputError(
-            f"{options.run}: an export can only do what its signatures offer: its own beam search,"
+            f"{options.run}: an export can do only what its signatures offer: its own beam search,"
             " --n-best, --scores, --prefixes, and without prefixes greedy search with"
             f" --beam-size 1. Received: {', '.join(unfit)}. Leave that out, or name the run."
         )
@@ -181,7 +181,7 @@ def _translation_of(options, translator) -> Callable[[list[Row]], list[str]]:
 
 
 def _columns(hypotheses: list[tuple[str, float]], with_scores: bool) -> Iterator[str]:
-    """Yields translations, in which a tab becomes a space, each after its score."""
+    """Yields the translations, each after its score; a tab within one becomes a space."""
     for text, score in hypotheses:
         if with_scores:
             yield f"{score:.6f}"

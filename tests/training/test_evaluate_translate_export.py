@@ -16,7 +16,8 @@ import training.export
 import training.translate
 from keras_transformer.data import read_lines
 from tests.training.small_run import once
-from training.command_line.lines import read_text_lines, translate_lines
+from training.command_line.arriving_lines import batches
+from training.command_line.lines import read_text_lines, translated
 from training.command_line.running import run_command
 from training.export import read_evaluation
 from training.runs.folder import RunFolder
@@ -202,8 +203,8 @@ def test_lines_are_read_as_they_are_needed():
         sizes.append(len(texts))
         return texts
 
-    lines = translate_lines(translate, endless(), at_once=5)
-    assert [next(lines) for _ in range(7)] == list("0123456")
+    parts = translated(translate, batches(endless(), 5))
+    assert [next(parts) for _ in range(2)] == [list("01234"), list("56789")]
     assert sizes == [5, 5]
 
 

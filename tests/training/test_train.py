@@ -512,7 +512,7 @@ def test_a_text_with_fewer_sub_words_than_asked_for_says_so_once_and_resumes(
 
 
 def test_a_run_that_is_trained_further_still_knows_what_was_asked_for(short_run, tmp_path):
-    """With the number that the tokenizer has, as config.yaml gives it, or with that asked for."""
+    """With the tokenizer's own number, as in config.yaml, or with the one that was asked for."""
     run = RunFolder(shutil.copytree(short_run, tmp_path / "run"))
     record = run.read_record()
     run.write_record(dataclasses.replace(record, asked_for={"vocabulary_size": 5000}))

@@ -355,7 +355,7 @@ def test_what_an_export_cannot_do_is_refused(
     monkeypatch.chdir(tmp_path)
     assert run_command(training.translate.main, [exported, *options, "--threads=null"]) == 1
     line = complaint(capfd)
-    assert "an export must be asked for what its signatures can do" in line
+    assert "an export can do only what its signatures offer" in line
     assert f"Received: {options[0].split('=')[0]}. Leave that out" in line
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from training.command_line.arriving_lines import batches
 from training.command_line.errors import InputError, UsageError
 from training.command_line.outputs import check_output_files
 from training.command_line.parser import CommandParser
@@ -58,24 +57,8 @@ def opened_output(path: str | None) -> Iterator[BinaryIO]:
         yield file
 
 
-def translate_lines(
-    translate: Callable[[list[str]], list[str]],
-    lines: Iterable[str],
-    at_once: int = LINES_AT_ONCE,
-) -> Iterator[str]:
-    """Yields the translations in order, and shows the progress on a terminal.
-
-    Args:
-        translate: From texts to as many texts.
-        lines: The texts.
-        at_once: How many texts are in memory and go to `translate` together.
-    """
-    for translations in translated(translate, batches(lines, at_once), shows=at_once > 1):
-        yield from translations
-
-
 def translated(
-    translate: Callable[[list], list[str]], in_turns: Iterable[list], *, shows: bool
+    translate: Callable[[list], list[str]], in_turns: Iterable[list], *, shows: bool = True
 ) -> Iterator[list[str]]:
     """Yields the translations of each batch; if `shows`, a terminal shows how many there are."""
     num_done, start_seconds = 0, time.monotonic()

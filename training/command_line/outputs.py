@@ -40,7 +40,8 @@ def check_output_files(
         taken[option] = path
     for option, path in outputs.items():
         if path is not None:
-            _check_writable(option, Path(path), Path(os.path.realpath(path)).parent)
+            folder = Path(os.path.realpath(path)).parent
+            _check_writable(option, path, folder, prefix=os.path.basename(path))
 
 
 def check_output_folder(option: str, path: str) -> None:
@@ -56,19 +57,14 @@ def check_output_folder(option: str, path: str) -> None:
     if not path:
         raise InputError(f"{option} must name a folder. Received: an empty name. Name one.")
     check_utf_8(option, path)
-    existing = next(
-        folder for folder in (Path(path), *Path(path).parents) if os.path.exists(folder)
-    )
+    folders = (Path(path), *Path(path).parents)
+    existing = next(folder for folder in folders if os.path.exists(folder))
     if not existing.is_dir():
         raise InputError(
             f"{path}: {option} must be a folder. Received: {existing}: Not a directory. Choose"
             " another name."
         )
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise _not_writable(option, Path(path), error.strerror) from error
+    _check_writable(option, path, existing)
 
 
 def check_utf_8(option: str, path: str) -> None:
@@ -111,19 +107,17 @@ def _is_same(path: str, other: str) -> bool:
         return os.path.realpath(path) == os.path.realpath(other)
 
 
-def _check_writable(option: str, path: Path, folder: Path) -> None:
+def _check_writable(option: str, path: str, folder: Path, prefix: str = "tmp") -> None:
+    received = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=path.name):
-            pass
-    except (FileExistsError, NotADirectoryError) as error:
-        raise _not_writable(option, path, "a file in place of its folder") from error
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=prefix):
+            return
+    except (FileExistsError, NotADirectoryError):
+        received = "a file in place of its folder"
     except OSError as error:
-        raise _not_writable(option, path, error.strerror) from error
-
-
-def _not_writable(option: str, path: Path, received: str | None) -> InputError:
-    return InputError(
+        received = error.strerror
+    raise InputError(
         f"{path}: {option} must be where this user can write. Received: {received}. Choose another"
         " place."
     )

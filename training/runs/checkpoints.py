@@ -1,4 +1,4 @@
-"""What a training can be taken up from: weights, and all else that the next update depends on.
+"""What training can resume from: the weights, and all else that the next update depends on.
 
     checkpoints/epoch_0007_batch_00000.weights.npz   the model's weights
     checkpoints/epoch_0007_batch_00000.state.npz     dropout's random states, the optimizer, the
@@ -6,9 +6,9 @@
     checkpoints/epoch_0007_batch_00000.average.npz   at an epoch's end, with ema_decay: the averages
                                                      of the weights, in the order of the weights
 
-The name says where it was written: after 7 complete epochs and 0 batches of the next. The state
-is written last, so a checkpoint that has one is complete. More than one is kept, since a file can
-be damaged. Plain arrays in the order of the model's variables; nothing is unpickled.
+The name says where it was written: after 7 complete epochs and 0 batches of the next. The state is
+written last, so a checkpoint that has one is complete. More than one is kept, since a file can be
+damaged. The files hold plain arrays in the order of the model's variables; nothing is unpickled.
 """
 
 import dataclasses
@@ -35,13 +35,13 @@ class DamagedCheckpoint(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a training has come.
+    """How far training has come.
 
     Attributes:
-        position: The epochs and batches that are done.
-        seconds: Time spent on the epoch that `position` stands in.
-        metrics: The states of the metrics of that epoch, in the order of the model's; none at the
-            beginning of an epoch.
+        position: Epochs and batches done.
+        seconds: Time spent on the current epoch.
+        metrics: The states of the current epoch's metrics, in the order of the model's variables;
+            empty at the beginning of an epoch.
     """
 
     position: Position = START
@@ -49,13 +49,54 @@ class Progress:
     metrics: Sequence[np.ndarray] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The values of a model's weights and state, and the progress they were saved at."""
+
+    values: Sequence[np.ndarray]
+    progress: Progress
+    backend: str
+
+    @classmethod
+    def read(cls, run: RunFolder, model: keras.Model, position: Position) -> "Checkpoint":
+        """The checkpoint of a compiled model with a built optimizer.
+
+        Raises:
+            DamagedCheckpoint: If it cannot be read or is of another model.
+        """
+        weights = load_weights(run, model, position)
+        path = run.checkpoint_path(position, "state")
+        arrays = load_arrays(path)
+        state = _group(arrays, "state")
+        _check_shapes(path, state, _state_variables(model))
+        if "seconds" not in arrays:
+            raise DamagedCheckpoint(f"{path} is of another version")
+        progress = Progress(position, float(arrays["seconds"]), _group(arrays, "metrics"))
+        # A checkpoint that does not name its backend is older than the choice of one.
+        return cls([*weights, *state], progress, str(arrays.get("backend", "tensorflow")))
+
+    def set(self, model: keras.Model) -> None:
+        """Gives the model these values; not the metrics, which `fit` resets at first."""
+        backend = keras.backend.backend()
+        if self.backend != backend and random_states(model):
+            LOGGER.warning(
+                "the checkpoint was written on %s: weights and optimizer carry over, but %s draws"
+                " other random numbers for dropout",
+                self.backend,
+                backend,
+            )
+        variables = [*model.weights, *_state_variables(model)]
+        for variable, value in zip(variables, self.values, strict=True):
+            variable.assign(value)
+
+
 def save_checkpoint(
     run: RunFolder, model: keras.Model, position: Position, seconds: float = 0.0
 ) -> None:
-    """Writes the model, its optimizer and, inside an epoch, its metrics.
+    """Writes the model, its optimizer and, within an epoch, its metrics.
 
-    Several workers call it together, since each has metrics of its own share of the batches; the
-    one whose run is not read-only writes.
+    Workers call it together, since each has metrics of its own share of the batches; the one whose
+    run is not read-only writes.
     """
     metrics = values_of(model.metrics_variables if position.batch else [])
     if run.read_only:
@@ -76,16 +117,12 @@ def save_checkpoint(
 def restore_latest(
     run: RunFolder, model: keras.Model, from_chief: Callable[[Any], Any] = lambda value: value
 ) -> Progress:
-    """Reads the latest whole checkpoint into a compiled model.
+    """Reads the latest undamaged checkpoint into a compiled model.
 
     Args:
-        run: The run.
-        model: The model.
-        from_chief: Given the position of the checkpoint, returns that of the worker that writes
-            the run: see `training.devices.base.Devices`. A run that is read-only follows it.
-
-    Returns:
-        Where it was written; the start if there is no checkpoint, and the model is as it was.
+        run: The run. If it is read-only, the checkpoint that the chief has read is taken.
+        model: The model; unchanged if there is no checkpoint.
+        from_chief: As `training.devices.base.Devices.from_chief`.
 
     Raises:
         InputError: If a worker cannot read the checkpoint that the chief has read.
@@ -97,7 +134,7 @@ def restore_latest(
         return Progress()
     if checkpoint is None:
         try:
-            checkpoint = _read(run, model, Position(*position))
+            checkpoint = Checkpoint.read(run, model, Position(*position))
         except DamagedCheckpoint as error:
             raise InputError(
                 f"{run.path}: all workers must be able to read the run folder. Received: {error}."
@@ -107,67 +144,19 @@ def restore_latest(
     return checkpoint.progress
 
 
-def restore(run: RunFolder, model: keras.Model, position: Position) -> Progress:
-    """Reads one checkpoint into a compiled model with a built optimizer, all of it or nothing.
-
-    The metrics are handed back, not set: `fit` resets them when it begins an epoch.
-
-    Raises:
-        DamagedCheckpoint: If it does not fit.
-    """
-    checkpoint = _read(run, model, position)
-    checkpoint.set(model)
-    return checkpoint.progress
-
-
-@dataclasses.dataclass(frozen=True)
-class _Checkpoint:
-    """What a checkpoint holds: the values of the weights and of the state, and how far it came."""
-
-    values: Sequence[np.ndarray]
-    progress: Progress
-    backend: str
-
-    def set(self, model: keras.Model) -> None:
-        backend = keras.backend.backend()
-        if self.backend != backend and random_states(model):
-            LOGGER.warning(
-                "the checkpoint was written on %s: weights and optimizer carry over, but %s draws"
-                " other random numbers for dropout",
-                self.backend,
-                backend,
-            )
-        variables = [*model.weights, *_state_variables(model)]
-        for variable, value in zip(variables, self.values, strict=True):
-            variable.assign(value)
-
-
-def _read_latest(run: RunFolder, model: keras.Model) -> _Checkpoint | None:
+def _read_latest(run: RunFolder, model: keras.Model) -> Checkpoint | None:
     for position in sorted(run.positions_with("state"), reverse=True):
         try:
-            return _read(run, model, position)
+            return Checkpoint.read(run, model, position)
         except DamagedCheckpoint as error:
             LOGGER.warning("%s; going back to an earlier checkpoint", error)
     return None
 
 
-def _read(run: RunFolder, model: keras.Model, position: Position) -> _Checkpoint:
-    weights = load_weights(run, model, position)
-    path = run.checkpoint_path(position, "state")
-    arrays = load_arrays(path)
-    state = _group(arrays, "state")
-    _check_shapes(path, state, _state_variables(model))
-    if "seconds" not in arrays:
-        raise DamagedCheckpoint(f"{path} is of another version")
-    progress = Progress(position, float(arrays["seconds"]), _group(arrays, "metrics"))
-    # Checkpoints that do not name their backend are older than the choice of one.
-    return _Checkpoint([*weights, *state], progress, str(arrays.get("backend", "tensorflow")))
-
-
 def load_weights(
     run: RunFolder, model: keras.Model, position: Position, kind: str = "weights"
 ) -> list[np.ndarray]:
-    """The "weights" of one checkpoint, or their "average", in the order of the model's.
+    """The "weights" of a checkpoint, or their "average", in the order of the model's.
 
     Raises:
         DamagedCheckpoint: If they cannot be read or are of another model.
@@ -179,13 +168,9 @@ def load_weights(
 
 
 def remove_other_checkpoints(run: RunFolder, latest: Position, keep: int, epochs: Iterable[int]):
-    """Removes what is not needed any more, and whatever is later than the latest.
+    """Removes all but the last `keep` checkpoints up to `latest`, and the weights of `epochs`.
 
-    Args:
-        run: The run.
-        latest: Where the latest checkpoint was written.
-        keep: How many of the last checkpoints stay whole.
-        epochs: Epochs whose weights at their end stay as well; their averages, where there are any.
+    Where there are averages of an epoch's weights, these are kept in place of the weights.
     """
     if run.read_only:
         return
@@ -202,7 +187,7 @@ def remove_other_checkpoints(run: RunFolder, latest: Position, keep: int, epochs
 
 
 def save_arrays(path: Path, groups: Mapping[str, Iterable[np.ndarray]], **more) -> None:
-    """Writes groups of arrays, each in its order, as GROUP.NUMBER; `more` under its names."""
+    """Writes groups of arrays as GROUP.NUMBER, in order, and `more` under its names."""
     arrays = {
         f"{group}.{index:05d}": array
         for group, members in groups.items()
@@ -213,7 +198,7 @@ def save_arrays(path: Path, groups: Mapping[str, Iterable[np.ndarray]], **more) 
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads what `save_arrays` wrote; every array is checked against its checksum.
+    """Reads a file of `save_arrays`; every array is checked against its checksum.
 
     Raises:
         DamagedCheckpoint: If the file is missing or damaged.
@@ -235,22 +220,21 @@ def _check_shapes(path: Path, arrays, variables) -> None:
 
 
 def _state_variables(model: keras.Model) -> list[keras.Variable]:
-    """What is neither weight nor metric: the states of the random generators, the optimizer."""
     return [*random_states(model), *model.optimizer.variables]
 
 
 def random_states(model: keras.Model) -> list[keras.Variable]:
-    """The states of dropout's generators, each a seed and a count of what was drawn."""
+    """The states of dropout's generators: for each its seed and a count of draws."""
     weights = {id(variable) for variable in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]
 
 
 def values_of(variables: Iterable[keras.Variable]) -> list[np.ndarray]:
-    """What variables, or tensors, hold, wherever they live."""
-    return [keras.ops.convert_to_numpy(_tensor(variable)) for variable in variables]
+    """The values of variables or tensors, wherever they live."""
 
+    def tensor(variable):
+        value = getattr(variable, "value", variable)
+        # NumPy does not take a TensorFlow variable that is spread over replicas.
+        return value.read_value() if hasattr(value, "read_value") else value
 
-def _tensor(variable):
-    """TensorFlow's variables read; one that is spread over replicas is not taken for an array."""
-    value = getattr(variable, "value", variable)
-    return value.read_value() if hasattr(value, "read_value") else value
+    return [keras.ops.convert_to_numpy(tensor(variable)) for variable in variables]

@@ -56,20 +56,24 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
 
 def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> bool:
     """False for a run to train further: an unfinished one, or one whose limits were raised."""
+    earlier, is_finished = None, run.is_finished
+    try:
+        earlier = run.read_record()
+    except InputError:  # another format, or damaged
+        if not (overwrite or is_finished):
+            raise
     if overwrite:
-        with contextlib.suppress(InputError):  # another format, or damaged
-            return run.is_finished or bool(record.differences(run.read_record()))
-        return True
-    if run.is_finished and not _is_extended(run, record):
+        return is_finished or earlier is None or bool(record.differences(earlier))
+    has_checkpoint = run.position_saved > START
+    if is_finished and not (earlier and has_checkpoint and record.raised_limits(earlier)):
         further = "raise epochs, max_minutes or early_stopping_epochs to train it further"
-        if run.position_saved == START:
+        if not has_checkpoint:
             further = "put its checkpoints back to train it further"
         raise InputError(
             f"{run.path}: the output must not hold a finished run. Received: a finished run."
             f" Choose another --output, give --overwrite to replace it, or {further}."
         )
-    earlier = run.read_record()
-    differences = record.differences(earlier, ignoring=record.raised_limits(earlier))
+    differences = record.differences(earlier, may_raise=True)
     if differences:
         raise InputError(
             f"{run.path}: a run must be resumed with the settings and data that it was started"
@@ -80,20 +84,12 @@ def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> boo
     return False
 
 
-def _is_extended(run: RunFolder, record: RunRecord) -> bool:
-    """Whether a finished run has a checkpoint to continue from, and a raised limit."""
-    with contextlib.suppress(InputError):
-        return run.position_saved > START and bool(record.raised_limits(run.read_record()))
-    return False
-
-
 def _discard_if_different(staging: RunFolder, record: RunRecord) -> None:
     """Empties the folder beside the run if other settings were tried there."""
     if staging.is_blank:
         return
     with contextlib.suppress(InputError):
-        earlier = staging.read_record()
-        if not record.differences(earlier, ignoring=record.raised_limits(earlier)):
+        if not record.differences(staging.read_record(), may_raise=True):
             return
     _empty(staging)
 

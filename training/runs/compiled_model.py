@@ -1,4 +1,4 @@
-"""The model of some settings with its loss, metrics and optimizer: what is trained and measured."""
+"""Builds a model with its loss, metrics and optimizer, as its settings say."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from training.settings import TrainingSettings
 
 @contextlib.contextmanager
 def number_formats(dtype_policy: str) -> Iterator[None]:
-    """Keras' defaults while a model is made and trained: the policy, and float32 for all else.
+    """Sets Keras' defaults while a model is made and trained: the policy, and float32 elsewhere.
 
-    Without it a training would depend on what the user's keras.json says of floatx.
+    Otherwise the result would depend on floatx in the user's keras.json.
     """
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float32")
@@ -32,13 +32,7 @@ def number_formats(dtype_policy: str) -> Iterator[None]:
 def compiled_model(
     settings: TrainingSettings, vocabulary_size: int, jit_compile: bool
 ) -> keras.Model:
-    """A new model that `fit` trains as the settings say.
-
-    Args:
-        settings: The settings.
-        vocabulary_size: Sub-words of the tokenizer, which may have fewer than the settings allow.
-        jit_compile: Whether XLA compiles the update.
-    """
+    """A new model for a tokenizer's `vocabulary_size`; `jit_compile`s the update with XLA."""
     model = build_model(settings, vocabulary_size)
     steps = settings.accumulation_steps
     model.compile(
@@ -53,7 +47,7 @@ def compiled_model(
             track_gradient_norm=True,
         ),
         loss=LabelSmoothedCrossentropy(settings.label_smoothing),
-        # Not weighted_metrics: parts of a batch come with weights, which are the loss' alone.
+        # Not weighted_metrics: parts of a batch carry weights that concern only the loss.
         metrics=[Perplexity(), TokenAccuracy()],
         jit_compile=jit_compile,
     )

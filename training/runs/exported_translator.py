@@ -1,4 +1,4 @@
-"""Translates with an export, through its signatures; nothing else of the project is needed."""
+"""Translates with an export, through its signatures."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +10,14 @@ from training.command_line.running import import_tensorflow
 from training.serving.errors import of_tensorflow
 
 TEXTS_AT_ONCE = 32
-# A list that the search left short is filled up with scores below.
+# Scores below this fill up a list that the search left short.
 NO_HYPOTHESIS = -1e8
 
 _FROM_PREFIX = "n_best_from_prefix"
 
 
 def find_version(path: str) -> Path | None:
-    """The version that a folder is, or the latest one in it; None if there is none."""
+    """The folder if it is a version, else the latest version in it; None if there is none."""
     folder = Path(path)
     if (folder / "saved_model.pb").is_file():
         return folder
@@ -27,12 +27,12 @@ def find_version(path: str) -> Path | None:
 
 
 class ExportedTranslator:
-    """An export, as a `Translator` translates.
+    """Translates with an export, with the methods of a `Translator`.
 
     Args:
         version: The folder of a version.
-        greedy: Whether to use its greedy search in place of its beam search.
-        with_prefixes: Whether it is to be given prefixes.
+        greedy: Whether to use its greedy search instead of its beam search.
+        with_prefixes: Whether it must support prefixes.
 
     Attributes:
         beam_size: Beams of its search.
@@ -44,10 +44,7 @@ class ExportedTranslator:
     def __init__(self, version: Path, *, greedy: bool = False, with_prefixes: bool = False):
         self._functions = _signatures(version)
         self._name = "greedy" if greedy else "serving_default"
-        names = [self._name, "n_best"]
-        if with_prefixes:
-            names.append(_FROM_PREFIX)
-        for name in names:
+        for name in [self._name, "n_best", *[_FROM_PREFIX] * with_prefixes]:
             if name not in self._functions:
                 raise InputError(
                     f"{version}: an export must have the signature {name}. Received:"
@@ -58,22 +55,21 @@ class ExportedTranslator:
         self.beam_size = 1 if greedy else shape[1]
 
     def translate(self, texts: list[str], *, prefixes: list[str] | None = None) -> list[str]:
-        """As many translations, in the same order."""
+        """The translations, in the same order."""
         return [text for [(text, _)] in self.n_best(texts, 1, prefixes=prefixes)]
 
     def n_best(
         self, texts: list[str], n: int, *, prefixes: list[str] | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Up to `n` pairs of translation and score of each text, best first.
+        """Up to `n` pairs of translation and score for each text, best first.
 
         Args:
-            texts: Any number of texts.
+            texts: The texts.
             n: At most `beam_size`.
-            prefixes: What each translation begins with, "" for nothing; None for all. Only if it
-                is made `with_prefixes`.
+            prefixes: The beginning of each translation, or "". Needs `with_prefixes`.
 
         Raises:
-            InputError: If the export refuses a prefix, as too long.
+            InputError: If the export refuses a prefix as too long.
         """
         name, inputs = self._name if n == 1 else "n_best", {"text": texts}
         if prefixes is not None:
@@ -98,7 +94,7 @@ def _signatures(version: Path) -> dict[str, Callable]:
             import tensorflow_text  # noqa: F401  registers its ops
 
             return dict(tf.saved_model.load(str(version)).signatures)
-    except Exception as error:  # TensorFlow raises many kinds for a folder that is not whole
+    except Exception as error:  # TensorFlow raises many kinds for an incomplete folder
         raise InputError(
             f"{version}: must be a version of an export. Received:"
             f" {' '.join(str(error).split())[:200]}. Check the path, or export the run again."
@@ -106,7 +102,7 @@ def _signatures(version: Path) -> dict[str, Callable]:
 
 
 def _of_similar_length(texts: list[str]) -> Iterator[list[int]]:
-    """Places of texts that go through the model together."""
+    """Yields the places of texts that go through the model together."""
     places = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     for start in range(0, len(places), TEXTS_AT_ONCE):
         yield places[start : start + TEXTS_AT_ONCE]

@@ -114,14 +114,7 @@ def readable_weights(
 ) -> Iterator[list[np.ndarray]]:
     """Yields the weights of the epochs that can be read; if there are none, the model's.
 
-    Where the optimizer keeps averages of the weights, it yields these.
-
-    Args:
-        run: The run.
-        settings: Its settings.
-        model: A model of its kind.
-        wanted: The epochs.
-        found: A list to which the epochs are added as they are yielded.
+    Where the optimizer keeps averages of the weights, these are meant. Adds each epoch to `found`.
     """
     for epoch in wanted:
         try:

@@ -21,7 +21,7 @@ from training.command_line.running import FULL_DISK, import_tensorflow
 from training.devices.base import Devices
 from training.files import replacing
 from training.runs.checkpoints import LOGGER, restore_latest
-from training.runs.compiled_model import compiled_model
+from training.runs.compiled_model import compiled_model, number_formats
 from training.runs.early_stopping import early_end, is_over, seconds_left
 from training.runs.final_weights import save_model, set_final_weights
 from training.runs.folder import START, RunFolder
@@ -34,15 +34,39 @@ from training.runs.validation_bleu import ValidationBleu
 from training.settings import TrainingSettings
 
 
-class Fitting:
-    """What it takes to fit the model of a run: tokenizer, model, text, and where to start.
+def fit(
+    run: RunFolder,
+    record: RunRecord,
+    devices: Devices,
+    tell: Callable[[str], None],
+    log_seconds: float,
+) -> None:
+    """Trains the epochs that are left and writes model.keras; if stopped, says what is saved.
 
     Args:
         run: The folder, claimed by this process or read-only.
         record: Its settings and data.
         devices: Where to train.
         tell: Prints a line about the progress, in the chief only.
+        log_seconds: Seconds between lines of progress, if stdout is no terminal.
     """
+    try:
+        with number_formats(record.settings.dtype_policy):
+            _Fitting(run, record, devices, tell).perform(log_seconds)
+    except KeyboardInterrupt:
+        saved, epochs = run.position_saved, record.settings.epochs
+        print(
+            f"\nstopped: of {counted(epochs, 'epoch')},"
+            f" {saved.in_words(record.settings.accumulation_steps)}"
+            f" {'is' if saved == (1, 0) else 'are'} saved in {run.path}. Run the same command"
+            " again to resume.",
+            file=sys.stderr,
+        )
+        raise
+
+
+class _Fitting:
+    """What it takes to fit the model of a run: tokenizer, model, text, and where to start."""
 
     def __init__(
         self, run: RunFolder, record: RunRecord, devices: Devices, tell: Callable[[str], None]
@@ -71,11 +95,6 @@ class Fitting:
         self.validation = devices.validation_feed(validation_epochs(settings, self.tokenizer))
 
     def perform(self, log_seconds: float) -> None:
-        """Trains the epochs that are left and writes model.keras.
-
-        Args:
-            log_seconds: Seconds between lines of progress, if stdout is no terminal.
-        """
         # Nothing is written earlier: a start that fails leaves no folder that insists on its
         # settings. Metrics come first: without their last line the run is unfinished.
         self._drop_metrics_of_epochs_to_repeat()
@@ -168,7 +187,7 @@ class Fitting:
                 observers += [*([self._bleu] if self._bleu else []), samples]
             if self.settings.ema_decay is not None:
                 observers.append(stack.enter_context(contextlib.closing(AveragedWeights())))
-            # Those after AveragedWeights see the weights that training goes on from.
+            # Callbacks after AveragedWeights see the weights that training continues with.
             if self.devices.is_chief and _has_tensorflow():
                 logs = str(self.run.logs_path)
                 observers.append(
@@ -233,13 +252,7 @@ def set_initial_weights(model: keras.Model, initial_run: RunFolder) -> None:
 
 
 def write_beginning(run: RunFolder, record: RunRecord, tokenizer) -> None:
-    """Writes config.yaml and the tokenizer, or the limits that were raised.
-
-    Args:
-        run: The folder.
-        record: The record `with_tokenizer`.
-        tokenizer: The tokenizer.
-    """
+    """Writes the record `with_tokenizer` and the tokenizer, or the limits that were raised."""
     if run.read_only:
         return
     if run.tokenizer_path.exists():
@@ -254,12 +267,7 @@ def write_beginning(run: RunFolder, record: RunRecord, tokenizer) -> None:
 
 
 def short_warmup(settings: TrainingSettings, num_batches: int) -> str | None:
-    """A warning if training would end during its warm-up; None if not.
-
-    Args:
-        settings: The settings of the run, which is assumed not to stop early.
-        num_batches: Updates in an epoch.
-    """
+    """A warning if `num_batches` an epoch end training during its warm-up; None if not."""
     updates, warmup_steps = settings.epochs * num_batches, settings.warmup_steps
     if updates >= warmup_steps:
         return None

@@ -38,11 +38,7 @@ class Position(NamedTuple):
         return f"epoch_{self.epoch:04d}_batch_{self.batch:05d}"
 
     def in_words(self, num_parts: int = 1) -> str:
-        """The position in words.
-
-        Args:
-            num_parts: Parts that each batch comes in; `batch` counts these.
-        """
+        """The position in words; with `num_parts` above 1, `batch` counts parts of batches."""
         from keras_transformer.wording import counted
 
         batches, parts = divmod(self.batch, num_parts)

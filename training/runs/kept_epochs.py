@@ -19,10 +19,6 @@ def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> 
 
     The last epochs are never more than half of all (rounded up): in a short run the first epochs
     would spoil the mean. Of equally good epochs the first is taken.
-
-    Args:
-        metrics: A line for each epoch so far.
-        settings: How many epochs, and whether the last or the best.
     """
     lines = [line for line in metrics if "epoch" in line]
     count = settings.average_checkpoints
@@ -65,16 +61,10 @@ def best_kept(run: RunFolder, settings: TrainingSettings, count: int) -> list[in
 
 
 def check_kept(run: RunFolder, settings: TrainingSettings, epochs: list[int], option: str) -> None:
-    """Refuses epochs whose weights are not kept.
-
-    Args:
-        run: The run.
-        settings: Its settings.
-        epochs: The epochs.
-        option: The option that names them.
+    """Refuses epochs, named by an option, whose weights are not kept.
 
     Raises:
-        InputError: If one is not kept; lists those that are.
+        InputError: If there is one; lists those that are kept.
     """
     kept = kept_epochs(run, settings)
     missing = [epoch for epoch in epochs if epoch not in kept]

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.metadata
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,15 +103,13 @@ class RunRecord:
     def raised_limits(self, earlier: "RunRecord") -> list[str]:
         """The limits (`LIMITS`) that are higher than in an earlier record, or lifted."""
 
-        def is_raised(old, new):
+        def is_raised(name):
+            old, new = getattr(earlier.settings, name), getattr(self.settings, name)
             return old is not None and (new is None or new > old)
 
-        limits = [
-            (name, getattr(earlier.settings, name), getattr(self.settings, name)) for name in LIMITS
-        ]
-        return [name for name, old, new in limits if is_raised(old, new)]
+        return [name for name in LIMITS if is_raised(name)]
 
-    def differences(self, earlier: "RunRecord", *, ignoring: Collection[str] = ()) -> list[str]:
+    def differences(self, earlier: "RunRecord", *, may_raise: bool = False) -> list[str]:
         """What differs from an earlier record, each as `name: OLD there, NEW now`.
 
         Data files are compared by content, since they may have moved. A setting of the tokenizer
@@ -119,13 +117,14 @@ class RunRecord:
 
         Args:
             earlier: The other record.
-            ignoring: Settings that are not compared.
+            may_raise: Whether raised limits are no difference.
         """
+        ignored = {*DATA_SETTINGS, *(self.raised_limits(earlier) if may_raise else [])}
         lines = []
         for name in SETTING_NAMES:
             old, new = getattr(earlier.settings, name), getattr(self.settings, name)
             agreeing = (old, earlier.asked_for.get(name, old))
-            if name not in (*DATA_SETTINGS, *ignoring) and new not in agreeing:
+            if name not in ignored and new not in agreeing:
                 lines.append(f"{name}: {old} there, {new} now")
         for name in DATA_SETTINGS:
             old, new = earlier.data_sha256.get(name, "none"), self.data_sha256.get(name, "none")

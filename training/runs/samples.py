@@ -1,4 +1,4 @@
-"""Samples of what a model makes of a few sentences, for TensorBoard."""
+"""Shows in TensorBoard how the model translates a few sentences after each epoch."""
 
 import itertools
 import logging
@@ -15,28 +15,26 @@ from training.command_line.wording import shortened
 LOGGER = logging.getLogger("keras_transformer")
 
 NUM_SAMPLES = 5
-# A sentence of so many tokens, and so much of its translation, fits in a legible picture.
+# A sentence and a translation of this length fit in a legible picture.
 PICTURE_TOKENS = 24
 DOTS_PER_INCH = 72
 
 
 class SampleTranslations(keras.callbacks.Callback):
-    """Writes translations of a few sentences after each epoch, and where the model looked.
+    """Writes translations of a few sentences after each epoch, and a picture of the attention.
 
-    The sentences are the first that are short enough for a picture, or, if all are too long, the
-    first. `translations` is a table of their sources, references and translations; `attention`
-    shows the last decoder layer at work on the first of them, short ones only, if the model
-    attends to its source. Steps are epochs
-    from 0, as those of `keras.callbacks.TensorBoard`.
+    The sentences are the first that are short enough for a picture, or the first if none is.
+    `translations` is a table of sources, references and translations; `attention` shows the last
+    decoder layer's attention for the first sentence, if it is short and the model has attention.
+    Steps are epochs from 0, as in `keras.callbacks.TensorBoard`.
 
-    A fit that is cut off leaves the file open; `close` closes it.
+    An interrupted fit leaves the file open; `close` closes it.
 
     Args:
-        translator: Of the model that is trained; greedy search is quick enough.
+        translator: Translates with the model in training; greedy search is fast enough.
         sources: The text to choose from.
         references: Its translations.
-        path: A folder that nothing else writes to, because TensorBoard follows the newest file of
-            a folder only.
+        path: A folder of its own, because TensorBoard reads only the newest file of a folder.
 
     Raises:
         tensorflow.errors.OpError: If the file cannot be written.
@@ -67,8 +65,8 @@ class SampleTranslations(keras.callbacks.Callback):
             is_drawn = self.translator.has_attention and sources
             if is_drawn and self._fits(sources[0], translations[0]):
                 self._write_picture(sources[0], translations[0])
-            # Behind the picture: TensorFlow says nothing of what is large and cannot be written,
-            # but of what is small it does in flush.
+            # After the picture: TensorFlow does not report that it could not write something large,
+            # but flush reports it for something small.
             tf.summary.text("translations", markdown_table(rows))
         self._writer.flush()
 
@@ -76,7 +74,7 @@ class SampleTranslations(keras.callbacks.Callback):
         self.close()
 
     def close(self) -> None:
-        """Closes the file; the next epoch would begin another."""
+        """Closes the file; another epoch would start a new one."""
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close()
@@ -85,7 +83,7 @@ class SampleTranslations(keras.callbacks.Callback):
         return self._num_tokens(source) <= min(PICTURE_TOKENS, self.translator.max_source_tokens)
 
     def _fits(self, source: str, translation: str) -> bool:
-        """Whether there is a picture of the two: read anew, a text may have more tokens."""
+        """Whether both fit in a picture; encoded again, a translation may have more tokens."""
         return (
             self._is_short(source)
             and self._num_tokens(translation) <= self.translator.most_target_tokens
@@ -106,19 +104,18 @@ class SampleTranslations(keras.callbacks.Callback):
 
 
 def markdown_table(rows: Iterable[tuple[str, str, str]]) -> str:
-    """A table of sources, references and translations, whatever characters stand in them."""
+    """A table of sources, references and translations, whatever characters they contain."""
     lines = ["| source | reference | translation |", "|---|---|---|"]
     lines += [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
     return "\n".join(lines)
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown leaves as it is: what could mean something else is named by number."""
+    """Text that Markdown shows unchanged: characters that may have a meaning become numbers."""
     return re.sub(r"[^\w\s.,;:?]|[\r\n_]", lambda match: f"&#{ord(match[0])};", text)
 
 
 def _chosen(sources, references, is_short) -> list[tuple[str, str]]:
-    """The sentences to show."""
     pairs = zip(sources, references, strict=True)
     pairs = [(source, reference) for source, reference in pairs if not is_blank(source)]
     short = (pair for pair in pairs if is_short(pair[0]))
@@ -126,14 +123,14 @@ def _chosen(sources, references, is_short) -> list[tuple[str, str]]:
 
 
 def _first_rows(attention: AttentionWeights, num_rows: int) -> AttentionWeights:
-    """A model that has learned little may write without end."""
+    """The beginning of a translation: a model that has learned little may write without end."""
     return attention._replace(
         target_tokens=attention.target_tokens[:num_rows], weights=attention.weights[:, :num_rows]
     )
 
 
 def _drawing_function():
-    """What draws attention; without Matplotlib, what gives None."""
+    """A function that draws attention; without Matplotlib, one that returns None."""
     try:
         from training.pictures.attention import attention_pixels
     except ImportError as error:

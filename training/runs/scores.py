@@ -5,14 +5,14 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What the JSON holds.
+    """BLEU and chrF, as `training.evaluate --json` writes them.
 
     Attributes:
         bleu: Corpus BLEU of sacreBLEU, 0 to 100.
-        bleu_signature: How sacreBLEU computed it; figures compare only under one signature.
+        bleu_signature: How sacreBLEU computed it; compare only scores with the same signature.
         chrf: Corpus chrF of sacreBLEU, 0 to 100.
         chrf_signature: How sacreBLEU computed it.
-        num_sentences: Sentences scored.
+        num_sentences: The number of sentences.
     """
 
     bleu: float
@@ -27,12 +27,12 @@ def score(hypotheses: list[str], references: list[str], bleu_tokenizer: str = "1
 
     Args:
         hypotheses: Translations.
-        references: The right ones, in the same order.
-        bleu_tokenizer: One of `BleuTokenizer`: how sacreBLEU splits both into words.
+        references: Their references, in the same order.
+        bleu_tokenizer: How sacreBLEU splits both into words.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
-    # force: no advice about text that looks tokenised, where it is said to be.
+    # force: no warning that text looks tokenized if the user says that it is.
     bleu = BLEU(tokenize=bleu_tokenizer, force=bleu_tokenizer == "none")
     chrf = CHRF()
     return Scores(

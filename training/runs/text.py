@@ -13,11 +13,12 @@ from keras_transformer.data import (
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from training.command_line.errors import InputError, input_errors
 from training.devices.base import Devices
+from training.runs.bleu_tokenizer import check_bleu_tokenizer, warn_if_unspaced
 from training.runs.folder import RunFolder
 from training.settings import TrainingSettings
 
 
-def check_text(settings: TrainingSettings, *, is_new: bool = False) -> None:
+def check_text(settings: TrainingSettings, *, is_new: bool = False, warns: bool = False) -> None:
     """Reads the text once, to name a fault before anything is written.
 
     Streamed text may be too large for that: only its files are looked for.
@@ -25,15 +26,19 @@ def check_text(settings: TrainingSettings, *, is_new: bool = False) -> None:
     Args:
         settings: They name the text.
         is_new: Whether the run will be new, and also needs the tokenizer or run it starts from.
+        warns: Whether to warn if the tokenizer of BLEU does not suit the text.
 
     Raises:
         InputError: If there is a fault.
     """
+    check_bleu_tokenizer(settings.bleu_tokenizer)
     if is_new and settings.tokenizer is not None:
         _given_tokenizer(settings.tokenizer, settings.normalization)
     if is_new and settings.initial_run is not None:
         RunFolder(settings.initial_run).check_finished()
-    read_pairs(*settings.validation_files())
+    _, references = read_pairs(*settings.validation_files())
+    if warns and settings.validation_bleu:
+        warn_if_unspaced(references, settings.bleu_tokenizer)
     corpora = settings.corpora()
     if settings.steps_per_epoch is None:
         read_corpora(corpora)

@@ -11,7 +11,6 @@ from training.command_line.running import import_keras
 from training.devices.base import Devices
 from training.devices.opening import Strategy, open_devices
 from training.devices.team import Team
-from training.runs.bleu_tokenizer import check_bleu_tokenizer, warn_if_unspaced
 from training.runs.claim import claim
 from training.runs.folder import RunFolder
 from training.runs.record import RunRecord
@@ -43,18 +42,19 @@ def train(
         InputError: If the data, the folder or the devices do not allow it, or a worker did not
             come or was lost.
     """
-    check_bleu_tokenizer(settings.bleu_tokenizer)
     team = None
     if strategy == "multi_worker":
         team = Team.of_environment(backend_name())
         print(team.in_words(), file=sys.stderr, flush=True)
-    tell = _print if team is None or team.is_chief else _keep_quiet
+    is_chief = team is None or team.is_chief
+    tell = _print if is_chief else _keep_quiet
     tell("reading the text")
     import_keras()
-    from training.runs.text import check_text, validation_references
+    from training.runs.text import check_text
 
     # A run that is resumed has a tokenizer of its own.
-    check_text(settings, is_new=not RunFolder(output).tokenizer_path.exists())
+    is_new = not RunFolder(output).tokenizer_path.exists()
+    check_text(settings, is_new=is_new, warns=is_chief)
     record = RunRecord.of(settings)
     if team is not None:
         team.gather(wait_minutes)
@@ -62,16 +62,12 @@ def train(
         if strategy != "one_device":
             tell(f"{strategy}: {devices.in_words()}")
         devices.check(settings)
-        if settings.validation_bleu and devices.is_chief:
-            warn_if_unspaced(validation_references(settings), settings.bleu_tokenizer)
-        with _joined(devices, output, record, overwrite) as run, _resumable(run, settings):
+        with _joined(devices, output, record, overwrite) as run:
             must_train = not run.is_finished or record.raised_limits(run.read_record())
             if devices.from_chief(bool(must_train)):
-                from training.runs.compiled_model import number_formats
-                from training.runs.fitting import Fitting
+                from training.runs.fitting import fit
 
-                with number_formats(settings.dtype_policy):
-                    Fitting(run, record, devices, tell).perform(log_seconds)
+                fit(run, record, devices, tell, log_seconds)
         tell(f"finished: {output}")
 
 
@@ -113,20 +109,3 @@ def _joined(
             )
         yield run or RunFolder(path, read_only=True)
         devices.from_chief(None)  # nobody leaves before the chief has written the last file
-
-
-@contextlib.contextmanager
-def _resumable(run: RunFolder, settings: TrainingSettings) -> Iterator[None]:
-    """Says what is saved if the user stops the run."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        saved, epochs = run.position_saved, settings.epochs
-        print(
-            f"\nstopped: of {epochs} epoch{'s' * (epochs != 1)},"
-            f" {saved.in_words(settings.accumulation_steps)}"
-            f" {'is' if saved == (1, 0) else 'are'} saved in {run.path}. Run the same command"
-            " again to resume.",
-            file=sys.stderr,
-        )
-        raise

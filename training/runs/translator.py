@@ -1,4 +1,4 @@
-"""The translator of a run."""
+"""Loads the translator of a run."""
 
 from training.command_line.errors import InputError
 from training.command_line.running import import_tensorflow
@@ -14,20 +14,20 @@ def load_translator(
     precision: str = "float32",
     epoch: int | None = None,
 ):
-    """The translator of a run, with another search if that is asked for.
+    """The translator of a run.
 
     Args:
         path: The run's folder.
-        beam_size: Instead of the run's own setting.
-        length_penalty: Instead of the run's own setting.
-        length_normalization: Instead of the run's own setting.
-        precision: As for a Translator.
-        epoch: Whose weights to take, of a run that need not be finished; None takes the finished
-            model.
+        beam_size: Replaces the run's setting.
+        length_penalty: Replaces the run's setting.
+        length_normalization: Replaces the run's setting.
+        precision: As for `Translator`.
+        epoch: The epoch whose weights to use; the run need not be finished then. None uses the
+            finished model.
 
     Raises:
-        InputError: If the folder is no finished run, the epoch is not kept, or the search's numbers
-            are out of range.
+        InputError: If the folder is no finished run, the epoch is not kept, or a number is out of
+            range.
     """
     run = RunFolder(path)
     settings = run.read_record().settings
@@ -60,11 +60,7 @@ def load_translator(
 
 
 def check_search(beam_size: int, length_penalty: float) -> None:
-    """Refuses numbers that no search can use.
-
-    Raises:
-        InputError: If one is out of its range.
-    """
+    """Refuses numbers out of range, by the names of their options."""
     if beam_size < 1:
         raise InputError(
             f"--beam-size must be at least 1. Received: {beam_size}. Choose for example 4."

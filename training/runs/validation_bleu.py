@@ -1,4 +1,4 @@
-"""The quality of translations while a model is trained."""
+"""Measures translations of the validation text during training."""
 
 import logging
 
@@ -9,17 +9,17 @@ from training.runs.scores import score
 
 LOGGER = logging.getLogger("keras_transformer")
 
-EPOCHS_OF_HOPE = 3
+EPOCHS_BEFORE_WARNING = 3
 
 
 class ValidationBleu(keras.callbacks.Callback):
-    """Translates the validation text after each epoch: `val_bleu` and `val_chrf` in the logs.
+    """Translates the validation text after each epoch; adds `val_bleu` and `val_chrf` to the logs.
 
-    Greedy search costs a fraction of beam search and ranks epochs alike. Put it before whatever
-    reads the logs. If BLEU is still 0 after three epochs, it says so once.
+    Greedy search costs a fraction of beam search and ranks epochs alike. Place it before callbacks
+    that read the logs. Warns once if BLEU is still 0 after three epochs.
 
     Args:
-        translator: Of the model that is trained.
+        translator: Translates with the model in training.
         sources: The validation text.
         references: Its translations.
         bleu_tokenizer: How sacreBLEU splits text into words.
@@ -43,20 +43,20 @@ class ValidationBleu(keras.callbacks.Callback):
         scores = self.measure()
         if logs is not None:
             logs.update(scores)
-        # Rounded as printed. Once BLEU has been above 0, its tokenizer is not to blame for a 0.
+        # Rounded as printed. If BLEU was ever above 0, its tokenizer is not to blame for a 0.
         if self.epochs_at_zero is not None:
             is_zero = round(scores["val_bleu"], 2) == 0
             self.epochs_at_zero = self.epochs_at_zero + 1 if is_zero else None
-        if self.epochs_at_zero == EPOCHS_OF_HOPE:
+        if self.epochs_at_zero == EPOCHS_BEFORE_WARNING:
             LOGGER.warning(
                 "warning: validation BLEU is still 0 after %d epochs: the model may need more"
                 " epochs, or bleu_tokenizer=%s may not suit the text (char suits any text without"
                 " spaces); val_chrf and val_perplexity tell such epochs apart",
-                EPOCHS_OF_HOPE,
+                EPOCHS_BEFORE_WARNING,
                 self.bleu_tokenizer,
             )
 
     def measure(self) -> dict[str, float]:
-        """BLEU and chrF of the model as it is now, 0 to 100."""
+        """BLEU and chrF of the model now, 0 to 100."""
         scores = score(self.translator(self.sources), self.references, self.bleu_tokenizer)
         return {"val_bleu": scores.bleu, "val_chrf": scores.chrf}

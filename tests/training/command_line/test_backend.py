@@ -51,6 +51,14 @@ def test_a_wrong_option_is_named_without_what_takes_seconds_to_import(words):
     assert process.stdout == "imported: set()\n"
 
 
+def test_importing_a_command_changes_nothing():
+    code = (
+        "import os, sys; sys.argv = ['x', '--backend=jax']; before = dict(os.environ)\n"
+        "import training.evaluate; assert dict(os.environ) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 def test_a_training_says_what_it_does_before_keras_is_imported(train_arguments, tmp_path):
     """Keras and its backend take seconds; here there is one that gives up at once."""
     (tmp_path / "keras").mkdir()

@@ -1,4 +1,4 @@
-"""Commands say what they do before the imports that take seconds, and no more than once."""
+"""Commands say once what they do before imports that take seconds."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ runpy.run_module(f"training.{sys.argv[0]}", run_name="__main__", alter_sys=True)
 
 @pytest.fixture
 def run_up_to_the_import(tmp_path):
-    """What a command says before that, on stdout and on stderr."""
+    """What a command prints before that import, to stdout and to stderr."""
 
     def run(*arguments):
         command = [sys.executable, "-c", UP_TO_THE_IMPORT, *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""Commands where they are no commands: in a thread, with outputs that are no files."""
+"""Commands in other places: in a thread, or with outputs that are no files."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def leave(arguments):
 
 @pytest.mark.parametrize(("command", "code"), [(print, 0), (fail, 1), (leave, 1)])
 def test_a_command_runs_in_any_thread_and_with_any_output(monkeypatch, command, code):
-    """A notebook's stdout has neither `reconfigure` nor a file behind it."""
+    """A notebook's stdout has neither `reconfigure` nor a file."""
     output = io.StringIO()
     monkeypatch.setattr(sys, "stdout", output)
     earlier = signal.getsignal(signal.SIGTERM)

@@ -15,7 +15,6 @@ from tests.training.small_run import SMALL
 from training.command_line.errors import InputError, UsageError
 from training.command_line.running import run_command
 from training.runs.bleu_tokenizer import (
-    BleuTokenizer,
     are_unspaced,
     check_bleu_tokenizer,
     chosen_tokenizer,
@@ -24,7 +23,7 @@ from training.runs.folder import RunFolder
 from training.runs.record import RunRecord
 from training.runs.scores import score
 from training.runs.validation_bleu import ValidationBleu
-from training.settings import TrainingSettings
+from training.settings import BleuTokenizer, TrainingSettings
 from training.train import main as train_main
 from training.tune import main as tune_main
 

@@ -10,7 +10,7 @@ import pytest
 from keras_transformer.optimizers import Adam
 from training.command_line.running import run_command
 from training.runs import checkpoints
-from training.runs.checkpoints import Progress, save_checkpoint
+from training.runs.checkpoints import Checkpoint, Progress, save_checkpoint
 from training.runs.final_weights import readable_weights
 from training.runs.folder import Position, RunFolder
 from training.settings import TrainingSettings
@@ -52,10 +52,10 @@ def test_metrics_are_kept_within_an_epoch_and_not_at_its_end(small_model, tmp_pa
         save_checkpoint(run, small_model, position)
     states = [np.array(variable) for variable in small_model.metrics_variables]
     assert any(state.any() for state in states)
-    restored = checkpoints.restore(run, small_model, SECOND).metrics
+    restored = Checkpoint.read(run, small_model, SECOND).progress.metrics
     for state, array in zip(states, restored, strict=True):
         np.testing.assert_array_equal(state, array)
-    assert checkpoints.restore(run, small_model, FIRST).metrics == []
+    assert Checkpoint.read(run, small_model, FIRST).progress.metrics == []
 
 
 @pytest.mark.parametrize("kind", ["weights", "state"])
@@ -131,7 +131,7 @@ def test_averages_are_a_file_of_their_own_at_the_end_of_an_epoch(averaging_model
     assert not (weights == 7).any()
 
     average.assign(np.zeros((2, 3)))
-    checkpoints.restore(run, averaging_model, SECOND)  # the state holds them, too
+    Checkpoint.read(run, averaging_model, SECOND).set(averaging_model)  # the state has them, too
     assert (np.array(average) == 7).all()
 
 

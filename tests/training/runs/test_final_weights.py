@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_transformer.optimizers import Adam
+from training.command_line.errors import InputError
 from training.runs.checkpoints import save_checkpoint
 from training.runs.final_weights import set_final_weights
 from training.runs.folder import Position, RunFolder
@@ -129,3 +130,21 @@ def test_moving_averages_are_what_is_compared(small_model, tmp_path):
     for perplexity, value in ((3.0, 35), (4.5, 20)):
         choose(run, small_model, {"val_perplexity": perplexity}, ema_decay=0.5)
         assert value_of(small_model) == value
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_workers_average_what_the_first_worker_has_read(run, small_model, damaged):
+    """Otherwise one whose copy is damaged would not measure, and the others would wait for it."""
+    judged(run, [9.0, 4.0, 5.0, 6.0])
+    told = iter([run.read_metrics(), [3, 4]])
+    worker, settings = RunFolder(run.path, read_only=True), TrainingSettings(**AVERAGE_OF_TWO)
+    arguments = (worker, settings, small_model, lambda: {"val_perplexity": 3.5})
+    run.metrics_path.unlink()
+    if not damaged:
+        choice = set_final_weights(*arguments, lambda _: next(told))
+        assert choice.kept == ([3, 4], {"val_perplexity": 3.5})
+        assert value_of(small_model) == 3.5
+        return
+    run.checkpoint_path(Position(3, 0), "weights").write_bytes(b"")
+    with pytest.raises(InputError, match=r"all workers must .*: epoch 4, and on .* epochs 3, 4\."):
+        set_final_weights(*arguments, lambda _: next(told))

@@ -149,7 +149,7 @@ def test_a_training_that_ends_early_says_why(settings, reason):
 
 @pytest.fixture
 def callback(small_model, tmp_path):
-    """In epoch 4 of 10 batches, of which 2 were done before it was taken up."""
+    """In epoch 4 of 10 batches, resumed after 2 of them."""
     settings = TrainingSettings(checkpoint_steps=4)
     callback = SaveProgress(
         RunFolder(tmp_path), settings, Progress(Position(3, 2), 100.0), StopRequest()

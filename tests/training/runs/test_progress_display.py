@@ -95,7 +95,7 @@ def test_a_time_is_said_in_two_units(seconds, words):
 @pytest.mark.parametrize(("steps", "num_batches"), [(40, 10), (37, 10), (3, 1)])
 @pytest.mark.parametrize("verbose", [1, 2])
 def test_the_bar_counts_whole_batches(capsys, steps, num_batches, verbose):
-    """37 parts are the rest of an epoch that was taken up within a batch."""
+    """37 parts are the rest of an epoch that was resumed within a batch."""
     bar = ProgressBar(4)
     bar.set_params({"verbose": verbose, "epochs": 1, "steps": steps})
     bar.on_train_begin()

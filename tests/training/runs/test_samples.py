@@ -89,7 +89,7 @@ def events_of(path):
 
 
 def cells_of(table):
-    """What a reader sees in the cells, row by row, behind Markdown."""
+    """The text that Markdown shows in the cells, row by row."""
     from tensorboard.plugin_util import markdown_to_safe_html
 
     rows = re.findall(r"<tr>(.*?)</tr>", markdown_to_safe_html(table), re.DOTALL)
@@ -255,7 +255,7 @@ def test_no_room_for_samples_is_one_line(tmp_path, capfd, monkeypatch):
     """The real thing: the kernel itself refuses to write beyond 4,096 bytes."""
     from tensorflow.python.ops import summary_ops_v2
 
-    # TensorFlow goes on with a writer that could not flush, in all that follows in this process.
+    # In this process TensorFlow keeps using a writer that could not flush.
     for name in ("writer", "step"):
         before = getattr(summary_ops_v2._summary_state, name)
         monkeypatch.setattr(summary_ops_v2._summary_state, name, before)
