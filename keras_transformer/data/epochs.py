@@ -23,15 +23,15 @@ _FEWEST_BATCHES_TO_PREFETCH = 16
 
 
 class Epochs:
-    """Epochs of the same number of batches, by number.
+    """Epochs of equally many batches, each read by its number.
 
     Args:
         batch: Returns a batch, given the numbers of its epoch and of the batch, both from 0.
         num_batches: The number of batches in an epoch.
         accumulation_steps: Hands out each batch in this many parts, in turn, for an optimizer with
-            as many `gradient_accumulation_steps`. Weights make the mean of the parts' losses that
-            of the batch. All methods then mean parts where they say batches. Parts have equally
-            many rows; blank rows fill up the last ones. fit's `loss`, which weighs by rows, counts
+            as many `gradient_accumulation_steps`. Weights make the mean of the parts' losses equal
+            the batch's. The methods below then count parts as batches. Parts have equally many
+            rows; blank rows fill up the last ones. fit's `loss`, which weighs by rows, counts
             blank rows; metrics of tokens do not.
         num_pairs: The number of pairs in an epoch; None if unknown.
 

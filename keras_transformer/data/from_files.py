@@ -57,9 +57,9 @@ def pair_batches(
         steps_per_epoch: Batches of a stream that count as an epoch. None reads the text into
             memory.
         accumulation_steps: Hands out each batch in this many parts, with weights as a third
-            element, for an optimizer with as many `gradient_accumulation_steps`: their gradients
-            add up to the batch's. Compile with `metrics`, not `weighted_metrics`. `Epochs` says
-            how fit's `loss` then counts.
+            element, for an optimizer with as many `gradient_accumulation_steps`: the gradients of
+            the parts add up to the batch's. Compile with `metrics`, not `weighted_metrics`.
+            `Epochs` says how fit's `loss` then counts.
 
     Returns:
         A dataset of known cardinality of `({"source_ids", "target_ids"}, labels)`; see

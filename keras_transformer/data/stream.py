@@ -118,7 +118,7 @@ class PairStream:
         """Yields endless batches, the same ones each time.
 
         Args:
-            skip: Batches to skip. Reading and planning them takes as long as usual.
+            skip: The number of batches to skip. They still have to be read and planned.
 
         Yields:
             As `PairBatches.batch` returns them; all batches of a shape have equally many rows.

@@ -1,4 +1,4 @@
-"""Made lines, made lengths, and a tokenizer for paper and pencil."""
+"""Made-up lines and lengths, and a tokenizer for paper and pencil."""
 
 import itertools
 
