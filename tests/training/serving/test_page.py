@@ -388,7 +388,7 @@ def test_answers_enter_as_text_and_run_nothing(page, stub):
     [
         (400, '{"error": "INVALID_ARGUMENT: too long"}', "error (400)", "INVALID_ARGUMENT: too lo"),
         (502, "<h1>Bad gateway</h1>", "error (502)", "<h1>Bad gateway</h1>"),
-        (200, '{"outputs": {"translations": [["A"], ["B"]], "scores": [[0]]}}', "answer", "a row"),
+        (200, '{"outputs": {"translations": [["A"], ["B"]], "scores": []}}', "Unexpected", "a row"),
         (200, "<h1>Hello</h1>", "Unexpected answer", "JSON"),
     ],
 )
