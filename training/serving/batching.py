@@ -121,8 +121,8 @@ class Batcher:
         if self._num_waiting and self._num_waiting + num_waiting > self.queue_rows:
             raise ServingError(
                 "UNAVAILABLE",
-                f"The queue may hold {self.queue_rows:,} rows. Received: {num_waiting:,} more than"
-                f" the {self._num_waiting:,} that wait. Try again later.",
+                f"The queue may hold {self.queue_rows:,} rows. Received: {num_waiting:,} more, with"
+                f" {self._num_waiting:,} waiting. Try again later.",
             )
         job = _Job(run, inputs, num_rows or 1, asyncio.get_running_loop().create_future())
         if in_rows and num_rows:

@@ -5,10 +5,13 @@ import socket
 
 import pytest
 
+from tests.training.serving import conftest as serving_fixtures
 from training.benchmark import main
 from training.benchmarks import serving_load
 from training.benchmarks.served_load import percentile
 from training.command_line.running import run_command
+
+model_address = serving_fixtures.model_address
 
 
 @pytest.fixture(autouse=True)

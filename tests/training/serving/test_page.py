@@ -311,7 +311,7 @@ def test_pointing_at_a_cell_of_the_heat_map_tells_its_weight(page, stub):
             cells, int(side / 2), int((target - 1.5) * side)
         ).perform()
         shown = "document.getElementById('reading').textContent.includes(arguments[0])"
-        page.until(shown, f"had the weight {weight} (head 1)")
+        page.until(shown, f"has the weight {weight} (head 1)")
         assert page.texts("#map-columns .near, #map-rows .near") == ["three", words[target]]
     painted = """
         const context = document.getElementById("map-canvas").getContext("2d");
@@ -388,8 +388,8 @@ def test_answers_enter_as_text_and_run_nothing(page, stub):
     [
         (400, '{"error": "INVALID_ARGUMENT: too long"}', "error (400)", "INVALID_ARGUMENT: too lo"),
         (502, "<h1>Bad gateway</h1>", "error (502)", "<h1>Bad gateway</h1>"),
-        (200, '{"outputs": {"translations": [["A"], ["B"]], "scores": [[0]]}}', "unknown", "a row"),
-        (200, "<h1>Hello</h1>", "unknown", "JSON"),
+        (200, '{"outputs": {"translations": [["A"], ["B"]], "scores": []}}', "Unexpected", "a row"),
+        (200, "<h1>Hello</h1>", "Unexpected answer", "JSON"),
     ],
 )
 def test_what_went_wrong_is_said_and_over_when_it_is_over(page, stub, status, body, title, text):
