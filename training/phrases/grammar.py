@@ -1,10 +1,10 @@
 """French-English sentence pairs from a phrase grammar: data for a demo that downloads nothing.
 
 lexicon.txt has the words and the templates, `words` reads and inflects them, and this module writes
-sentences in both languages at once and splits them into training, validation and test. A French sentence has exactly one English translation: the
-present is the simple present and the passé composé the simple past; "des" is the bare plural;
-"son" is "his" or "her" by its own subject; "aimer les pommes" is "to like apples"; "je", "tu",
-"nous" and "vous" agree as masculine.
+sentences in both languages at once and splits them into training, validation and test. A French
+sentence has exactly one English translation: the present is the simple present and the passé
+composé the simple past; "des" is the bare plural; "son" is "his" or "her" by its own subject;
+"aimer les pommes" is "to like apples"; "je", "tu", "nous" and "vous" agree as masculine.
 
 A sentence's combinations are words in construction with each other: ("chat", "noir"), ("Jane",
 "Afrique"), ("lire", "past", "pas"). Some are held out: training shows each of their words, but
