@@ -18,8 +18,7 @@ from training.command_line.errors import InputError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import run_command
 from training.command_line.wording import shortened
-from training.phrases.grammar import SHOWN_SENTENCES
-from training.phrases.text import CONFIG, LANGUAGES, DemoText, Pair, train_run
+from training.phrases.text import CONFIG, LANGUAGES, SHOWN_SENTENCES, DemoText, Pair, train_run
 from training.settings import FileSettings, make_settings, read_settings_file
 
 MIN_EXACT_MATCH = 0.95

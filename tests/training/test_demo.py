@@ -11,8 +11,7 @@ import yaml
 from training import demo, train
 from training.command_line.running import run_command
 from training.demo import CheckFailed, main
-from training.phrases.grammar import SHOWN_SENTENCES
-from training.phrases.text import DemoText
+from training.phrases.text import SHOWN_SENTENCES, DemoText
 from training.runs.folder import RunFolder
 from training.serving import fresh_process
 

@@ -14,7 +14,7 @@ from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_tensorflow
 from training.command_line.wording import shortened
 from training.experiments.report import write_report
-from training.phrases.grammar import SHOWN_SENTENCES
+from training.phrases.text import SHOWN_SENTENCES
 from training.pictures.style import save_picture
 from training.runs.folder import RunFolder
 

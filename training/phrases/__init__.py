@@ -1,1 +1,1 @@
-"""The demo's sentences: a phrase grammar and the text that it writes."""
+"""The demo's sentences, a phrase grammar and the text that it writes; the model is elsewhere."""

@@ -1,185 +1,54 @@
 """French-English sentence pairs from a phrase grammar: data for a demo that downloads nothing.
 
-`phrase_words` has the words, `phrase_rules` builds the sentences; this module draws them at random
-and parts them. The mapping is a function: a French sentence has one English translation. The
-choices behind that: the French present is the English simple present, the passé composé is the
-simple past; "des" is the bare plural; "son" is "his" or "her" after the subject of its own clause;
-after "aimer" and "détester" a definite plural is meant in general ("aime les pommes", "likes
-apples"); "je" and "tu" agree as masculine, "nous" and "vous" as masculine plural.
+lexicon.txt has the words and the templates, `words` reads and inflects them, and this module writes
+sentences in both languages at once and splits them into training, validation and test. A French
+sentence has exactly one English translation: the present is the simple present and the passé
+composé the simple past; "des" is the bare plural; "son" is "his" or "her" by its own subject;
+"aimer les pommes" is "to like apples"; "je", "tu", "nous" and "vous" agree as masculine.
 
-Each sentence has its combinations: tuples of words that stand in construction, such as
-("chat", "noir"), ("visiter", "Afrique"), ("Jane", "Afrique"), ("lire", "past", "pas"). Some are
-held out: training never shows them, although it shows each of their words in other company. A model
-that translates them has learned the rules and not the phrases (systematic generalisation).
-
-Example:
-    >>> corpus = make_pairs(12_000)
-    >>> len(corpus.train), len(corpus.validation), len(corpus.test)
-    (12000, 300, 500)
+A sentence's combinations are words in construction with each other: ("chat", "noir"), ("Jane",
+"Afrique"), ("lire", "past", "pas"). Some are held out: training shows each of their words, but
+never together. A model that translates them has learned rules, not phrases.
 """
-
-from __future__ import annotations
 
 import random
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from itertools import chain
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, combinations, product
+from typing import Any, NamedTuple
 
-from training.phrases.rules import (
-    COUNTS,
-    NAMES,
-    PRONOUNS,
-    Clause,
-    Combination,
-    Complement,
-    NounPhrase,
-    PhrasePair,
-    Subject,
-    Time,
-    age_complement,
-    ago,
-    building_complement,
-    coordination,
-    date,
-    existence,
-    hour,
-    location_complement,
-    month,
-    noun_subject,
-    object_complement,
-    quality_complement,
-    question,
-    region_complement,
-    report,
-    statement,
-    within,
-)
 from training.phrases.words import (
-    ADJECTIVES,
-    AGE,
-    ETRE,
-    FREQUENCIES,
-    LOCATIONS,
-    MONTHS,
-    NOUNS,
-    OBJECT_VERBS,
-    PLACE_VERBS,
-    REGIONS,
-    REPORT_VERBS,
-    UNITS,
-    WEEKDAYS,
-    Adjective,
-    Noun,
-    Region,
-    Verb,
-    goes_with,
+    FRENCH_VOWEL,
+    Phrase,
+    add_s,
+    agree,
+    conjugate,
+    find,
+    french_plural,
+    spell_english,
+    spell_french,
 )
 
-Option = TypeVar("Option")
+MIN_PAIRS, MAX_PAIRS = 1_000, 200_000
+MAX_WORDS = 14
+# One combination in 16; the remainder is one that holds out ("Jane", "Afrique").
+HELD_OUT_ONE_IN, HELD_OUT_REMAINDER = 16, 7
 
-MIN_PAIRS = 1_000
-MAX_PAIRS = 200_000
-MAX_WORDS = 16
-HELD_OUT_ONE_IN = 16
-
-SHOWN_SENTENCES: tuple[tuple[str, str], ...] = (
-    ("Jane visite l'Afrique en septembre.", "Jane visits Africa in September."),
-    (
-        "Ma voisine n'a pas acheté de grandes pommes rouges.",
-        "My neighbour did not buy big red apples.",
-    ),
-    (
-        "Est-ce que le vieil homme cherche son parapluie noir ?",
-        "Does the old man look for his black umbrella?",
-    ),
-    ("Paul lit souvent les longues lettres de Marie.", "Paul often reads Marie's long letters."),
-    (
-        "Je pense qu'elles sont allées au Japon il y a deux ans.",
-        "I think that they went to Japan two years ago.",
-    ),
-    (
-        "Il y a trois chevaux blancs à côté de l'hôtel.",
-        "There are three white horses next to the hotel.",
-    ),
-    (
-        "À huit heures et demie, Anne et Claire vont arriver aux États-Unis.",
-        "At half past eight, Anne and Claire are going to arrive in the United States.",
-    ),
-    ("Le médecin a quatre-vingt-dix-sept ans.", "The doctor is ninety-seven years old."),
-    (
-        "Pourquoi est-ce que tu ne veux pas visiter le nouvel hôpital ?",
-        "Why do you not want to visit the new hospital?",
-    ),
-    ("L'infirmière ne mange jamais de tomates.", "The nurse never eats tomatoes."),
-)
-
-# One combination of each shown sentence; CRC-32 chooses one in HELD_OUT_ONE_IN of all others.
-SHOWN_COMBINATIONS: frozenset[Combination] = frozenset(
-    {
-        ("Jane", "Afrique"),
-        ("acheter", "pomme"),
-        ("homme", "parapluie"),
-        ("lettre", "Marie"),
-        ("aller", "Japon"),
-        ("cheval", "blanc"),
-        ("Claire", "États-Unis"),
-        ("médecin", "quatre-vingt-dix-sept"),
-        ("hôpital", "nouveau"),
-        ("infirmière", "tomate"),
-    }
-)
-
-TIMES: dict[str, list[Time]] = {
-    "month": [month(name) for name in MONTHS],
-    "date": [date(day, name) for name in MONTHS for day in range(1, 29)],
-    "habit": [
-        time
-        for day, english in WEEKDAYS.items()
-        for time in (Time(f"le {day}", f"on {english}s"), Time(f"chaque {day}", f"every {english}"))
-    ],
-    "weekday": [Time(day, f"on {english}") for day, english in WEEKDAYS.items()],
-    "hour": [
-        hour(number, quarter)
-        for number in range(1, 12)
-        for quarter in ("", "et quart", "et demie", "moins le quart")
-    ],
-    "part": [
-        Time("à midi", "at noon"),
-        Time("à minuit", "at midnight"),
-        Time("le matin", "in the morning"),
-        Time("le après-midi", "in the afternoon"),
-        Time("le soir", "in the evening"),
-    ],
-    "before": [
-        Time("hier", "yesterday"),
-        Time("la semaine dernière", "last week"),
-        Time("le mois dernier", "last month"),
-    ],
-    "ago": [ago(number, unit) for number in range(2, 13) for unit in UNITS],
-    "year": [Time(f"en {year}", f"in {year}") for year in range(2012, 2024)],
-    "after": [
-        Time("demain", "tomorrow"),
-        Time("la semaine prochaine", "next week"),
-        Time("le mois prochain", "next month"),
-    ],
-    "within": [within(number, unit) for number in range(2, 13) for unit in UNITS],
-}
-TIMES_OF_TENSE = {
-    "present": "month date habit hour part".split(),
-    "past": "month date weekday hour before ago year".split(),
-    "future": "month date weekday hour after within".split(),
-    "want": "month date weekday hour after".split(),
-    "can": "month date weekday hour after".split(),
-}
+Combination = tuple[str, ...]
+Choose = Callable[[str, Sequence[Any]], Any]
 
 
-@dataclass(frozen=True)
-class PhraseCorpus:
-    """Pairs in three parts, all distinct; each pair of `test` has a held-out combination."""
+class PhrasePair(NamedTuple):
+    """A French sentence, its English translation, and their combinations."""
+
+    source: str
+    target: str
+    combinations: tuple[Combination, ...] = ()
+
+
+class PhraseCorpus(NamedTuple):
+    """Distinct pairs; each one in `test`, and no other, has a held-out combination."""
 
     train: list[PhrasePair]
     validation: list[PhrasePair]
@@ -187,272 +56,245 @@ class PhraseCorpus:
 
 
 def make_pairs(num_pairs: int, seed: int = 0) -> PhraseCorpus:
-    """Draws a corpus: training pairs, validation pairs of the same kind, and held-out test pairs.
-
-    Each word of the test pairs, on both sides, is in the training pairs.
+    """Draws a corpus. Every word of its test pairs, in both languages, occurs in training.
 
     Args:
-        num_pairs: training pairs, 1,000 to 200,000; one in 40 is added for validation and one in
-            24 for test (12,000, 300 and 500).
-        seed: the same seed gives the same corpus. What is held out depends on no seed.
+        num_pairs: Training pairs, 1,000 to 200,000; one in 40 is added for validation and one in
+            24 for test.
+        seed: The same seed gives the same corpus. What is held out does not depend on it.
 
     Raises:
-        ValueError: num_pairs is out of range.
+        ValueError: If num_pairs is out of range.
     """
     if not MIN_PAIRS <= num_pairs <= MAX_PAIRS:
         raise ValueError(
-            f"num_pairs must be {MIN_PAIRS} to {MAX_PAIRS}, so that training shows every word and "
-            f"the pairs stay distinct. Received: num_pairs={num_pairs}. Choose a number between."
+            f"num_pairs must be {MIN_PAIRS} to {MAX_PAIRS}, so that training shows every word and"
+            f" all pairs differ. Received: num_pairs={num_pairs}. Choose a number in between."
         )
-    num_validation, num_test = num_pairs // 40, num_pairs // 24
-    drawn = _draw_distinct(random.Random(seed))
-    taught: list[PhrasePair] = []
-    held_out: list[PhrasePair] = []
-    while len(taught) < num_pairs + num_validation:
+    num_taught, num_test = num_pairs + num_pairs // 40, num_pairs // 24
+    drawn, taught, held_out = _distinct_pairs(random.Random(seed)), [], []
+    while len(taught) < num_taught:
         pair = next(drawn)
         (held_out if has_held_out(pair) else taught).append(pair)
     train, validation = taught[:num_pairs], taught[num_pairs:]
     known = {word for pair in train for word in words_of(pair)}
-    test: list[PhrasePair] = []
-    candidates = chain(held_out, filter(has_held_out, drawn))
-    while len(test) < num_test:
-        pair = next(candidates)
-        if known.issuperset(words_of(pair)):
-            test.append(pair)
-    return PhraseCorpus(train, validation, test)
+    candidates = filter(has_held_out, chain(held_out, drawn))
+    fitting = (pair for pair in candidates if known.issuperset(words_of(pair)))
+    return PhraseCorpus(train, validation, [next(fitting) for _ in range(num_test)])
 
 
 def is_held_out(combination: Combination) -> bool:
-    """Whether training never sees this combination."""
-    checksum = zlib.crc32(" ".join(combination).encode("utf-8"))
-    return combination in SHOWN_COMBINATIONS or checksum % HELD_OUT_ONE_IN == 0
+    """Whether training never shows this combination."""
+    return zlib.crc32(" ".join(combination).encode()) % HELD_OUT_ONE_IN == HELD_OUT_REMAINDER
 
 
 def has_held_out(pair: PhrasePair) -> bool:
-    """Whether a held-out combination is in the pair."""
-    return any(is_held_out(combination) for combination in pair.combinations)
+    """Whether a pair has a held-out combination."""
+    return any(map(is_held_out, pair.combinations))
 
 
 def words_of(pair: PhrasePair) -> list[tuple[str, str]]:
-    """The words of both sides, lower-cased, each with the name of its side."""
+    """The words of both sides in lower case, each with the name of its side."""
     sides = (("source", pair.source), ("target", pair.target))
-    return [(side, word) for side, text in sides for word in re.findall(r"[\w-]+", text.lower())]
+    return [(side, word) for side, text in sides for word in re.findall(r"\w+", text.lower())]
 
 
-def _draw_distinct(rng: random.Random) -> Iterator[PhrasePair]:
+def _distinct_pairs(rng: random.Random) -> Iterator[PhrasePair]:
+    # Not rng.choice: only the sequence of random() is promised to stay the same across versions.
+    def choose(_, options):
+        return options[int(rng.random() * len(options))]
+
     seen = set()
     while True:
-        pair = draw_pair(rng)
+        pair = Writer(choose).write()
         if pair.source not in seen and len(pair.source.split()) <= MAX_WORDS:
             seen.add(pair.source)
             yield pair
 
 
-# Drawing at random -------------------------------------------------------------------------------
+# Writing -----------------------------------------------------------------------------------------
+
+NOTHING = Phrase("", "")
+TENSES = ("present", "present", "past", "past", "future", "want")
+HELPERS = {"past": "avoir", "future": "aller", "want": "vouloir"}
+BE = ("am", "are", "is", "are", "are", "are")
+FRAMES = ("object", "to", "at", "from", "quality", "location", "age")
+# The noun phrases that templates ask for: kinds of noun, and determiners.
+NOUN_PHRASES = {
+    "person": ("person", "definite indefinite possessive"),
+    "thing": ("animal text thing food building", "definite possessive owned"),
+    "possessor": ("person", "definite possessive"),
+    "building": ("building", "definite"),
+    "one": ("person animal thing", "one"),
+    "several": ("person animal thing", "several"),
+    "no": ("person animal thing", "no"),
+}
 
 
-def _pick(rng: random.Random, options: Sequence[Option]) -> Option:
-    # Not rng.choice: only the sequence of random() is promised to stay the same across versions.
-    return options[int(rng.random() * len(options))]
+class Writer:
+    """Writes one sentence; calls `choose` with the name of each choice and its options."""
+
+    def __init__(self, choose: Choose):
+        self.choose = choose
+        self.combinations: list[Combination] = []
+        self.used: set[str] = set()
+        self.possessive = "possessive0"  # "mon" until there is a subject
+
+    def write(self) -> PhrasePair:
+        self.verb = self.pick("verb", find("verb"))
+        is_state = "state" in self.verb.features
+        self.tense = self.choose("tense", ("present",) if is_state else TENSES)
+        sentence = self.fill(self.pick("sentence", find("sentence")))
+        french, english = spell_french(sentence.french), spell_english(sentence.english)
+        return PhrasePair(french, english, tuple(self.combinations))
+
+    def pick(self, name: str, options: Sequence[Phrase]) -> Phrase:
+        """Chooses a word that the sentence does not have yet, or a template."""
+        word = self.choose(name, [option for option in options if option.french not in self.used])
+        if word.heads:
+            self.used.add(word.french)
+        return word
+
+    def combine(self, *groups: Sequence[str]) -> None:
+        """Records the combinations of words from different groups."""
+        for one, other in combinations(groups, 2):
+            self.combinations += product(one, other)
+
+    def fill(self, template: Phrase) -> Phrase:
+        """Fills the slots, if there are any; the phrase gets the features that these share."""
+        slots = {name: self.slot(name) for name in re.findall(r"{(\w+)}", template.french)}
+        if not slots:
+            return template
+        self.combine(*(phrase.heads for phrase in slots.values()))
+        return Phrase(
+            template.french.format(**{name: phrase.french for name, phrase in slots.items()}),
+            template.english.format(**{name: phrase.english for name, phrase in slots.items()}),
+            template.features.union(frozenset.intersection(*(p.features for p in slots.values()))),
+            heads=tuple(chain.from_iterable(phrase.heads for phrase in slots.values())),
+        )
+
+    def slot(self, name: str) -> Phrase:
+        """What fills a slot, by its name."""
+        name = name.rstrip("2")
+        if name in NOUN_PHRASES:
+            kinds, determiners = NOUN_PHRASES[name]
+            return self.noun_phrase(name, kinds.split(), determiners)
+        if name in ("clause", "asked", "object", "quality", "time"):
+            return getattr(self, name)()
+        return self.fill(self.pick(name, find(name)))
+
+    def time(self) -> Phrase:
+        tense = "state" if "state" in self.verb.features else self.tense
+        return self.fill(self.pick("time", find("time", tense)))
+
+    def asked(self) -> Phrase:
+        return self.clause(is_question=True)
+
+    def clause(self, is_question: bool = False) -> Phrase:
+        verb, tense = self.verb, self.tense
+        frame = next(frame for frame in FRAMES if f"takes_{frame}" in verb.features)
+        anything = frame in ("quality", "location")
+        subjects = [one for one in find("subject") if anything or "any" not in one.features]
+        self.subject = subject = self.fill(self.pick("subject", subjects))
+        is_her = subject.person == 2 and "f" in subject.features
+        self.possessive = f"possessive{subject.person}{'f' if is_her else ''}"
+        is_simple = tense in ("present", "past") and "state" not in verb.features
+        self.adverb = adverb = self.choose(
+            "adverb", [NOTHING] * 3 + (find("adverb") if is_simple else find("adverb")[:1])
+        )
+        complement = self.slot(frame)
+        self.combine(subject.heads, verb.heads, complement.heads)
+        if adverb.french:
+            self.combinations.append((verb.french, tense, adverb.french))
+        return Phrase(
+            f"{french_verb(subject, verb, tense, adverb)} {complement.french}",
+            f"{english_verb(subject, verb, tense, adverb, is_question)} {complement.english}",
+        )
+
+    def object(self) -> Phrase:
+        kinds = self.verb.features
+        if "takes_region" in kinds and self.choose("object kind", ("region", "noun")) == "region":
+            return self.slot("region")
+        a = "negated" if "ne" in self.adverb.features else "indefinite"
+        determiners = "general" if "taste" in kinds else f"definite possessive owned counted {a}"
+        return self.noun_phrase("object", kinds, determiners)
+
+    def quality(self) -> Phrase:
+        fitting = [one for one in find("adjective") if one.features & self.subject.features]
+        adjective = self.pick("quality", [one for one in fitting if one.french != "nouveau"])
+        return adjective._replace(french=agree(adjective.french, self.subject, adjective.form))
+
+    def noun_phrase(self, role: str, kinds: Iterable[str], determiners: str) -> Phrase:
+        """A noun with its determiner, at most one adjective on each side, and its owner."""
+        noun = self.pick(role, [one for one in find("noun") if not one.features.isdisjoint(kinds)])
+        wanted = determiners.replace("possessive", self.possessive).split()
+        fitting = [one for one in find("determiner") if not one.features.isdisjoint(wanted)]
+        determiner = self.choose(f"{role} determiner", fitting)
+        noun = noun._replace(features=noun.features | (determiner.features & {"plural"}))
+        before, after = (self._adjective(f"{role} {side}", noun) for side in ("before", "after"))
+        article = determiner.form if determiner.form and "f" in noun.features else determiner.french
+        in_front, behind = (agree(one.french, noun, one.form) for one in (before, after))
+        if noun.features.isdisjoint({"f", "plural"}) and re.match(FRENCH_VOWEL, noun.french):
+            in_front = before.before_vowel or in_front
+        if article == "des" and in_front:
+            article = "de"
+        english, owner, other = determiner.english, "", NOTHING
+        if "counted" in determiner.features:
+            article, english, *_ = other = self.slot("count")
+        elif "owned" in determiner.features:
+            other = self.slot("owner")
+            owner = f"de {other.french}"
+            english = other.english + ("'" if other.plural and other.english[-1] == "s" else "'s")
+        for dependent in (before, after, other):
+            self.combine(noun.heads, dependent.heads)
+        french, thing = noun.french, noun.english
+        if noun.plural:
+            french, thing = french_plural(french), noun.form or add_s(thing)
+        return noun._replace(
+            french=f"{article} {in_front} {french} {behind} {owner}",
+            english=f"{english} {before.english} {after.english} {thing}",
+        )
+
+    def _adjective(self, name: str, noun: Phrase) -> Phrase:
+        fitting = [
+            one
+            for one in find("adjective")
+            if one.features & noun.features and ("before" in one.features) == ("before" in name)
+        ]
+        return self.pick(name, [NOTHING] * (4 * len(fitting)) + fitting)
 
 
-def _weigh(rng: random.Random, weights: Mapping[Option, float]) -> Option:
-    left = rng.random() * sum(weights.values())
-    for option, weight in weights.items():
-        left -= weight
-        if left < 0:
-            return option
-    return option
+def french_verb(subject: Phrase, verb: Phrase, tense: str, adverb: Phrase) -> str:
+    """Subject, "ne" before a negation, verb, adverb, and the infinitive or participle."""
+    finite, rest = HELPERS.get(tense, verb.french), ""
+    if tense == "past":
+        rest = conjugate(verb.french)[6]
+        if "être" in verb.features:
+            finite, rest = "être", agree(rest, subject)
+    elif tense in HELPERS:
+        rest = verb.french
+    ne = "ne" if "ne" in adverb.features else ""
+    return f"{subject.french} {ne} {conjugate(finite)[subject.person]} {adverb.french} {rest}"
 
 
-def draw_pair(rng: random.Random) -> PhrasePair:
-    """One sentence of any form."""
-    form = _weigh(rng, {"statement": 66, "question": 15, "report": 12, "existence": 7})
-    if form == "existence":
-        return _draw_existence(rng)
-    if form == "question":
-        return _draw_question(rng)
-    clause = _draw_clause(rng)
-    if form == "statement":
-        return statement(clause, fronted=rng.random() < 0.3)
-    taken = clause.subject.french.split()
-    reporters = [one for one in (*NAMES.values(), *PRONOUNS.values()) if one.french not in taken]
-    return report(_pick(rng, reporters), _pick(rng, list(REPORT_VERBS.values())), clause)
-
-
-def _draw_question(rng: random.Random) -> PhrasePair:
-    word = _weigh(rng, {"": 6, "pourquoi": 3, "quand": 1})
-    clause = _draw_clause(rng)
-    while clause.subject.person in (0, 3) or (word == "quand" and clause.verb.nature != "action"):
-        clause = _draw_clause(rng)
-    if word == "":
-        often = clause.adverb if clause.adverb in FREQUENCIES else ""
-        return question(replace(clause, adverb=often))
-    adverb = _weigh(rng, {"": 1, "pas": 1}) if word == "pourquoi" else ""
-    return question(replace(clause, adverb=adverb, time=None), word)
-
-
-def _draw_existence(rng: random.Random) -> PhrasePair:
-    kinds, place = _draw_location(rng)
-    form = _weigh(rng, {"statement": 6, "negation": 2, "question": 2})
-    determiners = {"un": 1} if form == "negation" else {"un": 3, "count": 2}
-    phrase = _draw_noun_phrase(rng, kinds, determiners, without=place.heads)
-    return existence(phrase, place, form)
-
-
-def _draw_clause(rng: random.Random) -> Clause:
-    draw = _weigh(
-        rng,
-        {
-            _draw_object_clause: 52,
-            _draw_place_clause: 24,
-            _draw_quality_clause: 11,
-            _draw_location_clause: 7,
-            _draw_age_clause: 10,
-        },
-    )
-    return draw(rng)
-
-
-def _draw_object_clause(rng: random.Random) -> Clause:
-    verb, subject = _pick(rng, list(OBJECT_VERBS.values())), _draw_subject(rng)
-    kinds = verb.object_kinds
-    if goes_with("region", kinds) and rng.random() < 0.7:
-        return _finish(rng, subject, verb, region_complement(verb, _draw_region(rng)))
-    if goes_with("person", kinds) and rng.random() < 0.2:
-        name = _pick(rng, [name for name in NAMES if name not in subject.heads])
-        return _finish(rng, subject, verb, Complement(name, name, (name,)))
-    determiners, plural = {"le": 3, "son": 4, "owner": 2, "un": 4, "count": 2}, 0.35
-    if verb.nature == "taste":
-        determiners, plural = {"le": 4, "son": 1, "owner": 1}, 1.0
-    phrase = _draw_noun_phrase(rng, kinds, determiners, plural=plural, without=subject.heads)
-    return _finish(rng, subject, verb, object_complement(verb, phrase, subject))
-
-
-def _draw_place_clause(rng: random.Random) -> Clause:
-    verb, subject = _pick(rng, list(PLACE_VERBS.values())), _draw_subject(rng)
-    if not verb.at_building or rng.random() < 0.55:
-        return _finish(rng, subject, verb, region_complement(verb, _draw_region(rng)))
-    building = _draw_noun_phrase(rng, "public", {"le": 1}, plural=0.0)
-    return _finish(rng, subject, verb, building_complement(verb, building))
-
-
-def _draw_quality_clause(rng: random.Random) -> Clause:
-    subject = _draw_subject(rng, adjectives=0.0)
-    if rng.random() < 0.6:
-        kinds = "animal thing text food building"
-        phrase = _draw_noun_phrase(rng, kinds, {"le": 4, "son": 1, "owner": 2}, adjectives=0.0)
-        subject = noun_subject(phrase)
-    fitting = _fitting_adjectives(subject.kinds)
-    adjective = _pick(rng, [one for one in fitting if one.french != "nouveau"])
-    return _finish(rng, subject, ETRE, quality_complement(adjective, subject))
-
-
-def _draw_location_clause(rng: random.Random) -> Clause:
-    kinds, place = _draw_location(rng)
-    if goes_with("person", kinds) and rng.random() < 0.5:
-        return _finish(rng, _draw_subject(rng), ETRE, place)
-    determiners = {"le": 4, "son": 1, "owner": 2}
-    phrase = _draw_noun_phrase(rng, kinds, determiners, without=place.heads)
-    return _finish(rng, noun_subject(phrase), ETRE, place)
-
-
-def _draw_age_clause(rng: random.Random) -> Clause:
-    subject, youngest = _pick(rng, [*NAMES.values(), *PRONOUNS.values()]), 2
-    if rng.random() < 0.4:
-        determiners = {"le": 3, "son": 1, "owner": 1}
-        phrase = _draw_noun_phrase(rng, "friend", determiners, adjectives=0.0, plural=0.0)
-        subject, youngest = noun_subject(phrase), 20
-    return _finish(rng, subject, AGE, age_complement(_pick(rng, range(youngest, 100))))
-
-
-def _finish(rng: random.Random, subject: Subject, verb: Verb, complement: Complement) -> Clause:
-    """Adds a tense, an adverb and a time that suit the verb and each other."""
-    weights = {"present": 45, "past": 28, "future": 13, "want": 7, "can": 7}
-    tense = _weigh(rng, {tense: weights[tense] for tense in verb.tenses.split()})
-    if verb.nature != "action":
-        adverb = _weigh(rng, {"": 3, "pas": 1})
-    elif tense in ("present", "past"):
-        adverb = _weigh(rng, {"": 59, "pas": 25, "jamais": 6} | dict.fromkeys(FREQUENCIES, 4))
-    else:
-        adverb = _weigh(rng, {"": 3, "pas": 1})
-    clause = Clause(subject, verb, complement, tense, adverb)
-    return replace(clause, time=_draw_time(rng, clause)) if rng.random() < 0.5 else clause
-
-
-def _draw_time(rng: random.Random, clause: Clause) -> Time | None:
-    if clause.verb.nature != "action":
-        return _pick(rng, TIMES["year"]) if clause.tense == "past" else None
-    if clause.adverb not in ("", "pas"):
-        return _pick(rng, TIMES["month"])
-    return _pick(rng, TIMES[_pick(rng, TIMES_OF_TENSE[clause.tense])])
-
-
-def _draw_subject(rng: random.Random, adjectives: float = 0.4) -> Subject:
-    form = _weigh(rng, {"name": 30, "pronoun": 34, "noun": 28, "two": 8})
-    if form == "pronoun":
-        return _pick(rng, list(PRONOUNS.values()))
-    if form == "noun":
-        determiners = {"le": 5, "un": 1, "son": 1, "owner": 1, "count": 1}
-        return noun_subject(_draw_noun_phrase(rng, "person friend", determiners, adjectives))
-    first = _pick(rng, list(NAMES.values()))
-    if form == "name":
-        return first
-    return coordination(first, _pick(rng, [one for one in NAMES.values() if one != first]))
-
-
-def _draw_noun_phrase(
-    rng: random.Random,
-    kinds: str,
-    determiners: Mapping[str, float],
-    adjectives: float = 0.45,
-    plural: float = 0.35,
-    without: tuple[str, ...] = (),
-) -> NounPhrase:
-    """A noun of some kinds; `adjectives` and `plural` are how often it has one and is one."""
-    noun = _pick(rng, [one for one in _fitting_nouns(kinds) if one.french not in without])
-    if not goes_with(noun.kinds, "own"):
-        determiners = {one: determiners[one] for one in determiners if one not in ("son", "owner")}
-    determiner = _weigh(rng, determiners)
-    is_plural = rng.random() < plural or determiner == "count"
-    chosen = _draw_adjectives(rng, noun) if rng.random() < adjectives else ()
-    if determiner == "owner":
-        owner = _draw_owner(rng, (noun.french, *without))
-        return NounPhrase(noun, "le", is_plural, chosen, owner)
-    word = _pick(rng, COUNTS) if determiner == "count" else determiner
-    return NounPhrase(noun, word, is_plural, chosen)
-
-
-def _draw_adjectives(rng: random.Random, noun: Noun) -> tuple[Adjective, ...]:
-    fitting = _fitting_adjectives(noun.kinds)
-    first = _pick(rng, fitting)
-    seconds = [one for one in fitting if one.group in ("colour", "origin")]
-    if first.group == "before" and seconds and rng.random() < 0.3:
-        return first, _pick(rng, seconds)
-    return (first,)
-
-
-def _draw_owner(rng: random.Random, without: tuple[str, ...]) -> Subject:
-    if rng.random() < 0.6:
-        return _pick(rng, [one for one in NAMES.values() if one.french not in without])
-    return noun_subject(_draw_noun_phrase(rng, "person friend", {"le": 1}, 0.0, without=without))
-
-
-def _draw_region(rng: random.Random) -> Region:
-    return _pick(rng, list(REGIONS.values()))
-
-
-def _draw_location(rng: random.Random) -> tuple[str, Complement]:
-    french, english, kinds, landmarks = _pick(rng, LOCATIONS)
-    landmark = _draw_noun_phrase(rng, landmarks, {"le": 1}, 0.4, plural=0.0)
-    return kinds, location_complement(french, english, landmark)
-
-
-@cache
-def _fitting_nouns(kinds: str) -> tuple[Noun, ...]:
-    return tuple(noun for noun in NOUNS.values() if goes_with(noun.kinds, kinds))
-
-
-@cache
-def _fitting_adjectives(kinds: str) -> tuple[Adjective, ...]:
-    return tuple(one for one in ADJECTIVES.values() if goes_with(one.kinds, kinds))
+def english_verb(
+    subject: Phrase, verb: Phrase, tense: str, adverb: Phrase, is_question: bool
+) -> str:
+    """Subject, adverb and verb; "do" comes in where "not" or a question needs an auxiliary."""
+    is_third, infinitive = subject.person == 2, verb.english
+    auxiliary = "did" if tense == "past" else "does" if is_third else "do"
+    if tense == "want":
+        infinitive = f"want to {infinitive}"
+    elif tense == "future":
+        auxiliary, infinitive = BE[subject.person], f"going to {infinitive}"
+    elif infinitive == "be":
+        auxiliary, infinitive = BE[subject.person], ""
+    if is_question:
+        return f"{auxiliary} {subject.english} {adverb.english} {infinitive}"
+    if auxiliary in BE or adverb.english == "not":
+        return f"{subject.english} {auxiliary} {adverb.english} {infinitive}"
+    first, *others = infinitive.split()
+    finite = " ".join([add_s(first) if is_third else first, *others])
+    if tense == "past":
+        finite = verb.form or verb.english + ("d" if verb.english.endswith("e") else "ed")
+    return f"{subject.english} {adverb.english} {finite}"

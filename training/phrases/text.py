@@ -17,6 +17,41 @@ LANGUAGES = {"source": "fr", "target": "en"}
 
 Pair = tuple[str, str]
 
+# Each has a combination that training never shows.
+SHOWN_SENTENCES: tuple[Pair, ...] = (
+    ("Jane visite l'Afrique en septembre.", "Jane visits Africa in September."),
+    (
+        "Ma voisine n'a pas trouvé de belles montres anglaises.",
+        "My neighbour did not find beautiful English watches.",
+    ),
+    (
+        "Est-ce que mon vieil ami lit son livre italien ?",
+        "Does my old friend read his Italian book?",
+    ),
+    (
+        "Elle a mangé les œufs verts de David il y a deux jours.",
+        "She ate David's green eggs two days ago.",
+    ),
+    (
+        "Je pense que Jane et Sophie sont souvent allées aux Pays-Bas.",
+        "I think that Jane and Sophie often went to the Netherlands.",
+    ),
+    (
+        "Il y a trois chevaux blancs à côté de la vieille gare.",
+        "There are three white horses next to the old station.",
+    ),
+    (
+        "À onze heures et demie, Anne et Claire vont arriver aux États-Unis.",
+        "At half past eleven, Anne and Claire are going to arrive in the United States.",
+    ),
+    ("L'infirmière a quatre-vingt-quatorze ans.", "The nurse is ninety-four years old."),
+    (
+        "Pourquoi est-ce que l'étudiante ne veut pas visiter le nouvel hôpital ?",
+        "Why does the student not want to visit the new hospital?",
+    ),
+    ("Jane ne vend jamais de haricots.", "Jane never sells beans."),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class DemoText:
