@@ -1,4 +1,4 @@
-"""How probable given translations are."""
+"""The log-probability of given translations."""
 
 from keras import ops
 
@@ -7,16 +7,16 @@ from keras_transformer.search.choice import log_normalizer
 
 
 def score(model, source_ids, target_ids, *, start_id):
-    """log P(target | source), each token predicted from all true ones before it.
+    """Returns log P(target | source), each token predicted from the true tokens before it.
 
-    Divided by `length_penalty_of` the number of tokens it is the score that a search gives.
+    Divided by `length_penalty_of` the number of tokens, it is the score a search would give.
 
     Args:
-        model: A model from {"source_ids", "target_ids"} to logits, like `build_transformer`'s.
+        model: Maps {"source_ids", "target_ids"} to logits, like that of `build_transformer`.
         source_ids: Integer (batch, source_length), each row with the end id, then padding.
         target_ids: Integer (batch, target_length), without the start id, with the end id, then
             padding.
-        start_id: The token that stands before the first.
+        start_id: The token before the first.
 
     Returns:
         (log-probability Float32 (batch,), number of tokens Integer (batch,)).
@@ -30,11 +30,11 @@ def score(model, source_ids, target_ids, *, start_id):
 
 
 def log_probabilities(logits, labels):
-    """The log-probability of each row of labels: the sum over its tokens, padding left out.
+    """Returns the log-probability of each row of labels, summed over its tokens without padding.
 
     Args:
         logits: Float (batch, target_length, vocabulary).
-        labels: Integer (batch, target_length), the tokens that the logits are about.
+        labels: Integer (batch, target_length), the tokens that the logits predict.
 
     Returns:
         (log-probability Float32 (batch,), number of tokens Integer (batch,)).
