@@ -41,17 +41,14 @@ def best_tokens(
     """
     logits = ops.cast(logits, "float32")
     allowed = without_rest_of_word(logits, held_to, position, end_id, new_word_ids)
-    logit, token = top_logits(
-        allowed, num_tokens + len(barred_ids) + 1
-    )  # (batch, beams, candidates)
-    if allowed is logits:
-        normalizer = log_normalizer(logits, logit[..., :1], token[..., :1])
-    else:
-        normalizer = log_normalizer(logits, ops.max(logits, axis=-1, keepdims=True))
+    num_candidates = num_tokens + len(barred_ids) + 1
+    logit, token = top_logits(allowed, num_candidates)  # each (batch, beams, candidates)
+    best = (logit[..., :1], token[..., :1]) if allowed is logits else ()
+    normalizer = log_normalizer(logits, *best)  # (batch, beams, 1)
 
     log_probability = logit - normalizer
     if barred_ids:
-        barred = np.zeros(logits.shape[-1], "float32")
+        barred = np.zeros(logits.shape[-1], "float32")  # (vocabulary,)
         barred[list(barred_ids)] = IMPOSSIBLE
         log_probability = log_probability + take(barred, token)
     too_early = ops.logical_and(
@@ -61,8 +58,8 @@ def best_tokens(
 
     forced = forced_token(held_to, position, end_id)[:, None]  # (batch, 1)
     only_forced = gather_for_all_beams(logits, forced) - normalizer  # (batch, beams, 1)
-    first = ops.equal(ops.arange(token.shape[-1], dtype="int32"), 0)
-    only_forced = ops.where(first, only_forced, IMPOSSIBLE)
+    first = ops.equal(ops.arange(token.shape[-1], dtype="int32"), 0)  # (candidates,)
+    only_forced = ops.where(first, only_forced, IMPOSSIBLE)  # (batch, beams, candidates)
     forced = forced[:, None]  # (batch, 1, 1)
     is_forced = ops.not_equal(forced, PADDING_ID)
     return (
@@ -71,7 +68,7 @@ def best_tokens(
     )
 
 
-def log_normalizer(logits, maximum, most_probable=None):
+def log_normalizer(logits, maximum=None, most_probable=None):
     """Returns log sum exp(logits), so that log p[v] = logits[v] - log_normalizer.
 
     Solves that equation for the most probable token, whose probability is far from 0: softmax is
@@ -80,8 +77,8 @@ def log_normalizer(logits, maximum, most_probable=None):
     Args:
         logits: Float32 (..., vocabulary).
         maximum: Float32 (..., 1), the largest logit.
-        most_probable: Integer (..., 1), its token; None if unknown, which costs another pass over
-            the vocabulary.
+        most_probable: Integer (..., 1), its token. For each of the two, None costs another pass
+            over the vocabulary.
 
     Returns:
         Float32 (..., 1).
@@ -91,6 +88,8 @@ def log_normalizer(logits, maximum, most_probable=None):
         largest = ops.max(probabilities, axis=-1, keepdims=True)
     else:
         largest = gather_rows(probabilities, most_probable)
+    if maximum is None:
+        maximum = ops.max(logits, axis=-1, keepdims=True)
     return maximum - ops.log(largest)
 
 

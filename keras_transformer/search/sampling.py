@@ -226,5 +226,4 @@ def _draw(probability, token, number):
 
 def _log_probability(logits, token):
     """The model's own log-probability of a token, at temperature 1: Float32 (batch, beams)."""
-    normalizer = log_normalizer(logits, ops.max(logits, axis=-1, keepdims=True))
-    return (gather_rows(logits, token[..., None]) - normalizer)[..., 0]
+    return (gather_rows(logits, token[..., None]) - log_normalizer(logits))[..., 0]

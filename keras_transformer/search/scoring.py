@@ -41,10 +41,10 @@ def log_probabilities(logits, labels):
     """
     logits = ops.cast(logits, "float32")
     labels = ops.convert_to_tensor(labels, dtype="int32")
-    normalizer = log_normalizer(logits, ops.max(logits, axis=-1, keepdims=True))
-    of_labels = ops.take_along_axis(logits, labels[:, :, None], axis=2) - normalizer
+    of_labels = ops.take_along_axis(logits, labels[:, :, None], axis=2)  # (batch, target_length, 1)
+    of_labels = (of_labels - log_normalizer(logits))[:, :, 0]  # (batch, target_length)
     is_token = padding_mask(labels)  # (batch, target_length)
     return (
-        ops.sum(ops.where(is_token, of_labels[:, :, 0], 0.0), axis=1),
+        ops.sum(ops.where(is_token, of_labels, 0.0), axis=1),
         ops.sum(ops.cast(is_token, "int32"), axis=1),
     )
