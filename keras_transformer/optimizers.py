@@ -13,7 +13,7 @@ from keras_transformer.schedules import InverseSquareRootSchedule, check_warmup_
 class Adam(keras.optimizers.Adam):
     """Keras' Adam, which on TensorFlow updates each variable with one operation.
 
-    Keras composes an update of some fifteen operations, each of which passes over the variable.
+    Keras builds an update from some fifteen operations that each pass over the variable.
     TensorFlow has a kernel that computes the same in one pass; on JAX the compiler fuses Keras'
     operations. Slots, arguments and config are those of `keras.optimizers.Adam`, plus the
     following.

@@ -237,7 +237,7 @@ def test_the_averages_are_validated_and_the_weights_are_trained():
         average = np.average(own.arrays[: epoch + 1], axis=0, weights=weights)
         np.testing.assert_allclose(averaged.arrays[epoch], average, rtol=1e-5)
         np.testing.assert_allclose(history["val_loss"][epoch], loss_of(average), rtol=1e-5)
-    np.testing.assert_array_equal(model.get_weights()[0], own.arrays[2])  # at the end of fit, too
+    np.testing.assert_array_equal(model.get_weights()[0], own.arrays[2])  # also after fit
     assert not np.isclose(history["val_loss"][2], loss_of(own.arrays[2]), rtol=1e-3)
 
 

@@ -95,7 +95,7 @@ def beam_search(
         new_word_ids: Tokens that begin a word.
 
     Returns:
-        Hypotheses with `beam_size` beams, of which the first `num_results` are certain.
+        Hypotheses with `beam_size` beams; the first `num_results` are certain.
 
     Raises:
         ValueError: If `beam_size`, `num_results`, `length_penalty` or `length_normalization` is

@@ -98,7 +98,7 @@ def test_all_continuations_together_are_as_probable_as_their_beginning(model):
     source = np.repeat(SOURCE[:1], VOCABULARY - 1, axis=0)
     of_all = np.exp(numbers(score(model, source, continued, start_id=START)[0])).sum()
     of_beginning = np.exp(numbers(score(model, SOURCE[:1], beginning, start_id=START)[0])[0])
-    # Padding can't be scored; the model's own certainty that it does not follow is e**-10.
+    # Padding cannot be scored; the model itself gives it a probability of about e**-10.
     np.testing.assert_allclose(of_all, of_beginning, rtol=1e-3)
 
 
