@@ -1,7 +1,7 @@
 """The Transformer of "Attention Is All You Need" as a Keras package, from text to text.
 
-Importing it needs Keras alone; TensorFlow and TensorFlow Text are imported when text is first
-turned into tensors.
+Importing the package needs only Keras; TensorFlow and TensorFlow Text are imported when text is
+first converted to tensors.
 """
 
 from keras_transformer.averaging import average_weights, averaged_variables

@@ -1,4 +1,4 @@
-"""Averaging the weights: of several checkpoints (6.1), or as training goes."""
+"""Averages of the weights: over several checkpoints (6.1), or moving along with training."""
 
 from collections.abc import Iterable
 
@@ -10,19 +10,17 @@ def average_weights(checkpoints: Iterable[list[np.ndarray]]) -> list[np.ndarray]
     """Returns the mean of the checkpoints, array by array.
 
     Sums in float64 and returns each array in its own dtype. Arrays that are not floats (counters,
-    the states of dropout's random generators) have no mean: the last checkpoint's are returned.
+    the state of dropout's random generators) have no mean and are those of the last checkpoint.
 
-    Source: section 6.1: the base model is the average of the last 5 checkpoints, the big model
-    that of the last 20.
+    Source: section 6.1: the base model averages the last 5 checkpoints, the big model the last 20.
 
     Args:
-        checkpoints: the arrays of each checkpoint in the same order, as `model.get_weights()`
-            gives them. Of what a generator yields, no more than two checkpoints and the sum are
-            in memory at a time.
+        checkpoints: The arrays of each checkpoint, ordered as by `model.get_weights()`. With a
+            generator, at most two checkpoints and the sum are in memory at a time.
 
     Raises:
-        ValueError: for no checkpoint at all, or for checkpoints that differ in their number of
-            arrays, in a shape or in a dtype.
+        ValueError: If there is no checkpoint, or if checkpoints differ in their number of arrays,
+            in a shape or in a dtype.
 
     Example:
         def weights_of(path):
@@ -46,8 +44,8 @@ def average_weights(checkpoints: Iterable[list[np.ndarray]]) -> list[np.ndarray]
         num_checkpoints += 1
     if sums is None:
         raise ValueError(
-            "Averaging needs at least one checkpoint. Received: none. "
-            "Keep at least one checkpoint of the run, and read a generator only once."
+            "Averaging needs at least one checkpoint. Received: none. Keep at least one checkpoint"
+            " of the run, and read a generator only once."
         )
     return [
         np.asarray(total / num_checkpoints, dtype=array.dtype) if _is_float(array) else array
@@ -56,28 +54,28 @@ def average_weights(checkpoints: Iterable[list[np.ndarray]]) -> list[np.ndarray]
 
 
 def averaged_variables(model: keras.Model) -> list[keras.Variable]:
-    """The variables that hold the moving averages of a model's weights.
+    """Returns the variables that hold the moving averages of a model's weights.
 
     Args:
         model: Compiled with `Adam(ema_decay=...)`.
 
     Returns:
-        One for each of `model.weights`, in their order: its average, or the weight itself where it
-        is not trained, or nothing has been trained yet.
+        For each of `model.weights`, in order, its average; the weight itself if it is not trained,
+        or before the first update.
 
     Raises:
         ValueError: If the model's optimizer keeps no averages.
 
     Example:
         averages = [keras.ops.convert_to_numpy(v) for v in averaged_variables(model)]
-        model.set_weights(averages)  # at the end of a training
+        model.set_weights(averages)  # at the end of training
     """
     if not keeps_averages(model):
         raise ValueError(
-            "Averaged weights need a model whose optimizer keeps averages. Received: optimizer="
-            f"{type(model.optimizer).__name__}. Compile with Adam(ema_decay=0.999)."
+            "Averaged weights need a model whose optimizer keeps averages. Received:"
+            f" optimizer={type(model.optimizer).__name__}. Compile with Adam(ema_decay=0.999)."
         )
-    optimizer = _innermost_optimizer(model)
+    optimizer = innermost_optimizer(model)
     if not optimizer.built or not int(keras.ops.cast(optimizer.iterations, "int32")):
         return list(model.weights)
     average_of = {
@@ -89,32 +87,31 @@ def averaged_variables(model: keras.Model) -> list[keras.Variable]:
 
 def keeps_averages(model: keras.Model) -> bool:
     """Whether the model is compiled with an optimizer that averages its weights."""
-    return getattr(_innermost_optimizer(model), "ema_decay", None) is not None
+    return getattr(innermost_optimizer(model), "ema_decay", None) is not None
 
 
-def _innermost_optimizer(model: keras.Model):
-    # Keras wraps the optimizer where the dtype policy is mixed_float16.
+def innermost_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
+    """The optimizer itself, which Keras wraps under the dtype policy mixed_float16."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
 def _is_float(array: np.ndarray) -> bool:
-    # NumPy does not count bfloat16 among the floats.
+    # To NumPy, bfloat16 is no float.
     return keras.backend.is_float_dtype(array.dtype.name)
 
 
 def _check_same_arrays(expected: list, received: list, position: int) -> None:
     if len(expected) != len(received):
         raise ValueError(
-            "All checkpoints must hold the same number of arrays. "
-            f"Received: {len(expected)} arrays in checkpoint {position - 1}, "
-            f"{len(received)} in checkpoint {position} (counted from 0). "
-            "Average only checkpoints of one run."
+            "All checkpoints must hold the same number of arrays. Received:"
+            f" {len(expected)} arrays in checkpoint {position - 1}, {len(received)} in checkpoint"
+            f" {position} (counted from 0). Average only checkpoints of one run."
         )
     for index, (a, b) in enumerate(zip(expected, received, strict=True)):
         if a.shape != b.shape or a.dtype != b.dtype:
             raise ValueError(
-                "All checkpoints must hold arrays of the same shapes and dtypes. "
-                f"Received: array {index} is {a.dtype} {a.shape} in checkpoint {position - 1}, "
-                f"{b.dtype} {b.shape} in checkpoint {position} (counted from 0). "
-                "Average only checkpoints of one run."
+                "All checkpoints must hold arrays of the same shapes and dtypes. Received:"
+                f" array {index} is {a.dtype} {a.shape} in checkpoint {position - 1}, {b.dtype}"
+                f" {b.shape} in checkpoint {position} (counted from 0). Average only checkpoints"
+                " of one run."
             )

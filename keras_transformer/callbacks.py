@@ -6,7 +6,7 @@ import time
 import keras
 import numpy as np
 
-from keras_transformer.averaging import averaged_variables
+from keras_transformer.averaging import averaged_variables, innermost_optimizer
 from keras_transformer.metrics import Perplexity
 
 LOG_KEY = "tokens_per_second"
@@ -16,18 +16,17 @@ SECONDS_BETWEEN_READINGS = 0.5
 class TokensPerSecond(keras.callbacks.Callback):
     """Shows the training speed of the epoch in fit's progress bar, as `tokens_per_second`.
 
-    Counts target tokens without padding, as the compiled model's `Perplexity` does (where fit is
-    given sample weights, the sum of the tokens' weights). Time spent on validation is left out,
-    and so is the first batch of a fit, in which the graph is built.
+    Counts target tokens without padding, like the compiled model's `Perplexity` (with sample
+    weights, the sum of the tokens' weights). Excludes validation, and the first batch of a fit,
+    which builds the graph.
 
-    The number is added to the logs of batches and epochs, where callbacks behind this one find
-    it: History, the progress bar, CSVLogger. Put it first in the list. The count is read from
-    the device after an epoch's first batches and then at most twice a second, because reading waits
-    for the device. Where several workers train (`tf.distribute`), each reads its own part and
-    assumes that those of the others are as large.
+    Adds the number to the logs of batches and epochs for the callbacks after this one: History, the
+    progress bar, CSVLogger. So put it first in the list. Reads the count after an epoch's first
+    batches and then at most twice a second, because reading waits for the device. With several
+    workers (`tf.distribute`), each reads its own part and assumes that the others' are as large.
 
     Raises:
-        ValueError: at the end of fit's first batch (when Keras builds the metrics) if the model
+        ValueError: At the end of fit's first batch (when Keras builds the metrics) if the model
             was compiled without a Perplexity.
 
     Example:
@@ -73,13 +72,13 @@ class TokensPerSecond(keras.callbacks.Callback):
     def _start_clock(self, num_tokens: float):
         self._start_tokens = num_tokens
         self._start_seconds = time.monotonic()
-        self._last_reading_seconds = -math.inf  # the next batch is read: the speed is old
+        self._last_reading_seconds = -math.inf  # read after the next batch: the speed is old
 
     def _read(self):
         tokens = self._num_tokens() - self._start_tokens
-        # Only now: reading the count has waited for the steps that were still running.
+        # Only now, since reading the count waits for the steps still running.
         self._last_reading_seconds = time.monotonic()
-        if tokens > 0:  # else the epoch had one batch, and its speed stands already
+        if tokens > 0:  # else the epoch's only batch has been read already
             seconds = self._last_reading_seconds - self._start_seconds
             self._tokens_per_second = tokens / seconds
 
@@ -88,7 +87,7 @@ class TokensPerSecond(keras.callbacks.Callback):
         copies = getattr(count.value, "values", None)
         if copies is None:
             return float(keras.ops.convert_to_numpy(count))
-        # Of a count that is spread over workers, all would have to ask for the sum at once.
+        # To sum a count over workers, all of them would have to ask at once.
         own = sum(float(copy) for copy in copies)
         return own * self.model.distribute_strategy.num_replicas_in_sync / len(copies)
 
@@ -98,10 +97,10 @@ class TokensPerSecond(keras.callbacks.Callback):
 
 
 class GradientNorm(keras.callbacks.Callback):
-    """Shows the norm of the last update's gradient at each epoch's end, as `gradient_norm`.
+    """Shows the norm of the last update's gradient at the end of each epoch, as `gradient_norm`.
 
-    The number is added to the epoch's logs, for callbacks behind this one, if the model is compiled
-    with `Adam(track_gradient_norm=True)` and on TensorFlow; else nothing is.
+    Adds the number to the epoch's logs for the callbacks after this one, if the model is compiled
+    with `Adam(track_gradient_norm=True)` on TensorFlow; otherwise does nothing.
 
     Example:
         model.compile(optimizer=Adam(1e-3, track_gradient_norm=True), ...)
@@ -109,24 +108,23 @@ class GradientNorm(keras.callbacks.Callback):
     """
 
     def on_epoch_end(self, epoch, logs=None):
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        norm = getattr(optimizer, "gradient_norm", None)
+        norm = getattr(innermost_optimizer(self.model), "gradient_norm", None)
         if norm is not None and logs is not None:
             logs["gradient_norm"] = float(norm.numpy())
 
 
 class AveragedWeights(keras.callbacks.Callback):
-    """Validates the moving averages of the weights, while training goes on from the weights.
+    """Validates the moving averages of the weights, while training continues from the weights.
 
-    The model has the averages from the beginning of an epoch's validation to its end: callbacks in
-    front of this one see them in `on_epoch_end`, those behind see the weights again. An epoch
-    without validation never has them.
+    The model holds the averages from the start of an epoch's validation to the epoch's end:
+    callbacks before this one see them in `on_epoch_end`, those after it see the weights. An epoch
+    without validation never uses them.
 
-    A fit that is cut off in its validation leaves the averages in the model; `close` puts the
-    weights back, and so does the next fit with the same callback.
+    A fit interrupted during validation leaves the averages in the model; `close`, or the next fit
+    with the same callback, restores the weights.
 
     Raises:
-        ValueError: At the beginning of a validation, if the model's optimizer keeps no averages.
+        ValueError: At the start of a validation, if the model's optimizer keeps no averages.
 
     Example:
         model.compile(optimizer=Adam(1e-3, ema_decay=0.999), ...)
@@ -136,7 +134,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self._weights = None  # while the model has the averages
+        self._weights = None  # set while the model holds the averages
 
     def on_train_begin(self, logs=None):
         self.close()
@@ -152,14 +150,14 @@ class AveragedWeights(keras.callbacks.Callback):
         self.close()
 
     def close(self) -> None:
-        """Gives the model its weights back, if it has the averages."""
+        """Restores the model's weights, if it holds the averages."""
         if self._weights is not None:
             _assign(self.model.weights, self._weights)
             self._weights = None
 
 
 def _copies(variables: list[keras.Variable]) -> list[np.ndarray]:
-    """Arrays that share no memory with the variables, which JAX would take away with them."""
+    """Arrays that share no memory with the variables, whose memory JAX reuses."""
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
@@ -169,13 +167,13 @@ def _assign(variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:
 
 
 def _perplexity_of(model: keras.Model) -> Perplexity:
-    """Returns the first Perplexity among the metrics that the model was compiled with."""
+    """The first Perplexity that the model was compiled with."""
     for metric in model.metrics:
         for candidate in [metric, *getattr(metric, "metrics", [])]:
             if isinstance(candidate, Perplexity):
                 return candidate
     raise ValueError(
-        "TokensPerSecond needs a model that is compiled with a Perplexity, which counts the "
-        f"tokens. Received: metrics={[metric.name for metric in model.metrics]}. "
-        "Compile with weighted_metrics=[Perplexity()]."
+        "TokensPerSecond needs a model compiled with a Perplexity, which counts the tokens."
+        f" Received: metrics={[metric.name for metric in model.metrics]}. Compile with"
+        " weighted_metrics=[Perplexity()]."
     )

@@ -35,30 +35,30 @@ TABLE_3 = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """What `build_transformer` needs to know; the defaults are the paper's base model.
+    """The settings of `build_transformer`; the defaults are the paper's base model.
 
     Source: section 3 and Table 3 of "Attention Is All You Need".
 
     Args:
         vocabulary_size: Sub-words shared by source and target, the four special ids included.
-        num_layers: N, blocks in the encoder and blocks in the decoder.
+        num_layers: N, blocks in the encoder, and again in the decoder.
         model_dim: d_model, width of every block's input and output.
         feed_forward_dim: d_ff, inner width of the position-wise feed-forward networks.
         num_heads: h, attention heads.
         head_dim: d_k, width of one head's queries and keys; `model_dim / num_heads` if None.
         value_dim: d_v, width of one head's values; `head_dim` if None.
-        dropout: P_drop, 0 to 1.
-        label_smoothing: epsilon_ls, 0 to 1. The model has no use for it; the loss does.
+        dropout: P_drop, at least 0 and below 1.
+        label_smoothing: epsilon_ls, at least 0 and below 1; used by the loss, not by the model.
         activation: Name of the feed-forward networks' activation.
         normalize_first: False normalizes after each residual sum as the paper does (post-norm),
             True normalizes each sub-layer's input instead (pre-norm).
         position_encoding: "sinusoidal" (section 3.5) or "learned" (Table 3, row E).
-        max_positions: The longest sequence that learned positions can take, in tokens.
-        max_source_tokens: The longest source that is read, in tokens, the end included. The model
-            keeps the number for its `Translator`.
+        max_positions: The longest sequence for learned positions, in tokens.
+        max_source_tokens: The longest source that the `Translator` of the model reads, in tokens,
+            the end included.
 
     Raises:
-        ValueError: If a number is out of its range or widths do not divide.
+        ValueError: If a number is out of its range, or num_heads does not divide model_dim.
 
     Example:
         >>> TransformerConfig.base(vocabulary_size=37_000).num_layers
@@ -81,19 +81,22 @@ class TransformerConfig:
     max_source_tokens: int = 256
 
     def __post_init__(self):
-        for name in ("num_layers", "model_dim", "feed_forward_dim", "num_heads", "max_positions"):
-            _check_positive(name, getattr(self, name))
-        _check_positive("max_source_tokens", self.max_source_tokens)
-        for name in ("head_dim", "value_dim"):
-            if getattr(self, name) is not None:
-                _check_positive(name, getattr(self, name))
-        for name in ("dropout", "label_smoothing"):
-            _check_probability(name, getattr(self, name))
+        check_positive(
+            num_layers=self.num_layers,
+            model_dim=self.model_dim,
+            feed_forward_dim=self.feed_forward_dim,
+            num_heads=self.num_heads,
+            head_dim=self.head_dim,
+            value_dim=self.value_dim,
+            max_positions=self.max_positions,
+            max_source_tokens=self.max_source_tokens,
+        )
+        check_below_1(dropout=self.dropout, label_smoothing=self.label_smoothing)
         if self.vocabulary_size < 5:
             raise ValueError(
-                "vocabulary_size must leave room for at least one sub-word beside padding, unknown,"
-                f" start and end. Received: vocabulary_size={self.vocabulary_size}. Choose 5 or"
-                " more; thousands are usual."
+                "vocabulary_size must leave room for at least one sub-word besides padding,"
+                f" unknown, start and end. Received: vocabulary_size={self.vocabulary_size}."
+                " Choose 5 or more; thousands are usual."
             )
         if self.head_dim is None and self.model_dim % self.num_heads:
             raise ValueError(
@@ -102,19 +105,12 @@ class TransformerConfig:
                 f" model_dim={multiples_near(self.model_dim, self.num_heads)}."
             )
         check_position_encoding(self.position_encoding, self.model_dim)
-        longest = self.max_source_tokens + EXTRA_TARGET_TOKENS
-        if self.position_encoding == "learned" and self.max_positions < longest:
-            raise ValueError(
-                f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} where"
-                " positions are learned, since a translation may get that long. Received:"
-                f" max_positions={self.max_positions},"
-                f" max_source_tokens={self.max_source_tokens}. Choose max_positions={longest} or"
-                " another max_source_tokens."
-            )
+        if self.position_encoding == "learned":
+            check_learned_positions(self.max_positions, self.max_source_tokens)
 
     @classmethod
     def tiny(cls, vocabulary_size: int, **changes) -> "TransformerConfig":
-        """The model for small corpora: 4 layers of width 128, strongly regularised.
+        """The model for small corpora: 4 layers of width 128, strongly regularized.
 
         Source: Transformer-Tiny of Wu et al. 2021, section 5 (Multi30k); not in the paper.
         """
@@ -166,19 +162,37 @@ def check_position_encoding(
 
 
 def multiples_near(width: int, divisor: int) -> str:
-    """In words, the multiples of `divisor` around a width that is none: "8 or 12", or "4"."""
+    """The multiples of `divisor` next to a width between them, in words: "8 or 12", or "4"."""
     lower = width - width % divisor
     return f"{lower} or {lower + divisor}" if lower else str(divisor)
 
 
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1. Received: {name}={value}. Choose 1 or more.")
+def check_positive(**numbers: int | None) -> None:
+    """Raises ValueError for a number below 1; None passes."""
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(
+                f"{name} must be at least 1. Received: {name}={number}. Choose 1 or more."
+            )
 
 
-def _check_probability(name: str, value: float) -> None:
-    if not 0 <= value < 1:
+def check_below_1(**numbers: float) -> None:
+    """Raises ValueError for a number outside of [0, 1)."""
+    for name, number in numbers.items():
+        if not 0 <= number < 1:
+            raise ValueError(
+                f"{name} must be at least 0 and below 1. Received: {name}={number}. Choose for"
+                " example 0.1."
+            )
+
+
+def check_learned_positions(max_positions: int, max_source_tokens: int) -> None:
+    """Raises ValueError for fewer learned positions than the longest translation needs."""
+    longest = max_source_tokens + EXTRA_TARGET_TOKENS
+    if max_positions < longest:
         raise ValueError(
-            f"{name} must be at least 0 and below 1. Received: {name}={value}. Choose for example"
-            " 0.1."
+            f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} where"
+            " positions are learned, since a translation may be that long. Received:"
+            f" max_positions={max_positions}, max_source_tokens={max_source_tokens}. Choose"
+            f" max_positions={longest} or another max_source_tokens."
         )

@@ -1,26 +1,22 @@
 """Refuses to work in forked processes, where TensorFlow and JAX hang.
 
-A fork copies only the thread that made it. Once a backend is running, it hands its work to other
-threads, which the fork does not have.
+A fork copies only the thread that makes it. A running backend hands its work to other threads,
+which the fork lacks.
 """
 
 import os
 import sys
 
-_parent = None  # the process that this one was forked from, if its backend was running
+_parent = None  # the id of the process this one was forked from, if its backend was running
 
 
 def is_fork() -> bool:
-    """Whether this process was forked from one that had used its backend."""
+    """Whether this process was forked after its parent had used the backend."""
     return _parent is not None
 
 
 def check_not_forked() -> None:
-    """Refuses to use the backend in a process that was forked after it had been used.
-
-    Raises:
-        RuntimeError: If it was.
-    """
+    """Raises RuntimeError in a process forked after its parent had used the backend."""
     if is_fork():
         raise RuntimeError(
             "TensorFlow and JAX cannot work in a process forked from one that has used them."
@@ -36,7 +32,7 @@ def _note_fork() -> None:
 
 
 def _is_backend_running() -> bool:
-    # Neither has a public way to ask without starting it.
+    # Neither backend can be asked publicly without starting it.
     tensorflow = sys.modules.get("tensorflow.python.eager.context")
     if tensorflow is not None:
         context = tensorflow.context_safe()

@@ -1,4 +1,4 @@
-"""Gradients given by a formula, not derived by the backend."""
+"""Gradients written as a formula instead of derived by the backend."""
 
 import contextlib
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from keras import ops
 
 
 def with_gradient(name: str, function: Callable, gradient: Callable, *arguments):
-    """The output of a function, differentiated by a formula of its own.
+    """Computes a function whose gradient is given by a formula.
 
-    TensorFlow's own `custom_gradient` registers a new gradient whenever a graph is traced, and
-    never releases it, nor the graph it belongs to. Here each gradient is registered once, under its
-    name, and reads what it needs from the inputs of the operation it is computed for.
+    TensorFlow's own `custom_gradient` registers a new gradient for each traced graph and never
+    releases it, nor the graph. Here each gradient is registered once, by name, and reads what it
+    needs from the inputs of its operation.
 
     Args:
-        name: The gradient's name, unique to it.
-        function: From the arguments to (output, a tuple of more tensors that the gradient needs).
-        gradient: From (gradient of the output, *arguments, *those tensors) to a tuple with the
+        name: A unique name for the gradient.
+        function: Maps the arguments to (output, a tuple of more tensors that the gradient needs).
+        gradient: Maps (gradient of the output, *arguments, *those tensors) to a tuple with the
             gradient of each argument, None where there is none. It must depend on nothing else.
         arguments: Tensors.
 
@@ -33,20 +33,13 @@ def with_gradient(name: str, function: Callable, gradient: Callable, *arguments)
     @ops.custom_gradient
     def differentiable(*arguments):
         output, known = function(*arguments)
-
-        # The keyword is PyTorch's: the other backends pass the upstream gradient alone.
-        def gradients(*upstreams, upstream=None):
-            if upstream is None:
-                (upstream,) = upstreams
-            return gradient(upstream, *arguments, *known)
-
-        return output, gradients
+        return output, lambda upstream: gradient(upstream, *arguments, *known)
 
     return differentiable(*arguments)
 
 
 def _in_graph(name, function, gradient, arguments):
-    """Passes the output, and all that the gradient needs, through an operation that has it."""
+    """Passes the output and the gradient's inputs through an operation with this gradient."""
     import tensorflow as tf
 
     name = f"keras_transformer.{name}"
@@ -56,7 +49,7 @@ def _in_graph(name, function, gradient, arguments):
     inputs = [output, *arguments, *known]
     with tf.compat.v1.get_default_graph().gradient_override_map({"IdentityN": name}):
         outputs = tf.identity_n(inputs)
-    # A tape looks for the gradient by the name that is recorded last, tf.gradients by the mark.
+    # A tape finds the gradient by the name recorded last, tf.gradients by the operation's mark.
     tf.__internal__.record_gradient(name, inputs, (), outputs)
     return outputs[0]
 
@@ -64,7 +57,7 @@ def _in_graph(name, function, gradient, arguments):
 def _register(name, gradient):
     import tensorflow as tf
 
-    with contextlib.suppress(KeyError):  # registered already
+    with contextlib.suppress(KeyError):  # already registered
 
         @tf.RegisterGradient(name)
         def _(operation, upstream, *_):

@@ -6,6 +6,7 @@ Shapes: labels Integer (batch, length), logits Float (batch, length, vocabulary)
 import keras
 from keras import ops
 
+from keras_transformer.config import check_below_1
 from keras_transformer.gradients import with_gradient
 from keras_transformer.masks import padding_mask
 
@@ -26,27 +27,27 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
     and the padding id included.
 
     Deviation: the paper does not say how a batch is reduced. We divide the sum by the batch's
-    real tokens, so that the size of an update depends neither on padding nor on how many
-    sentences fit into the batch.
+    real tokens, so that the size of an update depends neither on padding nor on the number of
+    sentences in the batch.
 
     Args:
-        label_smoothing: epsilon_ls, 0 up to but not including 1. 0 gives plain cross-entropy.
-        reduction: "mean_over_tokens" divides the sum over the batch by its number of real
-            tokens (at least 1, so that a batch of nothing but padding costs 0). None returns
-            the loss of each token.
-        name: name of the loss.
+        label_smoothing: epsilon_ls, at least 0 and below 1. 0 gives plain cross-entropy.
+        reduction: "mean_over_tokens" divides the sum over the batch by its number of real tokens
+            (at least 1, so that a batch of padding alone costs 0). None returns the loss of each
+            token.
+        name: The name of the loss.
 
     Call arguments:
-        y_true: labels, Integer (batch, length).
-        y_pred: logits, Float (batch, length, vocabulary); computed with as float32.
-        sample_weight: optional factor on each sentence, Float (batch,), or on each token, Float
-            (batch, length). It scales the losses and leaves the number of tokens as it is.
+        y_true: Labels, Integer (batch, length).
+        y_pred: Logits, Float (batch, length, vocabulary); computed with as float32.
+        sample_weight: Optional factor of each sentence, Float (batch,), or of each token, Float
+            (batch, length). It scales the losses but not the number of tokens.
 
     Returns:
-        Float (), or Float (batch, length) where `reduction` is None.
+        Float (), or Float (batch, length) if `reduction` is None.
 
     Raises:
-        ValueError: for a label_smoothing outside [0, 1) or an unknown reduction.
+        ValueError: If `label_smoothing` is outside [0, 1) or `reduction` is unknown.
 
     Example:
         model.compile(optimizer, loss=LabelSmoothedCrossentropy(label_smoothing=0.1))
@@ -58,24 +59,19 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
         reduction: str | None = "mean_over_tokens",
         name: str = "label_smoothed_crossentropy",
     ):
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(
-                "label_smoothing must be at least 0 and less than 1. "
-                f"Received: label_smoothing={label_smoothing}. The paper uses 0.1."
-            )
+        check_below_1(label_smoothing=label_smoothing)
         if reduction not in ("mean_over_tokens", None):
             raise ValueError(
-                "reduction must be 'mean_over_tokens' or None. "
-                f"Received: reduction={reduction!r}. "
-                "Take None and reduce the losses of the tokens yourself for any other."
+                f"reduction must be 'mean_over_tokens' or None. Received: reduction={reduction!r}."
+                " Choose None to reduce the losses of the tokens yourself."
             )
         super().__init__(name=name, reduction=None, dtype="float32")
         self.label_smoothing = label_smoothing
         self.reduction = reduction
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        # Replaces Keras' own: that one turns ids into floats, applies the implicit mask of
-        # y_pred, and divides by batch * length.
+        # Keras' own would convert ids to floats, apply the implicit mask of y_pred and divide by
+        # batch * length.
         losses = self.call(y_true, y_pred)
         if sample_weight is not None:
             losses = losses * per_token(sample_weight)
@@ -89,10 +85,10 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
         return ops.where(padding_mask(labels), losses, 0.0)
 
     def num_tokens(self, labels):
-        """Returns what the sum of the losses is divided by, Float (), at least 1.
+        """Returns the divisor of the sum of the losses, Float (), at least 1.
 
-        On each of several replicas it is the number of tokens of all of them. Optimizers sum the
-        gradients of replicas, so that together they make the update of the whole batch.
+        Each replica divides by the tokens of all replicas. Optimizers sum the replicas' gradients,
+        so together they make the update of the whole batch.
         """
         return ops.maximum(sum_over_replicas(ops.sum(real_tokens(labels))), 1.0)
 
@@ -105,11 +101,11 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
 
 
 def smoothed_crossentropy(labels, logits, label_smoothing: float):
-    """The formula of LabelSmoothedCrossentropy for each token, padding included.
+    """Computes the formula of LabelSmoothedCrossentropy for each token, padding included.
 
-    The vocabulary makes this the widest part of training, and each pass over it costs. So the
-    softmax is computed once and kept, and the gradient is written down instead of derived: on a
-    CPU that is three times faster than differentiating `log_softmax`.
+    The vocabulary makes this the widest part of training, where each pass costs. So the softmax is
+    computed once and kept, and the gradient is a formula: three times faster on a CPU than
+    differentiating `log_softmax`.
 
     Args:
         labels: Integer (batch, length).
@@ -140,10 +136,10 @@ def _crossentropy_gradient(upstream, labels, logits, probabilities, share, less_
 
 
 def negative_log_likelihood(labels, logits):
-    """-log softmax(logits)[label] of each token, padding included.
+    """Computes -log softmax(logits)[label] of each token, padding included.
 
-    Built from the same operations as the loss, so that one graph with both computes the softmax
-    once (TensorFlow and XLA merge equal operations).
+    Uses the same operations as the loss, so that a graph with both computes the softmax once
+    (TensorFlow and XLA merge equal operations).
 
     Args:
         labels: Integer (batch, length).
@@ -159,15 +155,15 @@ def negative_log_likelihood(labels, logits):
 def log_normalizer(logits, probabilities):
     """log sum_v exp(logits[v]) without another exp over the vocabulary: Float (batch, length).
 
-    Every v has log p[v] = logits[v] - log_normalizer. Solved at the largest one, which is at
-    least 1 / vocabulary and so never underflows.
+    Solves log p[v] = logits[v] - log_normalizer for the largest p[v], which is at least
+    1 / vocabulary and so never underflows.
     """
     return ops.max(logits, axis=-1) - ops.log(ops.max(probabilities, axis=-1))
 
 
 def label_logits(labels, logits):
     """The logit of each label: Float (batch, length)."""
-    chosen = ops.take_along_axis(logits, ops.expand_dims(labels, -1), axis=-1)
+    chosen = ops.take_along_axis(logits, ops.expand_dims(labels, -1), axis=-1)  # (batch, length, 1)
     return ops.squeeze(chosen, -1)  # (batch, length)
 
 
@@ -182,27 +178,27 @@ def add_at_labels(values, labels, addends):
 
 
 def real_tokens(labels):
-    """1 for each token that is not padding, else 0: Float (batch, length)."""
+    """1 for each real token, 0 for padding: Float (batch, length)."""
     return ops.cast(padding_mask(labels), "float32")
 
 
 def sum_over_replicas(number):
-    """The sum of a number, Float (), over all replicas of TensorFlow's `tf.distribute`.
+    """Sums a number, Float (), over all replicas of `tf.distribute`.
 
-    The number itself where there is one replica, and on JAX, where a batch is one array however
-    many devices hold it.
+    Returns the number itself for one replica, and on JAX, where a batch is one array on however
+    many devices.
     """
     if keras.backend.backend() != "tensorflow":
         return number
     import tensorflow as tf
 
     replica = tf.distribute.get_replica_context() if tf.distribute.has_strategy() else None
-    # None, too, where Keras finds out shapes, outside of all replicas.
+    # None also where Keras infers shapes, outside of all replicas.
     return number if replica is None else replica.all_reduce(tf.distribute.ReduceOp.SUM, number)
 
 
 def per_token(sample_weight):
-    """Weights of sentences (batch,) or of tokens (batch, length), made to fit (batch, length)."""
+    """Weights of sentences (batch,) or tokens (batch, length), broadcastable to (batch, length)."""
     sample_weight = ops.cast(sample_weight, "float32")
     if len(sample_weight.shape) == 1:
         sample_weight = ops.expand_dims(sample_weight, -1)  # (batch, 1)

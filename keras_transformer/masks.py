@@ -1,8 +1,8 @@
 """Which positions may be attended to (section 3.2.3).
 
-Masks are Boolean and True means "may be attended to", everywhere. An attention mask has the shape
-(batch, query_length, key_length) or one that broadcasts to it. Layers take numbers for masks as
-well, of which 0 is False. Decoding alone uses another form, which `to_add` makes.
+Masks are Boolean everywhere, and True means "may be attended to". An attention mask has the shape
+(batch, query_length, key_length) or broadcasts to it. Layers also accept numbers, where 0 is False.
+Only decoding uses another form, made by `to_add`.
 """
 
 import numpy as np
@@ -10,12 +10,12 @@ from keras import backend, ops
 
 PADDING_ID = 0
 
-# What a score gets where it may not count: after the softmax nothing is left of it.
+# A masked score; softmax gives it zero weight.
 _FAR_BELOW = -1e9
 
 
 def padding_mask(token_ids):
-    """True where a token stands, False where the row is only filled up.
+    """Returns True where there is a token, False where there is padding.
 
     Args:
         token_ids: Integer (batch, length).
@@ -27,12 +27,12 @@ def padding_mask(token_ids):
 
 
 def causal_mask(length):
-    """True where a key is not later than its query, so that no position sees what it predicts.
+    """Returns True where a key is not later than its query, so no position sees what it predicts.
 
     Source: section 3.2.3, "leftward information flow".
 
     Args:
-        length: Positions; an int, or an integer scalar where shapes are dynamic.
+        length: The number of positions; an int, or an integer scalar where shapes are dynamic.
 
     Returns:
         Boolean (1, query_length, key_length), both lengths equal to `length`.
@@ -42,11 +42,11 @@ def causal_mask(length):
 
 
 def hide(scores, attention_mask):
-    """Scores of which those that may not count are so low that a softmax makes zeros of them.
+    """Masks scores so that softmax gives them zero weight.
 
     Args:
         scores: Float32 or wider (..., query_length, key_length).
-        attention_mask: Boolean, or what `to_add` made of it, broadcastable to the scores.
+        attention_mask: Boolean, or made by `to_add`, broadcastable to the scores.
     """
     if backend.standardize_dtype(attention_mask.dtype) == "bool":
         return ops.where(attention_mask, scores, _FAR_BELOW)
@@ -54,11 +54,11 @@ def hide(scores, attention_mask):
 
 
 def for_all_heads(attention_mask):
-    """An attention mask that a caller gave, for the scores of every head.
+    """Prepares a caller's attention mask for the scores of all heads.
 
     Args:
-        attention_mask: Boolean, or numbers of which 0 is False, broadcastable to (batch,
-            query_length, key_length); None where every query may see every key.
+        attention_mask: Boolean, or numbers where 0 is False, broadcastable to (batch,
+            query_length, key_length); None if every query may see every key.
 
     Returns:
         Boolean, broadcastable to (batch, heads, query_length, key_length), or None.
@@ -71,9 +71,9 @@ def for_all_heads(attention_mask):
 
 
 def to_add(attention_mask):
-    """A mask in the form that is added to scores: made once, it serves many layers.
+    """Converts a mask to numbers that are added to scores: once, for many layers.
 
-    On TensorFlow with oneDNN, in float32, the sum becomes a part of the product before it.
+    In float32, TensorFlow with oneDNN fuses the sum into the product before it.
 
     Args:
         attention_mask: Boolean.
@@ -85,10 +85,10 @@ def to_add(attention_mask):
 
 
 def attend_to(key_padding_mask):
-    """An attention mask that lets every query see every real key.
+    """Returns an attention mask that lets every query see every real key.
 
     Args:
-        key_padding_mask: Boolean (batch, key_length), or None where nothing is padding.
+        key_padding_mask: Boolean (batch, key_length), or None if nothing is padding.
 
     Returns:
         Boolean (batch, 1, key_length), or None.
@@ -97,11 +97,11 @@ def attend_to(key_padding_mask):
 
 
 def attend_to_earlier(key_padding_mask, length):
-    """An attention mask that lets every query see the real keys up to its own position.
+    """Returns an attention mask that lets every query see the real keys up to its own position.
 
     Args:
-        key_padding_mask: Boolean (batch, length), or None where nothing is padding.
-        length: Positions, as for `causal_mask`.
+        key_padding_mask: Boolean (batch, length), or None if nothing is padding.
+        length: As for `causal_mask`.
 
     Returns:
         Boolean (batch or 1, query_length, key_length).
@@ -109,4 +109,4 @@ def attend_to_earlier(key_padding_mask, length):
     causal = causal_mask(length)
     if key_padding_mask is None:
         return causal
-    return ops.logical_and(causal, ops.expand_dims(key_padding_mask, 1))
+    return ops.logical_and(causal, attend_to(key_padding_mask))

@@ -1,6 +1,6 @@
-"""Metrics that weigh every real token alike, whatever batch it came in.
+"""Metrics that give every real token the same weight, whatever its batch.
 
-Keras averages `loss` over sentences or batches; a corpus' perplexity is an average over tokens.
+Keras averages `loss` over sentences or batches; the perplexity of a corpus is a mean over tokens.
 
 Shapes: labels Integer (batch, length), logits Float (batch, length, vocabulary). Padding is id 0.
 """
@@ -12,15 +12,15 @@ from keras_transformer.losses import negative_log_likelihood, per_token, real_to
 
 
 class TokenMean(keras.metrics.Metric):
-    """Mean of a value of each token over all real tokens since the last reset.
+    """Mean of a value over all real tokens since the last reset.
 
     Args:
-        name: name of the metric.
-        dtype: of the state, float32 unless given.
+        name: The name of the metric.
+        dtype: The dtype of the state; None for float32.
     """
 
     def __init__(self, name: str, dtype: str | None = None):
-        # Not Keras' floatx: in bfloat16 a count that grows by one ends at 256.
+        # Not Keras' floatx: in bfloat16 a count that grows by one stops at 256.
         super().__init__(name=name, dtype=dtype or "float32")
         state = {"initializer": "zeros", "dtype": self.dtype}
         self.total = self.add_weight(name="total", **state)
@@ -34,9 +34,9 @@ class TokenMean(keras.metrics.Metric):
         """Adds a batch.
 
         Args:
-            y_true: labels, Integer (batch, length).
-            y_pred: logits, Float (batch, length, vocabulary).
-            sample_weight: optional weight of each sentence, Float (batch,), or of each token,
+            y_true: Labels, Integer (batch, length).
+            y_pred: Logits, Float (batch, length, vocabulary).
+            sample_weight: Optional weight of each sentence, Float (batch,), or of each token,
                 Float (batch, length).
         """
         labels = ops.cast(y_true, "int32")
@@ -53,20 +53,20 @@ class TokenMean(keras.metrics.Metric):
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class Perplexity(TokenMean):
-    """How many equally likely tokens the model is as unsure as: exp(mean -log p[label]).
+    """The number of equally likely tokens that would leave the model equally unsure.
 
-    The probabilities are the model's own: no label smoothing enters, so that runs with and
-    without it compare. 1 is certainty (and what an empty state gives), the size of the
-    vocabulary is uniform guessing.
+    exp(mean -log p[label]), of the model's own probabilities: label smoothing plays no part, so
+    runs with and without it compare. 1 is certainty (and the result without tokens), the size of
+    the vocabulary is uniform guessing.
 
     Source: Table 3, column PPL (dev), per sub-word.
 
     Args:
-        name: name of the metric, and its key in fit's logs.
-        dtype: of the state, float32 unless given.
+        name: The name of the metric, and its key in fit's logs.
+        dtype: The dtype of the state; None for float32.
     """
 
-    _direction = "down"  # what Keras' callbacks ask for where they are given no mode
+    _direction = "down"  # read by Keras' callbacks that are given no mode
 
     def __init__(self, name: str = "perplexity", dtype: str | None = None):
         super().__init__(name=name, dtype=dtype)
@@ -80,11 +80,11 @@ class Perplexity(TokenMean):
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class TokenAccuracy(TokenMean):
-    """Share of tokens whose label has the highest logit, 0 to 1.
+    """The share of tokens whose label has the highest logit, 0 to 1.
 
     Args:
-        name: name of the metric, and its key in fit's logs.
-        dtype: of the state, float32 unless given.
+        name: The name of the metric, and its key in fit's logs.
+        dtype: The dtype of the state; None for float32.
     """
 
     _direction = "up"
@@ -93,14 +93,14 @@ class TokenAccuracy(TokenMean):
         super().__init__(name=name, dtype=dtype)
 
     def token_values(self, labels, logits):
-        # argmax gives the same and is four times slower on TensorFlow's CPU.
+        # argmax gives the same, four times slower on TensorFlow's CPU.
         _, best = ops.top_k(logits, k=1)  # (batch, length, 1)
         predictions = ops.cast(ops.squeeze(best, -1), "int32")  # (batch, length)
         return ops.cast(ops.equal(labels, predictions), "float32")
 
 
-# Keras Tuner, given an objective without a direction, looks its name up in Keras and judges by the
-# name of the class that it finds, of which it knows Keras' own.
+# Keras Tuner, given an objective without a direction, looks its name up in Keras and takes the
+# direction from the name of the class it finds, if that is one of Keras' own.
 keras.saving.get_custom_objects().update(
     perplexity=type("SparseCategoricalCrossentropy", (Perplexity,), {}),  # the lower the better
     token_accuracy=type("SparseCategoricalAccuracy", (TokenAccuracy,), {}),  # the higher

@@ -11,53 +11,53 @@ from keras_transformer.schedules import InverseSquareRootSchedule, check_warmup_
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class Adam(keras.optimizers.Adam):
-    """Keras' Adam, which on TensorFlow updates each variable by one operation.
+    """Keras' Adam, which on TensorFlow updates each variable with one operation.
 
-    Keras spells an update out in some fifteen operations, each of which passes over the variable.
-    TensorFlow has a kernel that passes once and computes the same; on JAX the compiler fuses
-    Keras' operations by itself. Slots, arguments and config are those of `keras.optimizers.Adam`,
-    and what follows.
+    Keras builds an update from some fifteen operations that each pass over the variable.
+    TensorFlow has a kernel that computes the same in one pass; on JAX the compiler fuses Keras'
+    operations. Slots, arguments and config are those of `keras.optimizers.Adam`, plus the
+    following.
 
-    With `gradient_accumulation_steps`, a schedule counts updates, as Adam does; Keras' own would
-    count the batches that are accumulated.
+    With `gradient_accumulation_steps`, a schedule counts updates, as Adam does; Keras' own counts
+    accumulated batches.
 
-    With `ema_decay`, `averages` holds a moving average of each variable, in the order of the
-    variables that the optimizer was built with; training itself never reads it. After t updates
+    With `ema_decay`, `averages` holds a moving average of each variable, ordered as the variables
+    that the optimizer was built with; training never reads it. After t updates
 
         average = sum over k from 1 to t of d**(t - k) * variable_k / sum over k of d**(t - k)
 
-    so that the values before the first update weigh nothing. Unlike Keras' `use_ema`, which may
-    not be what is wanted with `gradient_accumulation_steps` or with several calls of fit, it moves
-    once an update, and the end of fit does not write it over the weights: `averaging` and
-    `callbacks.AveragedWeights` say how it is used. Every variable must have a gradient.
+    so that the values before the first update have no weight. Unlike Keras' `use_ema`, it moves
+    once per update whatever `gradient_accumulation_steps` and the number of calls of fit, and the
+    end of fit does not copy it to the weights: see `averaging` and `callbacks.AveragedWeights`.
+    Every variable must have a gradient.
 
     With `clip_norm`, the gradient g of an update, over all variables together, is scaled to
 
         g * clip_norm / max(clip_norm, norm of g)
 
-    It is the gradient of the whole update that is meant, whatever batches are accumulated for it
-    and devices share these. Keras' `global_clipnorm` clips each device's part on its own.
+    where g is the gradient of the whole update, over all accumulated batches and all devices.
+    Keras' `global_clipnorm` clips each device's part separately.
 
     With `track_gradient_norm`, the variable `gradient_norm` holds the Euclidean norm of the last
-    update's gradient, over all variables together and before it is clipped (on several devices,
-    after Keras' own options have clipped the part of each). It is not among `variables`, so that
-    what is saved stays the same. On other backends than TensorFlow it is None.
+    update's gradient, over all variables together and before clipping (on several devices, after
+    Keras' own options have clipped each part). It is not one of `variables`, so saved files stay
+    the same. It is None on other backends than TensorFlow.
 
-    Variables of float16 are updated in float32, in which their slots are: float16 holds neither the
-    squares of gradients nor the paper's epsilon, and 0 would be divided by 0.
+    Variables of float16 have slots of float32 and are updated in float32: float16 holds neither the
+    squares of gradients nor the paper's epsilon, and would divide 0 by 0.
 
-    Source: Kingma and Ba 2015, the formulation before section 2.1, as Keras has it; the average
-    is that of section 7.2, with its bias corrected.
+    Source: Kingma and Ba 2015, the formulation before section 2.1, like Keras; the average is that
+    of section 7.2, with its bias corrected.
 
     Args:
-        ema_decay: d of the average, above 0 and below 1; None keeps none.
-        track_gradient_norm: Whether to note the norm of each update's gradient.
-        clip_norm: The largest norm of an update's gradient, above 0; None does not clip.
+        ema_decay: d of the average, above 0 and below 1; None for no average.
+        track_gradient_norm: Whether to keep the norm of each update's gradient.
+        clip_norm: The largest norm of an update's gradient, above 0; None for no limit.
 
     Other arguments are those of `keras.optimizers.Adam`.
 
     Raises:
-        ValueError: If ema_decay or clip_norm is out of its range.
+        ValueError: If `ema_decay` or `clip_norm` is out of its range.
 
     Example:
         model.compile(optimizer=Adam(1e-3, beta_2=0.98, epsilon=1e-9), loss=...)
@@ -66,13 +66,13 @@ class Adam(keras.optimizers.Adam):
     def __init__(self, *args, ema_decay=None, track_gradient_norm=False, clip_norm=None, **kwargs):
         if clip_norm is not None and not 0 < clip_norm < math.inf:
             raise ValueError(
-                "clip_norm must be above 0 and finite. "
-                f"Received: clip_norm={clip_norm}. Choose for example 1.0, or None."
+                f"clip_norm must be above 0 and finite. Received: clip_norm={clip_norm}. Choose for"
+                " example 1.0, or None."
             )
         if ema_decay is not None and not 0 < ema_decay < 1:
             raise ValueError(
-                "ema_decay must be above 0 and below 1. "
-                f"Received: ema_decay={ema_decay}. Choose for example 0.999, or None."
+                f"ema_decay must be above 0 and below 1. Received: ema_decay={ema_decay}. Choose"
+                " for example 0.999, or None."
             )
         super().__init__(*args, **kwargs)
         self.ema_decay = ema_decay
@@ -84,8 +84,8 @@ class Adam(keras.optimizers.Adam):
     def build(self, variables):
         if self.built:
             return
-        # fit builds the optimizer within the step that it traces, where each variable would bring
-        # a graph of its own for its initial value: seconds for a model of many layers.
+        # fit builds the optimizer while tracing a step, where each variable would add a graph for
+        # its initial value: seconds for a model of many layers.
         with _outside_of_graphs():
             super().build(variables)
             if self.ema_decay is not None:
@@ -113,8 +113,8 @@ class Adam(keras.optimizers.Adam):
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if self._updates_by_one_operation():
-            # What all variables share is computed once: for each it would be twenty operations
-            # more, and for a model of many layers a second or two until the first step.
+            # Shared by all variables and computed once: twenty operations more for each would
+            # delay the first step of a model of many layers by a second or two.
             dtypes = {keras.backend.standardize_dtype(v.dtype) for v in trainable_variables}
             learning_rate = {
                 dtype: learning_rate if _is_float16(dtype) else self._shared(dtype, learning_rate)
@@ -156,33 +156,33 @@ class Adam(keras.optimizers.Adam):
             return
         if self.clipnorm or self.clipvalue or self.global_clipnorm or self.weight_decay:
             raise ValueError(
-                "clipnorm, clipvalue, global_clipnorm and weight_decay must be None where several "
-                "replicas accumulate gradients. Received: one that is not. Leave it out, or set "
-                "gradient_accumulation_steps=None."
+                "clipnorm, clipvalue, global_clipnorm and weight_decay must be None where several"
+                " replicas accumulate gradients. Received: one that is not. Leave it out, or set"
+                " gradient_accumulation_steps=None."
             )
-        # Keras puts a condition around the whole update. The replicas' sum would be inside, where
-        # TensorFlow allows none. So they sum each batch, and each variable has its own condition.
+        # Keras puts the whole update under a condition, where TensorFlow allows no sum over
+        # replicas. So the replicas sum each batch, and each variable has its own condition.
         self._backend_update_step(grads, trainable_variables, self.learning_rate)
 
     def _accumulate(self, gradient, variable, learning_rate):
-        """Adds a gradient to those that wait, and updates the variable if it is the last."""
+        """Adds a gradient to the accumulated ones; the last one updates the variable."""
         import tensorflow as tf
 
         steps = self.gradient_accumulation_steps
-        waiting = self._accumulated_gradients[self._get_variable_index(variable)].value
-        total = waiting + tf.convert_to_tensor(gradient)
+        accumulated = self._accumulated_gradients[self._get_variable_index(variable)].value
+        total = accumulated + tf.convert_to_tensor(gradient)
 
         def update():
             self._update(total / steps, variable, learning_rate)
-            return waiting.assign(tf.zeros_like(total), read_value=False)
+            return accumulated.assign(tf.zeros_like(total), read_value=False)
 
-        def wait():
-            return waiting.assign(total, read_value=False)
+        def accumulate():
+            return accumulated.assign(total, read_value=False)
 
-        tf.cond((self._iterations.value + 1) % steps == 0, update, wait)
+        tf.cond((self._iterations.value + 1) % steps == 0, update, accumulate)
 
     def _shared(self, dtype, learning_rate) -> dict:
-        """What TensorFlow's operation asks for beside a variable, its slots and its gradient."""
+        """The arguments of TensorFlow's operation that are the same for all variables."""
         import tensorflow as tf
 
         beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
@@ -224,18 +224,18 @@ class Adam(keras.optimizers.Adam):
 
     def _update_average(self, variable):
         average = self.averages[self._get_variable_index(variable)]
-        # The newest value's share, (1 - d) / (1 - d**t), without the loss of digits in 1 - d**t.
+        # The newest value's share, (1 - d) / (1 - d**t), without losing digits in 1 - d**t.
         log_decay = math.log(self.ema_decay)
         update = ops.cast(self.iterations + 1, variable.dtype)
         share = math.expm1(log_decay) / ops.expm1(log_decay * update)
         self.assign_add(average, ops.multiply(share, ops.subtract(variable, average)))
 
-    # The next two are what Keras calls with the gradients of an update; the second is called on
-    # TensorFlow alone. On several devices the first has the gradient of one device's part.
+    # Keras calls the next two with the gradients of an update, the second on TensorFlow only. On
+    # several devices the first gets the gradient of one device's part.
 
     def _clip_gradients(self, gradients):
         if self._needs_norm() and self._num_devices() == 1:
-            # Dense already here, else a sparse one would be made dense twice.
+            # Dense here, or a sparse gradient would be made dense twice.
             gradients = [_dense(gradient) for gradient in gradients]
             scale = self._scale_of_clipping(gradients)
             if scale is not None:
@@ -249,12 +249,12 @@ class Adam(keras.optimizers.Adam):
         if not self._needs_norm():
             return pairs
         pairs = [(_dense(gradient), variable) for gradient, variable in pairs]
-        sums = [self._with_those_that_wait(gradient, variable) for gradient, variable in pairs]
+        sums = [self._with_accumulated(gradient, variable) for gradient, variable in pairs]
         steps = self.gradient_accumulation_steps or 1
         scale = self._scale_of_clipping(sums, steps)
         if scale is None:
             return pairs
-        # The last gradient of an update takes with it what the sum has too much.
+        # The last gradient of an update removes the excess of the sum.
         is_last = (self._iterations.value + 1) % steps == 0
         excess = ops.where(is_last, scale - 1, 0.0)
         return [
@@ -262,15 +262,15 @@ class Adam(keras.optimizers.Adam):
             for (gradient, variable), total in zip(pairs, sums, strict=True)
         ]
 
-    def _with_those_that_wait(self, gradient, variable):
+    def _with_accumulated(self, gradient, variable):
         """The sum of an update's gradients so far."""
         if not self._accumulates_on_replicas():
             return gradient
-        waiting = self._accumulated_gradients[self._get_variable_index(variable)]
-        return gradient + ops.convert_to_tensor(waiting)
+        accumulated = self._accumulated_gradients[self._get_variable_index(variable)]
+        return gradient + ops.convert_to_tensor(accumulated)
 
     def _num_devices(self) -> int:
-        """How many replicas have a part of the gradient each; JAX hands over the whole."""
+        """The number of replicas that each have a part of the gradient; JAX passes the whole."""
         if keras.backend.backend() != "tensorflow":
             return 1
         return self._distribution_strategy.num_replicas_in_sync
@@ -279,7 +279,7 @@ class Adam(keras.optimizers.Adam):
         return self.gradient_norm is not None or self.clip_norm is not None
 
     def _scale_of_clipping(self, gradients, steps=1):
-        """Notes the norm of the gradients by `steps`; returns what to scale them by, or None."""
+        """Records the norm of gradients / steps; returns the factor that clips them, or None."""
         norm = _global_norm(gradients) / steps
         if self.gradient_norm is not None:
             self.gradient_norm.assign(norm)
@@ -289,7 +289,7 @@ class Adam(keras.optimizers.Adam):
 
 
 def _dense(gradient):
-    """A gradient of a few rows as one of all rows; only TensorFlow has such."""
+    """Makes a gradient dense; only TensorFlow has gradients of a few rows."""
     if keras.backend.backend() != "tensorflow":
         return gradient
     import tensorflow as tf
@@ -309,7 +309,7 @@ def _global_norm(gradients):
 
 
 def _outside_of_graphs():
-    """A context in which variables are made at once; none where a strategy makes them."""
+    """A context that creates variables at once; under a strategy, none."""
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
     import tensorflow as tf
@@ -318,7 +318,7 @@ def _outside_of_graphs():
 
 
 def _number_of_each_device():
-    """A TensorFlow variable that each device writes for itself; the first one's is read."""
+    """A TensorFlow variable that each device writes separately; reading gives the first's."""
     import tensorflow as tf
 
     return tf.Variable(
@@ -335,7 +335,7 @@ def _is_float16(dtype) -> bool:
 
 
 def _handle(variable):
-    """What a TensorFlow operation knows a variable by; Keras' variables hold TensorFlow's."""
+    """The handle of a TensorFlow variable, or of the one that a Keras variable holds."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
@@ -345,7 +345,7 @@ def paper_adam(
     scale: float = 1.0,
     clip_norm: float | None = None,
 ) -> Adam:
-    """Returns the paper's optimizer: Adam with a rate that suits the width of the model.
+    """Returns the paper's optimizer: Adam with a rate that depends on the width of the model.
 
         rate(step) = scale * model_dim**-0.5 * min(step**-0.5, step * warmup_steps**-1.5)
 
@@ -353,13 +353,13 @@ def paper_adam(
 
     Args:
         model_dim: d_model, at least 1.
-        warmup_steps: updates until the peak, at least 1.
-        scale: factor on the rate; 1 is the paper.
-        clip_norm: the largest norm of an update's gradient, above 0; None is the paper, which
-            does not clip.
+        warmup_steps: Updates until the peak, at least 1.
+        scale: A factor on the rate, above 0; 1 in the paper.
+        clip_norm: The largest norm of an update's gradient, above 0; None, as in the paper, for no
+            limit.
 
     Raises:
-        ValueError: for a model_dim or warmup_steps below 1, or a scale or clip_norm that is not
+        ValueError: If `model_dim` or `warmup_steps` is below 1, or `scale` or `clip_norm` is not
             above 0.
 
     Example:
@@ -367,8 +367,8 @@ def paper_adam(
     """
     if not model_dim >= 1:
         raise ValueError(
-            "model_dim must be at least 1. "
-            f"Received: model_dim={model_dim}. Pass the width of the model, config.model_dim."
+            f"model_dim must be at least 1. Received: model_dim={model_dim}. Pass the width of the"
+            " model, config.model_dim."
         )
     if not scale > 0:
         raise ValueError(

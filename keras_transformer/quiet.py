@@ -1,4 +1,4 @@
-"""Keeping information that nobody asked for off the terminal."""
+"""Keeps unrequested information off the terminal."""
 
 import contextlib
 import os
@@ -8,8 +8,8 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
-# What SentencePiece inside of TensorFlow Text says of each model that it loads, and what TensorFlow
-# says where oneDNN leaves an operation to it. Neither can be turned off, and both change nothing.
+# SentencePiece inside TensorFlow Text logs each model it loads, and TensorFlow logs operations that
+# oneDNN leaves to it. Neither can be turned off, and neither matters to a user.
 _INFORMATION = re.compile(rb"\) LOG\(INFO\) |oneDNN supports DT_INT64 only on")
 
 _one_at_a_time = threading.RLock()
@@ -17,18 +17,18 @@ _one_at_a_time = threading.RLock()
 
 @contextlib.contextmanager
 def without_information() -> Iterator[None]:
-    """Drops lines of information that C++ code writes to stderr meanwhile.
+    """Drops lines of information that C++ code writes to stderr inside the block.
 
-    All else that is written comes out at the end.
+    All other output appears when the block ends.
     """
-    if sys.stderr is None:  # the program began without one, and 2 may be any file by now
+    if sys.stderr is None:  # started without one; 2 may be any file by now
         yield
         return
     with _one_at_a_time, contextlib.ExitStack() as stack:
         try:
             stderr = os.dup(2)
             written = stack.enter_context(tempfile.TemporaryFile())
-        except OSError:  # no stderr, or no room for a file: then with what is written
+        except OSError:  # no stderr, or no room for a file: drop nothing
             yield
             return
         sys.stderr.flush()

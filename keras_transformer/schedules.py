@@ -1,4 +1,4 @@
-"""The learning rate and the optimizer of the paper (5.3)."""
+"""The learning rate of the paper (5.3)."""
 
 import keras
 from keras import ops
@@ -12,30 +12,29 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
 
     Source: section 5.3, equation 3, where the peak is model_dim**-0.5 * warmup_steps**-0.5.
 
-    Deviation: equation 3 counts updates from 1, `keras.optimizers` counts them from 0. Step 0 has
-    the rate of step 1, since the equation's 0 would teach nothing; every later update comes one
-    behind the equation.
+    Deviation: equation 3 counts updates from 1, `keras.optimizers` from 0. Step 0 has the rate of
+    step 1, since a rate of 0 would teach nothing; every later update has the equation's rate of the
+    update before it.
 
     Args:
-        peak_learning_rate: rate of update number `warmup_steps`, above 0.
-        warmup_steps: updates until the peak, at least 1.
+        peak_learning_rate: The rate of update number `warmup_steps`, above 0.
+        warmup_steps: Updates until the peak, at least 1.
 
     Call arguments:
-        step: the equation's step, Integer () or Float (); Keras passes the updates made so far.
+        step: The equation's step, Integer () or Float (); Keras passes the number of updates made.
 
     Returns:
         The rate, Float ().
 
     Raises:
-        ValueError: for a rate that is not above 0 or fewer than 1 warm-up step.
+        ValueError: If `peak_learning_rate` is not above 0 or `warmup_steps` is below 1.
     """
 
     def __init__(self, peak_learning_rate: float, warmup_steps: int):
         if not peak_learning_rate > 0:
             raise ValueError(
-                "peak_learning_rate must be above 0. "
-                f"Received: peak_learning_rate={peak_learning_rate}. "
-                "The paper's base model peaks at 0.0007."
+                "peak_learning_rate must be above 0. Received:"
+                f" peak_learning_rate={peak_learning_rate}. The paper's base model peaks at 0.0007."
             )
         check_warmup_steps(warmup_steps)
         super().__init__()
@@ -56,9 +55,9 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
 
 
 def check_warmup_steps(warmup_steps: int) -> None:
-    """Raises ValueError if there is no step of warm-up."""
+    """Raises ValueError without at least one step of warm-up."""
     if not warmup_steps >= 1:
         raise ValueError(
-            "warmup_steps must be at least 1. "
-            f"Received: warmup_steps={warmup_steps}. The paper uses 4000."
+            f"warmup_steps must be at least 1. Received: warmup_steps={warmup_steps}. The paper"
+            " uses 4000."
         )

@@ -7,15 +7,15 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun: 1 epoch, 2,000 epochs.
 
     Args:
-        number: How many.
-        noun: The word for one.
-        plural: The word for several; the noun with an s if not given.
+        number: The number.
+        noun: The singular.
+        plural: The plural; the noun with an s if None.
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:
-    """Names as a sentence lists them: `a`, `a and b`, `a, b and c`.
+    """Names listed as in a sentence: `a`, `a and b`, `a, b and c`.
 
     Args:
         names: At least one.

@@ -1,4 +1,4 @@
-"""What the tests of all folders share: a quiet TensorFlow, a seed, one small translator."""
+"""Shared by all tests: a quiet TensorFlow, a seed, one small translator."""
 
 import os
 
@@ -16,9 +16,9 @@ from tests.writer import speller_of
 
 @pytest.fixture
 def seeded():
-    """Random weights and dropout are the same in each run.
+    """Makes random weights and dropout repeatable.
 
-    Not for all tests: a seed drops every SentencePiece tokenizer that lives in a traced function.
+    Not for every test: seeding destroys each SentencePiece tokenizer in a traced function.
     """
     keras.utils.set_random_seed(7)
 
@@ -31,7 +31,7 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def random_model(tokenizer):
-    """A model that has learnt nothing; its translations are as long as its sources or longer."""
+    """An untrained model, whose translations are at least as long as their sources."""
     return random_transformer(small_config(vocabulary_size=tokenizer.vocabulary_size))
 
 
@@ -50,11 +50,11 @@ def served_translator(random_model, tokenizer):
 
 @pytest.fixture(scope="session")
 def exported(served_translator, tmp_path_factory):
-    """The folder of a version that was exported from `served_translator`."""
+    """The folder of one exported version of `served_translator`."""
     from keras_transformer.export.saved_model import export_saved_model
 
     served_translator.tokenizer.tokenize([TEXTS[0]])
-    keras.utils.set_random_seed(5)  # destroys the tokenizer that was used just now
+    keras.utils.set_random_seed(5)  # destroys the tokenizer just used
     about = {"description": "Nonsense to nonsense", "training": {"num_pairs": 12_345}}
     folder = tmp_path_factory.mktemp("saved_models") / "non-sense"
     return export_saved_model(served_translator, folder, about=about)

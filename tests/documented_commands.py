@@ -1,6 +1,6 @@
-"""Every command line in the documents, and what makes each of them tiny.
+"""Every command line in the documents, and the options that make it tiny.
 
-Every command that a document shows must be in `TINY` or `RUN_ELSEWHERE`, spelled as it is there.
+Every command in a document must be in `TINY` or `RUN_ELSEWHERE`, spelled the same.
 """
 
 import re
@@ -35,7 +35,7 @@ QUALITY = {
     "--minutes": 0.02,
 }
 SEARCH = {**MODEL, "--space": "space.yaml", "--max-epochs": 1, "--max-trials": 1}
-DECODING = {  # with all layers of the preset: with fewer it is another model for `compare`
+DECODING = {  # keeps the preset's layers, or `compare` would see another model
     "--vocabulary-size": 300,
     "--batch": 32,
     "--length": "2 3",
@@ -61,7 +61,7 @@ OWN_TEXT = (
     " --validation-source val.en --validation-target val.de"
 )
 
-# In the order in which they can be run: what one of them writes, a later one reads.
+# In the order to run them: later ones read what earlier ones write.
 TINY = {
     f"train --config training/configs/multi30k_tiny.yaml {OWN_TEXT} --output runs/en-de": MODEL,
     "evaluate runs/en-de --source test.en --reference test.de": {},
@@ -146,7 +146,7 @@ TINY = {
     "train --strategy mirrored --backend jax ...": {**TEXT, **MODEL, "--output": "runs/jax"},
 }
 
-# What takes several processes, or minutes: the test that runs it.
+# Commands that take several processes, or minutes, and the test that runs each.
 RUN_ELSEWHERE = {
     "train --strategy multi_worker ... --output /shared/RUN": (
         "tests/training/devices/test_devices.py",
@@ -180,7 +180,7 @@ def documents():
 
 
 def shell_lines(text):
-    """The lines of fenced blocks and the spans of code, where a backslash goes on with the next."""
+    """The lines of fenced blocks, joined at backslashes, and the spans of code."""
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     lines = re.sub(r" *\\\n *", " ", "".join(blocks)).splitlines()
@@ -188,9 +188,9 @@ def shell_lines(text):
 
 
 def python_commands(text):
-    """What a document has behind `python -m training.`, without pipes and redirections.
+    """The commands after `python -m training.`, without pipes and redirections.
 
-    A command without arguments in prose names the command and is no line to type.
+    A command without arguments in prose is a name, not a line to type.
     """
     found = []
     for line in shell_lines(text):
@@ -208,7 +208,7 @@ def make_targets(text):
 
 
 def tiny(command, options):
-    """The arguments of a documented command, with some options given other values, or added."""
+    """The arguments of a documented command, with some options changed or added."""
     groups = []
     for word in shlex.split(command):
         if word.startswith("--") or not groups:

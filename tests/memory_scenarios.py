@@ -1,9 +1,9 @@
-"""What must not keep memory, done again and again in a process of its own.
+"""Repeats, in a separate process, work that must not keep memory.
 
     python -m tests.memory_scenarios SCENARIO ROUNDS FOLDER
 
-prints how much memory the process holds after each round, in MiB, a line each. FOLDER is where the
-scenario may write.
+prints the memory of the process after each round, in MiB, one per line. The scenario may write to
+FOLDER.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def mebibytes_after_each_round(scenario, rounds, folder):
-    """Runs a scenario in a process of its own."""
+    """Runs a scenario in a separate process."""
     process = subprocess.run(
         [sys.executable, "-m", "tests.memory_scenarios", scenario, str(rounds), str(folder)],
         cwd=ROOT,
@@ -119,7 +119,7 @@ def main(scenario, rounds, folder):
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
     for _, _ in zip(range(int(rounds)), globals()[scenario](folder), strict=False):
         gc.collect()
-        malloc_trim(0)  # what is free and not yet handed back is no leak
+        malloc_trim(0)  # memory that is free but not yet returned is no leak
         print(resident_mebibytes(), flush=True)
 
 

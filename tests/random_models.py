@@ -1,7 +1,7 @@
-"""A small Transformer whose every weight is random, biases and normalizations too.
+"""A small Transformer whose every weight is random, biases and normalizations included.
 
-Freshly built models hide mistakes: biases that are all 0 may be left out, scales that are all 1
-too. The sizes are all different, so that no two axes can be taken for each other.
+New models hide mistakes: nobody notices a missing bias that is all 0, or a missing scale that is
+all 1. All sizes differ, so that no axis can be mistaken for another.
 """
 
 import keras
@@ -48,7 +48,7 @@ def small_config(**changes):
 
 
 def random_transformer(config, seed=7):
-    """A model that never writes padding, and ends a sentence now and then."""
+    """A model that never predicts padding and sometimes ends a sentence."""
     keras.utils.set_random_seed(seed)
     model = build_transformer(config)
     generator = np.random.default_rng(seed)
@@ -59,13 +59,13 @@ def random_transformer(config, seed=7):
 
 def _random_weight(weight, generator):
     if weight.dtype.kind != "f" and weight.dtype.name != "bfloat16":
-        return weight  # the state of a dropout's random numbers
+        return weight  # the state of dropout's random numbers
     spread = generator.normal(0, weight.shape[0] ** -0.5, weight.shape)
-    return (spread + (weight == 1)).astype(weight.dtype)  # scales stay about 1
+    return (spread + (weight == 1)).astype(weight.dtype)  # scales stay near 1
 
 
 def _make_the_end_likely(model):
-    """Adds a constant to the output, which only padding and the end listen to."""
+    """Adds a constant to the output that only padding and the end react to."""
     last = model.normalizations.get("decoder")
     if last is None:
         last = model.decoder_blocks[-1].feed_forward_residual.normalization
@@ -97,7 +97,7 @@ def randomize(layer, seed=7):
 
 
 def with_the_same_dropout(layer, calls):
-    """What each of several calls gives if all of them find the random numbers in one state."""
+    """The result of each call, all starting from the same state of the random numbers."""
     states = [(state, keras.ops.convert_to_numpy(state)) for state in layer.non_trainable_variables]
     results = []
     for call in calls:

@@ -116,7 +116,7 @@ def test_different_shapes_or_dtypes_are_refused(other):
 
 
 def averaging_model(optimizer):
-    """Trained and untrained weights in turn: gamma, beta; mean, variance; kernel, bias."""
+    """Trained and untrained weights alternate: gamma, beta; mean, variance; kernel, bias."""
     layers = [keras.layers.BatchNormalization(), keras.layers.Dense(2)]
     model = keras.Sequential([keras.Input((3,)), *layers])
     model.compile(optimizer=optimizer, loss="mse")

@@ -23,7 +23,7 @@ class Clock:
 
 
 class Training:
-    """Plays fit for a callback: batches take the seconds and hold the tokens that it is told."""
+    """Plays fit for a callback, with given seconds and tokens for each batch."""
 
     def __init__(self, monkeypatch):
         self.clock = Clock()
@@ -98,11 +98,11 @@ def test_the_count_is_read_at_most_twice_a_second(training):
     training.begin_epoch()
     training.batch(seconds=8, tokens=17)
     training.batch(seconds=1, tokens=100)
-    assert training.batch(seconds=0.25, tokens=1) == 100 / 1  # as it was
+    assert training.batch(seconds=0.25, tokens=1) == 100 / 1  # as before
     assert training.batch(seconds=0.125, tokens=1) == 100 / 1
     assert training.batch(seconds=0.625, tokens=18) == 120 / 2
     training.batch(seconds=0.25, tokens=15)
-    assert training.end_epoch() == 135 / 2.25  # whatever was read before
+    assert training.end_epoch() == 135 / 2.25  # whatever was read earlier
 
 
 def test_an_epoch_shows_its_own_speed_from_the_first_batch_that_counts(training):
@@ -226,23 +226,23 @@ def fit(model, callbacks, epochs=3):
 
 def test_the_averages_are_validated_and_the_weights_are_trained():
     decay = 0.75
-    own, averaged, behind = Weights(), Weights(), Weights()
+    own, averaged, after = Weights(), Weights(), Weights()
     fit(line_model(Adam(0.1)), [own])
     model = line_model(Adam(0.1, ema_decay=decay))
-    history = fit(model, [averaged, AveragedWeights(), behind])
+    history = fit(model, [averaged, AveragedWeights(), after])
     for epoch in range(3):
-        # Training is the same as without averages, and those behind the callback see it.
-        np.testing.assert_array_equal(behind.arrays[epoch], own.arrays[epoch])
+        # Training is the same as without averages, as callbacks after this one see.
+        np.testing.assert_array_equal(after.arrays[epoch], own.arrays[epoch])
         weights = decay ** np.arange(epoch, -1, -1)
         average = np.average(own.arrays[: epoch + 1], axis=0, weights=weights)
         np.testing.assert_allclose(averaged.arrays[epoch], average, rtol=1e-5)
         np.testing.assert_allclose(history["val_loss"][epoch], loss_of(average), rtol=1e-5)
-    np.testing.assert_array_equal(model.get_weights()[0], own.arrays[2])  # at the end of fit, too
+    np.testing.assert_array_equal(model.get_weights()[0], own.arrays[2])  # also after fit
     assert not np.isclose(history["val_loss"][2], loss_of(own.arrays[2]), rtol=1e-3)
 
 
 @pytest.mark.parametrize("by_whom", ["close", "the next fit"])
-def test_weights_are_put_back_after_a_validation_that_was_cut_off(by_whom):
+def test_weights_are_restored_after_an_interrupted_validation(by_whom):
     own = Weights()
     fit(line_model(Adam(0.1)), [own])
 
@@ -277,5 +277,5 @@ def test_the_norm_of_the_gradient_is_in_the_epochs_logs():
 
 
 @pytest.mark.parametrize("optimizer", [Adam(0.1), keras.optimizers.SGD()], ids=["Adam", "SGD"])
-def test_a_norm_that_is_not_kept_is_not_in_the_logs(optimizer):
+def test_without_a_norm_the_logs_have_none(optimizer):
     assert "gradient_norm" not in fit(line_model(optimizer), [GradientNorm()])

@@ -109,7 +109,7 @@ def test_shares_are_at_least_0_and_below_1(name, value):
 
 
 def test_vocabulary_of_special_ids_alone_is_refused():
-    with pytest.raises(ValueError, match=r"one sub-word beside .* Received: vocabulary_size=4\."):
+    with pytest.raises(ValueError, match=r"one sub-word besides .* Received: vocabulary_size=4\."):
         TransformerConfig(vocabulary_size=4)
 
 
@@ -119,7 +119,7 @@ def test_width_that_heads_do_not_divide_is_refused():
         TransformerConfig(vocabulary_size=23, model_dim=10, num_heads=3)
 
 
-def test_width_need_not_be_divided_where_head_dim_is_given():
+def test_width_need_not_be_a_multiple_if_head_dim_is_given():
     config = TransformerConfig(vocabulary_size=23, model_dim=10, num_heads=3, head_dim=4)
     assert config.head_dim == 4
 
@@ -134,7 +134,7 @@ def test_odd_width_with_sinusoids_is_refused():
         TransformerConfig(vocabulary_size=23, model_dim=15, num_heads=3)
 
 
-def test_odd_width_with_learned_positions_is_taken():
+def test_odd_width_with_learned_positions_is_accepted():
     config = TransformerConfig(
         vocabulary_size=23, model_dim=15, num_heads=3, position_encoding="learned"
     )

@@ -1,4 +1,4 @@
-"""Files of earlier versions open, and answer as they did when they were written."""
+"""Files of earlier versions open and answer as they did when they were written."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ TEXT = {
     for split in ("train", "validation")
     for side, ending in (("source", "en"), ("target", "de"))
 }
-# Another processor sums in another order, and 8 bits round what comes out.
+# Another processor sums in another order, and 8 bits round the result.
 TOLERANCE = {"float32_export": 1e-3, "int8_export": 0.1}
 
 
@@ -46,7 +46,7 @@ def test_keras_opens_the_model_of_a_run():
     assert np.isfinite(keras.ops.convert_to_numpy(logits)).all()
 
 
-def test_an_interrupted_run_is_resumed_to_the_end_that_it_would_have_had(tmp_path):
+def test_an_interrupted_run_resumes_to_the_same_end(tmp_path):
     run = tmp_path / "run"
     shutil.copytree(EARLIER / "interrupted_run", run)
     settings = {

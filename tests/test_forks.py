@@ -1,4 +1,4 @@
-"""Translators and tokenizers in other processes: pickled into them, or refused in a fork."""
+"""Translators and tokenizers in other processes: pickled, or refused in a fork."""
 
 import copy
 import multiprocessing
@@ -24,7 +24,7 @@ way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 @way
 @pytest.mark.parametrize("precision", [None, *PRECISIONS])
-def test_a_translator_that_was_used_comes_back_with_the_same_translations(
+def test_a_used_translator_comes_back_with_the_same_translations(
     random_model, tokenizer, way, precision
 ):
     options = {"length_penalty": 0.9, "max_source_tokens": 9, "min_target_tokens": 3}
@@ -36,13 +36,13 @@ def test_a_translator_that_was_used_comes_back_with_the_same_translations(
     assert again.model is not random_model
 
 
-def test_what_comes_back_can_be_pickled_before_it_is_used(served_translator):
+def test_an_unpickled_translator_can_be_pickled_before_use(served_translator):
     again = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(served_translator))))
     assert again(["snow"]) == served_translator(["snow"])
 
 
 @way
-def test_the_model_of_what_comes_back_is_another(served_translator, way):
+def test_a_copy_has_its_own_model(served_translator, way):
     again = way(served_translator)
     weights = again.model.get_weights()
     again.model.set_weights([np.zeros_like(weight) for weight in weights])
@@ -52,7 +52,7 @@ def test_the_model_of_what_comes_back_is_another(served_translator, way):
 
 @way
 @TENSORFLOW_ONLY
-def test_a_tokenizer_that_was_used_in_the_graph_comes_back(tokenizer, way):
+def test_a_tokenizer_used_in_a_graph_comes_back(tokenizer, way):
     expected = tokenizer.tokenize(["a red house"]).to_list()
     assert tokenizer.sample(["a red house"], 0.5, seed=1)
     again = way(tokenizer)
@@ -68,7 +68,7 @@ def test_batches_come_back(tokenizer, way):
 
 
 def in_a_fork(function, *arguments):
-    """What a function returns there, or raises."""
+    """Returns or raises what a function does in a fork."""
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.apply(function, arguments)
 
@@ -80,7 +80,7 @@ def test_a_fork_refuses_to_translate(served_translator):
 
 
 class Asked:
-    """Asks what was there before the fork, which no pickle brings."""
+    """Calls the translator that existed before the fork, without pickling it."""
 
     translator = None
 
@@ -99,7 +99,7 @@ class Asked:
     ],
     ids=lambda question: question[0],
 )
-def test_a_fork_refuses_what_needs_the_model(served_translator, monkeypatch, question):
+def test_a_fork_refuses_calls_that_need_the_model(served_translator, monkeypatch, question):
     monkeypatch.setattr(Asked, "translator", served_translator)
     with pytest.raises(RuntimeError, match=HANGS):
         in_a_fork(Asked(), *question)

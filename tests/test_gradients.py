@@ -1,4 +1,4 @@
-"""Gradients by a formula: right wherever they are asked for, and forgotten with their graph."""
+"""Gradients by a formula: right everywhere, and released with their graph."""
 
 import functools
 import gc
@@ -16,7 +16,7 @@ from tests.random_models import TENSORFLOW_ONLY, numbers, random_vectors
 
 
 def cube(x):
-    """x ** 3, whose gradient claims to be 100 x, so that nobody can have derived it."""
+    """x ** 3 with 100 x for its gradient, which no backend would derive."""
 
     def function(x):
         square = x * x
@@ -133,7 +133,7 @@ def training_step(layer, loss):
 
 
 @TENSORFLOW_ONLY
-def test_a_graph_that_nobody_needs_any_more_is_gone():
+def test_a_graph_is_released_with_its_function():
     layer, loss = LayerNormalization(), LabelSmoothedCrossentropy()
     x, labels = ops.convert_to_tensor(random_vectors(2, 5, 12)), np.ones((2, 5), "int32")
     step = training_step(layer, loss)
@@ -146,7 +146,7 @@ def test_a_graph_that_nobody_needs_any_more_is_gone():
 
 
 @TENSORFLOW_ONLY
-def test_an_eager_tape_that_nobody_needs_any_more_is_gone():
+def test_an_eager_tape_is_released():
     import tensorflow as tf
 
     x = tf.constant(random_vectors(2, 5, 12))
@@ -163,8 +163,8 @@ def test_an_eager_tape_that_nobody_needs_any_more_is_gone():
 
 
 @TENSORFLOW_ONLY
-def test_without_training_the_graph_has_no_gradient_with_it():
-    """Whoever loads it would register that gradient, and keep the graph for ever."""
+def test_without_training_the_graph_holds_no_gradient():
+    """Loading such a graph would register the gradient, and keep the graph forever."""
     import tensorflow as tf
 
     layer = LayerNormalization()
@@ -181,8 +181,8 @@ def test_without_training_the_graph_has_no_gradient_with_it():
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_training_with_written_gradients_is_training_with_derived_ones(policy, monkeypatch):
-    """One update of a small network, with the formula and with what the backend derives."""
+def test_training_with_written_gradients_equals_training_with_derived_ones(policy, monkeypatch):
+    """Compares one update of a small network."""
 
     def update():
         keras.utils.set_random_seed(3)

@@ -1,4 +1,4 @@
-"""The plain core on JAX, in a process in which TensorFlow cannot be imported."""
+"""The plain core on JAX, in a process that cannot import TensorFlow."""
 
 import importlib.util
 import os
@@ -32,7 +32,7 @@ def test_the_core_passes_its_tests_on_jax_without_tensorflow():
         **os.environ,
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
-        # Nearly all time goes into compiling what then runs once.
+        # Nearly all the time goes into compiling code that runs once.
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     }
     process = subprocess.run(

@@ -4,15 +4,17 @@ import pytest
 from keras import ops
 
 from keras_transformer.losses import LabelSmoothedCrossentropy
-from tests.random_models import SLOW_TO_COMPILE, random_ids, random_transformer, small_config
+from tests.random_models import (
+    SLOW_TO_COMPILE,
+    numbers,
+    random_ids,
+    random_transformer,
+    small_config,
+)
 
 LN2 = np.log(2)
 # p = 1/2, 1/4, 1/8, 1/8: minus the logarithms are 1, 2, 3 and 3 times ln 2.
 POWERS_OF_TWO = np.log([1 / 2, 1 / 4, 1 / 8, 1 / 8]).astype("float32")
-
-
-def numbers(tensor):
-    return ops.convert_to_numpy(tensor)
 
 
 def random_batch(batch=2, length=5, vocabulary=23):
@@ -60,7 +62,7 @@ def test_agrees_with_sparse_crossentropy_of_keras_without_smoothing():
 
 
 def gradients_by_one_update(labels, logits, **arguments):
-    """What stochastic gradient descent with the rate 1 subtracts from logits that are weights."""
+    """The change that gradient descent at rate 1 makes to logits that are weights."""
     batch, length, vocabulary = logits.shape
     table = keras.layers.Embedding(batch * length, vocabulary)
     positions = keras.Input((length,), dtype="int32")
@@ -88,7 +90,7 @@ def test_padding_has_no_gradient():
     assert np.all(np.any(gradients[0, :3] != 0, axis=-1))
 
 
-def test_gradient_of_a_batch_of_nothing_but_padding_is_zero():
+def test_gradient_of_a_batch_of_padding_alone_is_zero():
     labels, logits = random_batch()
     assert np.all(gradients_by_one_update(0 * labels, logits) == 0)
 
@@ -100,7 +102,7 @@ def test_sum_is_divided_by_real_tokens():
     assert np.isclose(float(loss), (2 + 3 + 3 + 2) / 4 * LN2)
 
 
-def test_batch_of_nothing_but_padding_costs_zero():
+def test_batch_of_padding_alone_costs_zero():
     loss = LabelSmoothedCrossentropy()(np.zeros((2, 3), "int32"), np.ones((2, 3, 23)))
     assert float(loss) == 0.0
 
@@ -145,7 +147,7 @@ def test_bfloat16_logits_are_computed_with_as_float32():
     assert np.isclose(float(loss), np.log(23), rtol=1e-6)
 
 
-def test_label_that_float32_gives_no_probability_has_its_finite_loss():
+def test_a_label_whose_probability_underflows_has_a_finite_loss():
     logits = np.array([[[0.0, 5000.0, -5000.0, 0.0]]])
     loss = LabelSmoothedCrossentropy(0.0)(np.array([[2]]), logits)
     assert float(loss) == 10_000.0
@@ -172,7 +174,7 @@ def test_config_round_trip():
 
 @pytest.mark.parametrize("label_smoothing", [-0.1, 1.0, 10, float("nan")])
 def test_label_smoothing_outside_its_range_is_refused(label_smoothing):
-    with pytest.raises(ValueError, match=r"at least 0 and less than 1\. Received: label_smoothing"):
+    with pytest.raises(ValueError, match=r"at least 0 and below 1\. Received: label_smoothing"):
         LabelSmoothedCrossentropy(label_smoothing)
 
 
@@ -197,7 +199,7 @@ def dtype_policy(request):
     indirect=True,
 )
 def test_blank_rows_change_neither_loss_nor_update(normalize_first, dtype_policy):
-    """A blank row attends to nothing at all, and that must not become a NaN."""
+    """A blank row attends to nothing, which must not give NaN."""
     source_ids, target_ids, labels = random_ids(2, 5), random_ids(2, 7), random_ids(2, 7, seed=8)
 
     def loss_and_weights(num_blank):

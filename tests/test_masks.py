@@ -16,11 +16,11 @@ IDS = np.array([[5, 7, 3, 0, 0], [4, 9, 8, 6, 3]], "int32")
 REAL = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
 
 
-def test_padding_is_where_id_0_stands():
+def test_id_0_is_padding():
     np.testing.assert_array_equal(numbers(padding_mask(IDS)), REAL)
 
 
-def test_a_position_may_see_itself_and_what_is_earlier():
+def test_a_position_may_see_itself_and_earlier_ones():
     expected = [[[1, 0, 0], [1, 1, 0], [1, 1, 1]]]
     np.testing.assert_array_equal(numbers(causal_mask(3)), np.array(expected, bool))
 
@@ -48,7 +48,7 @@ def test_masks_are_boolean():
 
 
 @pytest.mark.parametrize("form", [ops.convert_to_tensor, to_add], ids=["Boolean", "added"])
-def test_what_is_hidden_leaves_a_softmax_of_the_rest(form):
+def test_softmax_after_hiding_is_over_the_rest(form):
     scores = np.random.default_rng(0).normal(size=(2, 4, 5)).astype("float32")
     hidden = hide(ops.convert_to_tensor(scores), form(REAL[:, None, :]))
     weights = np.exp(scores) * REAL[:, None, :]

@@ -1,7 +1,7 @@
-"""What is not needed any more is gone: the graphs at once, and with them the memory.
+"""Objects no longer needed release their graphs, and with them the memory.
 
-The slow tests measure processes of their own: what they hold may not grow by 30 MiB after the
-first five rounds. Each graph that stays would be several MiB.
+The slow tests measure separate processes, whose memory may grow by at most 30 MiB after the first
+five rounds. Each leaked graph would be several MiB.
 """
 
 import gc
@@ -22,7 +22,7 @@ from tests.random_models import TENSORFLOW_ONLY, random_ids, random_transformer,
 pytestmark = TENSORFLOW_ONLY
 
 MOST_MEBIBYTES = 30
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what a process holds")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc shows the memory of a process")
 
 
 def num_graphs():
@@ -30,7 +30,7 @@ def num_graphs():
     return sum(type(thing).__name__ == "FuncGraph" for thing in gc.get_objects())
 
 
-def test_a_translator_takes_its_graphs_and_its_copy_with_it(random_model, tokenizer):
+def test_a_translator_releases_its_graphs_and_its_copy(random_model, tokenizer):
     before = num_graphs()
     translator = Translator(random_model, tokenizer, beam_size=2, precision="int8")
     translator.n_best(["snow"], 2)
@@ -43,7 +43,7 @@ def test_a_translator_takes_its_graphs_and_its_copy_with_it(random_model, tokeni
     assert copy() is None
 
 
-def test_a_training_takes_its_graphs_with_it():
+def test_a_trained_model_releases_its_graphs():
     before = num_graphs()
     model = random_transformer(small_config())
     model.compile(paper_adam(12), LabelSmoothedCrossentropy())
@@ -54,7 +54,7 @@ def test_a_training_takes_its_graphs_with_it():
     assert num_graphs() == before
 
 
-def test_a_loaded_export_takes_its_graphs_with_it(exported):
+def test_a_loaded_export_releases_its_graphs(exported):
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers the SentencePiece ops
 
@@ -66,8 +66,8 @@ def test_a_loaded_export_takes_its_graphs_with_it(exported):
     assert num_graphs() == before
 
 
-def test_no_graph_of_an_export_has_a_gradient_with_it(exported):
-    """Also with the model itself instead of a copy, as here: each load would register it anew."""
+def test_no_graph_of_an_export_holds_a_gradient(exported):
+    """Each load would register it again; here the export holds the model itself, not a copy."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     with open(f"{exported}/saved_model.pb", "rb") as file:
@@ -87,7 +87,7 @@ def test_no_graph_of_an_export_has_a_gradient_with_it(exported):
     "scenario, rounds",
     [("translators", 50), ("temperatures", 60), ("loads", 100), ("exports", 12), ("trainings", 20)],
 )
-def test_done_again_and_again_it_takes_no_more_memory(scenario, rounds, tmp_path):
+def test_repeated_work_takes_no_more_memory(scenario, rounds, tmp_path):
     held = mebibytes_after_each_round(scenario, rounds, tmp_path)
     assert len(held) == rounds
     assert max(held[5:]) - held[4] < MOST_MEBIBYTES, held
@@ -96,7 +96,7 @@ def test_done_again_and_again_it_takes_no_more_memory(scenario, rounds, tmp_path
 @on_linux
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_server_holds_no_version_that_has_ended(tmp_path):
+def test_a_server_releases_versions_that_have_ended(tmp_path):
     pytest.importorskip("starlette", reason="the extra `serve` is not installed")
     from tests.training.serving.shouting import ask, start_server
 

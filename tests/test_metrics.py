@@ -30,7 +30,7 @@ def test_perplexity_weighs_tokens_not_batches():
     assert np.isclose(float(perplexity.total), 9 * np.log(2))
 
 
-def test_perplexity_is_of_the_same_numbers_as_the_unsmoothed_loss_of_keras():
+def test_perplexity_agrees_with_the_unsmoothed_loss_of_keras():
     generator = np.random.default_rng(3)
     labels = generator.integers(1, 23, (2, 7))
     logits = generator.normal(0, 3, (2, 7, 23)).astype("float32")
@@ -79,7 +79,7 @@ def test_accuracy_of_weighted_sentences():
 
 
 @pytest.mark.parametrize(("metric_class", "nothing"), [(Perplexity, 1.0), (TokenAccuracy, 0.0)])
-def test_reset_and_padding_alone_leave_an_empty_state(metric_class, nothing):
+def test_after_a_reset_or_padding_alone_the_state_is_empty(metric_class, nothing):
     metric = metric_class()
     assert float(metric.result()) == nothing
     labels = np.array([[1, 2, 3]])
@@ -110,7 +110,7 @@ def test_fit_and_evaluate_report_the_metrics_of_all_tokens(policy, tolerance):
     model.layers[-1].set_weights([np.zeros((12, 4)), POWERS_OF_TWO])
     model.compile(
         keras.optimizers.SGD(0.0),
-        loss=LabelSmoothedCrossentropy(label_smoothing=0.3),  # of which the metrics know nothing
+        loss=LabelSmoothedCrossentropy(label_smoothing=0.3),  # which the metrics ignore
         weighted_metrics=[Perplexity(), TokenAccuracy()],
     )
     labels = np.array([[1, 2, 3], [1, 0, 0], [1, 1, 0]])  # 2 + 3 + 3 + 2 + 2 + 2 bits
@@ -166,7 +166,7 @@ def test_keras_tuner_knows_which_value_is_better():
 
 @pytest.mark.parametrize("floatx", ["bfloat16", "float16", "float64"])
 def test_tokens_are_counted_exactly_whatever_floatx_is(floatx):
-    """In bfloat16 a count that grows by one would end at 256, in float16 at 2,048."""
+    """In bfloat16 a count that grows by one would stop at 256, in float16 at 2,048."""
     earlier = keras.config.floatx()
     keras.config.set_floatx(floatx)
     try:

@@ -1,4 +1,4 @@
-"""What a program that uses the library writes to the terminal, by C++ code too: nothing."""
+"""The library writes nothing to the terminal, not even from C++ code."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ import sys
 import keras_transformer as kt
 import tensorflow as tf
 
-tf.config.list_physical_devices()  # TensorFlow describes itself once, when it is first asked
+tf.config.list_physical_devices()  # TensorFlow describes itself at the first call
 source, target = sys.argv[1] + "/text.en", sys.argv[1] + "/text.de"
 for path in (source, target):
     with open(path, "w") as file:
@@ -55,14 +55,14 @@ def test_training_and_exporting_from_python_print_nothing(tmp_path):
     assert process.stderr.endswith("begin\n")
 
 
-def test_information_is_dropped_and_all_else_comes_through(capfd):
+def test_information_is_dropped_and_everything_else_comes_through(capfd):
     with without_information():
         os.write(2, b"normalizer.cc(51) LOG(INFO) precompiled_charsmap is empty.\n")
         os.write(2, b"an error\nno line's end")
     assert capfd.readouterr().err == "an error\nno line's end"
 
 
-def test_what_is_written_before_an_error_comes_through(capfd):
+def test_output_before_an_error_comes_through(capfd):
     with pytest.raises(ValueError, match="of the block"), without_information():
         with without_information():
             os.write(2, b"why\n")
@@ -71,7 +71,7 @@ def test_what_is_written_before_an_error_comes_through(capfd):
     assert capfd.readouterr().err == "why\nafter it\n"
 
 
-def test_where_stderr_is_closed_the_block_runs_all_the_same():
+def test_with_stderr_closed_the_block_still_runs():
     stderr = os.dup(2)
     os.close(2)
     try:
@@ -83,7 +83,7 @@ def test_where_stderr_is_closed_the_block_runs_all_the_same():
     assert has_run
 
 
-def test_where_python_has_no_stderr_the_file_in_its_place_is_left_alone(monkeypatch, capfd):
+def test_if_python_has_no_stderr_the_file_in_its_place_is_left_alone(monkeypatch, capfd):
     monkeypatch.setattr(sys, "stderr", None)
     with without_information():
         os.write(2, b"a) LOG(INFO) in a file\n")
@@ -91,7 +91,7 @@ def test_where_python_has_no_stderr_the_file_in_its_place_is_left_alone(monkeypa
 
 
 def test_a_tokenizer_enters_the_graph_in_silence(tokenizer, capfd):
-    keras.ops.zeros(())  # TensorFlow looks for a GPU, and says so
+    keras.ops.zeros(())  # TensorFlow looks for a GPU and logs it
     capfd.readouterr()
     SubwordTokenizer(tokenizer.serialized_model).tokenize(["a man"])
     captured = capfd.readouterr()

@@ -1,7 +1,7 @@
 """Keras' floatx, which the user's keras.json sets, and its dtype policies.
 
-Random weights are those of one float32 model, so that every format must find what float32 finds,
-to its own precision.
+All formats have the weights of one float32 model, so each must agree with float32 to within its
+own precision.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ def copy_of(model, config):
 
 @SLOW_TO_COMPILE
 @pytest.mark.parametrize("normalize_first", [False, True], ids=["post", "pre"])
-def test_what_a_search_finds_is_scored_as_float32_scores_it(policy, normalize_first):
+def test_search_results_are_scored_as_in_float32(policy, normalize_first):
     config = small_config(normalize_first=normalize_first)
     with number_format("float32", "float32"):
         float32 = random_transformer(config)
@@ -105,7 +105,7 @@ def test_what_a_search_finds_is_scored_as_float32_scores_it(policy, normalize_fi
 
 @TENSORFLOW_ONLY
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_precision_is_what_it_is_whatever_floatx_is(precision, random_model, tokenizer):
+def test_a_precision_does_not_depend_on_floatx(precision, random_model, tokenizer):
     options = {"precision": precision, "max_source_tokens": 40, "beam_size": 3}
     expected = Translator(random_model, tokenizer, **options).n_best(TEXTS, 2)
     for floatx in ("float64", "float16"):

@@ -27,7 +27,7 @@ def rate_at(optimizer, step):
 
 @pytest.fixture
 def gradients():
-    """Of 5 updates, for variables of shapes (3, 4) and (4,)."""
+    """The gradients of 5 updates, for variables of shapes (3, 4) and (4,)."""
     generator = np.random.default_rng(7)
     return [
         [generator.normal(size=shape).astype("float32") for shape in ((3, 4), (4,))]
@@ -36,7 +36,7 @@ def gradients():
 
 
 def updated(optimizer, gradients):
-    """All numbers after the updates: of the variables and of the optimizer."""
+    """All numbers of the variables and the optimizer after the updates."""
     variables = [keras.Variable(np.ones(gradient.shape, "float32")) for gradient in gradients[0]]
     optimizer.build(variables)
     for update in gradients:
@@ -64,7 +64,7 @@ def test_it_updates_as_keras_adam_does(gradients, options):
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="one operation a variable is for TensorFlow")
 def test_another_variable_adds_four_operations_to_the_graph():
-    """The update itself, and how the graph gets at the variable and its two slots."""
+    """The update, and one read each of the variable and its two slots."""
     import tensorflow as tf
 
     def num_operations(num_variables):
@@ -93,7 +93,7 @@ def test_variables_of_several_dtypes_are_updated_in_their_own():
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="one operation a variable is for TensorFlow")
-def test_a_gradient_of_few_rows_updates_as_a_whole_one():
+def test_a_sparse_gradient_updates_like_a_dense_one():
     import tensorflow as tf
 
     def train(optimizer, gradient):
@@ -102,7 +102,7 @@ def test_a_gradient_of_few_rows_updates_as_a_whole_one():
         optimizer.apply([gradient], [table])
         return numbers(table.value)
 
-    # Row 1 twice, as for a token that stands twice in a batch.
+    # Row 1 twice, as for a token that occurs twice in a batch.
     rows = tf.IndexedSlices(tf.constant([[1.0, 2.0], [3.0, 4.0]]), tf.constant([1, 1]), [5, 2])
     np.testing.assert_allclose(
         train(Adam(0.1), rows),
@@ -139,7 +139,7 @@ def test_clipping_is_refused_where_replicas_accumulate(monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"amsgrad": True}], ids=str)
 @pytest.mark.parametrize("parts", [None, 2, 3])
-def test_an_update_weighs_less_in_the_average_with_each_that_follows(parts, options):
+def test_an_update_has_less_weight_in_the_average_with_each_later_one(parts, options):
     decay, num_updates = 0.8, 5
     generator = np.random.default_rng(7)
     optimizer = Adam(0.1, ema_decay=decay, gradient_accumulation_steps=parts, **options)
@@ -157,7 +157,7 @@ def test_an_update_weighs_less_in_the_average_with_each_that_follows(parts, opti
             np.testing.assert_allclose(numbers(average.value), expected, rtol=1e-6)
 
 
-def test_the_average_stays_as_it_is_between_the_parts_of_an_update(gradients):
+def test_the_average_does_not_move_between_the_parts_of_an_update(gradients):
     optimizer = Adam(0.1, ema_decay=0.5, gradient_accumulation_steps=3)
     averages = []
     variables = [keras.Variable(np.ones(gradient.shape, "float32")) for gradient in gradients[0]]
@@ -175,13 +175,13 @@ def test_the_average_stays_as_it_is_between_the_parts_of_an_update(gradients):
 def test_the_average_changes_nothing_else(gradients, options):
     without = updated(Adam(0.01, **options), gradients)
     averaged = updated(Adam(0.01, ema_decay=0.9, track_gradient_norm=True, **options), gradients)
-    assert len(averaged) == len(without) + 2  # the averages, behind all others
+    assert len(averaged) == len(without) + 2  # the averages, after all others
     for ours, theirs in zip(averaged, without, strict=False):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_average_of_many_updates_has_the_decay_itself():
-    # In float32, 1 - 0.9999 has lost four of its seven digits.
+    # In float32, 1 - 0.9999 loses four of its seven digits.
     optimizer = Adam(1e-12, ema_decay=0.9999)
     variable = keras.Variable(np.ones(1, "float32"))
     optimizer.build([variable])
@@ -270,7 +270,7 @@ def assert_clipped_as_in_numpy(variables, gradients, clip_norm):
 
 @pytest.fixture
 def rising_gradients(gradients):
-    """Of norms 1, 2, 3, 4 and 5, so that a limit of 2.5 clips the last three."""
+    """Gradients of norms 1, 2, 3, 4 and 5; a limit of 2.5 clips the last three."""
     for norm, update in enumerate(gradients, start=1):
         length = np.sqrt(sum((gradient**2).sum() for gradient in update))
         for gradient in update:
@@ -282,7 +282,7 @@ CLIPPED = {"beta_2": 0.98, "epsilon": 1e-9, "clip_norm": 2.5}
 
 
 def applied(optimizer, batches):
-    """The variables after `apply` of each of the batches' gradients, which may be parts."""
+    """The variables after applying each batch's gradients, whole or parts."""
     variables = [keras.Variable(np.ones(gradient.shape, "float32")) for gradient in batches[0]]
     optimizer.build(variables)
     for batch in batches:
@@ -296,7 +296,7 @@ def test_an_updates_gradient_is_scaled_down_to_the_limit(rising_gradients):
 
 
 def in_parts(gradients):
-    """Each gradient as two whose mean it is, one of them far longer than any limit."""
+    """Each gradient as two with the same mean, both far above any limit."""
     for update in gradients:
         yield [gradient + 100 for gradient in update]
         yield [gradient - 100 for gradient in update]
@@ -315,7 +315,7 @@ def test_the_limit_is_of_the_gradient_without_the_scale_of_float16(rising_gradie
     assert_clipped_as_in_numpy(applied(optimizer, scaled), rising_gradients, 2.5)
 
 
-def test_a_gradient_within_the_limit_is_left_as_it_is(gradients):
+def test_a_gradient_within_the_limit_does_not_change(gradients):
     for ours, theirs in zip(
         updated(Adam(0.01, clip_norm=1e6), gradients), updated(Adam(0.01), gradients), strict=True
     ):
@@ -411,7 +411,7 @@ def test_the_limit_is_of_the_sum_over_replicas(tmp_path, parts, is_scaled):
     np.testing.assert_allclose(result["norms"][(parts or 1) - 1 :: parts or 1], norms, rtol=1e-3)
 
 
-def test_without_being_asked_for_no_norm_and_no_averages_are_kept():
+def test_no_norm_and_no_averages_are_kept_by_default():
     optimizer = Adam(0.1)
     optimizer.build([keras.Variable([1.0])])
     assert optimizer.gradient_norm is None

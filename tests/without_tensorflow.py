@@ -1,6 +1,6 @@
-"""A pytest plugin under which TensorFlow cannot be imported: `pytest -p tests.without_tensorflow`.
+"""A pytest plugin that makes TensorFlow impossible to import: `pytest -p tests.without_tensorflow`.
 
-It stands in for a machine on which TensorFlow is not installed.
+It simulates a machine without TensorFlow.
 """
 
 import sys
@@ -9,7 +9,7 @@ ABSENT = ("tensorflow", "tensorflow_text", "tf_keras", "tensorboard")
 
 
 class _Absent:
-    """Finds no module of the given names, whatever is installed."""
+    """Hides the modules in `ABSENT`, even if they are installed."""
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ABSENT:

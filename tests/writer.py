@@ -1,4 +1,4 @@
-"""Stands in for a model: it writes sentences that a test chooses, whatever the source says."""
+"""A fake model that writes sentences chosen by a test, whatever the source."""
 
 import numpy as np
 from keras import ops
@@ -11,9 +11,9 @@ NEVER = 1e-30  # a probability; logarithms stay finite
 
 
 class Writer:
-    """Writes each of several sentences as often as it is told.
+    """Writes each of several sentences with a given probability.
 
-    Where it is made to write something else, it ends.
+    If a prefix forces any other text, it ends the sentence.
 
     Args:
         vocabulary_size: Of the tokenizer.
@@ -55,7 +55,7 @@ def _(model):
 
 
 def speller_of(tokenizer):
-    """A writer of "snow", in three spellings, "a dog", the empty text and "dog"."""
+    """A writer of "snow" in three spellings, "a dog", the empty text and "dog"."""
 
     def bytes_of(text):
         return tuple(4 + byte for byte in text.encode())

@@ -1,1 +1,1 @@
-"""Greedy search, beam search, sampling and scoring, over a step function; no models."""
+"""Greedy and beam search, sampling and scoring over a step function; no model, cache or text."""

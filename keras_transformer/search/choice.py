@@ -1,4 +1,4 @@
-"""Which tokens a hypothesis may go on with, and how probable they are."""
+"""The best next tokens of each hypothesis, and their log-probabilities."""
 
 import math
 
@@ -19,37 +19,36 @@ from keras_transformer.search.hypotheses import IMPOSSIBLE
 def best_tokens(
     logits, num_tokens, held_to: Constraints, position, end_id, barred_ids, new_word_ids=()
 ):
-    """The most probable tokens that may stand next.
+    """Finds the most probable tokens allowed next.
 
-    The order of tokens is the same before and after the softmax, so they are picked first, and
-    only they get probabilities. Tokens that are barred are dropped after that: there are few, and
-    the logits of all others need not be touched.
+    Softmax keeps the order of tokens, so the best are picked from the logits, and only these get
+    probabilities. Barred tokens are ruled out afterwards: they are few, and the other logits stay
+    untouched.
 
     Args:
         logits: Float (batch, beams, vocabulary).
-        num_tokens: How many are asked for.
-        held_to: What each sentence is held to.
+        num_tokens: The number of tokens wanted.
+        held_to: The constraints of each sentence.
         position: Integer scalar.
         end_id: The token that ends a sentence.
-        barred_ids: Tokens that may never stand, but where they are forced.
+        barred_ids: Tokens that are never allowed, unless forced.
         new_word_ids: The tokens that begin a word.
 
     Returns:
         (log-probability Float32 (batch, beams, candidates), token Integer (batch, beams,
-        candidates)): all of the `num_tokens` best, in no order, and some others; `IMPOSSIBLE`
-        or less where a token may not stand. Where one is forced, it alone may.
+        candidates)): the `num_tokens` best and some others, in no order; `IMPOSSIBLE` or less
+        where a token is not allowed. A forced token is the only one allowed.
     """
     logits = ops.cast(logits, "float32")
     allowed = without_rest_of_word(logits, held_to, position, end_id, new_word_ids)
-    logit, token = top_logits(allowed, num_tokens + len(barred_ids) + 1)
-    if allowed is logits:
-        normalizer = log_normalizer(logits, logit[..., :1], token[..., :1])
-    else:
-        normalizer = log_normalizer(logits, ops.max(logits, axis=-1, keepdims=True))
+    num_candidates = num_tokens + len(barred_ids) + 1
+    logit, token = top_logits(allowed, num_candidates)  # each (batch, beams, candidates)
+    best = (logit[..., :1], token[..., :1]) if allowed is logits else ()
+    normalizer = log_normalizer(logits, *best)  # (batch, beams, 1)
 
     log_probability = logit - normalizer
     if barred_ids:
-        barred = np.zeros(logits.shape[-1], "float32")
+        barred = np.zeros(logits.shape[-1], "float32")  # (vocabulary,)
         barred[list(barred_ids)] = IMPOSSIBLE
         log_probability = log_probability + take(barred, token)
     too_early = ops.logical_and(
@@ -59,8 +58,8 @@ def best_tokens(
 
     forced = forced_token(held_to, position, end_id)[:, None]  # (batch, 1)
     only_forced = gather_for_all_beams(logits, forced) - normalizer  # (batch, beams, 1)
-    first = ops.equal(ops.arange(token.shape[-1], dtype="int32"), 0)
-    only_forced = ops.where(first, only_forced, IMPOSSIBLE)
+    first = ops.equal(ops.arange(token.shape[-1], dtype="int32"), 0)  # (candidates,)
+    only_forced = ops.where(first, only_forced, IMPOSSIBLE)  # (batch, beams, candidates)
     forced = forced[:, None]  # (batch, 1, 1)
     is_forced = ops.not_equal(forced, PADDING_ID)
     return (
@@ -69,17 +68,17 @@ def best_tokens(
     )
 
 
-def log_normalizer(logits, maximum, most_probable=None):
-    """log sum exp(logits), what makes log-probabilities out of logits.
+def log_normalizer(logits, maximum=None, most_probable=None):
+    """Returns log sum exp(logits), so that log p[v] = logits[v] - log_normalizer.
 
-    Every v has log p[v] = logits[v] - log_normalizer. Solved for the most probable one, which is
-    far from 0: a softmax is one fast operation, the exponentials and their sum are several.
+    Solves that equation for the most probable token, whose probability is far from 0: softmax is
+    one fast operation, exponentials and their sum are several.
 
     Args:
         logits: Float32 (..., vocabulary).
-        maximum: Float32 (..., 1), the largest of them.
-        most_probable: Integer (..., 1), where it stands; None if that is not known, which costs
-            another look at all of them.
+        maximum: Float32 (..., 1), the largest logit.
+        most_probable: Integer (..., 1), its token. For each of the two, None costs another pass
+            over the vocabulary.
 
     Returns:
         Float32 (..., 1).
@@ -89,47 +88,47 @@ def log_normalizer(logits, maximum, most_probable=None):
         largest = ops.max(probabilities, axis=-1, keepdims=True)
     else:
         largest = gather_rows(probabilities, most_probable)
+    if maximum is None:
+        maximum = ops.max(logits, axis=-1, keepdims=True)
     return maximum - ops.log(largest)
 
 
 def top_logits(logits, num_tokens):
-    """The largest logits and their tokens, the largest first, of equal ones the lowest token.
+    """Returns the largest logits and their tokens, largest first; ties go to the lowest token.
 
-    Looking for the largest of a block is much cheaper than sorting. No more than `num_tokens`
-    blocks can hold the `num_tokens` largest logits: those with the largest maxima. They alone are
-    sorted.
+    The maximum of a block is much cheaper to find than an order. The `num_tokens` largest logits
+    lie in the `num_tokens` blocks with the largest maxima, so only these blocks are sorted.
 
     Args:
         logits: Float32 (batch, beams, vocabulary).
-        num_tokens: How many; all if there are fewer.
+        num_tokens: The number wanted; all if there are fewer.
 
     Returns:
-        (Float32 (batch, beams, num_tokens), Integer (batch, beams, num_tokens)).
+        (logit Float32 (batch, beams, num_tokens), token Integer (batch, beams, num_tokens)).
     """
     _, beams, vocabulary = logits.shape
     num_tokens = min(num_tokens, vocabulary)
     length = _block_length(vocabulary, num_tokens)
     num_blocks = -(-vocabulary // length)
     if num_blocks <= 2 * num_tokens:
-        return _top_k(logits, num_tokens)
+        return top_k(logits, num_tokens)
     missing = num_blocks * length - vocabulary
     if missing:
         logits = ops.pad(logits, ((0, 0), (0, 0), (0, missing)), constant_values=-math.inf)
     blocks = ops.reshape(logits, (-1, beams, num_blocks, length))
-    _, block = _top_k(ops.max(blocks, axis=-1), num_tokens)  # (batch, beams, num_tokens)
-    # In the order of tokens, which decides between equal logits.
-    block = -_top_k(-block, num_tokens)[0]
+    _, block = top_k(ops.max(blocks, axis=-1), num_tokens)  # (batch, beams, num_tokens)
+    block = -top_k(-block, num_tokens)[0]  # in the order of tokens, so that ties go to the lowest
     candidates = gather_rows(blocks, block)  # (batch, beams, num_tokens, length)
     candidates = ops.reshape(candidates, (-1, beams, num_tokens * length))
-    logit, index = _top_k(candidates, num_tokens)
+    logit, index = top_k(candidates, num_tokens)  # (batch, beams, num_tokens)
     block = gather_rows(block, index // length)
     return logit, block * length + index % length
 
 
 def _block_length(vocabulary, num_tokens):
-    """The length at which the fewest numbers are sorted, or a divisor of the vocabulary near it.
+    """The block length with the fewest numbers to sort, or a nearby divisor of the vocabulary.
 
-    Those are vocabulary / length maxima, then num_tokens * length candidates.
+    Sorted are vocabulary / length maxima, then num_tokens * length candidates.
     """
     ideal = math.isqrt(vocabulary // num_tokens)
     near = range(max(1, ideal // 2), 2 * ideal + 1)
@@ -137,6 +136,7 @@ def _block_length(vocabulary, num_tokens):
     return min(divisors or [ideal], key=lambda length: abs(length - ideal))
 
 
-def _top_k(x, k):
+def top_k(x, k):
+    """`ops.top_k` with int32 indices, as TensorFlow gathers by."""
     values, indices = ops.top_k(x, k)
     return values, ops.cast(indices, "int32")

@@ -1,4 +1,4 @@
-"""What a search must write, and may not."""
+"""Rules that each sentence of a search must keep: its lengths, a prefix, a word boundary."""
 
 from typing import NamedTuple
 
@@ -11,15 +11,15 @@ from keras_transformer.search.hypotheses import IMPOSSIBLE
 
 
 class Constraints(NamedTuple):
-    """What each sentence of a search is held to; `constraints` makes it.
+    """The rules for the sentences of a batch; made by `constraints`.
 
     Attributes:
-        max_length: Integer (batch,), tokens it may have, the end included: there it is ended.
-        min_length: Integer (batch,), tokens it must have, the end included.
-        prefix: Integer (batch, prefix_length + 1), the tokens it must begin with, then padding; ()
-            where no sentence must begin with anything, which costs nothing.
-        word_at: Integer (batch,), the position where a new word must begin or the sentence end; -1
-            where there is none; () where no sentence has one, which costs nothing.
+        max_length: Integer (batch,), the most tokens, the end included; there the end is forced.
+        min_length: Integer (batch,), the fewest tokens, the end included.
+        prefix: Integer (batch, prefix_length + 1), the tokens a sentence must begin with, then
+            padding; () if no sentence has any, which costs nothing.
+        word_at: Integer (batch,), the position where a new word or the end must come, -1 for none;
+            () if no sentence has one, which costs nothing.
     """
 
     max_length: object
@@ -29,14 +29,14 @@ class Constraints(NamedTuple):
 
 
 def constraints(max_length, min_length=0, prefix=None, new_word=None) -> Constraints:
-    """What a search is held to.
+    """Makes the constraints of a search.
 
     Args:
-        max_length: Integer (batch,), 1 or more. Where a prefix would leave no room for the end,
-            there is room for it all the same.
+        max_length: Integer (batch,), 1 or more; raised where a prefix would leave no room for the
+            end.
         min_length: Integer, or Integer (batch,); `max_length` wins.
-        prefix: Integer (batch, prefix_length), padding behind each row's tokens; None for none.
-        new_word: Boolean (batch,), whether a new word, or the end, must follow the prefix; None if
+        prefix: Integer (batch, prefix_length), padded on the right; None for none.
+        new_word: Boolean (batch,), whether a new word or the end must follow the prefix; None if
             for no sentence.
     """
     max_length = ops.convert_to_tensor(max_length, dtype="int32")
@@ -44,7 +44,8 @@ def constraints(max_length, min_length=0, prefix=None, new_word=None) -> Constra
     if prefix is None:
         prefix, prefix_length = (), 0
     else:
-        prefix = ops.pad(ops.convert_to_tensor(prefix, dtype="int32"), ((0, 0), (0, 1)))
+        prefix = ops.convert_to_tensor(prefix, dtype="int32")
+        prefix = ops.pad(prefix, ((0, 0), (0, 1)))  # (batch, prefix_length + 1)
         prefix_length = ops.sum(ops.cast(ops.not_equal(prefix, PADDING_ID), "int32"), axis=1)
     return Constraints(
         ops.maximum(max_length, prefix_length + 1),
@@ -55,32 +56,32 @@ def constraints(max_length, min_length=0, prefix=None, new_word=None) -> Constra
 
 
 def forced_token(held_to: Constraints, position, end_id):
-    """The only token that may stand at a position: Integer (batch,), padding where any may."""
+    """The only token allowed at a position: Integer (batch,), padding where there is a choice."""
     forced = PADDING_ID
     if not isinstance(held_to.prefix, tuple):
         last = ops.shape(held_to.prefix)[1] - 1
-        forced = take(held_to.prefix, ops.minimum(position, last), axis=1)
+        forced = take(held_to.prefix, ops.minimum(position, last), axis=1)  # (batch,)
     return ops.where(position + 1 >= held_to.max_length, np.int32(end_id), forced)
 
 
 def end_is_too_early(held_to: Constraints, position):
-    """Whether a sentence may not end at a position yet: Boolean (batch,)."""
+    """Whether the end is not yet allowed at a position: Boolean (batch,)."""
     return position + 1 < held_to.min_length
 
 
 def without_rest_of_word(logits, held_to: Constraints, position, end_id, new_word_ids):
-    """The logits, with `IMPOSSIBLE` where a token would continue a word that must be complete.
+    """Returns the logits, `IMPOSSIBLE` for tokens that would continue a word that must be complete.
 
     Args:
         logits: Float32 (batch, beams, vocabulary).
-        held_to: What each sentence is held to.
+        held_to: The constraints.
         position: Integer scalar.
         end_id: The token that ends a sentence.
         new_word_ids: The tokens that begin a word.
     """
     if isinstance(held_to.word_at, tuple):
         return logits
-    is_new = np.zeros(logits.shape[-1], bool)
+    is_new = np.zeros(logits.shape[-1], bool)  # (vocabulary,)
     is_new[[*new_word_ids, end_id]] = True
-    is_free = ops.not_equal(held_to.word_at, position)[:, None, None]
+    is_free = ops.not_equal(held_to.word_at, position)[:, None, None]  # (batch, 1, 1)
     return ops.where(ops.logical_or(is_free, is_new), logits, IMPOSSIBLE)

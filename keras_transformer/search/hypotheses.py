@@ -1,11 +1,14 @@
-"""What search finds, and how it is scored."""
+"""The results of a search and their scores."""
 
 import math
 from typing import NamedTuple
 
 from keras import ops
 
-# Below the log-probability of anything that can happen; finite, so that sums stay comparable.
+from keras_transformer.search.shapes import as_length
+from keras_transformer.masks import PADDING_ID
+
+# Below the log-probability of anything possible, yet finite, so that sums still compare.
 IMPOSSIBLE = -1e9
 
 LENGTH_NORMALIZATIONS = ("gnmt", "length")
@@ -15,10 +18,9 @@ class Hypotheses(NamedTuple):
     """The results of a search, best first.
 
     Attributes:
-        token_ids: Integer (batch, beams, length), without the start id, with the end id, padding
-            behind it.
-        scores: Float32 (batch, beams), log-probability of the tokens, the end included, divided
-            by the length penalty; `IMPOSSIBLE` where fewer results were found.
+        token_ids: Integer (batch, beams, length), without the start id; padding after the end id.
+        scores: Float32 (batch, beams), the log-probability of the tokens, the end included,
+            divided by the length penalty; `IMPOSSIBLE` where fewer results were found.
     """
 
     token_ids: object
@@ -26,15 +28,15 @@ class Hypotheses(NamedTuple):
 
 
 def length_penalty_of(num_tokens, alpha, length_normalization="gnmt"):
-    """lp(Y), what a log-probability is divided by.
+    """Returns lp(Y), the divisor that turns a log-probability into a score.
 
     "gnmt": ((5 + |Y|) / 6) ** alpha. Source: section 6.1, which takes it from Wu et al. 2016,
         equation 14.
-    "length": |Y| ** alpha, which with alpha = 1 gives the mean log-probability of a token.
+    "length": |Y| ** alpha; alpha = 1 gives the mean log-probability of a token.
 
     Args:
         num_tokens: Integer tensor, the end included.
-        alpha: 0 for none; the paper uses 0.6. A number or a tensor.
+        alpha: A number or a tensor, 0 or more; 0 for no penalty, 0.6 in the paper.
         length_normalization: "gnmt" or "length".
 
     Returns:
@@ -45,7 +47,7 @@ def length_penalty_of(num_tokens, alpha, length_normalization="gnmt"):
 
 
 def check_length_penalty(alpha, length_normalization="gnmt"):
-    """Raises ValueError if there is no such length penalty; tensors are not looked into."""
+    """Raises ValueError if either is invalid; an alpha that is a tensor is not checked."""
     if not ops.is_tensor(alpha) and not 0 <= alpha < math.inf:
         raise ValueError(
             "length_penalty must be 0 or more, and finite. Received:"
@@ -58,14 +60,25 @@ def check_length_penalty(alpha, length_normalization="gnmt"):
         )
 
 
+def no_tokens(max_length, beams, longest=None):
+    """Returns room for hypotheses, all padding: Integer (batch, beams, length).
+
+    Args:
+        max_length: Integer (batch,), the most tokens of each sentence.
+        beams: Hypotheses of each sentence.
+        longest: The length; None for the largest `max_length`.
+    """
+    length = as_length(ops.max(max_length, initial=1) if longest is None else longest)
+    return ops.full((ops.shape(max_length)[0], beams, length), PADDING_ID, dtype="int32")
+
+
 def write_token(token_ids, token, position):
-    """The same ids with `token` at `position`.
+    """Returns the ids with `token` at `position`.
 
     Args:
         token_ids: Integer (..., length).
         token: Integer (...).
         position: Integer scalar.
     """
-    place = ops.arange(ops.shape(token_ids)[-1], dtype="int32")
-    here = ops.equal(place, position)  # (length,)
-    return ops.where(here, token[..., None], token_ids)
+    place = ops.arange(ops.shape(token_ids)[-1], dtype="int32")  # (length,)
+    return ops.where(ops.equal(place, position), token[..., None], token_ids)

@@ -1,4 +1,4 @@
-"""How probable given translations are."""
+"""The log-probability of given translations."""
 
 from keras import ops
 
@@ -7,16 +7,16 @@ from keras_transformer.search.choice import log_normalizer
 
 
 def score(model, source_ids, target_ids, *, start_id):
-    """log P(target | source), each token predicted from all true ones before it.
+    """Returns log P(target | source), each token predicted from the true tokens before it.
 
-    Divided by `length_penalty_of` the number of tokens it is the score that a search gives.
+    Divided by `length_penalty_of` the number of tokens, it is the score a search would give.
 
     Args:
-        model: A model from {"source_ids", "target_ids"} to logits, like `build_transformer`'s.
+        model: Maps {"source_ids", "target_ids"} to logits, like that of `build_transformer`.
         source_ids: Integer (batch, source_length), each row with the end id, then padding.
         target_ids: Integer (batch, target_length), without the start id, with the end id, then
             padding.
-        start_id: The token that stands before the first.
+        start_id: The token before the first.
 
     Returns:
         (log-probability Float32 (batch,), number of tokens Integer (batch,)).
@@ -30,21 +30,21 @@ def score(model, source_ids, target_ids, *, start_id):
 
 
 def log_probabilities(logits, labels):
-    """The log-probability of each row of labels: the sum over its tokens, padding left out.
+    """Returns the log-probability of each row of labels, summed over its tokens without padding.
 
     Args:
         logits: Float (batch, target_length, vocabulary).
-        labels: Integer (batch, target_length), the tokens that the logits are about.
+        labels: Integer (batch, target_length), the tokens that the logits predict.
 
     Returns:
         (log-probability Float32 (batch,), number of tokens Integer (batch,)).
     """
     logits = ops.cast(logits, "float32")
     labels = ops.convert_to_tensor(labels, dtype="int32")
-    normalizer = log_normalizer(logits, ops.max(logits, axis=-1, keepdims=True))
-    of_labels = ops.take_along_axis(logits, labels[:, :, None], axis=2) - normalizer
+    of_labels = ops.take_along_axis(logits, labels[:, :, None], axis=2)  # (batch, target_length, 1)
+    of_labels = (of_labels - log_normalizer(logits))[:, :, 0]  # (batch, target_length)
     is_token = padding_mask(labels)  # (batch, target_length)
     return (
-        ops.sum(ops.where(is_token, of_labels[:, :, 0], 0.0), axis=1),
+        ops.sum(ops.where(is_token, of_labels, 0.0), axis=1),
         ops.sum(ops.cast(is_token, "int32"), axis=1),
     )

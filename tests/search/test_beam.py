@@ -18,7 +18,7 @@ from tests.random_models import (
 )
 from tests.search import toy_languages as toy
 
-# JAX compiles each search anew, which takes seconds: there a few stand for all.
+# JAX spends seconds compiling each search, so it runs only a few.
 ALPHAS = [0.0, 0.6, 1.0, 2.0] if ON_TENSORFLOW else [0.6]
 LENGTHS = [1, 2, 3, 4] if ON_TENSORFLOW else [3]
 ALL_SENTENCES_OF_4 = 1 + 3 + 9 + 27
@@ -69,7 +69,7 @@ def test_a_wide_beam_finds_all_sentences_in_their_order(alpha, max_length, certa
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_the_best_few_are_sure_even_if_search_stops_early(alpha):
+def test_the_best_few_are_certain_even_if_search_stops_early(alpha):
     language = toy.random_language(3, 4)
     found = search(language, ALL_SENTENCES_OF_4, [4] * 3, length_penalty=alpha, num_results=3)
     for row in range(3):
@@ -99,7 +99,7 @@ def test_a_batch_finds_what_each_sentence_finds_alone(beam_size):
 
 
 def language_of(probabilities):
-    """One language from {prefix: probabilities of its next tokens}; other prefixes end."""
+    """A language from {prefix: probabilities of the next token}; all other prefixes end."""
     language = np.full((1, 85, toy.VOCABULARY), -np.inf, "float32")
     language[:, :, toy.END] = 0.0
     for prefix, values in probabilities.items():
@@ -108,7 +108,7 @@ def language_of(probabilities):
     return language
 
 
-# The likeliest first word leads to nothing likely: 0.6 * 0.5 = 0.3 against 0.4 * 0.9 = 0.36.
+# The likeliest first word has unlikely continuations: 0.6 * 0.5 = 0.3 against 0.4 * 0.9 = 0.36.
 GARDEN_PATH = language_of({(): [0.6, 0.4, 0, 0], (0,): [0.5, 0.2, 0.3, 0], (1,): [0.9, 0, 0.1, 0]})
 
 
@@ -171,7 +171,7 @@ def test_fewer_results_than_beams_leave_the_others_impossible():
     assert np.all(numbers(found.token_ids)[0, 4:] == 0)
 
 
-def test_results_have_room_for_as_many_tokens_as_asked_for():
+def test_results_have_the_length_asked_for():
     found = search(toy.random_language(1, 2), 2, [2], longest=5)
     assert tuple(found.token_ids.shape) == (1, 2, 5)
     assert np.all(numbers(found.token_ids)[0, :, 2:] == 0)
@@ -250,7 +250,7 @@ def test_score_is_the_log_probability_of_the_full_pass_divided_by_the_penalty(mo
 
 
 @SLOW_TO_COMPILE
-def test_results_are_sorted_distinct_and_empty_behind_the_end(model):
+def test_results_are_sorted_distinct_and_empty_after_the_end(model):
     found = model_search(model, source_ids(), [9] * 4, 4, num_results=4)
     assert np.all(np.diff(numbers(found.scores), axis=1) <= 0)
     for row in numbers(found.token_ids):

@@ -16,7 +16,7 @@ def random_logits(vocabulary=VOCABULARY, seed=7):
 
 
 def sorted_by_hand(logits, num_tokens):
-    """The largest first, of equal ones the lowest token: a stable sort of all."""
+    """A stable sort of all: largest first, ties in the order of tokens."""
     token = np.argsort(-logits, axis=-1, kind="stable")[..., :num_tokens]
     return np.take_along_axis(logits, token, axis=-1), token
 
@@ -42,7 +42,7 @@ def test_top_logits_are_those_of_a_full_sort(kind, vocabulary, num_tokens):
     np.testing.assert_array_equal(numbers(token), expected_token)
 
 
-def test_the_largest_may_stand_side_by_side():
+def test_the_largest_may_be_neighbors():
     logits = random_logits(1009)
     logits[0, 1, [1006, 1007, 1008]] = [50.0, 49.0, 51.0]
     _, token = top_logits(logits, 3)
@@ -67,7 +67,7 @@ def test_log_normalizer_of_equal_logits_is_the_logarithm_of_their_number():
     np.testing.assert_allclose(normalizer, np.full((2, 3, 1), 1000 + np.log(23)), rtol=1e-6)
 
 
-def test_log_normalizer_counts_what_is_impossible_as_nothing():
+def test_impossible_tokens_add_nothing_to_log_normalizer():
     logits = np.array([[[0.0, -math.inf, 0.0, -math.inf]]], "float32")
     normalizer = numbers(log_normalizer(logits, logits[..., :1]))
     np.testing.assert_allclose(normalizer, [[[np.log(2)]]], rtol=1e-6)
@@ -83,7 +83,7 @@ def test_log_normalizer_is_the_same_where_the_most_probable_token_is_known():
 
 
 def choose(logits, num_tokens=4, position=1, max_length=9, min_length=0, prefix=None, barred=()):
-    """{token: log-probability} of what may stand, for each sentence and beam."""
+    """{token: log-probability} of the allowed tokens, for each sentence and beam."""
     held_to = constraints(np.array([max_length] * BATCH), min_length, prefix)
     log_probability, token = (
         numbers(x) for x in best_tokens(logits, num_tokens, held_to, position, END, barred)
@@ -103,15 +103,15 @@ def of_whole_vocabulary(logits):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-def assert_best(chosen, logits, num_tokens, may_not_stand=()):
-    """All of the best that may stand are among the chosen, with their probabilities."""
+def assert_best(chosen, logits, num_tokens, forbidden=()):
+    """The best allowed tokens are among the chosen, with their probabilities."""
     expected = of_whole_vocabulary(logits)
     for row in range(BATCH):
         for beam in range(BEAMS):
-            allowed = [t for t in range(logits.shape[-1]) if t not in may_not_stand]
+            allowed = [t for t in range(logits.shape[-1]) if t not in forbidden]
             best = sorted(allowed, key=lambda t: -logits[row, beam, t])[:num_tokens]
             assert set(best) <= set(chosen[row][beam])
-            assert not set(may_not_stand) & set(chosen[row][beam])
+            assert not set(forbidden) & set(chosen[row][beam])
             for token, log_probability in chosen[row][beam].items():
                 assert np.isclose(log_probability, expected[row, beam, token], rtol=1e-5)
 
@@ -123,11 +123,11 @@ def test_probabilities_are_those_of_the_whole_vocabulary(vocabulary):
 
 
 @pytest.mark.parametrize("vocabulary", [7, VOCABULARY, 1009])
-def test_barred_tokens_do_not_stand_and_the_others_keep_their_probabilities(vocabulary):
+def test_barred_tokens_are_not_chosen_and_the_others_keep_their_probabilities(vocabulary):
     logits = random_logits(vocabulary)
     logits[:, :, [4, 6]] = 5.0  # the likeliest
     chosen = choose(logits, num_tokens=3, barred=(4, 6))
-    assert_best(chosen, logits, num_tokens=3, may_not_stand=(4, 6))
+    assert_best(chosen, logits, num_tokens=3, forbidden=(4, 6))
 
 
 @pytest.mark.parametrize(("position", "may_end"), [(0, False), (2, False), (3, True), (4, True)])
@@ -135,7 +135,7 @@ def test_the_end_may_not_come_too_early(position, may_end):
     logits = random_logits()
     logits[:, :, END] = 5.0
     chosen = choose(logits, position=position, min_length=4)  # at position 3 it is the fourth
-    assert_best(chosen, logits, num_tokens=4, may_not_stand=() if may_end else (END,))
+    assert_best(chosen, logits, num_tokens=4, forbidden=() if may_end else (END,))
     assert (END in chosen[0][0]) == may_end
 
 
@@ -147,7 +147,7 @@ def test_each_sentence_has_its_own_shortest_length():
     assert END not in chosen[1][0]
 
 
-def test_a_forced_token_stands_alone_and_has_its_own_probability():
+def test_a_forced_token_is_the_only_one_and_keeps_its_probability():
     logits = random_logits()
     logits[:, :, 9] = -20.0
     prefix = np.array([[5, 9, 6], [7, 0, 0]])
@@ -169,14 +169,14 @@ def test_at_its_longest_length_a_sentence_can_only_end():
             assert np.isclose(chosen[row][beam][END], expected[row, beam, END], rtol=1e-5)
 
 
-def test_more_tokens_than_there_are_give_all():
+def test_asking_for_more_tokens_than_exist_gives_all():
     logits = random_logits(3)
     assert_best(choose(logits, num_tokens=8), logits, num_tokens=3)
 
 
-def test_a_new_word_keeps_its_probability_of_the_whole_vocabulary():
+def test_a_new_word_keeps_its_probability_within_the_whole_vocabulary():
     logits = random_logits()
-    logits[:, :, 9] = 60.0  # next to it all others are improbable
+    logits[:, :, 9] = 60.0  # far more probable than all others
     held_to = constraints(np.array([9] * BATCH), 0, np.array([[5], [6]]), np.array([True, False]))
     log_probability, token = (
         numbers(x) for x in best_tokens(logits, 2, held_to, 1, END, (), [7, 11])
@@ -186,5 +186,5 @@ def test_a_new_word_keeps_its_probability_of_the_whole_vocabulary():
         chosen = dict(zip(token[0, beam].tolist(), log_probability[0, beam], strict=True))
         for new in (7, 11, END):
             assert np.isclose(chosen[new], expected[0, beam, new], rtol=1e-5)
-        assert 9 in token[1, beam]  # nothing must begin in the other sentence
+        assert 9 in token[1, beam]  # the other sentence needs no new word
         assert 9 not in token[0, beam]

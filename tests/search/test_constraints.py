@@ -10,7 +10,7 @@ from tests.random_models import END, numbers
 
 
 def forced_tokens(held_to, num_positions):
-    """What is forced at each position: Integer (batch, positions), 0 where nothing is."""
+    """The forced token at each position: Integer (batch, positions), 0 for none."""
     at = [numbers(forced_token(held_to, position, END)) for position in range(num_positions)]
     return np.stack(at, axis=1)
 
@@ -29,7 +29,7 @@ def test_without_a_prefix_only_the_last_token_is_forced():
     )
 
 
-def test_a_prefix_always_leaves_room_for_the_end():
+def test_there_is_always_room_for_the_end_after_a_prefix():
     held_to = constraints(np.array([2, 2, 7]), prefix=np.array([[7, 8, 9], [7, 0, 0], [5, 6, 0]]))
     np.testing.assert_array_equal(numbers(held_to.max_length), [4, 2, 7])
     np.testing.assert_array_equal(forced_tokens(held_to, 4)[0], [7, 8, 9, END])
@@ -53,7 +53,7 @@ def test_one_shortest_length_holds_for_all_sentences():
     np.testing.assert_array_equal(numbers(held_to.min_length), [2, 2])
 
 
-def test_behind_a_prefix_a_new_word_or_the_end_must_come():
+def test_a_new_word_or_the_end_must_follow_a_prefix():
     prefix, new_word = np.array([[7, 8], [9, 0], [5, 6]]), np.array([True, True, False])
     held_to = constraints(np.array([9, 9, 9]), prefix=prefix, new_word=new_word)
     logits = np.arange(3 * 2 * 6, dtype="float32").reshape(3, 2, 6)
@@ -65,6 +65,6 @@ def test_behind_a_prefix_a_new_word_or_the_end_must_come():
         np.testing.assert_array_equal(found, expected)
 
 
-def test_where_no_sentence_needs_a_new_word_nothing_is_looked_at():
+def test_without_new_words_the_logits_are_returned_untouched():
     logits = np.zeros((1, 1, 6), "float32")
     assert without_rest_of_word(logits, constraints(np.array([3])), 0, END, [4]) is logits

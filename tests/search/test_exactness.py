@@ -1,6 +1,6 @@
-"""What must hold exactly for every model, batch and setting of the searches.
+"""Properties of the searches that hold for every model, batch and setting.
 
-The models are random, and so are the batches: `hypothesis` chooses them, the same in each run.
+Models and batches are random; `hypothesis` chooses the same ones in each run.
 """
 
 import functools
@@ -30,7 +30,7 @@ from tests.random_models import (
     small_config,
 )
 
-# JAX compiles each search of each model anew, which takes seconds.
+# JAX spends seconds compiling each search of each model.
 pytestmark = pytest.mark.skipif(not ON_TENSORFLOW, reason="says the same on each backend")
 
 MODELS = {
@@ -46,7 +46,7 @@ MODELS = {
         "value_dim": 3,
     },
 }
-WORDS = (1, 4, 5)  # of the tiny vocabulary, whose other tokens are padding, start and end
+WORDS = (1, 4, 5)  # of the tiny vocabulary; its other tokens are padding, start and end
 
 
 @functools.cache
@@ -83,7 +83,7 @@ ALPHAS = st.sampled_from([0.0, 0.6, 1.0])
 
 
 def examples(number):
-    """So many, and no search for smaller ones where one fails: each takes a second."""
+    """Settings for a number of examples, without shrinking failures: each takes a second."""
     phases = (Phase.explicit, Phase.generate)
     return settings(
         max_examples=number, phases=phases, deadline=None, derandomize=True, database=None
@@ -104,13 +104,13 @@ def search(method, model, batch, beams=1, extra_padding=0, **options):
 
 
 def results(found, row):
-    """(tokens up to the end, score) of each result of a sentence that there is."""
+    """(tokens up to the end, score) of each result of a sentence."""
     pairs = []
     for ids, value in zip(numbers(found.token_ids)[row], numbers(found.scores)[row], strict=True):
         if value > IMPOSSIBLE / 2:
             ids = ids.tolist()
             end = ids.index(END)
-            assert not any(ids[end + 1 :])  # nothing behind the end
+            assert not any(ids[end + 1 :])  # nothing after the end
             pairs.append((tuple(ids[: end + 1]), float(value)))
     return pairs
 
@@ -123,7 +123,7 @@ def scores_by_the_full_pass(model, source, sentences, alpha, length_normalizatio
 
 
 def assert_same_results(found, expected, tolerance=1e-4):
-    """Equal sentences in equal order; what is rounded differently may change places."""
+    """The same sentences in the same order, except where rounding swaps near ties."""
     np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=tolerance)
     expected = dict(expected)
     for tokens, value in found:
@@ -135,12 +135,14 @@ def assert_same_results(found, expected, tolerance=1e-4):
 
 @examples(6)
 @given(st.data(), KINDS, batches(), st.integers(1, 3))
-def test_steps_equal_the_full_pass_whatever_branches_dies_and_leaves(data, kind, batch, beams):
+def test_steps_equal_the_full_pass_however_beams_branch_and_sentences_leave(
+    data, kind, batch, beams
+):
     model, length = model_of(kind), 5
     source_ids, generator = batch.source_ids(), np.random.default_rng(len(batch.sources))
     encode, initial_state, step = decoding_steps(model)
     state = initial_state(encode(source_ids), beams, max_length=length)
-    said = np.zeros((len(source_ids), beams, 0), "int32")  # by each hypothesis
+    said = np.zeros((len(source_ids), beams, 0), "int32")  # the tokens of each hypothesis
     for position in range(length):
         token = generator.integers(4, 23, (*said.shape[:2], 1))
         said = np.concatenate([said, np.full_like(token, START) if not position else token], 2)
@@ -192,7 +194,7 @@ def test_greedy_search_and_samples_do_not_depend_on_batch_mates(kind, batch):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @examples(3)
 @given(KINDS, batches(), ALPHAS, st.sampled_from(["gnmt", "length"]), st.integers(0, 4))
-def test_results_are_what_they_must_be_and_scored_like_any_translation(
+def test_results_keep_all_rules_and_are_scored_like_any_translation(
     precision, kind, batch, alpha, length_normalization, min_length
 ):
     model, beams, barred = model_of(kind, precision), 3, (START, 7, 11)
@@ -214,7 +216,7 @@ def test_results_are_what_they_must_be_and_scored_like_any_translation(
             for tokens in sentences:
                 assert min(min_length, longest) <= len(tokens) <= longest
                 assert not {PADDING, *barred} & set(tokens)
-            # A different order of sums moves what is rounded to 8 bits, by 1 in 2 ** 8 at most.
+            # Another order of sums moves numbers of 8 bits by at most 1 in 2 ** 8.
             tolerance = 1e-4 if precision == "float32" else 0.1
             expected = scores_by_the_full_pass(
                 model, batch.sources[row], sentences, alpha, length_normalization
@@ -257,7 +259,7 @@ def test_with_a_prefix_a_wide_beam_finds_all_sentences_that_begin_with_it(
     data, kind, batch, prefix
 ):
     model, width = model_of(kind, vocabulary=6), 1 + 3 + 9 + 27
-    # The sentences have beginnings of several lengths; the padding of some is cut off at once.
+    # The prefixes have several lengths.
     prefixes = [prefix[: data.draw(st.integers(0, 4), "length")] for _ in batch.sources]
     found = search(
         beam_search,
@@ -277,7 +279,7 @@ def test_with_a_prefix_a_wide_beam_finds_all_sentences_that_begin_with_it(
 
 @examples(4)
 @given(KINDS, batches(), st.integers(0, 2**31))
-def test_samples_repeat_themselves_and_are_greedy_near_temperature_0(kind, batch, seed):
+def test_samples_are_repeatable_and_greedy_near_temperature_0(kind, batch, seed):
     model = model_of(kind)
     noise = noise_of(seed, range(len(batch.sources)), 3, max(batch.lengths))
     first, second = (search(sample, model, batch, 3, noise=noise, top_k=9) for _ in range(2))
@@ -297,7 +299,7 @@ AT_LEAST = np.array([44, 0, 45, 20], "int32")
 
 @functools.cache
 def in_graph(method, kind, precision, beams):
-    """The search as a function of a graph in which no shape is known."""
+    """The search as a graph function without known shapes."""
     import tensorflow as tf
 
     encode, initial_state, step = decoding_steps(model_of(kind, precision))

@@ -24,7 +24,7 @@ def likeliest_tokens(language, max_length):
     return tokens if toy.END in tokens else (*tokens, toy.END)
 
 
-def test_takes_the_likeliest_token_again_and_again():
+def test_takes_the_likeliest_token_at_each_step():
     language = toy.random_language(11, 4)
     lengths = [4, 3, 2, 1] * 2 + [4, 4, 4]
     found = search(language, lengths, length_penalty=0.7)
@@ -36,7 +36,7 @@ def test_takes_the_likeliest_token_again_and_again():
         np.testing.assert_array_equal(token_ids[row, 0], toy.padded(tokens, 4))
         assert np.isclose(scores[row, 0], toy.score_of(tokens, language[row], 0.7), rtol=1e-5)
         ended += len(tokens) < max_length
-    assert ended  # some before their limit
+    assert ended  # some end before their limit
 
 
 @SLOW_TO_COMPILE
@@ -67,7 +67,7 @@ def test_every_step_gets_the_token_before():
     np.testing.assert_array_equal(numbers(found.token_ids)[0, 0], [8, 5, 9, 10, END, 0, 0])
 
 
-def test_results_have_room_for_as_many_tokens_as_asked_for():
+def test_results_have_the_length_asked_for():
     found = search(toy.random_language(1, 2), [2], longest=5)
     assert tuple(found.token_ids.shape) == (1, 1, 5)
     assert np.all(numbers(found.token_ids)[0, :, 2:] == 0)

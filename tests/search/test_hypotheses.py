@@ -25,7 +25,7 @@ def test_unknown_normalization_is_refused():
 
 
 @pytest.mark.parametrize("alpha", [-0.5, float("inf"), float("nan")])
-def test_a_length_penalty_that_is_none_is_refused(alpha):
+def test_an_invalid_length_penalty_is_refused(alpha):
     message = rf"0 or more, and finite\. Received: length_penalty={alpha}\. Choose 0"
     with pytest.raises(ValueError, match=message):
         check_length_penalty(alpha)

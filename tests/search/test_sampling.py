@@ -40,7 +40,7 @@ def sentences(found, row=0):
 
 
 def one_word_language(probabilities):
-    """A first token by these probabilities; what is no end is then followed by the end."""
+    """The first token has these probabilities; the end follows any other token."""
     language = np.full((1, 1 + toy.VOCABULARY, toy.VOCABULARY), -np.inf, "float32")
     language[:, :, toy.END] = 0.0
     with np.errstate(divide="ignore"):
@@ -49,7 +49,7 @@ def one_word_language(probabilities):
 
 
 def first_tokens(probabilities, numbers_drawn, **options):
-    """The first token of a sample for each number."""
+    """The first token drawn by each number."""
     noise = [[[number, 0.5] for number in numbers_drawn]]
     found = draw(one_word_language(probabilities), noise, [2], **options)
     return numbers(found.token_ids)[0, :, 0].tolist()
@@ -59,7 +59,7 @@ def first_tokens(probabilities, numbers_drawn, **options):
 
 
 def probabilities_by_hand(logits, temperature=1.0, top_k=None, top_p=1.0):
-    """{token: probability}, one definition after the other, in float64."""
+    """{token: probability} in float64, by each definition in turn."""
     weights = {t: np.exp(float(x) / temperature) for t, x in enumerate(logits)}
     ranked = sorted(weights, key=lambda t: (-weights[t], t))[:top_k]
     total = sum(weights[t] for t in ranked)
@@ -98,7 +98,7 @@ def distribution_of(probabilities, **options):
     ],
     ids=str,
 )
-def test_who_is_left_and_with_what_probability(options, expected):
+def test_which_tokens_are_left_and_with_what_probability(options, expected):
     found = distribution_of([0.2, 0.4, 0.1, 0.3], **options)
     assert found == pytest.approx(expected, rel=1e-5)
 
@@ -106,7 +106,7 @@ def test_who_is_left_and_with_what_probability(options, expected):
 @pytest.mark.parametrize(
     ("options", "left"), [({"top_k": 3}, {0, 1, 2}), ({"top_p": 0.5}, {0, 1})], ids=str
 )
-def test_of_equally_probable_tokens_those_with_the_lowest_ids_are_left(options, left):
+def test_ties_are_left_in_the_order_of_tokens(options, left):
     found = distribution_of([0.25] * 4, **options)
     assert found == pytest.approx(dict.fromkeys(left, 1 / len(left)))
 
@@ -135,12 +135,12 @@ def test_probabilities_sum_to_1(options, scale):
     ],
     ids=["all", "top", "barred", "early"],
 )
-def test_the_token_is_drawn_at_which_the_sum_exceeds_the_number(options, tokens):
+def test_the_token_where_the_sum_exceeds_the_number_is_drawn(options, tokens):
     drawn = first_tokens([0.1, 0.4, 0.3, 0.2], [0, 0.09, 0.3, 0.4, 0.64, 0.9, ALMOST_1], **options)
     assert drawn == tokens
 
 
-def test_what_is_impossible_is_never_drawn_not_even_at_the_edges():
+def test_impossible_tokens_are_never_drawn_even_at_the_edges():
     assert first_tokens([0, 0.5, 0.5, 0], [0, 0.49, 0.51, ALMOST_1]) == [1, 1, 2, 2]
     hot = first_tokens([0, 0.5, 0.5, 0], [0, ALMOST_1], temperature=1e30)
     assert hot == [1, 2]
@@ -154,7 +154,7 @@ def test_every_position_has_its_own_number():
 
 @SLOW_TO_COMPILE
 @pytest.mark.parametrize("options", TRUNCATIONS, ids=str)
-def test_sentences_come_as_often_as_they_are_probable(options):
+def test_sentences_are_drawn_as_often_as_they_are_probable(options):
     num_samples, max_length = 4_000, 3
     language = toy.random_language(1, max_length)
     found = draw(language, noise_of(3, [0], num_samples, max_length), [max_length], **options)
@@ -182,7 +182,7 @@ def test_sentences_come_as_often_as_they_are_probable(options):
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-300])
-def test_near_temperature_0_each_sample_is_what_greedy_search_finds(temperature):
+def test_near_temperature_0_each_sample_equals_greedy_search(temperature):
     language = toy.random_language(5, 4)
     lengths, options = np.array([4, 3, 4, 1, 4]), {"length_penalty": 0.7, "min_length": 2}
     noise = noise_of(7, range(5), 3, 4)
@@ -207,7 +207,7 @@ def test_near_temperature_0_each_sample_is_what_greedy_search_finds(temperature)
 @SLOW_TO_COMPILE
 @pytest.mark.parametrize("options", TRUNCATIONS, ids=str)
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
-def test_scores_are_the_models_own_whatever_is_drawn_from(alpha, options):
+def test_scores_use_the_models_own_probabilities(alpha, options):
     language = toy.random_language(2, 4)
     noise = noise_of(7, range(2), 5, 4)
     found = draw(language, noise, [4, 3], length_penalty=alpha, **options)
@@ -232,7 +232,7 @@ def test_a_sentence_draws_the_same_in_any_batch():
 
 
 @SLOW_TO_COMPILE
-def test_a_prefix_is_kept_and_scored_and_takes_no_number():
+def test_a_prefix_is_kept_and_scored():
     language = toy.random_language(2, 4)
     prefix, noise = np.array([[1, 2], [2, 0]]), noise_of(7, range(2), 7, 4)
     found = draw(language, noise, [4, 4], prefix=prefix, barred_ids=(2,), length_penalty=0.0)
@@ -251,7 +251,7 @@ def test_no_sample_has_more_tokens_than_numbers():
     assert numbers(found.token_ids).tolist() == [[[0, 0, toy.END]] * 2]
 
 
-def test_results_have_room_for_as_many_tokens_as_asked_for():
+def test_results_have_the_length_asked_for():
     found = draw(toy.random_language(1, 2), np.zeros((1, 3, 2)), [2], longest=5)
     assert tuple(found.token_ids.shape) == (1, 3, 5)
     assert np.all(numbers(found.token_ids)[0, :, 2:] == 0)
@@ -267,17 +267,17 @@ def test_an_empty_batch_gives_an_empty_result():
 # Numbers
 
 
-def test_noise_belongs_to_the_sentence_the_sample_and_the_token():
+def test_noise_depends_only_on_the_sentence_the_sample_and_the_token():
     noise = noise_of(7, [0, 5, 2], 3, 11)
     assert noise.shape == (3, 3, 11)
     assert noise.dtype == np.float32
     np.testing.assert_array_equal(noise_of(7, [5, 2], 2, 4), noise[1:, :2, :4])
     np.testing.assert_array_equal(noise_of(7, [0, 5, 2], 4, 12)[:, :3, :11], noise)
-    assert len(np.unique(noise)) == 99  # two of 99 numbers are equal once in 3,000 times
+    assert len(np.unique(noise)) == 99  # by chance, two of 99 are equal once in 3,000 times
     assert not np.any(noise_of(8, [0, 5, 2], 3, 11) == noise)
 
 
-def test_noise_is_even_over_0_to_1():
+def test_noise_is_uniform_over_0_to_1():
     noise = noise_of(7, range(20), 5, 100)
     assert np.all((noise >= 0) & (noise < 1))
     counts, _ = np.histogram(noise, bins=10, range=(0, 1))
@@ -288,19 +288,19 @@ def test_noise_is_even_over_0_to_1():
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("inf"), float("nan")])
-def test_a_temperature_that_is_none_is_refused(temperature):
+def test_an_invalid_temperature_is_refused(temperature):
     message = rf"more than 0, and finite\. Received: temperature={temperature}\. .*greedy search"
     with pytest.raises(ValueError, match=message):
         draw(toy.random_language(1, 2), np.zeros((1, 1, 2)), [2], temperature=temperature)
 
 
-def test_top_k_starts_at_1():
+def test_top_k_below_1_is_refused():
     with pytest.raises(ValueError, match=r"at least 1\. Received: top_k=0\. Choose None"):
         draw(toy.random_language(1, 2), np.zeros((1, 1, 2)), [2], top_k=0)
 
 
 @pytest.mark.parametrize("top_p", [0.0, 1.5, float("nan")])
-def test_a_top_p_that_is_no_probability_is_refused(top_p):
+def test_an_invalid_top_p_is_refused(top_p):
     with pytest.raises(ValueError, match=rf"at most 1\. Received: top_p={top_p}\. Choose None"):
         draw(toy.random_language(1, 2), np.zeros((1, 1, 2)), [2], top_p=top_p)
 

@@ -32,7 +32,7 @@ def random_logits():
     return 3 * np.random.default_rng(7).normal(size=shape).astype("float32")
 
 
-def test_equal_logits_make_each_token_as_probable_as_any():
+def test_equal_logits_make_all_tokens_equally_probable():
     logits = np.full((BATCH, TARGET_LENGTH, VOCABULARY), 5.0, "float32")
     log_probability, num_tokens = log_probabilities(logits, LABELS)
     np.testing.assert_array_equal(numbers(num_tokens), NUM_TOKENS)
@@ -51,7 +51,7 @@ def test_log_probability_is_the_sum_over_the_tokens():
     np.testing.assert_allclose(numbers(log_probabilities(logits, LABELS)[0]), expected, rtol=1e-5)
 
 
-def test_logits_behind_the_end_do_not_count():
+def test_logits_after_the_end_do_not_count():
     logits = random_logits()
     expected = numbers(log_probabilities(logits, LABELS)[0])
     logits[LABELS == 0] = -np.inf
@@ -66,14 +66,14 @@ def test_half_precision_is_summed_in_float32():
     np.testing.assert_array_equal(numbers(log_probability), numbers(expected))
 
 
-def test_nothing_but_padding_is_certain():
+def test_padding_alone_is_certain():
     log_probability, num_tokens = log_probabilities(random_logits(), 0 * LABELS)
     np.testing.assert_array_equal(numbers(log_probability), np.zeros(BATCH))
     np.testing.assert_array_equal(numbers(num_tokens), np.zeros(BATCH))
 
 
 @SLOW_TO_COMPILE
-def test_score_is_the_sum_of_what_the_steps_say(model):
+def test_score_is_the_sum_over_the_steps(model):
     encode, initial_state, step = decoding_steps(model)
     state = initial_state(encode(SOURCE), max_length=TARGET_LENGTH)
     expected, token = np.zeros(BATCH), np.full((BATCH, 1), START)
@@ -90,7 +90,7 @@ def test_score_is_the_sum_of_what_the_steps_say(model):
 
 
 @SLOW_TO_COMPILE
-def test_what_can_follow_is_as_probable_as_what_it_follows(model):
+def test_all_continuations_together_are_as_probable_as_their_beginning(model):
     # sum_v P(y_1 ... y_t v | X) = P(y_1 ... y_t | X), whatever the model.
     beginning = random_ids(1, 4)
     every_token = np.arange(1, VOCABULARY)[:, None]
@@ -98,12 +98,12 @@ def test_what_can_follow_is_as_probable_as_what_it_follows(model):
     source = np.repeat(SOURCE[:1], VOCABULARY - 1, axis=0)
     of_all = np.exp(numbers(score(model, source, continued, start_id=START)[0])).sum()
     of_beginning = np.exp(numbers(score(model, SOURCE[:1], beginning, start_id=START)[0])[0])
-    # Padding can't be scored; the model's own certainty that it does not follow is e**-10.
+    # Padding cannot be scored; the model itself gives it a probability of about e**-10.
     np.testing.assert_allclose(of_all, of_beginning, rtol=1e-3)
 
 
 @SLOW_TO_COMPILE
-def test_neither_padding_nor_batch_mates_change_a_score(model):
+def test_padding_and_batch_mates_do_not_change_a_score(model):
     together = numbers(score(model, SOURCE, LABELS, start_id=START)[0])
     for row, length in enumerate(NUM_TOKENS):
         source = SOURCE[row : row + 1, : np.sum(SOURCE[row] != 0)]
@@ -130,7 +130,7 @@ def test_a_score_in_a_graph_of_unknown_shapes_equals_that_outside(model):
 
 
 def test_any_functional_model_with_these_inputs_can_be_scored():
-    # P(next) depends on the token before alone: a table of logits.
+    # P(next) depends only on the token before: a table of logits.
     source = keras.Input((None,), dtype="int32", name="source_ids")
     target = keras.Input((None,), dtype="int32", name="target_ids")
     table = keras.layers.Embedding(VOCABULARY, VOCABULARY)

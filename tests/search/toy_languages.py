@@ -1,6 +1,6 @@
-"""Languages so small that everything that can be said in them can be written down.
+"""Languages small enough to enumerate all their sentences.
 
-A step function of the search is made from a table: the logits of the next token for each prefix.
+A language is a table with the logits of the next token for each prefix, which `step` looks up.
 """
 
 import itertools
@@ -10,14 +10,14 @@ from keras import ops
 
 from keras_transformer.search.state import DecodingState
 
-# Four tokens; the end is the last. Padding and start are words like any other here.
+# Four tokens, the end last. Padding and start are ordinary words here.
 VOCABULARY, START, END = 4, 2, 3
 WORDS = (0, 1, 2)
 NEVER = -np.inf
 
 
 def number_of(prefix):
-    """Prefixes in a row: () is 0, (0,) 1, (1,) 2, (2,) 3, (3,) 4, (0, 0) 5, and so on."""
+    """The index of a prefix: () is 0, (0,) 1, (1,) 2, (2,) 3, (3,) 4, (0, 0) 5, and so on."""
     number = 0
     for token in prefix:
         number = number * VOCABULARY + token + 1
@@ -28,11 +28,11 @@ def random_language(batch, longest, certain_end=False, seed=7):
     """Random logits for each sentence and prefix: Float (batch, prefixes, vocabulary).
 
     Args:
-        batch: Sentences, each with a language of its own.
+        batch: Sentences, each with its own language.
         longest: Tokens of the longest sentence, the end included.
-        certain_end: Whether a prefix of `longest` - 1 tokens can only end, so that no search has
-            to end it by force.
-        seed: Of the random numbers.
+        certain_end: Whether a prefix of `longest` - 1 tokens can only end, so that no search must
+            force the end.
+        seed: The seed of the random numbers.
     """
     prefixes = [p for n in range(longest) for p in itertools.product(range(VOCABULARY), repeat=n)]
     generator = np.random.default_rng(seed)
@@ -56,14 +56,14 @@ def step(token_ids, state):
     """Looks the beams' prefixes up in the sentences' languages."""
     language = state.per_sentence
     longer = state.per_beam * VOCABULARY + token_ids + 1
-    prefix = ops.where(ops.equal(state.position, 0), 0, longer)  # the start is no word
-    prefix = ops.minimum(prefix, language.shape[1] - 1)  # of sentences that are done
+    prefix = ops.where(ops.equal(state.position, 0), 0, longer)  # the start is not part of it
+    prefix = ops.minimum(prefix, language.shape[1] - 1)  # past the table once a sentence is done
     logits = ops.take_along_axis(language, prefix[:, :, None], axis=1)
     return logits, state._replace(position=state.position + 1, per_beam=prefix)
 
 
 def all_sentences(language, max_length, alpha):
-    """Every sentence of one language with its score, best first.
+    """All sentences of one language with their scores, best first.
 
     Args:
         language: Float (prefixes, vocabulary).
@@ -91,7 +91,7 @@ def padded(tokens, length):
 
 
 def speller(word, vocabulary=11):
-    """A step function that spells a word, whatever it is handed."""
+    """A step function that spells a word, whatever its input."""
     table = np.full((len(word) + 1, vocabulary), -30.0, "float32")
     table[np.arange(len(word)), word] = 0.0
     table = ops.convert_to_tensor(table)
@@ -106,7 +106,7 @@ def speller(word, vocabulary=11):
 
 
 def follower(next_token, vocabulary=11):
-    """A step function that looks at nothing but the token before."""
+    """A step function that depends only on the token before."""
     table = np.full((vocabulary, vocabulary), -30.0, "float32")
     for token, following in next_token.items():
         table[token, following] = 0.0

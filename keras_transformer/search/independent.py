@@ -1,0 +1,81 @@
+"""Hypotheses that grow without competing: what greedy search and sampling share."""
+
+from typing import NamedTuple
+
+from keras import ops
+
+from keras_transformer.masks import PADDING_ID
+from keras_transformer.search import loop
+from keras_transformer.search.constraints import Constraints
+from keras_transformer.search.hypotheses import (
+    Hypotheses,
+    length_penalty_of,
+    no_tokens,
+    write_token,
+)
+
+
+class Search(NamedTuple):
+    """The hypotheses so far, and what the next step needs."""
+
+    position: object  # Integer scalar
+    token_ids: object  # Integer (batch, beams, length), padding after the newest token
+    last_ids: object  # Integer (batch, beams), the newest token of each
+    log_probability: object  # Float32 (batch, beams)
+    num_tokens: object  # Integer (batch, beams), the end included
+    ended: object  # Boolean (batch, beams)
+    done: object  # Boolean (batch,)
+    held_to: Constraints
+    noise: object  # Float32 (batch, beams, length); () in greedy search
+    state: object  # DecodingState
+
+
+def start_search(state, start_id, held_to, longest, beams, noise=()) -> Search:
+    """The empty hypotheses; arguments as in the searches."""
+    token_ids = no_tokens(held_to.max_length, beams, longest)  # (batch, beams, length)
+    shape = ops.shape(token_ids)[:2]
+    return Search(
+        position=ops.convert_to_tensor(0, dtype="int32"),
+        token_ids=token_ids,
+        last_ids=ops.full(shape, start_id, dtype="int32"),
+        log_probability=ops.zeros(shape, dtype="float32"),
+        num_tokens=ops.zeros(shape, dtype="int32"),
+        ended=ops.zeros(shape, dtype="bool"),
+        done=ops.zeros(shape[:1], dtype="bool"),
+        held_to=held_to,
+        noise=noise,
+        state=state,
+    )
+
+
+def with_token(search: Search, token, gained, end_id, state) -> Search:
+    """The search one position later; hypotheses that have ended stay as they are.
+
+    Args:
+        search: The search so far.
+        token: Integer (batch, beams).
+        gained: Float32 (batch, beams), the log-probability of the token.
+        end_id: The token that ends a sentence.
+        state: DecodingState after the step.
+    """
+    token = ops.where(search.ended, PADDING_ID, token)
+    ended = ops.logical_or(search.ended, ops.equal(token, end_id))
+    return search._replace(
+        position=search.position + 1,
+        token_ids=write_token(search.token_ids, token, search.position),
+        last_ids=token,
+        log_probability=search.log_probability + ops.where(search.ended, 0.0, gained),
+        num_tokens=search.num_tokens + ops.cast(ops.logical_not(search.ended), "int32"),
+        ended=ended,
+        done=ops.all(ended, axis=1),  # (batch,)
+        state=state,
+    )
+
+
+def run_search(advance, start: Search, length_penalty, length_normalization) -> Hypotheses:
+    """Advances a search until every hypothesis has ended, and scores them."""
+    token_ids, log_probability, num_tokens = loop.run(
+        advance, start, lambda search: (search.token_ids, search.log_probability, search.num_tokens)
+    )
+    penalty = length_penalty_of(num_tokens, length_penalty, length_normalization)
+    return Hypotheses(token_ids, log_probability / penalty)
