@@ -16,7 +16,6 @@ from keras_transformer.search.hypotheses import (
     no_tokens,
     write_token,
 )
-from keras_transformer.search.shapes import as_length
 from keras_transformer.search.state import reorder_beams
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from keras import ops
 
-from keras_transformer.search.shapes import as_length
 from keras_transformer.masks import PADDING_ID
+from keras_transformer.search.shapes import as_length
 
 # Below the log-probability of anything possible, yet finite, so that sums still compare.
 IMPOSSIBLE = -1e9
