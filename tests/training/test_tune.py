@@ -12,9 +12,9 @@ import filelock
 import pytest
 import yaml
 
-from keras_transformer.errors import InputError
 from tests.training.conftest import as_arguments
 from tests.training.small_run import SMALL
+from training.command_line.errors import InputError
 from training.command_line.running import run_command
 from training.runs.folder import Position, RunFolder, RunRecord
 from training.settings import make_settings, read_settings_file
@@ -28,9 +28,10 @@ from training.tuning.comparison import (
     difference_of_means,
 )
 from training.tuning.plan import SearchFolder, SearchPlan
-from training.tuning.search import _await_chief, complaint_about, search
+from training.tuning.search import _await_chief, search
 from training.tuning.space import Space
-from training.tuning.trials import TrialFailed, Trials, num_parameters, train_apart
+from training.tuning.trial_run import TrialFailed, num_parameters, train_apart
+from training.tuning.trials import Complaint, Trials
 
 SPACE = {"dropout": {"min": 0.0, "max": 0.5}, "warmup_steps": [10, 20, 40]}
 
@@ -94,7 +95,7 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(Trials, "_tokenizer", tokenizer)
     monkeypatch.setattr("training.tuning.trials.num_parameters", lambda *_: 1234)
-    monkeypatch.setattr("training.tuning.picture.draw_trials", lambda *_: None)
+    monkeypatch.setattr("training.tuning.report.draw_trials", lambda *_: None)
 
 
 def rows_of(path):
@@ -138,10 +139,7 @@ def test_the_best_settings_have_the_sub_words_that_the_text_gave(make_plan, tmp_
     rows = perform(plan, tmp_path, max_trials=3)
     assert [row["vocabulary_size"] for row in rows] == [MOST_SUB_WORDS] * 3
     assert read_settings_file(tmp_path / "best.yaml")["vocabulary_size"] == MOST_SUB_WORDS
-    assert (
-        "# The tokenizer has 299 sub-words; asked for were 3"
-        in (tmp_path / "best.yaml").read_text()
-    )
+    assert "# The text gave 299 sub-words; 3" in (tmp_path / "best.yaml").read_text()
     for trial in ("0", "1", "2"):
         record = RunFolder(tmp_path / "trials" / trial).read_record()
         assert record.settings.vocabulary_size == MOST_SUB_WORDS
@@ -211,20 +209,40 @@ def test_contradictions_are_passed_over_and_named(make_plan, tmp_path):
     assert "- 2 passed over: model_dim must be a mult" in (tmp_path / "trials.md").read_text()
 
 
-def test_too_large_models_are_passed_over(make_plan, monkeypatch):
+def test_too_large_models_are_passed_over(make_plan, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "training.tuning.search.num_parameters", lambda settings, size: settings.num_layers * size
+        "training.tuning.trials.num_parameters", lambda settings, size: settings.num_layers * size
     )
     plan = make_plan({"num_layers": [1, 2]}, max_parameters=400)
-    assert complaint_about(plan, {"num_layers": 1}) is None
-    assert complaint_about(plan, {"num_layers": 2}) == oracles.Complaint(
+    trials = Trials(SearchFolder(tmp_path), plan)
+    assert trials.complaint({"num_layers": 1}) is None
+    assert trials.complaint({"num_layers": 2}) == Complaint(
         "too large: 580 parameters, of at most 400", 580
     )
 
 
+def test_sub_words_that_the_text_does_not_have_are_not_counted(make_plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.tuning.trials.num_parameters", lambda settings, size: size)
+    plan = make_plan({"vocabulary_size": [290, 1000]}, max_parameters=MOST_SUB_WORDS)
+    assert Trials(SearchFolder(tmp_path), plan).complaint({"vocabulary_size": 1000}) is None
+
+
+def test_a_vocabulary_that_is_too_small_for_the_text_fails_in_its_trial(
+    make_plan, tmp_path, monkeypatch
+):
+    """Its size is unknown, so that it cannot be too large."""
+
+    def tokenizer(trials, settings):
+        raise TrialFailed("the text needs more")
+
+    monkeypatch.setattr(Trials, "_tokenizer", tokenizer)
+    [row] = perform(make_plan(max_parameters=1), tmp_path, 1)
+    assert (row["status"], row["reason"]) == ("failed", "the text needs more")
+
+
 def test_a_search_that_only_passes_over_says_so_and_fails(monkeypatch, text_files, tmp_path, capfd):
     monkeypatch.setattr(
-        "training.tuning.search.num_parameters", lambda settings, size: 1000 * settings.num_layers
+        "training.tuning.trials.num_parameters", lambda settings, size: 1000 * settings.num_layers
     )
     (tmp_path / "space.yaml").write_text("num_layers: [1, 2, 3]\n")
     output = tmp_path / "out"
@@ -233,7 +251,7 @@ def test_a_search_that_only_passes_over_says_so_and_fails(monkeypatch, text_file
     assert run_command(main, arguments) == 1
     out, err = capfd.readouterr()
     assert "error: " in err.splitlines()[-1]
-    assert "at least one trial must be completed. Received: none" in err.splitlines()[-1]
+    assert "at least one trial must succeed. Received: none" in err.splitlines()[-1]
     assert "finished" not in out
     *rows, _, reason = (output / "trials.md").read_text().splitlines()
     assert "|  | passed over |  |  |  | 2,000 |  | 2 |" in rows
@@ -447,17 +465,12 @@ def test_a_bug_keeps_its_traceback(make_plan, tmp_path):
         perform(make_plan(), tmp_path, 3, MadeUp(fail))
 
 
-def test_the_trial_of_a_lost_worker_is_given_to_another(make_plan, tmp_path):
-    folder, plan = SearchFolder(tmp_path), make_plan()
+def test_the_trial_of_a_lost_worker_is_given_to_another(make_plan, tmp_path, monkeypatch):
     at_work = {"a", "b"}
-    surroundings = oracles.Surroundings(
-        complaint=lambda values: complaint_about(plan, values),
-        is_at_work=at_work.__contains__,
-        badness=lambda trial: (0.0,),
-        ended=lambda: None,
-    )
-    oracle = oracles.make_oracle(plan, 3, surroundings)
-    oracle._set_project_dir(str(folder.path), "keras_tuner")
+    trials = Trials(SearchFolder(tmp_path), make_plan())
+    monkeypatch.setattr(trials.folder, "is_at_work", at_work.__contains__)
+    oracle = oracles.make_oracle(trials, 3)
+    oracle._set_project_dir(str(tmp_path), "keras_tuner")
     first, second = oracle.create_trial("a"), oracle.create_trial("b")
     assert oracle.create_trial("b").trial_id == second.trial_id  # it came back itself
     at_work.remove("a")
@@ -466,8 +479,8 @@ def test_the_trial_of_a_lost_worker_is_given_to_another(make_plan, tmp_path):
 
     # The chief was gone, and meanwhile b was at work and c was lost.
     at_work |= {"d"}
-    reloaded = oracles.make_oracle(plan, 3, surroundings)
-    reloaded._set_project_dir(str(folder.path), "keras_tuner")
+    reloaded = oracles.make_oracle(trials, 3)
+    reloaded._set_project_dir(str(tmp_path), "keras_tuner")
     reloaded.reload()
     assert reloaded.ongoing_trials["b"].trial_id == "1"
     assert [reloaded.create_trial("d").trial_id, reloaded.create_trial("e").trial_id] == ["0", "2"]
@@ -490,6 +503,38 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(capfd, arguments, message):
     assert message in one_line(capfd)
 
 
+@pytest.mark.parametrize("option", ["--bleu-tokenizer=13a", "--bleu-tokenizer=zh"])
+def test_tokenized_text_has_no_other_bleu_tokenizer(capfd, option):
+    assert run_command(main, ["--output=out", "--tokenized", option]) == 2
+    assert f"Received: --tokenized, {option.replace('=', ' ')}" in one_line(capfd)
+
+
+@pytest.mark.parametrize(
+    ("in_file", "options", "expected"),
+    [
+        ("", [], "13a"),
+        ("bleu_tokenizer: char", [], "char"),
+        ("bleu_tokenizer: char", ["--bleu-tokenizer=13a"], "13a"),
+        ("bleu_tokenizer: 13a", ["--tokenized"], "none"),  # options win over the file
+    ],
+)
+def test_the_command_line_decides_on_the_bleu_tokenizer(
+    tmp_path, text_files, monkeypatch, in_file, options, expected
+):
+    plans = []
+
+    def search(trials, max_trials):
+        plans.append(trials.plan)
+        return False
+
+    monkeypatch.setattr("training.tuning.search.search", search)
+    config = tmp_path / "config.yaml"
+    config.write_text(f"epochs: 2\n{in_file}\n")
+    arguments = as_arguments({**text_files, "config": config, "output": tmp_path / "out"})
+    main([*arguments, *options])
+    assert plans[0].settings.bleu_tokenizer == expected
+
+
 def test_missing_packages_are_named_with_what_installs_them(monkeypatch, capfd):
     monkeypatch.setattr("training.tune.PACKAGES", {"keras_tuner_absent": "keras-tuner"})
     assert run_command(main, ["--output=out"]) == 1
@@ -501,7 +546,7 @@ def test_sub_words_that_are_given_are_not_tuned(tmp_path, text_files, capfd):
     data = [f"--{name.replace('_', '-')}={path}" for name, path in text_files.items()]
     more = [f"--space={tmp_path / 'space.yaml'}", f"--output={tmp_path / 'out'}", "--tokenizer=x"]
     assert run_command(main, [*data, *more]) == 1
-    assert "vocabulary_size must not be tuned where tokenizer gives" in one_line(capfd)
+    assert "vocabulary_size must not be tuned when tokenizer provides" in one_line(capfd)
 
 
 def test_an_environment_that_names_only_half_of_a_chief_is_refused(
@@ -581,7 +626,9 @@ def test_a_comparison_goes_on_where_its_text_has_moved(
 
     moved.write_text(moved.read_text().replace("one", "two"))
     plan = make_plan(train_source=str(moved), dropout=0.2)
-    message = r"with others \(dropout: 0.1 there, 0.2 now; train_source: sha256 \w+ there, \w+ now"
+    message = (
+        r"one that differs \(dropout: 0.1 there, 0.2 now; train_source: sha256 \w+ there, \w+ now"
+    )
     with pytest.raises(InputError, match=message):
         make_comparison(plan)._result("start", plan.settings)
 
@@ -590,11 +637,11 @@ def test_a_comparison_goes_on_where_its_text_has_moved(
 def test_a_training_that_does_not_stop_is_named(
     make_plan, make_comparison, tmp_path, monkeypatch, command
 ):
-    monkeypatch.setattr("training.tuning.trials.LOCK_SECONDS", 0)
+    monkeypatch.setattr("training.tuning.trial_run.LOCK_SECONDS", 0)
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     plan = make_plan()
-    with filelock.FileLock(run.lock_path), pytest.raises(InputError, match="still at work after 0"):
+    with filelock.FileLock(run.lock_path), pytest.raises(InputError, match="still running after 0"):
         if command == "trial":
             train_apart(run, plan.settings, lambda: None)
         else:
@@ -607,8 +654,8 @@ def test_a_training_that_does_not_stop_is_named(
 def test_what_is_no_fault_of_the_settings_stops_the_search(
     make_plan, tmp_path, monkeypatch, failure, error
 ):
-    monkeypatch.setattr("training.tuning.trials.run_child", lambda *_: failure)
-    log = r"" if error is TrialFailed else r"run: x\. What the training printed is in .*run\.log\."
+    monkeypatch.setattr("training.tuning.trial_run.run_child", lambda *_: failure)
+    log = r"" if error is TrialFailed else r"run: x\. The output of the training is in .*run\.log\."
     with pytest.raises(error, match=log):
         train_apart(RunFolder(tmp_path / "run"), make_plan().settings, lambda: None)
 
@@ -617,4 +664,4 @@ def test_a_worker_says_whom_it_waits_for_and_gives_up(tmp_path, monkeypatch, cap
     monkeypatch.setattr("training.tuning.search.SECONDS_FOR_THE_CHIEF", -1)
     with pytest.raises(InputError, match="a worker needs a chief that searches in the same folder"):
         _await_chief(SearchFolder(tmp_path), None)
-    assert capsys.readouterr().out == f"waiting -1 seconds at most for a chief in {tmp_path}\n"
+    assert capsys.readouterr().out == f"waiting up to -1 seconds for a chief in {tmp_path}\n"

@@ -4,8 +4,8 @@ import keras_tuner
 import numpy as np
 import pytest
 
-from keras_transformer.errors import InputError
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from training.command_line.errors import InputError
 from training.settings import make_settings
 from training.tuning.hyper_model import TransformerHyperModel
 

@@ -21,7 +21,8 @@ from training.tuning.child_process import UNFIT_SETTINGS, Failure, run_child
 from training.tuning.plan import SearchFolder, SearchPlan
 from training.tuning.search import search
 from training.tuning.space import Space
-from training.tuning.trials import TrialFailed, Trials
+from training.tuning.trial_run import TrialFailed
+from training.tuning.trials import Trials
 
 SETTINGS = {**SMALL, "epochs": 2}
 
