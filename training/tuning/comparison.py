@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -16,7 +16,13 @@ from training.settings import TrainingSettings, make_settings, read_settings_fil
 from training.tuning.plan import SearchFolder, SearchPlan, held
 from training.tuning.report import markdown_table
 from training.tuning.space import SUB_WORDS
-from training.tuning.trial_run import EpochLines, epochs_of, failed, run_apart
+from training.tuning.trial_run import (
+    EpochLines,
+    TrialFailed,
+    epochs_of,
+    run_apart,
+    stopped_by,
+)
 
 SIDES = ("start", "best")
 LABELS = {"start": "start", "best": "best of the search"}
@@ -83,8 +89,8 @@ class Comparison:
             ]
         rows = [dataclasses.asdict(result) for result in results]
         write_text(self.path / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        is_one_vocabulary = not {*SUB_WORDS} & {*self.plan.space.dimensions}
-        text = comparison_table(results, shows_perplexity=is_one_vocabulary)
+        has_same_sub_words = not {*SUB_WORDS} & {*self.plan.space.dimensions}
+        text = comparison_table(results, shows_perplexity=has_same_sub_words)
         write_text(self.path / "table.md", text)
         return text
 
@@ -121,7 +127,7 @@ class Comparison:
         config = run.path.with_name(f"{run.path.name}.yaml")
         write_text(config, yaml.safe_dump(dataclasses.asdict(settings), allow_unicode=True))
         options = ["--config", str(config), "--output", str(run.path)]
-        _run(run, "training.train", options, EpochLines(run, "val_perplexity"))
+        _run(run, "training.train", options)
 
     def _scores(self, run: RunFolder, settings: TrainingSettings) -> dict[str, Any]:
         """What `training.evaluate` says of the run on the validation text; computed once."""
@@ -129,23 +135,19 @@ class Comparison:
         if not path.exists():
             source, reference = settings.validation_files()
             options = [str(run.path), "--source", source, "--reference", reference]
-            _run(run, "training.evaluate", [*options, "--json", str(path)], lambda: None)
+            _run(run, "training.evaluate", [*options, "--json", str(path)])
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _run(run: RunFolder, command: str, options: list[str], watch: Callable[[], None]) -> None:
-    failure = run_apart(run, command, options, watch)
-    if failure is not None:
-        raise failed(run, failure)
+def _run(run: RunFolder, command: str, options: list[str]) -> None:
+    try:
+        run_apart(run, command, options, EpochLines(run, "val_perplexity"))
+    except TrialFailed as error:
+        raise stopped_by(run, str(error)) from error
 
 
 def comparison_table(results: Sequence[Result], *, shows_perplexity: bool) -> str:
-    """A Markdown table of the means of both sides, and their difference in words.
-
-    Args:
-        results: Of both sides.
-        shows_perplexity: Whether both sides have the same sub-words, which makes it comparable.
-    """
+    """A Markdown table of both sides' means, and their difference in words."""
     head = ["settings", "seeds", "BLEU", "each", *["perplexity"] * shows_perplexity]
     head += ["epochs", "minutes"]
     rows, scores = [], {}

@@ -34,12 +34,7 @@ MOST_COLLISIONS = 200  # in a row that were tried before
 
 
 def make_oracle(our_trials: Trials, max_trials: int | None) -> keras_tuner.Oracle:
-    """The oracle of a search.
-
-    Args:
-        our_trials: What it asks about values, and tells when a trial has ended.
-        max_trials: The most trials; None lets Hyperband decide.
-    """
+    """The oracle of a search; without `max_trials`, Hyperband decides when to stop."""
     plan = our_trials.plan
     hp = keras_tuner.HyperParameters()
     plan.space.declare(hp, plan.settings)

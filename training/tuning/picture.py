@@ -25,13 +25,7 @@ FARTHEST = 10.0
 
 
 def draw_trials(plan: SearchPlan, outcomes: Sequence[Outcome], path: Path) -> None:
-    """Writes a PNG.
-
-    Args:
-        plan: The search.
-        outcomes: The trials in the order in which they began; at least one is completed.
-        path: The picture.
-    """
+    """Writes a PNG; at least one trial must be completed."""
     save_picture(trials_figure(plan, outcomes), path)
 
 
@@ -89,12 +83,7 @@ def _limits(plan: SearchPlan, values: Sequence[float]) -> tuple[float, float]:
 
 
 class _Points:
-    """Draws completed trials: darker for more epochs, a triangle on the edge for one beyond it.
-
-    Args:
-        completed: The trials.
-        edge: The upper end of the axis.
-    """
+    """Draws completed trials: darker with more epochs, a triangle on the edge if beyond it."""
 
     def __init__(self, completed: Sequence[Outcome], edge: float):
         epochs = sorted({outcome.epochs for outcome in completed})

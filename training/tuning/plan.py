@@ -69,11 +69,7 @@ class SearchPlan:
 
 
 class SearchFolder:
-    """The paths of a search.
-
-    Args:
-        path: The folder; it need not exist.
-    """
+    """The paths of a search, whose folder need not exist yet."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path).resolve()
@@ -99,11 +95,7 @@ class SearchFolder:
         write_text(self.plan_path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
     def read_plan(self) -> SearchPlan:
-        """The plan of the search in this folder.
-
-        Raises:
-            InputError: If search.yaml is missing, damaged or of another format.
-        """
+        """The plan in search.yaml, refused if it is missing, damaged or of another format."""
         content = {name: entry.value for name, entry in read_yaml_mapping(self.plan_path).items()}
         version = content.get(FORMAT_KEY)
         if version != FORMAT_VERSION:
@@ -148,11 +140,7 @@ class SearchFolder:
             yield
 
     def check_same(self, plan: SearchPlan) -> None:
-        """Refuses a plan that differs from the folder's.
-
-        Raises:
-            InputError: Naming the differences.
-        """
+        """Refuses a plan that differs from the folder's, and names the differences."""
         differences = plan.differences(self.read_plan())
         if differences:
             raise InputError(
@@ -161,11 +149,7 @@ class SearchFolder:
             )
 
     def worker_lock(self, tuner_id: str) -> contextlib.AbstractContextManager:
-        """The lock that a worker of this name holds while it runs.
-
-        Raises:
-            InputError: On entering, if another one runs.
-        """
+        """The lock that a worker of this name holds while it runs."""
         self.workers_path.mkdir(parents=True, exist_ok=True)
         rule = f"{tuner_id}: each worker must have a KERASTUNER_TUNER_ID of its own"
         return held(self._worker_path(tuner_id), rule)
@@ -192,11 +176,7 @@ def is_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def held(path: Path, rule: str) -> Iterator[None]:
-    """Holds the lock of a file, and writes this process's number into it.
-
-    Raises:
-        InputError: With `rule`, if another process holds it.
-    """
+    """Holds the lock of a file with this process's id in it; refuses with `rule` if it is taken."""
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=LOCK_SECONDS)

@@ -19,13 +19,7 @@ IN_TABLE = (COMPLETED, RUNNING, FAILED, PASSED_OVER)  # from top to bottom
 
 
 def write_report(folder: SearchFolder, plan: SearchPlan, outcomes: Sequence[Outcome]) -> None:
-    """Rewrites trials.jsonl, trials.md, trials.png and best.yaml.
-
-    Args:
-        folder: The search's.
-        plan: What it searches.
-        outcomes: The trials in the order in which they began, then what was passed over.
-    """
+    """Rewrites trials.jsonl, trials.md, trials.png and best.yaml; trials come in their order."""
     write_text(folder.rows_path, "".join(_line(outcome) for outcome in outcomes))
     write_text(folder.table_path, table(plan, outcomes))
     if best_of(outcomes, plan.objective) is not None:

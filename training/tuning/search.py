@@ -30,13 +30,7 @@ class _Stop(keras_tuner.errors.FatalError):
 
 
 class _Tuner(BaseTuner):
-    """Keras Tuner's loop, with each trial performed by `Trials`.
-
-    Args:
-        trials: Performs them.
-        oracle: Chooses their values.
-        is_worker: Whether Keras Tuner asks the chief's oracle instead.
-    """
+    """Keras Tuner's loop, with each trial performed by `Trials`; a worker's asks the chief."""
 
     def __init__(self, trials: Trials, oracle: keras_tuner.Oracle, is_worker: bool = False):
         super().__init__(oracle, directory=str(trials.folder.path), project_name=PROJECT_NAME)
@@ -105,7 +99,7 @@ def search(trials: Trials, max_trials: int | None) -> bool:
 
     Raises:
         InputError: If the folder, the environment or the disk does not allow it.
-        KeyboardInterrupt: If it is stopped; the next call resumes the current trial.
+        KeyboardInterrupt: If it is stopped; the next call resumes it.
     """
     role = _role()
     leave_devices_to_children()
@@ -121,11 +115,7 @@ def search(trials: Trials, max_trials: int | None) -> bool:
 
 
 def _role() -> str:
-    """The role that the environment gives this process: "alone", "chief" or "worker".
-
-    Raises:
-        InputError: If it sets only some of the three variables.
-    """
+    """The role that the environment gives this process: "alone", "chief" or "worker"."""
     missing = [name for name in ENVIRONMENT if not os.environ.get(name)]
     if len(missing) == len(ENVIRONMENT):
         return "alone"
@@ -173,11 +163,7 @@ def _naming_a_lost_chief(folder: SearchFolder) -> Iterator[None]:
 
 
 def _await_chief(folder: SearchFolder, plan: SearchPlan) -> None:
-    """Waits until the chief has opened the search.
-
-    Raises:
-        InputError: If it does not come, or searches for something else.
-    """
+    """Waits until the chief has opened the search."""
 
     def has_come():
         return folder.plan_path.exists() and is_held(folder.lock_path)
@@ -197,11 +183,7 @@ def _await_chief(folder: SearchFolder, plan: SearchPlan) -> None:
 
 
 def _serve(oracle: keras_tuner.Oracle, folder: SearchFolder) -> None:
-    """Answers the workers until the search is over and they have stopped.
-
-    Raises:
-        InputError: If the address cannot be used, or workers were lost at the end.
-    """
+    """Answers the workers until the search is over and they have stopped."""
     import grpc
     from keras_tuner.src import protos
     from keras_tuner.src.distribute.oracle_chief import OracleServicer

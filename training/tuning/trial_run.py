@@ -13,7 +13,7 @@ from training.command_line.errors import InputError
 from training.runs.checkpoints import START
 from training.runs.folder import TEMPORARY_PREFIX, RunFolder, RunRecord
 from training.settings import TrainingSettings
-from training.tuning.child_process import Failure, run_child
+from training.tuning.child_process import run_child
 
 LOCK_SECONDS = 60  # a training stops within this time after its search is gone
 
@@ -23,31 +23,20 @@ class TrialFailed(Exception):
 
 
 def train_apart(run: RunFolder, settings: TrainingSettings, watch: Callable[[], None]) -> None:
-    """Trains a prepared run folder in a process of its own.
-
-    Raises:
-        TrialFailed: If its settings are at fault.
-        InputError: If it fails for another reason.
-        KeyboardInterrupt: If it is stopped.
-    """
+    """Trains a prepared run folder, as `run_apart` runs a command."""
     options = ["--config", str(run.config_path), "--output", str(run.path)]
-    failure = run_apart(run, "training.train", options, watch)
-    if failure is None:
-        return
-    if failure.is_of_settings:
-        raise TrialFailed(failure.reason)
-    raise failed(run, failure)
+    run_apart(run, "training.train", options, watch)
 
 
-def run_apart(
-    run: RunFolder, command: str, options: list[str], watch: Callable[[], None] = lambda: None
-) -> Failure | None:
-    """Runs a command on a run folder, as `run_child` does, with its log beside the folder.
+def run_apart(run: RunFolder, command: str, options: list[str], watch: Callable[[], None]) -> None:
+    """Runs a command on a run folder in a process of its own, with its log beside the folder.
 
     A training whose search was killed may be about to stop there, so it waits for that.
 
     Raises:
-        InputError: If another process goes on training in the folder.
+        TrialFailed: If the run's settings are at fault.
+        InputError: If it fails for another reason, or another process is training in the folder.
+        KeyboardInterrupt: If it is stopped.
     """
     if run.path.exists():
         try:
@@ -59,15 +48,16 @@ def run_apart(
                 f" is still running after {LOCK_SECONDS} seconds. Wait for it, or stop it, and run"
                 " the same command again."
             ) from error
-    return run_child(command, options, _log_path(run), watch)
+    failure = run_child(command, options, _log_path(run), watch)
+    if failure is not None:
+        of_settings = failure.is_of_settings
+        raise TrialFailed(failure.reason) if of_settings else stopped_by(run, failure.reason)
 
 
-def failed(run: RunFolder, failure: Failure) -> InputError:
-    """The error that stops a search or a comparison."""
-    return InputError(
-        f"{run.path}: {failure.reason.rstrip('.')}. The output of the training is in"
-        f" {_log_path(run)}."
-    )
+def stopped_by(run: RunFolder, reason: str) -> InputError:
+    """The error with which a run stops the search or the comparison."""
+    where = f"The output of the training is in {_log_path(run)}."
+    return InputError(f"{run.path}: {reason.rstrip('.')}. {where}")
 
 
 def _log_path(run: RunFolder) -> Path:
@@ -80,7 +70,7 @@ def epochs_of(run: RunFolder) -> list[dict[str, Any]]:
 
 
 class EpochLines:
-    """Each call prints the epochs that have ended in a run since the last."""
+    """Prints, on each call, the epochs of a run that have ended since the last call."""
 
     def __init__(self, run: RunFolder, objective: str):
         self.run = run
