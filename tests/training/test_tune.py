@@ -1,4 +1,4 @@
-"""What a search does, with a training that is made up where only the search is in question."""
+"""What a search does; most tests replace the training with a made-up one."""
 
 import dataclasses
 import itertools
@@ -36,7 +36,7 @@ from training.tuning.trials import Complaint, Trials
 SPACE = {"dropout": {"min": 0.0, "max": 0.5}, "warmup_steps": [10, 20, 40]}
 
 
-# Its Gaussian process is fitted for each trial anew.
+# Fits its Gaussian process again for each trial.
 SLOW_BAYESIAN = pytest.param("bayesian", marks=pytest.mark.slow)
 
 
@@ -55,9 +55,9 @@ def make_plan(text_files):
 
 
 class MadeUp:
-    """In place of a training: the farther dropout is from 0.3, the worse, and the later the better.
+    """A made-up training: better the closer dropout is to 0.3, and better with each epoch.
 
-    Notes which epochs it has trained of which trial, and does as it is told before one of them.
+    Records which epochs of which trial it trained, and calls `before` ahead of each.
     """
 
     def __init__(self, before=lambda trial, epoch, settings: None):
@@ -87,7 +87,7 @@ MOST_SUB_WORDS = 299
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No tokenizer is trained, no model built, no picture drawn."""
+    """Trains no tokenizer, builds no model and draws no picture."""
 
     def tokenizer(trials, settings):
         size = min(settings.vocabulary_size, MOST_SUB_WORDS)
@@ -115,7 +115,7 @@ def one_line(capfd):
 
 @pytest.mark.parametrize("algorithm", ["random", SLOW_BAYESIAN, "hyperband"])
 @pytest.mark.parametrize("objective", ["val_perplexity", "val_bleu", "val_chrf"])
-def test_the_first_trial_is_the_start_and_the_best_one_is_written(
+def test_the_first_trial_is_the_start_and_the_best_settings_are_written(
     make_plan, tmp_path, algorithm, objective
 ):
     plan = make_plan(algorithm=algorithm, objective=objective)
@@ -172,10 +172,10 @@ def test_hyperband_gives_the_better_trials_more_epochs_without_repeating_any(mak
 
 
 @pytest.mark.parametrize(("num_values", "rungs"), [(4, [4, 2, 1]), (10, [9, 3, 1, 1, 1])])
-def test_hyperband_promotes_where_the_space_has_fewer_values_than_it_wants(
+def test_hyperband_promotes_although_the_space_has_too_few_values(
     make_plan, tmp_path, num_values, rungs
 ):
-    """A third of 4, rounded up, are 2. Of 10 values one is left for the second bracket."""
+    """A third of 4, rounded up, is 2. Of 10 values, one is left for the second bracket."""
     space = {"warmup_steps": [*range(10, 10 + num_values)]}
     plan = make_plan(space, algorithm="hyperband", max_epochs=9, warmup_steps=10)
     rows = perform(plan, tmp_path / "whole", None)
@@ -184,9 +184,9 @@ def test_hyperband_promotes_where_the_space_has_fewer_values_than_it_wants(
     assert rows[sum(rungs[:3]) - 1]["settings"] == {"warmup_steps": 10}  # the smallest is the best
     assert rows[sum(rungs[:3]) - 1]["epochs"] == 9
 
-    for max_trials in (num_values - 1, num_values + 1, len(rows)):  # ended, and taken up again
+    for max_trials in (num_values - 1, num_values + 1, len(rows)):  # ended and resumed
         resumed = perform(plan, tmp_path / "resumed", max_trials)
-    names = ("settings", "epochs", "objective")  # the width of trials' names depends on max_trials
+    names = ("settings", "epochs", "objective")  # the length of trial names depends on max_trials
     assert [[row[name] for name in names] for row in resumed] == [
         [row[name] for name in names] for row in rows
     ]
@@ -290,7 +290,7 @@ def test_failed_trials_are_recorded_and_the_search_goes_on(make_plan, tmp_path, 
         f"trial {first} failed: The training loss must stay finite"
         in (tmp_path / "trials.md").read_text()
     )
-    if algorithm == "hyperband":  # its rungs are filled all the same
+    if algorithm == "hyperband":  # its rungs fill up nevertheless
         assert max(row["epochs"] for row in rows) == 9
 
 
@@ -309,17 +309,17 @@ def test_an_objective_that_is_not_finite_is_a_failure(make_plan, tmp_path):
 
 
 class Killed(BaseException):
-    """In place of a process that ends without a word."""
+    """Stands for a process that ends without warning."""
 
 
 @pytest.mark.parametrize("algorithm", ["random", SLOW_BAYESIAN, "hyperband"])
 @pytest.mark.parametrize("where", ["training", "create", "end"])
-def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(
+def test_a_search_that_is_killed_repeatedly_ends_like_one_that_was_not(
     make_plan, tmp_path, monkeypatch, algorithm, where
 ):
     space = {**SPACE, "num_heads": [2, 3, 5]}  # 5 contradicts model_dim
     plan = make_plan(space, algorithm=algorithm, max_epochs=4, factor=2)
-    num_trials = 5 if algorithm == "bayesian" else 12  # a process is fitted for each after three
+    num_trials = 5 if algorithm == "bayesian" else 12  # bayesian gets slow after three
     expected = perform(plan, tmp_path / "whole", num_trials)
 
     countdown = [3]
@@ -334,7 +334,7 @@ def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(
             strike()
 
     def write(path, text):
-        # Between a trial's own file and the oracle's: the trial that is about to begin or end.
+        # Between writing a trial's file and the oracle's, as a trial begins or ends.
         if where == "create" and path.name == "trial.json" and '"RUNNING"' in text:
             real_write(path, text)
             return strike()
@@ -358,7 +358,7 @@ def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(
     assert len(made_up.epochs) == len({*made_up.epochs})
 
 
-def test_more_trials_can_be_asked_for_later(make_plan, tmp_path):
+def test_a_later_run_can_raise_the_number_of_trials(make_plan, tmp_path):
     plan = make_plan()
     assert perform(plan, tmp_path / "a", 3) == perform(plan, tmp_path / "a", 3)
     assert perform(plan, tmp_path / "a", 6) == perform(plan, tmp_path / "b", 6)
@@ -374,7 +374,7 @@ def test_more_trials_can_be_asked_for_later(make_plan, tmp_path):
         ({"space": {"dropout": SPACE["dropout"]}}, "warmup_steps in the space: .* there, none now"),
     ],
 )
-def test_a_search_goes_on_with_what_it_was_started_with(make_plan, tmp_path, change, message):
+def test_a_search_must_be_resumed_with_its_settings(make_plan, tmp_path, change, message):
     perform(make_plan(), tmp_path, 1)
     before = (tmp_path / "search.yaml").read_bytes()
     with pytest.raises(InputError, match=message):
@@ -382,7 +382,7 @@ def test_a_search_goes_on_with_what_it_was_started_with(make_plan, tmp_path, cha
     assert (tmp_path / "search.yaml").read_bytes() == before
 
 
-def test_a_search_goes_on_with_the_text_it_was_started_with(make_plan, tmp_path, text_files):
+def test_a_search_must_be_resumed_with_its_text(make_plan, tmp_path, text_files):
     perform(make_plan(), tmp_path / "out", 1)
     changed = tmp_path / "changed"
     changed.write_text(Path(text_files["train_source"]).read_text().replace("one", "two"))
@@ -390,14 +390,16 @@ def test_a_search_goes_on_with_the_text_it_was_started_with(make_plan, tmp_path,
         perform(make_plan(train_source=str(changed)), tmp_path / "out", 2)
 
 
-def test_a_folder_of_something_else_is_refused(make_plan, tmp_path):
+def test_a_folder_with_other_content_is_refused(make_plan, tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(InputError, match="a search needs a folder of its own"):
         perform(make_plan(), tmp_path, 1)
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
-def test_the_disk_keeps_one_model_and_what_hyperband_may_take_up(make_plan, tmp_path):
+def test_the_disk_keeps_one_model_and_the_checkpoints_that_hyperband_may_resume(
+    make_plan, tmp_path
+):
     seen = []
 
     def look(trial, epoch, settings):
@@ -407,8 +409,8 @@ def test_the_disk_keeps_one_model_and_what_hyperband_may_take_up(make_plan, tmp_
     plan = make_plan(algorithm="hyperband", max_epochs=9)
     rows = perform(plan, tmp_path, 13, MadeUp(look))
     assert max(models for *_, models in seen) == 1
-    # Those of nine trials that may be taken up, and of the one under way, which has taken up a
-    # tenth: its checkpoints go when it has ended.
+    # Those of nine trials that may be resumed, and of the running trial; the trial that it
+    # continues loses its checkpoints when it has ended.
     assert [checkpoints for epoch, checkpoints, _ in seen if epoch == 2] == [10, 10, 10]
     assert [checkpoints for epoch, checkpoints, _ in seen if epoch == 4] == [10]
     assert [*(tmp_path / "trials").glob("*/checkpoints")] == []
@@ -432,8 +434,8 @@ def test_an_error_that_all_trials_share_stops_the_search(make_plan, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ["random", "hyperband"])
-def test_equal_trials_are_told_apart_by_perplexity(make_plan, tmp_path, algorithm):
-    """With a BLEU of 0 throughout, Hyperband would promote the first trials that come."""
+def test_perplexity_breaks_ties_between_trials(make_plan, tmp_path, algorithm):
+    """If BLEU is always 0, Hyperband would otherwise promote the first trials."""
 
     def train(run, settings, watch):
         made_up(run, settings, watch)
@@ -472,12 +474,12 @@ def test_the_trial_of_a_lost_worker_is_given_to_another(make_plan, tmp_path, mon
     oracle = oracles.make_oracle(trials, 3)
     oracle._set_project_dir(str(tmp_path), "keras_tuner")
     first, second = oracle.create_trial("a"), oracle.create_trial("b")
-    assert oracle.create_trial("b").trial_id == second.trial_id  # it came back itself
+    assert oracle.create_trial("b").trial_id == second.trial_id  # it came back
     at_work.remove("a")
     again = oracle.create_trial("c")
     assert (again.trial_id, again.hyperparameters.values) == ("0", first.hyperparameters.values)
 
-    # The chief was gone, and meanwhile b was at work and c was lost.
+    # While the chief was gone, b kept running and c was lost.
     at_work |= {"d"}
     reloaded = oracles.make_oracle(trials, 3)
     reloaded._set_project_dir(str(tmp_path), "keras_tuner")
@@ -541,7 +543,7 @@ def test_missing_packages_are_named_with_what_installs_them(monkeypatch, capfd):
     assert "no keras-tuner. Run pip install 'keras-seq2seq-transformer[tuner]'" in one_line(capfd)
 
 
-def test_sub_words_that_are_given_are_not_tuned(tmp_path, text_files, capfd):
+def test_given_sub_words_cannot_be_tuned(tmp_path, text_files, capfd):
     (tmp_path / "space.yaml").write_text("vocabulary_size: [280, 290]\n")
     data = [f"--{name.replace('_', '-')}={path}" for name, path in text_files.items()]
     more = [f"--space={tmp_path / 'space.yaml'}", f"--output={tmp_path / 'out'}", "--tokenizer=x"]
@@ -549,7 +551,7 @@ def test_sub_words_that_are_given_are_not_tuned(tmp_path, text_files, capfd):
     assert "vocabulary_size must not be tuned when tokenizer provides" in one_line(capfd)
 
 
-def test_an_environment_that_names_only_half_of_a_chief_is_refused(
+def test_an_environment_that_describes_only_half_of_a_chief_is_refused(
     make_plan, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
@@ -573,7 +575,7 @@ def test_a_comparison_shows_both_sides():
     text = comparison_table(results, shows_perplexity=True)
     assert "| start | 1, 2 | 31.00 ± 1.41 | 30.00, 32.00 | 7.000 | 2.0 | 3.0 |" in text
     assert "Difference: +3.00, standard error 1.41." in text
-    text = comparison_table(results, shows_perplexity=False)  # of different sub-words
+    text = comparison_table(results, shows_perplexity=False)  # different sub-words
     assert "| start | 1, 2 | 31.00 ± 1.41 | 30.00, 32.00 | 2.0 | 3.0 |" in text
     assert "perplexity" not in text
 
@@ -591,7 +593,7 @@ TUNED_SUB_WORDS = {"vocabulary_size": [280, 290]}
 
 
 @pytest.mark.parametrize(("space", "is_shown"), [(SPACE, True), (TUNED_SUB_WORDS, False)])
-def test_a_comparison_shows_perplexities_of_the_same_sub_words_alone(
+def test_a_comparison_shows_perplexities_only_if_the_sub_words_are_the_same(
     make_plan, make_comparison, monkeypatch, space, is_shown
 ):
     plan = make_plan(space)
@@ -606,7 +608,7 @@ def test_a_comparison_shows_perplexities_of_the_same_sub_words_alone(
     assert ("| 7.250 |" in comparison.perform()) == is_shown
 
 
-def test_a_comparison_goes_on_where_its_text_has_moved(
+def test_a_comparison_resumes_after_its_text_has_moved(
     make_plan, make_comparison, text_files, tmp_path
 ):
     plan = make_plan()
@@ -651,7 +653,7 @@ def test_a_training_that_does_not_stop_is_named(
 @pytest.mark.parametrize(
     ("failure", "error"), [(Failure("x.", True), TrialFailed), (Failure("x.", False), InputError)]
 )
-def test_what_is_no_fault_of_the_settings_stops_the_search(
+def test_a_failure_stops_the_search_unless_the_settings_are_at_fault(
     make_plan, tmp_path, monkeypatch, failure, error
 ):
     monkeypatch.setattr("training.tuning.trial_run.run_child", lambda *_: failure)
@@ -660,7 +662,7 @@ def test_what_is_no_fault_of_the_settings_stops_the_search(
         train_apart(RunFolder(tmp_path / "run"), make_plan().settings, lambda: None)
 
 
-def test_a_worker_says_whom_it_waits_for_and_gives_up(tmp_path, monkeypatch, capsys):
+def test_a_worker_says_what_it_waits_for_and_gives_up(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("training.tuning.search.SECONDS_FOR_THE_CHIEF", -1)
     with pytest.raises(InputError, match="a worker needs a chief that searches in the same folder"):
         _await_chief(SearchFolder(tmp_path), None)

@@ -28,7 +28,7 @@ def figure_of(trials, objective="val_perplexity"):
 
 
 def points_of(axes):
-    """What is drawn of completed trials, by place: the height, and whether it is a triangle."""
+    """The points of completed trials by place: the height, and whether it is a triangle."""
     points = {}
     for collection in axes.collections:
         corners = len(collection.get_paths()[0].vertices)
@@ -53,12 +53,12 @@ def test_a_trial_far_beyond_all_others_is_a_triangle_on_the_edge():
         2: (pytest.approx(edge), True),
         3: (11.0, False),
     }
-    assert points_of(by_layers)[0][0] == 11.0  # the last that is drawn at this place
+    assert points_of(by_layers)[0][0] == 11.0  # the last one drawn at this place
     assert {round(place, 6) for place in points_of(by_rate)} == {0.002}
     assert "Triangles mark values far above the plot." in figure.get_suptitle().replace("\n", " ")
 
 
-def test_nothing_is_said_of_triangles_where_there_are_none():
+def test_triangles_are_not_mentioned_if_there_are_none():
     figure = figure_of([trial_of("0", 10.0), trial_of("1", 70.0)])
     assert all(not is_triangle for _, is_triangle in points_of(figure.axes[0]).values())
     assert "riangle" not in figure.get_suptitle()
@@ -73,7 +73,7 @@ def test_the_best_so_far_goes_down_with_perplexity_and_up_with_bleu():
     assert list(line.get_ydata()) == [20.0, 20.0, 30.0, 30.0]
 
 
-def test_failures_and_numbers_of_epochs_have_their_place_in_the_legend():
+def test_the_legend_lists_failures_and_numbers_of_epochs():
     trials = [trial_of("0", 20.0), trial_of("1", None), trial_of("2", 12.0, epochs=3)]
     figure = figure_of(trials)
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]

@@ -1,4 +1,4 @@
-"""What may be tuned and what not, and that Keras Tuner's values become settings of those values."""
+"""What may be tuned, and how Keras Tuner's values become settings."""
 
 import json
 import typing
@@ -124,7 +124,7 @@ CONTENTS = st.fixed_dictionaries(
 
 @settings(max_examples=30, deadline=None)
 @given(CONTENTS, st.integers(0, 1000))
-def test_values_that_went_through_a_worker_mean_the_same_settings(content, seed):
+def test_values_sent_through_a_worker_mean_the_same_settings(content, seed):
     space = Space.of(content)
     values = space.rounded(drawn(space, seed))
     hp = keras_tuner.HyperParameters()
@@ -136,7 +136,7 @@ def test_values_that_went_through_a_worker_mean_the_same_settings(content, seed)
 
 @settings(max_examples=30, deadline=None)
 @given(CONTENTS, st.integers(0, 1000))
-def test_settings_lie_in_the_space_and_can_be_trained_with(content, seed):
+def test_settings_lie_in_the_space_and_are_valid(content, seed):
     space = Space.of(content)
     chosen = space.settings(drawn(space, seed))
     for name, value in chosen.items():
