@@ -79,6 +79,14 @@ def _parser() -> CommandParser:
     )
     parser.set_defaults(bleu_tokenizer=None)  # tells whether it was given
     parser.add_output_folder("output", None, "The search's folder to write.", required=True)
+    _add_search_options(parser)
+    _add_comparison_options(parser)
+    parser.add_threads()
+    parser.add_flag("tokenized", "Same as --bleu-tokenizer none, for text that is tokenized.")
+    return parser
+
+
+def _add_search_options(parser: CommandParser) -> None:
     parser.add_option(
         "space",
         str,
@@ -119,6 +127,9 @@ def _parser() -> CommandParser:
     parser.add_option(
         "max_parameters", int | None, None, "Skips larger models; null sets no limit."
     )
+
+
+def _add_comparison_options(parser: CommandParser) -> None:
     parser.add_option(
         "confirm_seeds",
         int,
@@ -132,9 +143,6 @@ def _parser() -> CommandParser:
     parser.add_option(
         "confirm_minutes", float | None, None, "The most minutes of each; null is `max_minutes`."
     )
-    parser.add_threads()
-    parser.add_flag("tokenized", "Same as --bleu-tokenizer none, for text that is tokenized.")
-    return parser
 
 
 def _check_numbers(options) -> None:
