@@ -1,9 +1,9 @@
-# Every target makes what it needs: in a fresh clone, `make test` first makes the virtual environment
-# from requirements.lock.
+# Every target makes what it needs: in a fresh clone, `make test` first creates the virtual
+# environment from requirements.lock.
 #
-#   make test PYTHON=python3.12       the Python that a new environment is made with
+#   make test PYTHON=python3.12       the Python for a new environment
 #   make test ARGS="-k beam -x"       more arguments for pytest, or for the demo
-#   make test WORKERS=4               processes that test at once; each takes about 3 GB
+#   make test WORKERS=4               parallel test processes; each takes about 3 GB
 #   make test VENV=/elsewhere/venv    another virtual environment
 
 VENV ?= .venv
@@ -15,10 +15,10 @@ STAMP := $(VENV)/.complete
 UNFINISHED := $(VENV)/.unfinished
 RUN := $(VENV)/bin/python
 
-# A value that is already in the environment wins over the one given here.
+# The environment variable wins over this value.
 TF_CPP_MIN_LOG_LEVEL ?= 2
 export TF_CPP_MIN_LOG_LEVEL
-# Not what ~/.keras/keras.json of the one who runs it happens to say.
+# Overrides the user's ~/.keras/keras.json.
 KERAS_BACKEND ?= tensorflow
 export KERAS_BACKEND
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -32,21 +32,21 @@ help:  ## print this list
 demo: $(STAMP)  ## train a small Transformer, translate with it, export it
 	$(RUN) -m training.demo $(ARGS)
 
-test: $(STAMP)  ## run the tests, the slow ones left out
+test: $(STAMP)  ## run the tests, except the slow ones
 	$(RUN) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-# pytest exits with 5 when it collected no test. That is no failure as long as there is no slow test,
-# and is one when ARGS asked for a test that does not exist.
+# pytest exits with 5 if it collected no test. That is fine if there is no slow test, and a failure
+# if ARGS selected a test that does not exist.
 test-slow: $(STAMP)  ## run the slow tests only
 	$(RUN) -m pytest -m slow --timeout=1800 -n $(WORKERS) --dist loadfile $(ARGS) || { status=$$?; \
-	  $(if $(strip $(ARGS)),,[ $$status -eq 5 ] && echo "make test-slow: there is no slow test; nothing was run." ||) \
+	  $(if $(strip $(ARGS)),,[ $$status -eq 5 ] && echo "make test-slow: there is no slow test, so nothing was run." ||) \
 	  exit $$status; }
 
-lint: $(STAMP)  ## check style and formatting, change nothing
+lint: $(STAMP)  ## check style and formatting without changing anything
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-format: $(STAMP)  ## repair what can be repaired of style and formatting
+format: $(STAMP)  ## fix style and formatting as far as possible
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
@@ -63,20 +63,20 @@ clean:  ## remove the virtual environment, caches and build output; runs and exp
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp of an environment whose interpreter has gone since then says nothing.
+# Without a working interpreter, the stamp is out of date.
 ifneq ($(shell $(RUN) -c 'print(1)' 2>/dev/null),1)
 .PHONY: $(STAMP)
 endif
 
-# `.unfinished` stands in the environment from before the first file is written until after the last.
-# Where it is found, an installation was interrupted; what such an environment holds cannot be
-# trusted (pip takes a half-written package for an installed one), so it is made anew.
+# `.unfinished` exists in the environment while it is being installed. If it is found here, an
+# installation was interrupted and cannot be trusted (pip takes a half-written package for an
+# installed one), so the environment is created again.
 $(STAMP): requirements.lock setup.cfg pyproject.toml
 	@if [ -e $(UNFINISHED) ]; then \
-	  echo "$(VENV) is left from an interrupted installation: it is made anew."; \
+	  echo "$(VENV) is left over from an interrupted installation: creating it again."; \
 	  rm -rf $(VENV); \
 	elif [ -e $(VENV)/pyvenv.cfg ] && ! $(RUN) -c '$(supported)' 2>/dev/null; then \
-	  echo "$(VENV) holds no working Python 3.11, 3.12 or 3.13: it is made anew."; \
+	  echo "$(VENV) has no working Python 3.11, 3.12 or 3.13: creating it again."; \
 	  rm -rf $(VENV); \
 	fi
 	@[ -e $(VENV)/pyvenv.cfg ] || $(MAKE) --no-print-directory $(VENV)/pyvenv.cfg
@@ -85,7 +85,7 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml
 	$(RUN) -m pip install --no-deps --no-build-isolation --editable .
 	@rm $(UNFINISHED) && touch $(STAMP)
 
-# A candidate is run, not looked for: a version manager's python3.12 may exist and fail.
+# Candidates are run, not just looked up: a version manager's python3.12 may exist and fail.
 supported := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 candidates := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 
@@ -101,5 +101,5 @@ $(VENV)/pyvenv.cfg:
 	  echo "$(VENV) must be a virtual environment or absent. Received: a folder without pyvenv.cfg. Remove it, or name another: make VENV=/path/to/venv" >&2; \
 	  exit 1; \
 	fi; \
-	echo "Making $(VENV) with $$($$python --version): some minutes, about 3 GB."; \
+	echo "Creating $(VENV) with $$($$python --version): a few minutes, about 3 GB."; \
 	mkdir -p $(VENV) && touch $(UNFINISHED) && $$python -m venv $(VENV)

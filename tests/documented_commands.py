@@ -158,7 +158,7 @@ RUN_ELSEWHERE = {
     ),
     "tune ... --output DIR": (
         "tests/training/tuning/test_processes.py",
-        "test_a_chief_and_two_workers_of_which_one_dies",
+        "test_a_chief_and_two_workers_survive_the_death_of_one",
     ),
     f"{TUNING} {MULTI30K} --algorithm hyperband --max-epochs 9 --max-trials 12"
     " --max-parameters 4000000 --confirm-seeds 3 --confirm-epochs 4 --tokenized"

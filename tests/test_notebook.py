@@ -1,4 +1,4 @@
-"""The notebook: what is stored of it, and that it runs from top to bottom."""
+"""The notebook is stored as it ran, and runs from top to bottom."""
 
 import json
 import re
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "attention_is_all_you_need.ipynb"
-# The sections of the paper that it walks through, in their order.
+# The sections of the paper that it covers, in order.
 SECTIONS = "3.1 3.2.1 3.2.2 3.2.3 3.3 3.4 3.5 4 5.1 5.3 5.4 6.1 6.2".split()
-PICTURES = 11  # that it draws itself, without those of docs/
+PICTURES = 11  # drawn by the notebook itself, without those of docs/
 
 
 def stored():
@@ -73,11 +73,11 @@ def test_it_runs_from_top_to_bottom(monkeypatch):
         kernel_name="python3",
         resources={"metadata": {"path": str(NOTEBOOK.parent)}},
     )
-    client.execute()  # raises what a cell raises
+    client.execute()  # raises a cell's error
     assert len(pictures(notebook)) >= PICTURES
     perplexities = re.search(
         r"([\d.]+) with the last weights, ([\d.]+) averaged",
         "".join(output.get("text", "") for output in outputs(notebook)),
     )
-    # A model that guesses among its 1,500 sub-words has a perplexity of 1,500.
+    # Guessing among its 1,500 sub-words gives a perplexity of 1,500.
     assert max(map(float, perplexities.groups())) < 20

@@ -17,6 +17,7 @@ from training.settings import (
     SETTING_NAMES,
     FileSettings,
     Monitor,
+    TrainingSettings,
     make_settings,
     make_settings_parser,
     read_settings_file,
@@ -25,7 +26,7 @@ from training.tuning.plan import Algorithm, SearchFolder, SearchPlan
 from training.tuning.space import SUB_WORDS, Space
 
 DEFAULT_SPACE = Path(__file__).parent / "configs" / "default_space.yaml"
-# What the extra `tuner` brings, and Keras Tuner itself does not all ask for.
+# The extra `tuner`; Keras Tuner itself does not require all of them.
 PACKAGES = {
     "keras_tuner": "keras-tuner",
     "tensorboard": "tensorboard",
@@ -37,11 +38,14 @@ PACKAGES = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = _parser()
-    config = parse(parser, arguments).config
-    from_file = None
-    if config is not None:
-        from_file = read_settings_file(config)
+    given = parse(parser, arguments)
+    from_file = None if given.config is None else read_settings_file(given.config)
     options = parse(parser, arguments, from_file)
+    options.bleu_tokenizer = chosen_tokenizer(
+        options.tokenized,
+        given.bleu_tokenizer,
+        options.bleu_tokenizer or FIELDS["bleu_tokenizer"].default,
+    )
     _check_numbers(options)
     _check_installed()
     plan = _plan(options, from_file)
@@ -56,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(folder.table_path.read_text(encoding="utf-8"))
     if not folder.best_path.exists():
         raise InputError(
-            f"{options.output}: at least one trial must be completed. Received: none; the table and"
+            f"{options.output}: at least one trial must succeed. Received: none; the table and"
             f" {folder.rows_path.name} say why. Search another space, or raise --max-parameters, in"
             " another --output."
         )
@@ -64,76 +68,82 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.confirm_seeds:
         from training.tuning.comparison import Comparison
 
-        comparison = Comparison(
-            folder,
-            plan,
-            num_seeds=options.confirm_seeds,
-            epochs=options.confirm_epochs,
-            max_minutes=options.confirm_minutes,
-        )
-        print(comparison.perform())
+        budget = {"epochs": options.confirm_epochs, "max_minutes": options.confirm_minutes}
+        print(Comparison(folder, plan, num_seeds=options.confirm_seeds, **budget).perform())
 
 
 def _parser() -> CommandParser:
     parser = make_settings_parser(
         "tune",
-        "Searches for good settings with Keras Tuner; run it again to resume. The settings of"
-        " --config, and given as options, are those that the search starts from.",
+        "Searches for good settings with Keras Tuner; run the same command again to resume. The"
+        " search starts from the settings of --config and of the options.",
     )
-    parser.add_output_folder("output", None, "The folder of the search to write.", required=True)
+    parser.set_defaults(bleu_tokenizer=None)  # tells whether it was given
+    parser.add_output_folder("output", None, "The search's folder to write.", required=True)
+    _add_search_options(parser)
+    _add_comparison_options(parser)
+    parser.add_threads()
+    parser.add_flag("tokenized", "Same as --bleu-tokenizer none, for text that is tokenized.")
+    return parser
+
+
+def _add_search_options(parser: CommandParser) -> None:
     parser.add_option(
         "space",
         str,
         str(DEFAULT_SPACE),
-        "YAML file with the settings to tune: for each a list of values, or {min: ..., max: ...,"
-        " step: ..., log: true}.",
+        "YAML file with the settings to tune, each a list of values or {min: ..., max: ..., step:"
+        " ..., log: true}.",
     )
     parser.add_option(
         "algorithm",
         Algorithm,
         "hyperband",
-        "How values are chosen: at random; bayesian, where a Gaussian process expects the most; or"
-        " hyperband, which gives many trials few epochs and the best ones more.",
+        "random draws values at random; bayesian models the objective with a Gaussian process;"
+        " hyperband gives many trials few epochs and the best ones more.",
     )
     parser.add_option(
         "objective",
         Monitor,
         "val_perplexity",
-        "What the best epoch of a trial is judged by. Perplexities of different vocabularies do"
-        " not compare: where one is tuned, give val_bleu or val_chrf.",
+        "What the best epoch of a trial is judged by. Perplexities of different vocabularies are"
+        " not comparable: to tune the vocabulary, use val_bleu or val_chrf.",
     )
     parser.add_option(
         "max_trials",
         int | None,
         None,
-        "Trials at most; a later run may raise it. Hyperband alone goes without: null is as many"
-        " as it wants.",
+        "The most trials; a later run may raise it. Only hyperband does without: null lets it"
+        " decide.",
     )
     parser.add_option(
-        "max_epochs", int | None, None, "Epochs of a trial at most; null is `epochs`."
+        "max_epochs", int | None, None, "The most epochs of a trial; null is `epochs`."
     )
     parser.add_option(
-        "factor", int, 3, "Of Hyperband: a third of the trials, for 3, gets three times the epochs."
+        "factor",
+        int,
+        3,
+        "hyperband: 3 gives the best third of the trials three times as many epochs.",
     )
     parser.add_option(
-        "max_parameters", int | None, None, "Larger models are passed over; null sets no limit."
+        "max_parameters", int | None, None, "Skips larger models; null sets no limit."
     )
+
+
+def _add_comparison_options(parser: CommandParser) -> None:
     parser.add_option(
         "confirm_seeds",
         int,
         0,
-        "Then trains the best settings and those of the start afresh with so many new seeds each,"
-        " and compares their validation BLEU.",
+        "After the search, trains the best settings and those of the start afresh with this many"
+        " new seeds each, and compares their validation BLEU.",
     )
     parser.add_option(
-        "confirm_epochs", int | None, None, "Epochs of these trainings; null is `epochs`."
+        "confirm_epochs", int | None, None, "The epochs of these trainings; null is `epochs`."
     )
     parser.add_option(
-        "confirm_minutes", float | None, None, "Their minutes at most; null is `max_minutes`."
+        "confirm_minutes", float | None, None, "The most minutes of each; null is `max_minutes`."
     )
-    parser.add_threads()
-    parser.add_flag("tokenized", "The same as --bleu-tokenizer none, for text that is tokenised.")
-    return parser
 
 
 def _check_numbers(options) -> None:
@@ -152,7 +162,7 @@ def _check_numbers(options) -> None:
         )
     if options.confirm_seeds == 1:
         raise UsageError(
-            "--confirm-seeds must be at least 2, since one training says nothing of the next."
+            "--confirm-seeds must be at least 2, since a single training shows no spread."
             " Received: 1. Choose 3."
         )
     if options.max_trials is None and options.algorithm != "hyperband":
@@ -172,10 +182,9 @@ def _check_installed() -> None:
 
 
 def _plan(options, from_file: FileSettings | None) -> SearchPlan:
-    values = {name: options[name] for name in SETTING_NAMES}
-    settings = make_settings(values | {"bleu_tokenizer": _bleu_tokenizer(options)}, from_file)
+    settings = make_settings({name: options[name] for name in SETTING_NAMES}, from_file)
     space = Space.read(options.space)
-    _check_tokenizer(settings, space, options.objective)
+    _check_sub_words(settings, space, options.objective)
     check_bleu_tokenizer(settings.bleu_tokenizer)
     check_text(settings)
     if needs_translations(options.objective) or options.confirm_seeds:
@@ -191,25 +200,19 @@ def _plan(options, from_file: FileSettings | None) -> SearchPlan:
     )
 
 
-def _bleu_tokenizer(options) -> str:
-    default = FIELDS["bleu_tokenizer"].default
-    given = None if options.bleu_tokenizer == default else options.bleu_tokenizer
-    return chosen_tokenizer(options.tokenized, given, default)
-
-
-def _check_tokenizer(settings, space: Space, objective: str) -> None:
-    """A vocabulary that is given is not to be tuned; one that is tuned needs BLEU to compare by."""
+def _check_sub_words(settings: TrainingSettings, space: Space, objective: str) -> None:
+    """Refuses to tune a given vocabulary; warns if perplexity is to judge a tuned one."""
     tuned = [name for name in SUB_WORDS if name in space.dimensions]
     given = [name for name in ("tokenizer", "initial_run") if getattr(settings, name) is not None]
     if tuned and given:
         raise InputError(
-            f"{tuned[0]} must not be tuned where {given[0]} gives the sub-words. Received: both."
+            f"{tuned[0]} must not be tuned when {given[0]} provides the sub-words. Received: both."
             " Leave one out."
         )
     if tuned and not needs_translations(objective):
         print(
-            f"warning: {tuned[0]} is tuned, but perplexities of different vocabularies do not"
-            " compare; --objective val_bleu or val_chrf does",
+            f"warning: {tuned[0]} is tuned, but perplexities of different vocabularies are not"
+            " comparable; use --objective val_bleu or val_chrf",
             file=sys.stderr,
         )
 

@@ -10,13 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_transformer.errors import InputError
-from keras_transformer.text.lines import (
-    PathName,
-    iterate_columns,
-    iterate_pairs,
-    refuse_pipe,
-    unreadable,
-)
+from keras_transformer.text.compressed import PathName
+from keras_transformer.text.lines import iterate_columns, iterate_pairs, refuse_pipe, unreadable
 
 PathNames = PathName | Sequence[PathName]
 

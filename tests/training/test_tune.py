@@ -1,4 +1,4 @@
-"""What a search does, with a training that is made up where only the search is in question."""
+"""What a search does; most tests replace the training with a made-up one."""
 
 import dataclasses
 import itertools
@@ -29,14 +29,15 @@ from training.tuning.comparison import (
     difference_of_means,
 )
 from training.tuning.plan import SearchFolder, SearchPlan
-from training.tuning.search import _await_chief, complaint_about, search
+from training.tuning.search import _await_chief, search
 from training.tuning.space import Space
-from training.tuning.trials import TrialFailed, Trials, num_parameters, train_apart
+from training.tuning.trial_run import TrialFailed, num_parameters, train_apart
+from training.tuning.trials import Complaint, Trials
 
 SPACE = {"dropout": {"min": 0.0, "max": 0.5}, "warmup_steps": [10, 20, 40]}
 
 
-# Its Gaussian process is fitted for each trial anew.
+# Fits its Gaussian process again for each trial.
 SLOW_BAYESIAN = pytest.param("bayesian", marks=pytest.mark.slow)
 
 
@@ -55,9 +56,9 @@ def make_plan(text_files):
 
 
 class MadeUp:
-    """In place of a training: the farther dropout is from 0.3, the worse, and the later the better.
+    """A made-up training: better the closer dropout is to 0.3, and better with each epoch.
 
-    Notes which epochs it has trained of which trial, and does as it is told before one of them.
+    Records which epochs of which trial it trained, and calls `before` ahead of each.
     """
 
     def __init__(self, before=lambda trial, epoch, settings: None):
@@ -87,7 +88,7 @@ MOST_SUB_WORDS = 299
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No tokenizer is trained, no model built, no picture drawn."""
+    """Trains no tokenizer, builds no model and draws no picture."""
 
     def tokenizer(trials, settings):
         size = min(settings.vocabulary_size, MOST_SUB_WORDS)
@@ -95,7 +96,7 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(Trials, "_tokenizer", tokenizer)
     monkeypatch.setattr("training.tuning.trials.num_parameters", lambda *_: 1234)
-    monkeypatch.setattr("training.tuning.picture.draw_trials", lambda *_: None)
+    monkeypatch.setattr("training.tuning.report.draw_trials", lambda *_: None)
 
 
 def rows_of(path):
@@ -115,7 +116,7 @@ def one_line(capfd):
 
 @pytest.mark.parametrize("algorithm", ["random", SLOW_BAYESIAN, "hyperband"])
 @pytest.mark.parametrize("objective", ["val_perplexity", "val_bleu", "val_chrf"])
-def test_the_first_trial_is_the_start_and_the_best_one_is_written(
+def test_the_first_trial_is_the_start_and_the_best_settings_are_written(
     make_plan, tmp_path, algorithm, objective
 ):
     plan = make_plan(algorithm=algorithm, objective=objective)
@@ -139,10 +140,7 @@ def test_the_best_settings_have_the_sub_words_that_the_text_gave(make_plan, tmp_
     rows = perform(plan, tmp_path, max_trials=3)
     assert [row["vocabulary_size"] for row in rows] == [MOST_SUB_WORDS] * 3
     assert read_settings_file(tmp_path / "best.yaml")["vocabulary_size"] == MOST_SUB_WORDS
-    assert (
-        "# The tokenizer has 299 sub-words; asked for were 3"
-        in (tmp_path / "best.yaml").read_text()
-    )
+    assert "# The text gave 299 sub-words; 3" in (tmp_path / "best.yaml").read_text()
     for trial in ("0", "1", "2"):
         record = RunFolder(tmp_path / "trials" / trial).read_record()
         assert record.settings.vocabulary_size == MOST_SUB_WORDS
@@ -175,10 +173,10 @@ def test_hyperband_gives_the_better_trials_more_epochs_without_repeating_any(mak
 
 
 @pytest.mark.parametrize(("num_values", "rungs"), [(4, [4, 2, 1]), (10, [9, 3, 1, 1, 1])])
-def test_hyperband_promotes_where_the_space_has_fewer_values_than_it_wants(
+def test_hyperband_promotes_although_the_space_has_too_few_values(
     make_plan, tmp_path, num_values, rungs
 ):
-    """A third of 4, rounded up, are 2. Of 10 values one is left for the second bracket."""
+    """A third of 4, rounded up, is 2. Of 10 values, one is left for the second bracket."""
     space = {"warmup_steps": [*range(10, 10 + num_values)]}
     plan = make_plan(space, algorithm="hyperband", max_epochs=9, warmup_steps=10)
     rows = perform(plan, tmp_path / "whole", None)
@@ -187,9 +185,9 @@ def test_hyperband_promotes_where_the_space_has_fewer_values_than_it_wants(
     assert rows[sum(rungs[:3]) - 1]["settings"] == {"warmup_steps": 10}  # the smallest is the best
     assert rows[sum(rungs[:3]) - 1]["epochs"] == 9
 
-    for max_trials in (num_values - 1, num_values + 1, len(rows)):  # ended, and taken up again
+    for max_trials in (num_values - 1, num_values + 1, len(rows)):  # ended and resumed
         resumed = perform(plan, tmp_path / "resumed", max_trials)
-    names = ("settings", "epochs", "objective")  # the width of trials' names depends on max_trials
+    names = ("settings", "epochs", "objective")  # the length of trial names depends on max_trials
     assert [[row[name] for name in names] for row in resumed] == [
         [row[name] for name in names] for row in rows
     ]
@@ -212,20 +210,40 @@ def test_contradictions_are_passed_over_and_named(make_plan, tmp_path):
     assert "- 2 passed over: model_dim must be a mult" in (tmp_path / "trials.md").read_text()
 
 
-def test_too_large_models_are_passed_over(make_plan, monkeypatch):
+def test_too_large_models_are_passed_over(make_plan, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "training.tuning.search.num_parameters", lambda settings, size: settings.num_layers * size
+        "training.tuning.trials.num_parameters", lambda settings, size: settings.num_layers * size
     )
     plan = make_plan({"num_layers": [1, 2]}, max_parameters=400)
-    assert complaint_about(plan, {"num_layers": 1}) is None
-    assert complaint_about(plan, {"num_layers": 2}) == oracles.Complaint(
+    trials = Trials(SearchFolder(tmp_path), plan)
+    assert trials.complaint({"num_layers": 1}) is None
+    assert trials.complaint({"num_layers": 2}) == Complaint(
         "too large: 580 parameters, of at most 400", 580
     )
 
 
+def test_sub_words_that_the_text_does_not_have_are_not_counted(make_plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.tuning.trials.num_parameters", lambda settings, size: size)
+    plan = make_plan({"vocabulary_size": [290, 1000]}, max_parameters=MOST_SUB_WORDS)
+    assert Trials(SearchFolder(tmp_path), plan).complaint({"vocabulary_size": 1000}) is None
+
+
+def test_a_vocabulary_that_is_too_small_for_the_text_fails_in_its_trial(
+    make_plan, tmp_path, monkeypatch
+):
+    """Its size is unknown, so that it cannot be too large."""
+
+    def tokenizer(trials, settings):
+        raise TrialFailed("the text needs more")
+
+    monkeypatch.setattr(Trials, "_tokenizer", tokenizer)
+    [row] = perform(make_plan(max_parameters=1), tmp_path, 1)
+    assert (row["status"], row["reason"]) == ("failed", "the text needs more")
+
+
 def test_a_search_that_only_passes_over_says_so_and_fails(monkeypatch, text_files, tmp_path, capfd):
     monkeypatch.setattr(
-        "training.tuning.search.num_parameters", lambda settings, size: 1000 * settings.num_layers
+        "training.tuning.trials.num_parameters", lambda settings, size: 1000 * settings.num_layers
     )
     (tmp_path / "space.yaml").write_text("num_layers: [1, 2, 3]\n")
     output = tmp_path / "out"
@@ -234,7 +252,7 @@ def test_a_search_that_only_passes_over_says_so_and_fails(monkeypatch, text_file
     assert run_command(main, arguments) == 1
     out, err = capfd.readouterr()
     assert "error: " in err.splitlines()[-1]
-    assert "at least one trial must be completed. Received: none" in err.splitlines()[-1]
+    assert "at least one trial must succeed. Received: none" in err.splitlines()[-1]
     assert "finished" not in out
     *rows, _, reason = (output / "trials.md").read_text().splitlines()
     assert "|  | passed over |  |  |  | 2,000 |  | 2 |" in rows
@@ -273,7 +291,7 @@ def test_failed_trials_are_recorded_and_the_search_goes_on(make_plan, tmp_path, 
         f"trial {first} failed: The training loss must stay finite"
         in (tmp_path / "trials.md").read_text()
     )
-    if algorithm == "hyperband":  # its rungs are filled all the same
+    if algorithm == "hyperband":  # its rungs fill up nevertheless
         assert max(row["epochs"] for row in rows) == 9
 
 
@@ -292,17 +310,17 @@ def test_an_objective_that_is_not_finite_is_a_failure(make_plan, tmp_path):
 
 
 class Killed(BaseException):
-    """In place of a process that ends without a word."""
+    """Stands for a process that ends without warning."""
 
 
 @pytest.mark.parametrize("algorithm", ["random", SLOW_BAYESIAN, "hyperband"])
 @pytest.mark.parametrize("where", ["training", "create", "end"])
-def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(
+def test_a_search_that_is_killed_repeatedly_ends_like_one_that_was_not(
     make_plan, tmp_path, monkeypatch, algorithm, where
 ):
     space = {**SPACE, "num_heads": [2, 3, 5]}  # 5 contradicts model_dim
     plan = make_plan(space, algorithm=algorithm, max_epochs=4, factor=2)
-    num_trials = 5 if algorithm == "bayesian" else 12  # a process is fitted for each after three
+    num_trials = 5 if algorithm == "bayesian" else 12  # bayesian gets slow after three
     expected = perform(plan, tmp_path / "whole", num_trials)
 
     countdown = [3]
@@ -317,7 +335,7 @@ def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(
             strike()
 
     def write(path, text):
-        # Between a trial's own file and the oracle's: the trial that is about to begin or end.
+        # Between writing a trial's file and the oracle's, as a trial begins or ends.
         if where == "create" and path.name == "trial.json" and '"RUNNING"' in text:
             real_write(path, text)
             return strike()
@@ -341,7 +359,7 @@ def test_a_search_that_is_killed_again_and_again_ends_as_one_that_was_not(
     assert len(made_up.epochs) == len({*made_up.epochs})
 
 
-def test_more_trials_can_be_asked_for_later(make_plan, tmp_path):
+def test_a_later_run_can_raise_the_number_of_trials(make_plan, tmp_path):
     plan = make_plan()
     assert perform(plan, tmp_path / "a", 3) == perform(plan, tmp_path / "a", 3)
     assert perform(plan, tmp_path / "a", 6) == perform(plan, tmp_path / "b", 6)
@@ -357,7 +375,7 @@ def test_more_trials_can_be_asked_for_later(make_plan, tmp_path):
         ({"space": {"dropout": SPACE["dropout"]}}, "warmup_steps in the space: .* there, none now"),
     ],
 )
-def test_a_search_goes_on_with_what_it_was_started_with(make_plan, tmp_path, change, message):
+def test_a_search_must_be_resumed_with_its_settings(make_plan, tmp_path, change, message):
     perform(make_plan(), tmp_path, 1)
     before = (tmp_path / "search.yaml").read_bytes()
     with pytest.raises(InputError, match=message):
@@ -365,7 +383,7 @@ def test_a_search_goes_on_with_what_it_was_started_with(make_plan, tmp_path, cha
     assert (tmp_path / "search.yaml").read_bytes() == before
 
 
-def test_a_search_goes_on_with_the_text_it_was_started_with(make_plan, tmp_path, text_files):
+def test_a_search_must_be_resumed_with_its_text(make_plan, tmp_path, text_files):
     perform(make_plan(), tmp_path / "out", 1)
     changed = tmp_path / "changed"
     changed.write_text(Path(text_files["train_source"]).read_text().replace("one", "two"))
@@ -373,14 +391,16 @@ def test_a_search_goes_on_with_the_text_it_was_started_with(make_plan, tmp_path,
         perform(make_plan(train_source=str(changed)), tmp_path / "out", 2)
 
 
-def test_a_folder_of_something_else_is_refused(make_plan, tmp_path):
+def test_a_folder_with_other_content_is_refused(make_plan, tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(InputError, match="a search needs a folder of its own"):
         perform(make_plan(), tmp_path, 1)
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
-def test_the_disk_keeps_one_model_and_what_hyperband_may_take_up(make_plan, tmp_path):
+def test_the_disk_keeps_one_model_and_the_checkpoints_that_hyperband_may_resume(
+    make_plan, tmp_path
+):
     seen = []
 
     def look(trial, epoch, settings):
@@ -390,8 +410,8 @@ def test_the_disk_keeps_one_model_and_what_hyperband_may_take_up(make_plan, tmp_
     plan = make_plan(algorithm="hyperband", max_epochs=9)
     rows = perform(plan, tmp_path, 13, MadeUp(look))
     assert max(models for *_, models in seen) == 1
-    # Those of nine trials that may be taken up, and of the one under way, which has taken up a
-    # tenth: its checkpoints go when it has ended.
+    # Those of nine trials that may be resumed, and of the running trial; the trial that it
+    # continues loses its checkpoints when it has ended.
     assert [checkpoints for epoch, checkpoints, _ in seen if epoch == 2] == [10, 10, 10]
     assert [checkpoints for epoch, checkpoints, _ in seen if epoch == 4] == [10]
     assert [*(tmp_path / "trials").glob("*/checkpoints")] == []
@@ -415,8 +435,8 @@ def test_an_error_that_all_trials_share_stops_the_search(make_plan, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ["random", "hyperband"])
-def test_equal_trials_are_told_apart_by_perplexity(make_plan, tmp_path, algorithm):
-    """With a BLEU of 0 throughout, Hyperband would promote the first trials that come."""
+def test_perplexity_breaks_ties_between_trials(make_plan, tmp_path, algorithm):
+    """If BLEU is always 0, Hyperband would otherwise promote the first trials."""
 
     def train(run, settings, watch):
         made_up(run, settings, watch)
@@ -448,27 +468,22 @@ def test_a_bug_keeps_its_traceback(make_plan, tmp_path):
         perform(make_plan(), tmp_path, 3, MadeUp(fail))
 
 
-def test_the_trial_of_a_lost_worker_is_given_to_another(make_plan, tmp_path):
-    folder, plan = SearchFolder(tmp_path), make_plan()
+def test_the_trial_of_a_lost_worker_is_given_to_another(make_plan, tmp_path, monkeypatch):
     at_work = {"a", "b"}
-    surroundings = oracles.Surroundings(
-        complaint=lambda values: complaint_about(plan, values),
-        is_at_work=at_work.__contains__,
-        badness=lambda trial: (0.0,),
-        ended=lambda: None,
-    )
-    oracle = oracles.make_oracle(plan, 3, surroundings)
-    oracle._set_project_dir(str(folder.path), "keras_tuner")
+    trials = Trials(SearchFolder(tmp_path), make_plan())
+    monkeypatch.setattr(trials.folder, "is_at_work", at_work.__contains__)
+    oracle = oracles.make_oracle(trials, 3)
+    oracle._set_project_dir(str(tmp_path), "keras_tuner")
     first, second = oracle.create_trial("a"), oracle.create_trial("b")
-    assert oracle.create_trial("b").trial_id == second.trial_id  # it came back itself
+    assert oracle.create_trial("b").trial_id == second.trial_id  # it came back
     at_work.remove("a")
     again = oracle.create_trial("c")
     assert (again.trial_id, again.hyperparameters.values) == ("0", first.hyperparameters.values)
 
-    # The chief was gone, and meanwhile b was at work and c was lost.
+    # While the chief was gone, b kept running and c was lost.
     at_work |= {"d"}
-    reloaded = oracles.make_oracle(plan, 3, surroundings)
-    reloaded._set_project_dir(str(folder.path), "keras_tuner")
+    reloaded = oracles.make_oracle(trials, 3)
+    reloaded._set_project_dir(str(tmp_path), "keras_tuner")
     reloaded.reload()
     assert reloaded.ongoing_trials["b"].trial_id == "1"
     assert [reloaded.create_trial("d").trial_id, reloaded.create_trial("e").trial_id] == ["0", "2"]
@@ -491,21 +506,53 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(capfd, arguments, message):
     assert message in one_line(capfd)
 
 
+@pytest.mark.parametrize("option", ["--bleu-tokenizer=13a", "--bleu-tokenizer=zh"])
+def test_tokenized_text_has_no_other_bleu_tokenizer(capfd, option):
+    assert run_command(main, ["--output=out", "--tokenized", option]) == 2
+    assert f"Received: --tokenized, {option.replace('=', ' ')}" in one_line(capfd)
+
+
+@pytest.mark.parametrize(
+    ("in_file", "options", "expected"),
+    [
+        ("", [], "13a"),
+        ("bleu_tokenizer: char", [], "char"),
+        ("bleu_tokenizer: char", ["--bleu-tokenizer=13a"], "13a"),
+        ("bleu_tokenizer: 13a", ["--tokenized"], "none"),  # options win over the file
+    ],
+)
+def test_the_command_line_decides_on_the_bleu_tokenizer(
+    tmp_path, text_files, monkeypatch, in_file, options, expected
+):
+    plans = []
+
+    def search(trials, max_trials):
+        plans.append(trials.plan)
+        return False
+
+    monkeypatch.setattr("training.tuning.search.search", search)
+    config = tmp_path / "config.yaml"
+    config.write_text(f"epochs: 2\n{in_file}\n")
+    arguments = as_arguments({**text_files, "config": config, "output": tmp_path / "out"})
+    main([*arguments, *options])
+    assert plans[0].settings.bleu_tokenizer == expected
+
+
 def test_missing_packages_are_named_with_what_installs_them(monkeypatch, capfd):
     monkeypatch.setattr("training.tune.PACKAGES", {"keras_tuner_absent": "keras-tuner"})
     assert run_command(main, ["--output=out"]) == 1
     assert "no keras-tuner. Run pip install 'keras-seq2seq-transformer[tuner]'" in one_line(capfd)
 
 
-def test_sub_words_that_are_given_are_not_tuned(tmp_path, text_files, capfd):
+def test_given_sub_words_cannot_be_tuned(tmp_path, text_files, capfd):
     (tmp_path / "space.yaml").write_text("vocabulary_size: [280, 290]\n")
     data = [f"--{name.replace('_', '-')}={path}" for name, path in text_files.items()]
     more = [f"--space={tmp_path / 'space.yaml'}", f"--output={tmp_path / 'out'}", "--tokenizer=x"]
     assert run_command(main, [*data, *more]) == 1
-    assert "vocabulary_size must not be tuned where tokenizer gives" in one_line(capfd)
+    assert "vocabulary_size must not be tuned when tokenizer provides" in one_line(capfd)
 
 
-def test_an_environment_that_names_only_half_of_a_chief_is_refused(
+def test_an_environment_that_describes_only_half_of_a_chief_is_refused(
     make_plan, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
@@ -529,7 +576,7 @@ def test_a_comparison_shows_both_sides():
     text = comparison_table(results, shows_perplexity=True)
     assert "| start | 1, 2 | 31.00 ± 1.41 | 30.00, 32.00 | 7.000 | 2.0 | 3.0 |" in text
     assert "Difference: +3.00, standard error 1.41." in text
-    text = comparison_table(results, shows_perplexity=False)  # of different sub-words
+    text = comparison_table(results, shows_perplexity=False)  # different sub-words
     assert "| start | 1, 2 | 31.00 ± 1.41 | 30.00, 32.00 | 2.0 | 3.0 |" in text
     assert "perplexity" not in text
 
@@ -547,7 +594,7 @@ TUNED_SUB_WORDS = {"vocabulary_size": [280, 290]}
 
 
 @pytest.mark.parametrize(("space", "is_shown"), [(SPACE, True), (TUNED_SUB_WORDS, False)])
-def test_a_comparison_shows_perplexities_of_the_same_sub_words_alone(
+def test_a_comparison_shows_perplexities_only_if_the_sub_words_are_the_same(
     make_plan, make_comparison, monkeypatch, space, is_shown
 ):
     plan = make_plan(space)
@@ -562,7 +609,7 @@ def test_a_comparison_shows_perplexities_of_the_same_sub_words_alone(
     assert ("| 7.250 |" in comparison.perform()) == is_shown
 
 
-def test_a_comparison_goes_on_where_its_text_has_moved(
+def test_a_comparison_resumes_after_its_text_has_moved(
     make_plan, make_comparison, text_files, tmp_path
 ):
     plan = make_plan()
@@ -582,7 +629,9 @@ def test_a_comparison_goes_on_where_its_text_has_moved(
 
     moved.write_text(moved.read_text().replace("one", "two"))
     plan = make_plan(train_source=str(moved), dropout=0.2)
-    message = r"with others \(dropout: 0.1 there, 0.2 now; train_source: sha256 \w+ there, \w+ now"
+    message = (
+        r"one that differs \(dropout: 0.1 there, 0.2 now; train_source: sha256 \w+ there, \w+ now"
+    )
     with pytest.raises(InputError, match=message):
         make_comparison(plan)._result("start", plan.settings)
 
@@ -591,11 +640,11 @@ def test_a_comparison_goes_on_where_its_text_has_moved(
 def test_a_training_that_does_not_stop_is_named(
     make_plan, make_comparison, tmp_path, monkeypatch, command
 ):
-    monkeypatch.setattr("training.tuning.trials.LOCK_SECONDS", 0)
+    monkeypatch.setattr("training.tuning.trial_run.LOCK_SECONDS", 0)
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     plan = make_plan()
-    with filelock.FileLock(run.lock_path), pytest.raises(InputError, match="still at work after 0"):
+    with filelock.FileLock(run.lock_path), pytest.raises(InputError, match="still running after 0"):
         if command == "trial":
             train_apart(run, plan.settings, lambda: None)
         else:
@@ -605,17 +654,17 @@ def test_a_training_that_does_not_stop_is_named(
 @pytest.mark.parametrize(
     ("failure", "error"), [(Failure("x.", True), TrialFailed), (Failure("x.", False), InputError)]
 )
-def test_what_is_no_fault_of_the_settings_stops_the_search(
+def test_a_failure_stops_the_search_unless_the_settings_are_at_fault(
     make_plan, tmp_path, monkeypatch, failure, error
 ):
-    monkeypatch.setattr("training.tuning.trials.run_child", lambda *_: failure)
-    log = r"" if error is TrialFailed else r"run: x\. What the training printed is in .*run\.log\."
+    monkeypatch.setattr("training.tuning.trial_run.run_child", lambda *_: failure)
+    log = r"" if error is TrialFailed else r"run: x\. The output of the training is in .*run\.log\."
     with pytest.raises(error, match=log):
         train_apart(RunFolder(tmp_path / "run"), make_plan().settings, lambda: None)
 
 
-def test_a_worker_says_whom_it_waits_for_and_gives_up(tmp_path, monkeypatch, capsys):
+def test_a_worker_says_what_it_waits_for_and_gives_up(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("training.tuning.search.SECONDS_FOR_THE_CHIEF", -1)
     with pytest.raises(InputError, match="a worker needs a chief that searches in the same folder"):
         _await_chief(SearchFolder(tmp_path), None)
-    assert capsys.readouterr().out == f"waiting -1 seconds at most for a chief in {tmp_path}\n"
+    assert capsys.readouterr().out == f"waiting up to -1 seconds for a chief in {tmp_path}\n"

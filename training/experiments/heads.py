@@ -166,7 +166,7 @@ def _translation(heads: int, seed: int, options) -> dict:
 
 
 def _parameters(run: Path) -> int:
-    from keras_transformer.translator import read_model
+    from keras_transformer.finished_run import read_model
 
     return read_model(run / "model.keras").count_params()
 

@@ -177,7 +177,7 @@ def _course(folder: Path) -> dict:
     import keras
 
     import training.baselines  # noqa: F401  registers their classes
-    from keras_transformer.translator import read_model
+    from keras_transformer.finished_run import read_model
 
     run = RunFolder(folder)
     epochs = [line for line in run.read_metrics() if "epoch" in line]

@@ -6,8 +6,8 @@ from typing import Any
 
 import training.baselines  # noqa: F401  registers their classes
 from keras_transformer.averaging import average_weights
+from keras_transformer.finished_run import read_model
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
-from keras_transformer.translator import read_model
 from training.command_line.errors import InputError
 from training.devices.base import Devices
 from training.files import file_sha256, replacing

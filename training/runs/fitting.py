@@ -14,7 +14,8 @@ import keras
 import training.baselines  # noqa: F401  registers their classes
 from keras_transformer.callbacks import AveragedWeights, GradientNorm, TokensPerSecond
 from keras_transformer.data import Epochs, read_pairs
-from keras_transformer.translator import Translator, read_model
+from keras_transformer.finished_run import read_model
+from keras_transformer.translator import Translator
 from keras_transformer.wording import counted
 from training.command_line.errors import InputError
 from training.command_line.running import FULL_DISK, import_tensorflow

@@ -1,6 +1,8 @@
-"""The search for good settings, on Keras Tuner: `python -m training.tune`.
+"""The search for good settings, on Keras Tuner; its command is `training.tune`.
 
-`space` says what is tried, `plan` what a search is and which folder it has, `oracles` chooses the
-values of each trial, `trials` trains one in a process of its own (`child_process`), `search` brings
-these together, `report` and `picture` show what came out, `comparison` tests the winner.
+A trial is settings, a run folder that a process of its own trains, and a row in a table. `space`
+says what may be tried; `plan` says what a search is and owns its folder. `search` is Keras Tuner's
+loop. `oracles` choose values, which `trials` turns into settings and, through `trial_run` and
+`child_process`, into an outcome. `report` and `picture` show the results; `comparison` trains the
+winner against the start. `hyper_model` is for Keras Tuner's own tuners.
 """

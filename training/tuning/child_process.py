@@ -1,9 +1,9 @@
-"""A command in a process of its own, which stops when the search that started it is gone.
+"""Runs a command in a process of its own, which stops when the search that started it is gone.
 
     python -m training.tuning.child_process PARENT training.train OPTION ...
 
-A trial that crashes, or that the system ends for want of memory, takes nothing else with it, and
-the next one finds the devices empty. The exit code tells whether its settings are at fault.
+A trial that crashes, or that the system kills for lack of memory, takes nothing else with it, and
+the next trial finds the devices empty. The exit code says whether its settings are at fault.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 SECONDS_BETWEEN_LOOKS = 0.25
-# A child that is still importing has no say in how a signal ends it.
+# A child that is still importing cannot choose its exit code.
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 
 UNFIT_SETTINGS = 3
@@ -30,34 +30,30 @@ OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "out of memory", "OOM wh
 
 
 class Failure(NamedTuple):
-    """Why a command failed.
-
-    Attributes:
-        reason: In one line.
-        is_of_settings: Whether others may do better: the loss was not finite, the memory ran out,
-            or the process crashed. If not, it is the text, the disk, or a bug.
-    """
+    """Why a command failed, in one line."""
 
     reason: str
+    # Whether other settings may do better: the loss was not finite, memory ran out, or the process
+    # crashed. If not, the cause is the text, the disk, or a bug.
     is_of_settings: bool
 
 
 def run_child(
     module: str, arguments: Sequence[str], log_path: Path, watch: Callable[[], None]
 ) -> Failure | None:
-    """Runs a command of this project up to its end.
+    """Runs a command of this project to its end.
 
     Args:
-        module: Its module, such as "training.train".
+        module: The command's module, such as "training.train".
         arguments: Its command line.
-        log_path: What it prints is added to this file.
-        watch: Is called again and again meanwhile.
+        log_path: A file to append its output to.
+        watch: Called several times a second meanwhile.
 
     Returns:
-        None if it did what it should; else what was wrong.
+        None if it succeeded; else what went wrong.
 
     Raises:
-        KeyboardInterrupt: If this process or the child is asked to stop; the child has stopped.
+        KeyboardInterrupt: If this process or the child was asked to stop; the child has stopped.
     """
     command = [sys.executable, "-m", "training.tuning.child_process", str(os.getpid()), module]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -69,7 +65,7 @@ def run_child(
             stdout=log,
             stderr=log,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,  # Ctrl-C is ours: we pass it on once
+            start_new_session=True,  # Ctrl-C reaches us alone: we pass it on once
         )
         try:
             while process.poll() is None:
@@ -84,7 +80,7 @@ def run_child(
 
 
 def _stop(process: subprocess.Popen) -> None:
-    """Lets the child write its checkpoint; a second request ends it at once."""
+    """Lets a running child write its checkpoint; a second Ctrl-C kills it."""
     if process.poll() is not None:
         return
     process.terminate()
@@ -103,25 +99,22 @@ def _failure(code: int, log_path: Path, start: int) -> Failure | None:
         name = signal.Signals(-code).name
         why = ", as happens when memory runs out" * (-code == signal.SIGKILL)
         return Failure(f"the training was ended by {name}{why}", is_of_settings=True)
-    with open(log_path, "rb") as log:
-        log.seek(start)
-        lines = [
-            line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()
-        ]
+    lines = log_path.read_bytes()[start:].decode("utf-8", "replace").splitlines()
+    lines = [line for line in lines if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     reason = [f"exit code {code}", *lines[-1:], *errors[-1:]][-1].strip()
     return Failure(reason, is_of_settings=code == UNFIT_SETTINGS)
 
 
 def _stop_with(parent: int) -> None:
-    """Asks this process to stop, as SIGTERM does, as soon as its parent is another one."""
+    """Sends this process SIGTERM as soon as its parent is gone."""
     while os.getppid() == parent:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> int:
-    """The child."""
+    """Runs the command in this process, the child."""
     parent, module, *arguments = sys.argv[1:]
     threading.Thread(target=_stop_with, args=(int(parent),), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
@@ -130,7 +123,7 @@ def main() -> int:
 
 
 def _run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
-    """`run_command`, but for the exit code UNFIT_SETTINGS."""
+    """Like `run_command`, but returns UNFIT_SETTINGS if the settings are at fault."""
     from training.command_line.errors import UnfitSettings
     from training.command_line.running import run_command
 
@@ -158,7 +151,7 @@ def _run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> 
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, TensorFlow or JAX got no memory."""
+    """Whether Python, TensorFlow or JAX ran out of memory."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return bool(kinds & {"MemoryError", "ResourceExhaustedError"}) or any(
         words in str(error) for words in OUT_OF_MEMORY

@@ -1,4 +1,4 @@
-"""The Transformer for Keras Tuner's own tuners, in Python."""
+"""The Transformer as a hyper model for Keras Tuner's own tuners."""
 
 import contextlib
 import dataclasses
@@ -18,8 +18,8 @@ import keras
 
 from keras_transformer.callbacks import AveragedWeights
 from keras_transformer.data import PairBatches
-from keras_transformer.errors import InputError
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from training.command_line.errors import InputError
 from training.devices.base import Devices
 from training.runs.compiled_model import compiled_model, number_formats
 from training.settings import TrainingSettings
@@ -27,23 +27,21 @@ from training.tuning.space import SUB_WORDS, Space
 
 
 class TransformerHyperModel(keras_tuner.HyperModel):
-    """Builds and trains the model of a trial: the settings of the model, its loss, its
-    optimizer and its batches, some of them tuned.
+    """Builds and trains the model of a trial with some of the settings tuned.
 
-    Each trial of a stock tuner clears the session, which destroys TensorFlow tokenizers and
-    datasets that were made with one. So `search` is given text, which `fit` makes batches of with
-    the trial's `batch_tokens`, or arrays.
+    Give `search` lines of text, from which `fit` makes batches of the trial's `batch_tokens`, or
+    arrays. A dataset made with a live tokenizer does not work: stock tuners clear the session
+    before each trial, which destroys TensorFlow's tokenizers.
 
-    Settings of a text's streaming and of how a run begins and ends (`steps_per_epoch`, `sampling`,
-    `initial_run`, `max_minutes`, `early_stopping_epochs`, `average_checkpoints`), and those of
-    BLEU (`validation_bleu`, `bleu_tokenizer`), have no effect here: text, epochs and the objective
-    are given to the tuner.
+    The tuner decides on text, epochs and the objective, so these settings have no effect here:
+    `steps_per_epoch`, `sampling`, `initial_run`, `max_minutes`, `early_stopping_epochs`,
+    `average_checkpoints`, `validation_bleu` and `bleu_tokenizer`.
 
     Args:
-        space: The settings to tune: a mapping as in the YAML of `python -m training.tune`, such as
+        space: The settings to tune: a mapping like the YAML of `python -m training.tune`, such as
             `{"num_layers": [2, 4], "dropout": {"min": 0.1, "max": 0.4}}`; the name of such a file;
             or a `Space`.
-        settings: What all trials have in common, and where tuning starts from.
+        settings: What all trials share, and where tuning starts from.
         tokenizer: The sub-words of both languages.
 
     Raises:
@@ -78,11 +76,11 @@ class TransformerHyperModel(keras_tuner.HyperModel):
         self.vocabulary_size = tokenizer.vocabulary_size
 
     def settings(self, hp: keras_tuner.HyperParameters) -> TrainingSettings:
-        """The settings of a trial, for `make_settings` or a YAML file.
+        """The settings of a trial.
 
         Raises:
-            keras_tuner.errors.FailedTrialError: If they contradict each other; the stock tuners
-                record that and go on.
+            keras_tuner.errors.FailedTrialError: If they contradict each other, which stock tuners
+                record before they continue.
         """
         self.space.declare(hp, self.start)
         values = {name: hp.get(name) for name in self.space.dimensions}
@@ -92,7 +90,7 @@ class TransformerHyperModel(keras_tuner.HyperModel):
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """The compiled model of a trial, from weights that the settings' seed decides."""
+        """The compiled model of a trial, initialized from the settings' seed."""
         settings = self.settings(hp)
         keras.utils.set_random_seed(settings.seed)
         with number_formats(settings.dtype_policy):
@@ -105,10 +103,10 @@ class TransformerHyperModel(keras_tuner.HyperModel):
 
         Args:
             hp: Its values.
-            model: What `build` made of them.
-            *data: Source lines and target lines, two lists of str of one length; or whatever else
-                `keras.Model.fit` takes, which is handed on.
-            **options: Of `keras.Model.fit`. With lines, `validation_data` is two such lists.
+            model: Built from them.
+            *data: Source lines and target lines, two lists of str of equal length; or anything
+                else that `keras.Model.fit` takes.
+            **options: For `keras.Model.fit`. With lines, `validation_data` is two such lists.
         """
         settings = self.settings(hp)
         if _is_text(data):
@@ -122,7 +120,7 @@ class TransformerHyperModel(keras_tuner.HyperModel):
     def _as_batches(
         self, settings: TrainingSettings, data: Sequence, options: dict[str, Any]
     ) -> tuple[list, dict[str, Any]]:
-        """The arguments of `fit` with batches in place of lines, as `training.train` makes them."""
+        """Replaces the lines among the arguments of `fit` with batches like `training.train`'s."""
         tokenizer = SubwordTokenizer(self.serialized_tokenizer)
         parts, shared = settings.accumulation_steps, {"max_length": settings.max_length}
         train = PairBatches(
@@ -133,7 +131,7 @@ class TransformerHyperModel(keras_tuner.HyperModel):
             max_length_ratio=settings.max_length_ratio,
             **shared,
         ).epochs(parts)
-        options = {**options, "shuffle": False}  # batches bring their own order
+        options = {**options, "shuffle": False}  # the batches are shuffled already
         if options.get("validation_data") is not None:
             tokens = max(settings.batch_tokens // parts, settings.max_length)
             batches = PairBatches(
@@ -144,7 +142,6 @@ class TransformerHyperModel(keras_tuner.HyperModel):
 
 
 def _is_text(data: Sequence) -> bool:
-    """Whether these are lines of text, source and target."""
     return len(data) == 2 and all(
         isinstance(lines, list | tuple) and lines and isinstance(lines[0], str) for lines in data
     )

@@ -1,23 +1,22 @@
-"""Keras Tuner's oracles, which choose the values of each trial, made to survive what happens.
+"""Keras Tuner's oracles, which choose the values of each trial, made robust.
 
 What they do beyond Keras Tuner's own:
 
-- values that contradict each other, or make too large a model, are drawn anew and remembered;
-- the first trial is the settings that the search starts from, if the space has them;
+- values that contradict each other, or make too large a model, are recorded and drawn again;
+- the first trial is the settings that the search starts from, if they lie in the space;
 - their state is written whole or not at all, and a search that was killed draws the same values as
   one that was not;
-- a trial of a worker that is gone is given to another one;
-- a trial that failed counts as the worst of its rung of Hyperband, which would else wait for it;
-- of trials with the same objective, Hyperband promotes those of the lower perplexity;
-- where no new values are left, Hyperband promotes of those that there are, where Keras Tuner ends;
-- Bayesian search tries no values twice, and begins to model after a third of its trials, where
-  Keras Tuner waits for three times as many as there are settings.
+- the trial of a lost worker is given to another;
+- a failed trial counts as the worst of its Hyperband rung, which would otherwise wait for it;
+- of trials with the same objective, Hyperband promotes those with the lower perplexity;
+- when the space has no new values left, Hyperband promotes the trials that exist, where Keras Tuner
+  would stop;
+- Bayesian search never repeats values, and starts its model after a third of the trials, where
+  Keras Tuner waits for three times as many trials as there are settings.
 """
 
-import dataclasses
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,53 +25,17 @@ import numpy as np
 from keras_tuner.engine.trial import Trial
 
 from training.files import write_text
-from training.tuning.plan import SearchPlan
+from training.tuning.report import write_report
+from training.tuning.trials import PASSED_OVER, RUNNING, Outcome, Trials
 
-COMPLETED, FAILED = "COMPLETED", "FAILED"
+COMPLETED, FAILED = "COMPLETED", "FAILED"  # as Keras Tuner spells them
 MOST_DRAWS = 1000  # in a row that cannot be trained, before the space counts as exhausted
 MOST_COLLISIONS = 200  # in a row that were tried before
 
 
-@dataclasses.dataclass(frozen=True)
-class Complaint:
-    """Why some values cannot be trained.
-
-    Attributes:
-        reason: In words.
-        parameters: Of the model, where it has too many; else None.
-    """
-
-    reason: str
-    parameters: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Surroundings:
-    """What an oracle asks for.
-
-    Attributes:
-        complaint: Why the values of a trial cannot be trained, or None.
-        is_at_work: Whether the worker of a name is.
-        badness: What a better one of the completed trials has less of, by the trial's name.
-        ended: Is told when a trial has ended and the oracle has been saved.
-    """
-
-    complaint: Callable[[dict[str, Any]], Complaint | None]
-    is_at_work: Callable[[str], bool]
-    badness: Callable[[str], tuple[float, float]]
-    ended: Callable[[], None]
-
-
-def make_oracle(
-    plan: SearchPlan, max_trials: int | None, surroundings: Surroundings
-) -> keras_tuner.Oracle:
-    """The oracle of a search.
-
-    Args:
-        plan: The search.
-        max_trials: Trials at most; with Hyperband None is as many as it wants.
-        surroundings: What it asks for.
-    """
+def make_oracle(our_trials: Trials, max_trials: int | None) -> keras_tuner.Oracle:
+    """The oracle of a search; without `max_trials`, Hyperband decides when to stop."""
+    plan = our_trials.plan
     hp = keras_tuner.HyperParameters()
     plan.space.declare(hp, plan.settings)
     options = {
@@ -89,16 +52,15 @@ def make_oracle(
         oracle = BayesianOracle(max_trials=max_trials, num_initial_points=points, **options)
     else:
         oracle = RandomSearchOracle(max_trials=max_trials, **options)
-    oracle.plan, oracle.surroundings = plan, surroundings
+    oracle.our_trials = our_trials
     oracle.verbose = 0
     return oracle
 
 
-class _Careful:
-    """What the oracles have in common; stands in front of Keras Tuner's class."""
+class _Robust:
+    """What the oracles share; comes before Keras Tuner's class among the bases."""
 
-    plan: SearchPlan
-    surroundings: Surroundings
+    our_trials: Trials  # `trials` are Keras Tuner's
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -106,20 +68,37 @@ class _Careful:
         self.passed_over = []  # {"settings": ..., "reason": ..., "parameters": ...}
         self._trials_under_way = {}
 
+    @property
+    def plan(self):
+        return self.our_trials.plan
+
     def create_trial(self, tuner_id: str) -> Trial:
-        self._take_from_the_lost(tuner_id)
+        self._requeue_trials_of_the_lost(tuner_id)
         return super().create_trial(tuner_id)
 
     def end_trial(self, trial: Trial) -> None:
-        # What came back from a worker has lost digits of its values.
+        # The worker sent its values back with fewer digits.
         trial.hyperparameters = self.trials[trial.trial_id].hyperparameters
         super().end_trial(trial)
-        self.surroundings.ended()
+        self.report()
 
-    def _take_from_the_lost(self, asking: str) -> None:
-        """Lets other workers go on with the trials of those that are gone."""
+    def report(self) -> None:
+        """Frees the disk, and writes down how far the search has come."""
+        outcomes = []
+        for trial_id, trial in self.trials.items():
+            settings = self.plan.space.settings(trial.hyperparameters.values)
+            running = Outcome(trial=trial_id, status=RUNNING, settings=settings)
+            outcomes.append(self.our_trials.outcome(trial_id) or running)
+        outcomes += [Outcome(trial=None, status=PASSED_OVER, **one) for one in self.passed_over]
+        self.our_trials.free_disk(outcomes)
+        write_report(self.our_trials.folder, self.plan, outcomes)
+
+    def _is_at_work(self, tuner_id: str) -> bool:
+        return self.our_trials.folder.is_at_work(tuner_id)
+
+    def _requeue_trials_of_the_lost(self, asking: str) -> None:
         for tuner_id in [*self.tuner_ids]:
-            if tuner_id != asking and not self.surroundings.is_at_work(tuner_id):
+            if tuner_id != asking and not self._is_at_work(tuner_id):
                 self.tuner_ids.discard(tuner_id)
                 trial = self.ongoing_trials.pop(tuner_id, None)
                 if trial is not None:
@@ -141,11 +120,11 @@ class _Careful:
     def _may_be_tried(self, values: dict[str, Any]) -> bool:
         if self._duplicate(values):
             return False
-        complaint = self.surroundings.complaint(values)
+        complaint = self.our_trials.complaint(values)
         if complaint is not None:
             self._tried_so_far.add(self._compute_values_hash(values))
             settings = self.plan.space.settings(values)
-            self.passed_over.append({"settings": settings, **dataclasses.asdict(complaint)})
+            self.passed_over.append({"settings": settings, **complaint._asdict()})
         return complaint is None
 
     def get_state(self) -> dict[str, Any]:
@@ -165,35 +144,35 @@ class _Careful:
 
     def reload(self) -> None:
         super().reload()
-        # A trial that is not in the oracle's own file was about to begin when the search ended. It
-        # will be drawn again.
+        # A trial that is missing from the oracle's own file was about to start when the search
+        # ended. It will be drawn again.
         self.trials = {trial_id: self.trials[trial_id] for trial_id in self.start_order}
-        # Keras Tuner saves that a trial has ended before it saves that nobody is at it any more.
+        # Keras Tuner saves that a trial has ended before it saves that it is no longer under way.
         waiting = {*self._retry_queue} - {*self.end_order}
         for tuner_id, trial_id in self._trials_under_way.items():
-            # If its worker is at work, the chief alone was gone.
-            if trial_id in waiting and self.surroundings.is_at_work(tuner_id):
+            # If the worker still runs, only the chief was gone.
+            if trial_id in waiting and self._is_at_work(tuner_id):
                 waiting.remove(trial_id)
                 self.ongoing_trials[tuner_id] = self.trials[trial_id]
                 self.tuner_ids.add(tuner_id)
-        # The last one is taken first.
+        # The queue is served from its end.
         self._retry_queue = sorted(waiting, key=self.start_order.index, reverse=True)
 
     @property
     def is_saved(self) -> bool:
-        """Whether there is something to reload."""
+        """Whether there is a state to reload."""
         return Path(self._get_oracle_fname()).exists()
 
 
-class RandomSearchOracle(_Careful, keras_tuner.oracles.RandomSearchOracle):
-    """Values drawn at random."""
+class RandomSearchOracle(_Robust, keras_tuner.oracles.RandomSearchOracle):
+    """Draws values at random."""
 
 
-class BayesianOracle(_Careful, keras_tuner.oracles.BayesianOptimizationOracle):
-    """Values where a Gaussian process expects the most of them."""
+class BayesianOracle(_Robust, keras_tuner.oracles.BayesianOptimizationOracle):
+    """Chooses the values of which a Gaussian process expects most."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        # Keras Tuner does not save how far this generator has come.
+        # Keras Tuner does not save the state of this generator.
         self._random_state = np.random.RandomState(self.seed + len(self.trials))
         response = super().populate_space(trial_id)
         values = response["values"] and self.plan.space.rounded(response["values"])
@@ -202,8 +181,8 @@ class BayesianOracle(_Careful, keras_tuner.oracles.BayesianOptimizationOracle):
         return {**response, "values": values}
 
 
-class HyperbandOracle(_Careful, keras_tuner.oracles.HyperbandOracle):
-    """Many trials of few epochs, of which the best ones get more."""
+class HyperbandOracle(_Robust, keras_tuner.oracles.HyperbandOracle):
+    """Gives many trials few epochs, and the best of them more."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         ended = [trial for trial in self.trials.values() if trial.status in (COMPLETED, FAILED)]
@@ -218,20 +197,21 @@ class HyperbandOracle(_Careful, keras_tuner.oracles.HyperbandOracle):
 
     def _rank(self, trial: Trial) -> tuple[float, ...]:
         """What Keras Tuner sorts trials by, in the direction of the objective."""
-        is_failed = trial.status == FAILED
-        badness = (math.inf,) if is_failed else self.surroundings.badness(trial.trial_id)
+        badness = (math.inf,)
+        if trial.status == COMPLETED:
+            badness = self.our_trials.outcome(trial.trial_id).badness(self.plan.objective)
         return tuple(self.plan.sign * number for number in badness)
 
     def _random_trial(self, trial_id: str, bracket: dict[str, Any]) -> dict[str, Any]:
         response = super()._random_trial(trial_id, bracket)
         if "values" in response:
             return response
-        # No new values are left: the first rung is as large as it is, and the next ones follow.
+        # No new values are left: the first rung is full, and the next ones follow.
         bracket["num_values"] = len(bracket["rounds"][0])
         return self.populate_space(trial_id)
 
     def _get_size(self, bracket_num: int, round_num: int) -> int:
-        """Trials of a rung: Keras Tuner's number, or fewer where the space had no more values."""
+        """The size of a rung: Keras Tuner's, or less if the space ran out of values."""
         size = super()._get_size(bracket_num, round_num)
         for bracket in self._brackets:
             if bracket["bracket_num"] == bracket_num and "num_values" in bracket:

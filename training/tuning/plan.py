@@ -1,9 +1,9 @@
 """What a search is, and the folder that it owns.
 
-search.yaml   what the search is; a rerun must agree with it
-trials/       a run folder for each trial, its log and its outcome     tokenizers/
-keras_tuner/  what Keras Tuner remembers          .lock   workers/   who is at work
-trials.jsonl  trials.md  trials.png  best.yaml    what came out, renewed after each trial
+search.yaml   the plan; a rerun must agree with it
+trials/       for each trial a run folder, its log and its outcome     tokenizers/
+keras_tuner/  Keras Tuner's own state          .lock   workers/   locks of running processes
+trials.jsonl  trials.md  trials.png  best.yaml    the results, rewritten after each trial
 comparison/   the winner against the start, with --confirm-seeds
 """
 
@@ -19,7 +19,7 @@ import yaml
 
 from training.command_line.errors import InputError
 from training.files import write_text
-from training.runs.monitor import needs_translations, sign_of
+from training.runs.monitor import sign_of
 from training.runs.record import RunRecord
 from training.settings import Monitor, TrainingSettings, make_settings, read_yaml_mapping
 from training.tuning.space import Space
@@ -27,30 +27,21 @@ from training.tuning.space import Space
 Algorithm = Literal["random", "bayesian", "hyperband"]
 
 FORMAT_KEY, FORMAT_VERSION = "search_format_version", 1
-LOCK_SECONDS = 10  # others look whether a lock is held by taking it for a moment
+OWN_VALUES = ("algorithm", "objective", "max_epochs", "max_parameters", "factor")
+LOCK_SECONDS = 10  # `is_held` takes a lock for a moment to see whether it is free
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchPlan:
-    """Everything that decides what a search does, but for how long.
+    """Everything that decides what a search does, except how long it runs."""
 
-    Attributes:
-        record: The settings that the search starts from, and the fingerprints of the data.
-        space: What is tried instead of them.
-        algorithm: How the values of a trial are chosen.
-        objective: What the best epoch of a trial is judged by.
-        max_epochs: The most epochs of a trial.
-        factor: Of Hyperband: how many times as many epochs the next rung has.
-        max_parameters: Larger models are passed over; None sets no limit.
-    """
-
-    record: RunRecord
-    space: Space
+    record: RunRecord  # the settings that it starts from, and the fingerprints of the data
+    space: Space  # what it tries instead of them
     algorithm: Algorithm
-    objective: Monitor
-    max_epochs: int
-    factor: int
-    max_parameters: int | None
+    objective: Monitor  # judges the best epoch of each trial
+    max_epochs: int  # of a trial
+    factor: int  # Hyperband: how many times more epochs each rung has than the one before
+    max_parameters: int | None  # larger models are passed over
 
     @property
     def settings(self) -> TrainingSettings:
@@ -58,54 +49,28 @@ class SearchPlan:
 
     @property
     def sign(self) -> int:
-        """1 where a smaller objective is better, else -1."""
+        """1 if a smaller objective is better, else -1."""
         return sign_of(self.objective)
 
     def differences(self, earlier: "SearchPlan") -> list[str]:
         """What differs from an earlier plan, each as `name: OLD there, NEW now`."""
-        lines = []
-        old, new = earlier._own(), self._own()
-        for name in old:
-            if old[name] != new[name]:
-                lines.append(f"{name}: {old[name]} there, {new[name]} now")
-        old, new = earlier.space.content(), self.space.content()
-        for name in old | new:
-            if old.get(name) != new.get(name):
-                lines.append(
-                    f"{name} in the space: {old.get(name, 'none')} there,"
-                    f" {new.get(name, 'none')} now"
-                )
+        old, new = earlier._compared(), self._compared()
+        lines = [
+            f"{name}: {old.get(name, 'none')} there, {new.get(name, 'none')} now"
+            for name in old | new
+            if old.get(name) != new.get(name)
+        ]
         return lines + self.record.differences(earlier.record)
 
-    def trial_settings(self, chosen: dict[str, Any], epochs: int) -> TrainingSettings:
-        """The settings of a trial.
-
-        Its model is that of the epoch that it is judged by, so nothing is averaged.
-
-        Raises:
-            ValueError: If the chosen ones contradict each other or the others.
-        """
-        return dataclasses.replace(
-            self.settings,
-            **chosen,
-            epochs=epochs,
-            monitor=self.objective,
-            validation_bleu=self.settings.validation_bleu or needs_translations(self.objective),
-            average_checkpoints=1,
-        )
-
-    def _own(self) -> dict[str, Any]:
-        names = ["algorithm", "objective", "max_epochs", "max_parameters"]
-        names += ["factor"] * (self.algorithm == "hyperband")
-        return {name: getattr(self, name) for name in names}
+    def _compared(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in OWN_VALUES}
+        if self.algorithm != "hyperband":
+            del own["factor"]
+        return own | {f"{name} in the space": one for name, one in self.space.content().items()}
 
 
 class SearchFolder:
-    """The paths of a search.
-
-    Args:
-        path: The folder; it need not exist.
-    """
+    """The paths of a search, whose folder need not exist yet."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path).resolve()
@@ -123,8 +88,7 @@ class SearchFolder:
     def write_plan(self, plan: SearchPlan) -> None:
         content = {
             FORMAT_KEY: FORMAT_VERSION,
-            **plan._own(),
-            "factor": plan.factor,
+            **{name: getattr(plan, name) for name in OWN_VALUES},
             "space": plan.space.content(),
             "settings": dataclasses.asdict(plan.settings),
             "data_sha256": plan.record.data_sha256,
@@ -132,11 +96,7 @@ class SearchFolder:
         write_text(self.plan_path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
     def read_plan(self) -> SearchPlan:
-        """The plan of the search that the folder holds.
-
-        Raises:
-            InputError: If it is none, damaged, or of another format.
-        """
+        """The plan in search.yaml, refused if it is missing, damaged or of another format."""
         content = {name: entry.value for name, entry in read_yaml_mapping(self.plan_path).items()}
         version = content.get(FORMAT_KEY)
         if version != FORMAT_VERSION:
@@ -147,21 +107,20 @@ class SearchFolder:
             )
         try:
             record = RunRecord(make_settings(content["settings"]), content["data_sha256"])
-            names = ("algorithm", "objective", "max_epochs", "factor", "max_parameters")
-            own = {name: content[name] for name in names}
+            own = {name: content[name] for name in OWN_VALUES}
             return SearchPlan(record=record, space=Space.of(content["space"]), **own)
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{self.plan_path}: must be as the search wrote it. Received: a file in which"
-                f" something is wrong ({error}). Choose another --output."
+                f"{self.plan_path}: the file must be as the search wrote it. Received: a damaged"
+                f" one ({error}). Choose another --output."
             ) from error
 
     @contextlib.contextmanager
     def claimed(self, plan: SearchPlan) -> Iterator[None]:
-        """Holds the folder for this process alone, workers of the same search excepted.
+        """Holds the folder; only workers of the same search may use it meanwhile.
 
         Raises:
-            InputError: If another process holds it, or it holds something else or another search.
+            InputError: If another process holds it, or it holds another search or anything else.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(
@@ -174,7 +133,7 @@ class SearchFolder:
                 " something else. Choose another --output."
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        with _held(self.lock_path, f"{self.path}: only one process may search in a folder"):
+        with held(self.lock_path, f"{self.path}: only one process may search in a folder"):
             if self.plan_path.exists():
                 self.check_same(plan)
             else:
@@ -182,27 +141,19 @@ class SearchFolder:
             yield
 
     def check_same(self, plan: SearchPlan) -> None:
-        """Refuses a plan that is not that of the folder.
-
-        Raises:
-            InputError: Which names the differences.
-        """
+        """Refuses a plan that differs from the folder's, and names the differences."""
         differences = plan.differences(self.read_plan())
         if differences:
             raise InputError(
-                f"{self.path}: a search must go on with what it was started with. Received:"
-                f" {'; '.join(differences)}. Give the earlier ones, or choose another --output."
+                f"{self.path}: a search must be resumed as it was started. Received:"
+                f" {'; '.join(differences)}. Give the earlier values, or choose another --output."
             )
 
     def worker_lock(self, tuner_id: str) -> contextlib.AbstractContextManager:
-        """Is held while a worker of this name is at work.
-
-        Raises:
-            InputError: On entering, if there is one.
-        """
+        """The lock that a worker of this name holds while it runs."""
         self.workers_path.mkdir(parents=True, exist_ok=True)
-        what = "each worker must have a KERASTUNER_TUNER_ID of its own"
-        return _held(self._worker_path(tuner_id), f"{tuner_id}: {what}")
+        rule = f"{tuner_id}: each worker must have a KERASTUNER_TUNER_ID of its own"
+        return held(self._worker_path(tuner_id), rule)
 
     def is_at_work(self, tuner_id: str) -> bool:
         """Whether the worker of this name runs, on this machine or another."""
@@ -217,24 +168,23 @@ def is_held(path: Path) -> bool:
     """Whether a process holds the lock of this file."""
     if not path.exists():
         return False
-    lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        with filelock.FileLock(path, timeout=0):
+            return False
     except filelock.Timeout:
         return True
-    lock.release()
-    return False
 
 
 @contextlib.contextmanager
-def _held(path: Path, rule: str) -> Iterator[None]:
+def held(path: Path, rule: str) -> Iterator[None]:
+    """Holds the lock of a file with this process's id in it; refuses with `rule` if it is taken."""
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=LOCK_SECONDS)
     except filelock.Timeout as error:
         owner = path.read_text().strip() or "?"
         raise InputError(
-            f"{rule}. Received: process {owner} is at work. Wait for it, or stop it."
+            f"{rule}. Received: process {owner} is running. Wait for it, or stop it."
         ) from error
     try:
         path.write_text(f"{os.getpid()}\n")

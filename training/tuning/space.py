@@ -1,6 +1,7 @@
 """Which settings a search tries, and which values of each."""
 
 import dataclasses
+import json
 import math
 import typing
 from collections.abc import Mapping
@@ -21,36 +22,34 @@ from training.settings import (
 if TYPE_CHECKING:
     import keras_tuner
 
-_UNSEEN = "it does not change the text or the numbers that epochs are judged by"
-_BUDGET = "it is what all trials have in common"
-NOT_TUNED = {
-    **dict.fromkeys(DATA_SETTINGS, _BUDGET),
-    **dict.fromkeys(("initial_run", "tokenizer", "tokenizer_pairs", "seed"), _BUDGET),
-    **dict.fromkeys(("epochs", "steps_per_epoch", "max_minutes"), _BUDGET),
-    **dict.fromkeys(("early_stopping_epochs", "max_length", "max_source_tokens"), _BUDGET),
-    **dict.fromkeys(("checkpoint_steps", "keep_checkpoints", "xla"), _UNSEEN),
-    **dict.fromkeys(("validation_bleu", "monitor"), "--objective decides it"),
-    "bleu_tokenizer": "it changes what BLEU counts",
-    **dict.fromkeys(("average_checkpoints", "average_epochs"), _UNSEEN),
-    **dict.fromkeys(("beam_size", "length_penalty", "length_normalization"), _UNSEEN),
+_NAMES_BY_REASON = {
+    "all trials must share it": (
+        *DATA_SETTINGS,
+        *("initial_run", "tokenizer", "tokenizer_pairs", "seed"),
+        *("epochs", "steps_per_epoch", "max_minutes", "early_stopping_epochs"),
+        *("max_length", "max_source_tokens"),
+    ),
+    "it does not affect the scores that rank trials": (
+        *("checkpoint_steps", "keep_checkpoints", "xla", "average_checkpoints", "average_epochs"),
+        *("beam_size", "length_penalty", "length_normalization"),
+    ),
+    "--objective decides it": ("validation_bleu", "monitor"),
+    "it changes what BLEU counts": ("bleu_tokenizer",),
 }
-# Tuned, they change what perplexity counts.
+NOT_TUNED = {name: reason for reason, names in _NAMES_BY_REASON.items() for name in names}
+# Tuning these changes what perplexity counts.
 SUB_WORDS = ("vocabulary_size", "tokenizer_type", "normalization")
 RANGE_KEYS = ("min", "max", "step", "log")
-# Values travel between chief and workers as 32-bit floats, which keep seven digits.
+# Chief and workers exchange values as 32-bit floats, which keep seven digits.
 SIGNIFICANT_DIGITS = 6
 MOST_CHOICES = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """One of several values, in their order.
+    """A list of values to choose from."""
 
-    Attributes:
-        values: At least two, all different.
-    """
-
-    values: tuple
+    values: tuple  # at least two, all different
 
     def declare(self, hp: "keras_tuner.HyperParameters", name: str, default) -> None:
         if {*self.values} == {True, False} and isinstance(self.values[0], bool):
@@ -73,23 +72,17 @@ class Choices:
 
     @property
     def _as_text(self) -> bool:
-        """Keras Tuner knows neither null nor values of several types."""
+        """Keras Tuner takes neither null nor a mixture of types."""
         return len({type(value) for value in self.values}) > 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """A number from `minimum` to `maximum`, both included.
-
-    Attributes:
-        minimum: An int if the setting is a whole number, else a float.
-        maximum: Larger than `minimum`.
-        is_log: Whether ratios are drawn evenly, not differences.
-    """
+    """A number from `minimum` to `maximum`, inclusive; whole if these are int."""
 
     minimum: int | float
     maximum: int | float
-    is_log: bool = False
+    is_log: bool = False  # sampled uniformly on a logarithmic scale
 
     def declare(self, hp: "keras_tuner.HyperParameters", name: str, default) -> None:
         add = hp.Int if isinstance(self.minimum, int) else hp.Float
@@ -107,54 +100,50 @@ class Range:
 
 
 class Space:
-    """The settings that are tried.
+    """The settings to tune.
 
     Args:
         dimensions: `Choices` or `Range` by the name of the setting.
+
+    Raises:
+        InputError: If there are none.
     """
 
     def __init__(self, dimensions: Mapping[str, Choices | Range]):
+        if not dimensions:
+            raise InputError(
+                "A space must have at least one setting. Received: none. Write for example"
+                " dropout: [0.1, 0.2, 0.3]."
+            )
         self.dimensions = dict(dimensions)
 
     @classmethod
     def read(cls, path: str | Path) -> "Space":
-        """The space of a YAML file.
+        """Reads a YAML file.
 
             num_layers: [2, 3, 4]
             dropout: {min: 0.1, max: 0.4, step: 0.1}
             peak_learning_rate: {min: 0.0005, max: 0.008, log: true}
 
         Raises:
-            InputError: If the file or a line of it is wrong, which it names.
+            InputError: Naming the line at fault.
         """
-        content = read_yaml_mapping(path)
-        return cls._of(
-            {name: (entry.value, f"{path}:{entry.line}") for name, entry in content.items()}
+        entries = read_yaml_mapping(path).items()
+        return cls(
+            {name: _dimension(name, one.value, f"{path}:{one.line}") for name, one in entries}
         )
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Space":
-        """The space of such a mapping.
+        """The space that a mapping like such a file's describes.
 
         Raises:
             InputError: If an entry is wrong.
         """
-        return cls._of({name: (value, "space") for name, value in content.items()})
-
-    @classmethod
-    def _of(cls, content: Mapping[str, tuple[Any, str]]) -> "Space":
-        dimensions = {
-            name: _dimension(name, value, where) for name, (value, where) in content.items()
-        }
-        if not dimensions:
-            raise InputError(
-                "A space must have at least one setting. Received: none. Write for example"
-                " dropout: [0.1, 0.2, 0.3]."
-            )
-        return cls(dimensions)
+        return cls({name: _dimension(name, value, "space") for name, value in content.items()})
 
     def content(self) -> dict[str, Any]:
-        """What `of` takes."""
+        """A mapping that `of` accepts."""
         return {
             name: list(dimension.values)
             if isinstance(dimension, Choices)
@@ -163,25 +152,20 @@ class Space:
         }
 
     def declare(self, hp: "keras_tuner.HyperParameters", settings: TrainingSettings) -> None:
-        """Enters the space into Keras Tuner's; the default of each is the settings' if it may be.
-
-        Args:
-            hp: What is drawn from.
-            settings: Those that the search starts from.
-        """
+        """Declares the space to Keras Tuner; `settings` are the defaults where it has them."""
         for name, dimension in self.dimensions.items():
             value = getattr(settings, name)
             if not dimension.contains(value):
-                first = isinstance(dimension, Choices)
-                value = dimension.values[0] if first else dimension.minimum
+                is_list = isinstance(dimension, Choices)
+                value = dimension.values[0] if is_list else dimension.minimum
             dimension.declare(hp, name, value)
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The tuned settings that Keras Tuner means by the values of a trial."""
+        """The settings that Keras Tuner means by the values of a trial."""
         return {name: dimension.value(values[name]) for name, dimension in self.dimensions.items()}
 
     def rounded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A trial's values for Keras Tuner, floats with no more digits than travel unharmed."""
+        """Keras Tuner's values, with floats rounded so that they survive the way to a worker."""
         return {
             name: self.dimensions[name].value(value)
             if isinstance(self.dimensions.get(name), Range)
@@ -190,7 +174,7 @@ class Space:
         }
 
     def start(self, settings: TrainingSettings) -> dict[str, Any] | None:
-        """The values for Keras Tuner that stand for some settings; None if the space lacks them."""
+        """Keras Tuner's values for `settings`; None if they lie outside the space."""
         import keras_tuner
 
         for name, dimension in self.dimensions.items():
@@ -201,24 +185,17 @@ class Space:
         return dict(hp.values)
 
 
+def spelled(value) -> str:
+    """A setting's value as YAML spells it, floats rounded."""
+    if isinstance(value, float):
+        return f"{value:.{SIGNIFICANT_DIGITS}g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _dimension(name: str, content, where: str) -> Choices | Range:
-    _check_name(name, where)
-    if isinstance(content, list):
-        values = [convert_value(name, value, where) for value in content]
-        return _choices(name, values, where)
-    if isinstance(content, Mapping) and _is_number(name):
-        return _range(name, content, where)
-    form = "[VALUE, VALUE]" + " or {min: NUMBER, max: NUMBER}" * _is_number(name)
-    raise InputError(
-        f"{where}: the values of {name} must be given as {form}. Received: {content!r}. Correct"
-        " the line."
-    )
-
-
-def _check_name(name: str, where: str) -> None:
     if name not in FIELDS:
         close = closest(name, FIELDS)
-        hint = f"Did you mean {close}?" if close else "`python -m training.train --help`."
+        hint = f"Did you mean {close}?" if close else "See `python -m training.train --help`."
         raise InputError(
             f"{where}: every key of a space must be a setting. Received: {name}. {hint}"
         )
@@ -227,28 +204,20 @@ def _check_name(name: str, where: str) -> None:
             f"{where}: {name} must not be tuned, because {NOT_TUNED[name]}. Received: {name}."
             " Leave it out."
         )
-    if not _kinds(name) & {int, float, bool} and not _is_choice(name):
-        raise InputError(
-            f"{where}: a tuned setting must be a number, true or false, or one of several words."
-            f" Received: {name}. Leave it out."
-        )
-
-
-def _kinds(name: str) -> set:
-    """The types that a value of the setting may have."""
-    return {TYPES[name], *typing.get_args(TYPES[name])}
-
-
-def _is_number(name: str) -> bool:
-    return bool(_kinds(name) & {int, float})
-
-
-def _is_choice(name: str) -> bool:
-    return typing.get_origin(TYPES[name]) is typing.Literal
+    is_number = bool({TYPES[name], *typing.get_args(TYPES[name])} & {int, float})
+    if isinstance(content, list):
+        return _choices(name, [convert_value(name, value, where) for value in content], where)
+    if isinstance(content, Mapping) and is_number:
+        return _range(name, content, where)
+    form = "[VALUE, VALUE]" + " or {min: NUMBER, max: NUMBER}" * is_number
+    raise InputError(
+        f"{where}: the values of {name} must be given as {form}. Received: {content!r}. Correct"
+        " the line."
+    )
 
 
 def _choices(name: str, values: list, where: str) -> Choices:
-    unique = dict.fromkeys((type(value), value) for value in values)
+    unique = {(type(value), value) for value in values}
     if len(values) < 2 or len(unique) < len(values):
         raise InputError(
             f"{where}: {name} must have at least two values, all different. Received:"
@@ -274,8 +243,8 @@ def _range(name: str, content: Mapping, where: str) -> Choices | Range:
         )
     if is_log and low <= 0:
         raise InputError(
-            f"{where}: min of {name} must be above 0 where log is true. Received: min={low}. Give"
-            " a larger one, or leave out log."
+            f"{where}: min of {name} must be above 0 if log is true. Received: min={low}. Choose a"
+            " larger min, or leave out log."
         )
     if content.get("step") is None:
         return Range(low, high, is_log)
@@ -283,9 +252,9 @@ def _range(name: str, content: Mapping, where: str) -> Choices | Range:
 
 
 def _steps(name: str, low, high, step, is_log: bool, where: str) -> list:
-    """The values of a range with steps: differences, or with `is_log` factors.
+    """The values of a range with steps, which are differences or, with `is_log`, factors.
 
-    Keras Tuner counts such steps in floating point, and loses the last one of 0.1, 0.2, 0.3.
+    Keras Tuner counts steps in floating point, and loses the last one of 0.1, 0.2, 0.3.
     """
     least = 1 if is_log else 0
     is_number = isinstance(step, int | float) and not isinstance(step, bool)
@@ -300,7 +269,7 @@ def _steps(name: str, low, high, step, is_log: bool, where: str) -> list:
     count = math.floor(ratio + 1e-9) + 1
     if count > MOST_CHOICES:
         raise InputError(
-            f"{where}: a range must have at most {MOST_CHOICES} steps. Received: {count} of"
+            f"{where}: a range must have at most {MOST_CHOICES} steps. Received: {count} for"
             f" {name}. Leave out step."
         )
     numbers = [low * step**place if is_log else low + step * place for place in range(count)]

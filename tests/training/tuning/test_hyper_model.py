@@ -1,4 +1,4 @@
-"""The hyper model under Keras Tuner's own tuners."""
+"""The hyper model with Keras Tuner's own tuners."""
 
 import keras_tuner
 import numpy as np
@@ -33,7 +33,7 @@ def tokenizer():
 
 
 @pytest.mark.slow
-def test_a_stock_tuner_searches_over_arrays_and_passes_contradictions_over(tokenizer, tmp_path):
+def test_a_stock_tuner_searches_over_arrays_and_passes_over_contradictions(tokenizer, tmp_path):
     hyper_model = TransformerHyperModel({"num_heads": [3, 5]}, SETTINGS, tokenizer)
     options = {"objective": OBJECTIVE, "max_trials": 2, "directory": tmp_path}
     tuner = keras_tuner.RandomSearch(hyper_model, **options)

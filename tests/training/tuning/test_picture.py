@@ -5,37 +5,30 @@ from types import SimpleNamespace
 import pytest
 
 from training.tuning.picture import trials_figure
-from training.tuning.report import COMPLETED, FAILED, PASSED_OVER, Row
 from training.tuning.space import Space
-from training.tuning.trials import Outcome
+from training.tuning.trials import COMPLETED, FAILED, PASSED_OVER, Outcome
 
 SPACE = Space.of({"num_layers": [2, 4], "peak_learning_rate": {"min": 0.001, "max": 0.01}})
 
 
-def row_of(trial, value, epochs=1):
-    settings = {"num_layers": 2, "peak_learning_rate": 0.002}
+SETTINGS = {"num_layers": 2, "peak_learning_rate": 0.002}
+
+
+def trial_of(name, value, epochs=1):
     if value is None:
-        of_failure = Outcome(trial=trial, status=FAILED, settings=settings, reason="why")
-        return Row(FAILED, settings, of_failure, trial, "why")
-    outcome = Outcome(
-        trial=trial,
-        status=COMPLETED,
-        settings=settings,
-        objective=value,
-        best_epoch=1,
-        epochs=epochs,
-    )
-    return Row(COMPLETED, settings, outcome, trial)
+        return Outcome(trial=name, status=FAILED, settings=SETTINGS, reason="why")
+    reached = {"objective": value, "best_epoch": 1, "epochs": epochs}
+    return Outcome(trial=name, status=COMPLETED, settings=SETTINGS, **reached)
 
 
-def figure_of(rows, objective="val_perplexity"):
+def figure_of(trials, objective="val_perplexity"):
     sign = 1 if objective == "val_perplexity" else -1
     plan = SimpleNamespace(space=SPACE, objective=objective, algorithm="hyperband", sign=sign)
-    return trials_figure(plan, rows)
+    return trials_figure(plan, trials)
 
 
 def points_of(axes):
-    """What is drawn of completed trials, by place: the height, and whether it is a triangle."""
+    """The points of completed trials by place: the height, and whether it is a triangle."""
     points = {}
     for collection in axes.collections:
         corners = len(collection.get_paths()[0].vertices)
@@ -45,8 +38,13 @@ def points_of(axes):
 
 
 def test_a_trial_far_beyond_all_others_is_a_triangle_on_the_edge():
-    rows = [row_of("0", 10.0), row_of("1", 12.0), row_of("2", 50_000.0), row_of("3", 11.0, 3)]
-    figure = figure_of(rows)
+    trials = [
+        trial_of("0", 10.0),
+        trial_of("1", 12.0),
+        trial_of("2", 50_000.0),
+        trial_of("3", 11.0, 3),
+    ]
+    figure = figure_of(trials)
     top, by_layers, by_rate = figure.axes
     edge = top.get_ylim()[1]
     assert points_of(top) == {
@@ -55,28 +53,28 @@ def test_a_trial_far_beyond_all_others_is_a_triangle_on_the_edge():
         2: (pytest.approx(edge), True),
         3: (11.0, False),
     }
-    assert points_of(by_layers)[0][0] == 11.0  # the last that is drawn at this place
+    assert points_of(by_layers)[0][0] == 11.0  # the last one drawn at this place
     assert {round(place, 6) for place in points_of(by_rate)} == {0.002}
-    assert "What a triangle stands for lies far above." in figure.get_suptitle().replace("\n", " ")
+    assert "Triangles mark values far above the plot." in figure.get_suptitle().replace("\n", " ")
 
 
-def test_nothing_is_said_of_triangles_where_there_are_none():
-    figure = figure_of([row_of("0", 10.0), row_of("1", 70.0)])
+def test_triangles_are_not_mentioned_if_there_are_none():
+    figure = figure_of([trial_of("0", 10.0), trial_of("1", 70.0)])
     assert all(not is_triangle for _, is_triangle in points_of(figure.axes[0]).values())
-    assert "triangle" not in figure.get_suptitle()
+    assert "riangle" not in figure.get_suptitle()
 
 
 def test_the_best_so_far_goes_down_with_perplexity_and_up_with_bleu():
-    rows = [row_of("0", 20.0), row_of("1", None), row_of("2", 30.0), row_of("3", 15.0)]
-    rows.append(Row(PASSED_OVER, rows[0].settings, reason="too large"))
-    [line] = [a for a in figure_of(rows).axes[0].lines if a.get_label() == "best so far"]
+    trials = [trial_of("0", 20.0), trial_of("1", None), trial_of("2", 30.0), trial_of("3", 15.0)]
+    trials.append(Outcome(trial=None, status=PASSED_OVER, settings=SETTINGS, reason="too large"))
+    [line] = [a for a in figure_of(trials).axes[0].lines if a.get_label() == "best so far"]
     assert list(line.get_ydata()) == [20.0, 20.0, 20.0, 15.0]
-    [line] = [a for a in figure_of(rows, "val_bleu").axes[0].lines if "best" in a.get_label()]
+    [line] = [a for a in figure_of(trials, "val_bleu").axes[0].lines if "best" in a.get_label()]
     assert list(line.get_ydata()) == [20.0, 20.0, 30.0, 30.0]
 
 
-def test_failures_and_numbers_of_epochs_have_their_place_in_the_legend():
-    rows = [row_of("0", 20.0), row_of("1", None), row_of("2", 12.0, epochs=3)]
-    figure = figure_of(rows)
+def test_the_legend_lists_failures_and_numbers_of_epochs():
+    trials = [trial_of("0", 20.0), trial_of("1", None), trial_of("2", 12.0, epochs=3)]
+    figure = figure_of(trials)
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert sorted(names) == ["1 epoch", "3 epochs", "best so far", "failed"]

@@ -1,4 +1,4 @@
-"""Searches with real trainings: promoted, killed, spread over workers, compared in the end."""
+"""Searches with real trainings: promoted, killed, spread over workers, and compared."""
 
 import dataclasses
 import errno
@@ -22,13 +22,14 @@ from training.tuning.child_process import UNFIT_SETTINGS, Failure, run_child
 from training.tuning.plan import SearchFolder, SearchPlan
 from training.tuning.search import search
 from training.tuning.space import Space
-from training.tuning.trials import TrialFailed, Trials
+from training.tuning.trial_run import TrialFailed
+from training.tuning.trials import Trials
 
 SETTINGS = {**SMALL, "epochs": 2}
 
 
 def train_here(run, settings, watch):
-    """In place of a process of its own, which takes longer to start than these trainings."""
+    """Trains in this process, because another one takes longer to start than to train."""
     try:
         train(settings, str(run.path))
     except UnfitSettings as error:
@@ -42,7 +43,7 @@ def timeless(run):
 
 
 @pytest.mark.slow
-def test_a_promoted_trial_ends_to_the_bit_as_if_it_had_never_paused(
+def test_a_promoted_trial_ends_bit_for_bit_as_if_it_had_never_paused(
     text_files, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(Trials, "drop_checkpoints", lambda *_: None)
@@ -88,14 +89,14 @@ def searching(command, output, **environment):
 
 
 def results(output):
-    """What does not depend on the clock, by trial."""
+    """By trial, whatever does not depend on the clock."""
     rows = [json.loads(line) for line in (output / "trials.jsonl").read_text().splitlines()]
     return {row["trial"]: {key: row[key] for key in row if key != "minutes"} for row in rows}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_search_that_is_killed_in_a_trial_ends_as_one_that_was_not(command, tmp_path):
+def test_a_search_that_is_killed_in_a_trial_ends_like_one_that_was_not(command, tmp_path):
     with searching(command, tmp_path / "whole") as process:
         finish(process)
     killed = tmp_path / "killed"
@@ -105,7 +106,7 @@ def test_a_search_that_is_killed_in_a_trial_ends_as_one_that_was_not(command, tm
         wait_until(lambda: second.position_saved.batch > 0, process)
         process.kill()
     with searching(command, killed) as process:
-        # Not before: a process that is still importing has no say in how SIGTERM ends it.
+        # Not earlier: a process that is still importing cannot choose its exit code.
         wait_until(lambda: "resuming after" in log_path.read_text(), process)
         process.send_signal(signal.SIGTERM)
         finish(process, 143)
@@ -123,7 +124,7 @@ def test_a_search_that_is_killed_in_a_trial_ends_as_one_that_was_not(command, tm
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_chief_and_two_workers_of_which_one_dies(command, tmp_path):
+def test_a_chief_and_two_workers_survive_the_death_of_one(command, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -162,7 +163,7 @@ def test_the_best_settings_are_compared_with_the_start(command, tmp_path):
         ("start", 7),
         ("best", 7),
     ]
-    # The one trial was the start itself, so that both sides are the same trainings.
+    # The only trial was the start itself, so both sides are the same trainings.
     for seed in (6, 7):
         start, best = (row for row in rows if row["seed"] == seed)
         assert start["perplexity"] == best["perplexity"]
@@ -172,7 +173,7 @@ def test_the_best_settings_are_compared_with_the_start(command, tmp_path):
 
 @pytest.fixture
 def run_module(tmp_path, monkeypatch):
-    """Runs a module of this text as a child."""
+    """Runs a module with this text as a child."""
 
     def run(text):
         (tmp_path / "made_up_child.py").write_text(text)
@@ -182,7 +183,7 @@ def run_module(tmp_path, monkeypatch):
     return run
 
 
-def test_a_command_that_is_ended_by_the_system_is_named(run_module):
+def test_the_signal_that_ended_a_command_is_named(run_module):
     failure = run_module("import os\nos.kill(os.getpid(), 9)\n")
     reason = "the training was ended by SIGKILL, as happens when memory runs out"
     assert failure == Failure(reason, is_of_settings=True)
@@ -195,14 +196,14 @@ def test_a_child_that_is_stopped_while_it_imports_has_not_failed(run_module, num
         run_module(f"{default}os.kill(os.getpid(), signal.{number})\n")
 
 
-def test_a_bug_of_a_child_is_no_fault_of_its_settings(run_module):
+def test_a_bug_is_not_the_fault_of_the_settings(run_module):
     assert run_module("nothing\n") == Failure(
         "NameError: name 'nothing' is not defined", is_of_settings=False
     )
 
 
 class ResourceExhaustedError(Exception):
-    """In place of TensorFlow's."""
+    """Stands for TensorFlow's."""
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ class ResourceExhaustedError(Exception):
         (UsageError("--dropout must be a number."), 2, "--dropout must be a number."),
     ],
 )
-def test_the_exit_code_tells_whether_the_settings_are_at_fault(error, code, line, capfd):
+def test_the_exit_code_says_whether_the_settings_are_at_fault(error, code, line, capfd):
     def command(_):
         raise error
 
@@ -226,12 +227,12 @@ def test_the_exit_code_tells_whether_the_settings_are_at_fault(error, code, line
     assert last.startswith("error: ") and line in last
 
 
-def test_a_text_that_is_gone_is_no_fault_of_the_vocabulary(text_files, tmp_path):
+def test_missing_text_is_not_the_fault_of_the_vocabulary(text_files, tmp_path):
     settings = make_settings({**text_files, **SETTINGS, "vocabulary_size": 100})
     plan = SearchPlan(RunRecord.of(settings), None, "random", "val_bleu", 1, 3, None)
     trials = Trials(SearchFolder(tmp_path), plan)
     with pytest.raises(TrialFailed, match="vocabulary_size=100, and the text needs"):
         trials._tokenizer(settings)
     gone = dataclasses.replace(settings, train_source=str(tmp_path / "gone"))
-    with pytest.raises(InputError, match="gone"):
+    with pytest.raises(ValueError, match="gone"):  # the library's InputError
         trials._tokenizer(gone)
