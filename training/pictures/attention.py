@@ -56,7 +56,12 @@ def attention_figure(attention: AttentionWeights, source_name: str, target_name:
     large, small = figure.subfigures(1, 2, width_ratios=[1.3, 1], wspace=0.03)
     axes = large.subplots()
     image = _heat_map(axes, attention.weights.mean(axis=0), f"mean of the {num_heads} heads")
-    _name_axes(axes, attention, source_name, target_name)
+    labels = token_labels(attention.source_tokens)
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(source_length), labels, parse_math=False, **turned)
+    labels = token_labels(attention.target_tokens)
+    axes.set_yticks(range(target_length), labels, parse_math=False)
+    axes.set(xlabel=source_name, ylabel=target_name)
     large.colorbar(image, ax=axes, label="attention weight", shrink=0.7, ticks=[0, 0.5, 1])
     _draw_heads(small, attention.weights)
     return figure
@@ -114,16 +119,6 @@ def token_labels(tokens: list[str]) -> list[str]:
     return labels
 
 
-def _name_axes(axes: Axes, attention: AttentionWeights, source_name: str, target_name: str) -> None:
-    labels = token_labels(attention.source_tokens)
-    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(len(labels)), labels, parse_math=False, **turned)
-    labels = token_labels(attention.target_tokens)
-    axes.set_yticks(range(len(labels)), labels, parse_math=False)
-    axes.set_xlabel(source_name)
-    axes.set_ylabel(target_name)
-
-
 def _draw_heads(figure, weights: np.ndarray) -> None:
     """Arranges small heat maps roughly in a square, with the same order of tokens."""
     columns = math.ceil(math.sqrt(len(weights)))
@@ -140,7 +135,6 @@ def _heat_map(axes: Axes, weights: np.ndarray, title: str) -> AxesImage:
     """Draws one matrix, (target_length, source_length)."""
     axes.set_title(title, color=INK, fontsize=10)
     image = axes.imshow(weights, cmap=COLOURS, vmin=0, vmax=1)
-    for edge in ("top", "right", "bottom", "left"):
-        axes.spines[edge].set_color("#bbbbbb")
+    axes.spines[:].set_color("#bbbbbb")
     axes.tick_params(length=0)
     return image

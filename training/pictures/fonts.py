@@ -8,8 +8,6 @@ versions draw letters one by one from left to right.
 import contextlib
 import logging
 import unicodedata
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib import font_manager
@@ -45,26 +43,14 @@ def choose_fonts(figure: Figure) -> None:
     Characters that no installed font has are drawn as boxes; one warning names the package to
     install.
     """
-    texts = _texts(figure)
+    for axis in figure.findobj(Axis):
+        axis.get_ticklabels(which="both")  # this makes them
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
     _learn({character for text in texts for character in text.get_text()})
     for text in texts:
         families = {_family_of.get(character) for character in text.get_text()} - {"", None}
         if families:
             text.set_fontfamily([*text.get_fontfamily(), *sorted(families)])
-
-
-@contextlib.contextmanager
-def no_glyph_warnings() -> Iterator[None]:
-    """Silences Matplotlib's line about each character that is drawn as a box."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
-
-
-def _texts(figure: Figure) -> list[Text]:
-    for axis in figure.findobj(Axis):
-        axis.get_ticklabels(which="both")  # this makes them
-    return figure.findobj(lambda artist: isinstance(artist, Text) and bool(artist.get_text()))
 
 
 def _learn(characters: set[str]) -> None:

@@ -1,6 +1,7 @@
 """The colors and layout of the project's pictures, and how they become files."""
 
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from training.pictures.fonts import choose_fonts, no_glyph_warnings
+from training.pictures.fonts import choose_fonts
 from training.runs.folder import replacing
 
 INK = "#333333"
@@ -75,7 +76,8 @@ def pixels(figure: Figure, dots_per_inch: int) -> np.ndarray:
     figure.set_dpi(dots_per_inch)
     canvas = FigureCanvasAgg(figure)
     choose_fonts(figure)
-    with no_glyph_warnings():
+    with warnings.catch_warnings():  # choose_fonts has said more about these in one line
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas.draw()
     return np.array(canvas.buffer_rgba())
 
