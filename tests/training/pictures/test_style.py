@@ -1,4 +1,4 @@
-"""How pictures are written."""
+"""Pictures become files, whole or not at all."""
 
 import os
 
