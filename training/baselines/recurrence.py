@@ -10,6 +10,7 @@ U's position by position.
 Inside `recur` length comes before batch, because a loop reads and writes one position at a time.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -145,13 +146,8 @@ def recur(cell: Cell, x, states, kernel, bias, training: bool = True):
     x, bias = ops.cast(x, "float32"), ops.cast(bias, "float32")
     states = [ops.cast(state, "float32") for state in states]
 
-    def run(x, kernel, bias, *states):
-        return _run(cell, x, kernel, bias, states)
-
-    def gradient(*tensors):
-        return _gradient(cell, *tensors)
-
     arguments = ops.transpose(x, (1, 0, 2)), kernel, bias, *states
+    run, gradient = functools.partial(_run, cell), functools.partial(_gradient, cell)
     if training:
         outputs = with_gradient(f"recur_{cell.name}", run, gradient, *arguments)
     else:
@@ -159,7 +155,7 @@ def recur(cell: Cell, x, states, kernel, bias, training: bool = True):
     return ops.transpose(outputs, (1, 0, 2))  # (batch, length, units)
 
 
-def _run(cell, x, kernel, bias, states):
+def _run(cell, x, kernel, bias, *states):
     """The hidden states; then all that the gradient needs: all states, and what is known."""
 
     def advance(states, xs):
@@ -172,8 +168,12 @@ def _run(cell, x, kernel, bias, states):
 
 
 def _gradient(cell, upstream, x, kernel, bias, *tensors):
-    ends = cell.num_states, 2 * cell.num_states
-    states, new_states, known = tensors[: ends[0]], tensors[ends[0] : ends[1]], tensors[ends[1] :]
+    number = cell.num_states
+    states, new_states, known = (
+        tensors[:number],
+        tensors[number : 2 * number],
+        tensors[2 * number :],
+    )
     before = tuple(
         ops.concatenate([first[None], later[:-1]])
         for first, later in zip(states, new_states, strict=True)
@@ -217,7 +217,7 @@ def recur_once(cell: Cell, x, states, kernel, bias):
 
 
 def _matmul(x, kernel):
-    """A product in the kernel's dtype, as Float32."""
+    """A product in the kernel's dtype, cast to float32."""
     return ops.cast(ops.matmul(ops.cast(x, kernel.dtype), kernel), "float32")
 
 

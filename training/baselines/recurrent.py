@@ -30,6 +30,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
+from keras_transformer.gathering import gather_rows
 from keras_transformer.layers.attention import MultiHeadCrossAttention
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.embedding import PositionalEmbedding
@@ -206,7 +207,7 @@ class RecurrentEncoderBlock(_RecurrentBlock):
 
     def call(self, inputs, padding_mask, training=None):
         positions = _mirrored_positions(padding_mask)
-        backwards = _at_positions(self.backwards(_at_positions(inputs, positions)), positions)
+        backwards = gather_rows(self.backwards(gather_rows(inputs, positions)), positions)
         outputs = ops.concatenate([self.forwards(inputs), backwards], axis=-1)
         return self._added(inputs, self.output_dropout(outputs, training=training))
 
@@ -227,9 +228,8 @@ class Summary(keras.Layer):
     def call(self, memory, padding_mask):
         half = memory.shape[-1] // 2
         last = _mirrored_positions(padding_mask)[:, :1]  # (batch, 1); the first mirrors the last
-        return ops.concatenate(
-            [_at_positions(memory, last)[:, 0, :half], memory[:, 0, half:]], axis=-1
-        )
+        forwards = gather_rows(memory, last)[:, 0, :half]
+        return ops.concatenate([forwards, memory[:, 0, half:]], axis=-1)
 
     def compute_output_shape(self, memory_shape):
         return (memory_shape[0], memory_shape[-1])
@@ -328,13 +328,6 @@ def _mirrored_positions(padding_mask):
     lengths = ops.sum(ops.cast(padding_mask, "int32"), axis=1, keepdims=True)  # (batch, 1)
     positions = ops.arange(ops.shape(padding_mask)[1], dtype="int32")
     return ops.where(positions < lengths, lengths - 1 - positions, positions)
-
-
-def _at_positions(x, positions):
-    """Picks positions of each sequence: Float (batch, length, width), Integer (batch, some)."""
-    batch, length, width = ops.shape(x)
-    rows = ops.arange(batch, dtype="int32")[:, None] * length + positions
-    return ops.take(ops.reshape(x, (-1, width)), rows, axis=0)
 
 
 @register
