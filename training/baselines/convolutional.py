@@ -200,17 +200,13 @@ class ConvolutionalDecoderBlock(_ConvolutionalBlock):
         outputs = self._with_context(inputs, hidden, embedded, memory, values, attention_mask)
         return outputs, window
 
-    def attention_weights(self, inputs, embedded, memory, attention_mask):
-        """The weights of the values in `call`: Float (batch, target_length, source_length)."""
-        hidden = self.convolution(inputs, training=False)
-        return self._weights(hidden, embedded, memory, attention_mask)
-
-    def _weights(self, hidden, embedded, memory, attention_mask):
+    def attention_weights(self, hidden, embedded, memory, attention_mask):
+        """The weights of the values: Float (batch, target_length, source_length)."""
         query = (self.query_projection(hidden) + embedded) * _HALF_OF_THE_VARIANCE
         return attention_weights(query, memory, attention_mask)
 
     def _with_context(self, inputs, hidden, embedded, memory, values, attention_mask):
-        weights = self._weights(hidden, embedded, memory, attention_mask)
+        weights = self.attention_weights(hidden, embedded, memory, attention_mask)
         context = self.context_projection(ops.matmul(weights, values))
         hidden = (hidden + context) * _HALF_OF_THE_VARIANCE
         return (hidden + inputs) * _HALF_OF_THE_VARIANCE
@@ -348,7 +344,8 @@ def _(model, source_ids, target_ids):
     *blocks, last = model.decoder_blocks
     for block in blocks:
         x = block(x, embedded, *encoded, training=False)
-    weights = last.attention_weights(x, embedded, encoded.memory, encoded.attention_mask)
+    hidden = last.convolution(x, training=False)
+    weights = last.attention_weights(hidden, embedded, encoded.memory, encoded.attention_mask)
     return weights[:, None]  # (batch, heads, target_length, source_length) of one head
 
 

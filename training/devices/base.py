@@ -179,7 +179,7 @@ class Workers(Devices):
         return earlier is not None and bool(np.asarray(earlier)[0])
 
 
-def signals_kill() -> contextlib.AbstractContextManager:
+def default_signals() -> contextlib.AbstractContextManager:
     """Lets signals end the process at once, for a block that never runs Python's handlers."""
     return handling_signals(signal.SIG_DFL, signal.SIGINT, signal.SIGTERM)
 

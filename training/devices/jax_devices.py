@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from keras_transformer.data import Epochs
 from keras_transformer.data.shares import share_of
 from training.command_line.errors import InputError
-from training.devices.base import Workers, lost_worker, signals_kill
+from training.devices.base import Workers, default_signals, lost_worker
 from training.devices.real_rows import weigh_real_rows
 from training.settings import TrainingSettings
 
@@ -24,7 +24,7 @@ _SECONDS_TO_LEAVE_TOGETHER = 5
 
 def join_workers() -> None:
     """Makes this process one of the workers that the environment names, who must have gathered."""
-    with signals_kill():
+    with default_signals():
         keras.distribution.initialize()
 
 

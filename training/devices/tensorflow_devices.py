@@ -12,7 +12,7 @@ from keras_transformer.data import Epochs
 from keras_transformer.data.epochs import without_tuning
 from keras_transformer.data.shares import share_of
 from training.command_line.errors import InputError
-from training.devices.base import Workers, lost_worker, signals_kill
+from training.devices.base import Workers, default_signals, lost_worker
 from training.devices.real_rows import weigh_real_rows
 from training.devices.team import Team, cannot_listen
 from training.runs.checkpoints import random_states
@@ -74,7 +74,7 @@ class Replicas(Workers):
         """
         _bear_with_slow_workers(len(team.addresses))
         try:
-            with signals_kill():
+            with default_signals():
                 return cls(tf.distribute.MultiWorkerMirroredStrategy(), team.worker)
         except tf.errors.DeadlineExceededError as error:
             raise lost_worker(error) from error

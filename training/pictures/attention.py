@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from keras_transformer.translator import AttentionWeights
 from training.pictures.style import INK, new_figure, pixels, save_picture
 
-COLOURS = "Blues"
+COLORS = "Blues"
 SPECIAL_LABELS = {"<s>": "(start)", "</s>": "(end)"}
 SPACE = "\u2581"  # how SentencePiece spells a space
 CELL_INCHES = 0.5
@@ -134,7 +134,7 @@ def _draw_heads(figure, weights: np.ndarray) -> None:
 def _heat_map(axes: Axes, weights: np.ndarray, title: str) -> AxesImage:
     """Draws one matrix, (target_length, source_length)."""
     axes.set_title(title, color=INK, fontsize=10)
-    image = axes.imshow(weights, cmap=COLOURS, vmin=0, vmax=1)
+    image = axes.imshow(weights, cmap=COLORS, vmin=0, vmax=1)
     axes.spines[:].set_color("#bbbbbb")
     axes.tick_params(length=0)
     return image

@@ -12,7 +12,7 @@ from training.pictures.benchmark_lines import draw_picture, lines_of
 from training.pictures.style import INK, LINE_COLOURS, MARKERS, clear_axes, new_figure
 
 # Ours are the strong ones.
-OUR_COLOURS, PEERS_COLOURS = LINE_COLOURS[:3], LINE_COLOURS[3:]
+OUR_COLORS, PEERS_COLORS = LINE_COLOURS[:3], LINE_COLOURS[3:]
 INCHES = (8.6, 4.4)
 
 
@@ -60,10 +60,10 @@ def _styles(programs: Iterable[Program]) -> dict[Program, dict]:
     styles = {}
     for program in sorted(programs, key=lambda program: (program.name != US, program)):
         ours = program.name == US
-        colours = OUR_COLOURS if ours else PEERS_COLOURS
+        colors = OUR_COLORS if ours else PEERS_COLORS
         number = sum((other.name == US) == ours for other in styles)
         styles[program] = {
-            "color": colours[number % len(colours)],
+            "color": colors[number % len(colors)],
             "marker": MARKERS[len(styles) % len(MARKERS)],
             "linewidth": 2.5 if ours else 1.3,
             "linestyle": "-" if ours else "--",

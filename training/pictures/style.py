@@ -89,6 +89,6 @@ def save_picture(figure: Figure, path: str | Path) -> None:
     difference, and the file is a third as large.
     """
     picture = Image.fromarray(pixels(figure, DOTS_PER_INCH)).convert("RGB")
-    few_colours = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few_colors = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     with replacing(Path(path)) as temporary:
-        few_colours.save(temporary, format="PNG", optimize=True, dpi=2 * (DOTS_PER_INCH,))
+        few_colors.save(temporary, format="PNG", optimize=True, dpi=2 * (DOTS_PER_INCH,))

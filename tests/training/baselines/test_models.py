@@ -243,9 +243,9 @@ def test_a_decoder_without_attention_knows_one_vector_of_a_source(models, name):
     assert shapes == [*of_beams, (BATCH, 1, RECURRENT_DIM)]
     # Each step reads the vector again, not only the first state (Cho et al. 2014).
     tokens = ops.convert_to_tensor(random_ids(BATCH, 2))
-    told, _ = step(tokens, state)
-    untold, _ = step(tokens, state._replace(per_sentence=state.per_sentence * 0))
-    assert np.abs(numbers(told) - numbers(untold)).max() > 1e-3
+    read, _ = step(tokens, state)
+    unread, _ = step(tokens, state._replace(per_sentence=state.per_sentence * 0))
+    assert np.abs(numbers(read) - numbers(unread)).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
