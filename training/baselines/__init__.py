@@ -1,11 +1,12 @@
-"""The systems that the Transformer replaced, with its inputs, outputs, search and commands.
+"""The models that the Transformer replaced, with its inputs and outputs; not how they are trained.
 
-    recurrence.py      GRU and LSTM over all positions, with their gradients
-    recurrent.py       encoder-decoders of them, without and with attention
-    convolutional.py   an encoder-decoder of gated convolutions
+    recurrence.py        GRU and LSTM over all positions, with their gradients
+    recurrent.py         encoder-decoders of them, without and with attention
+    convolutional.py     an encoder-decoder of gated convolutions
+    encoder_decoder.py   what these share
 
-Importing this registers their classes: a model of theirs is then read from a file, by
-`Translator.load` too, and driven by the same search.
+Importing this package registers their classes, so that `Translator.load` can read a run of theirs
+and search with it.
 """
 
 from training.baselines.convolutional import Convolutional, build_convolutional

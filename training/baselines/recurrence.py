@@ -1,16 +1,16 @@
-"""Recurrent layers, computed as fast as the dependence of each step on the one before allows.
+"""Recurrent layers, computed as fast as the dependence of each step on the previous one allows.
 
-    what              where it is computed
-    x W               all positions in one product, before the loop
-    h U               in the loop: this is what waits for the step before
-    gradient of U     all positions in one product, after the loop
+    x W               before the loop, all positions in one product
+    h U               in the loop, since it needs the previous step
+    gradient of U     after the loop, all positions in one product
 
-Keras' own layers multiply by W inside the loop, and their gradient adds up U's position by
-position; the cells are the same.
+Keras' own layers have the same cells, but multiply by W inside the loop, and their gradient adds up
+U's position by position.
 
 Inside `recur` length comes before batch, because a loop reads and writes one position at a time.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,30 +21,21 @@ from keras_transformer.gradients import with_gradient
 
 
 class Cell(NamedTuple):
-    """A kind of recurrent unit; x and p = h U + b are Float32 (..., gates * units).
+    """A kind of recurrent unit.
 
-    Attributes:
-        name: No other cell's.
-        num_gates: How many numbers a unit takes from its input, and from the state before.
-        num_states: 2 where a cell stands beside the hidden state. The hidden state is the output
-            and comes first; all are Float32 (..., units).
-        num_known: How many Float32 (..., units) the gradient needs to know beside the states.
-        advance: (x, p, states) -> (new states, what the gradient needs to know).
-        slopes: (what it knows, states before) -> the factors of the gradients below.
-        of_product: (gradients of the new states, factors) -> gradient of p.
-        of_input: The same for x.
-        of_states: The same for the states before, without what comes to them through p.
+    x and p = h U + b are Float32 (..., gates * units). States are Float32 (..., units); the hidden
+    state is the output and comes first.
     """
 
     name: str
     num_gates: int
     num_states: int
-    num_known: int
-    advance: Callable
-    slopes: Callable
-    of_product: Callable
-    of_input: Callable
-    of_states: Callable
+    num_known: int  # Float32 (..., units) that the gradient needs in addition to the states
+    advance: Callable  # (x, p, states) -> (new states, known)
+    slopes: Callable  # (known, earlier states) -> the factors of the gradients below
+    of_product: Callable  # (gradients of the new states, factors) -> gradient of p
+    of_input: Callable  # the same for x
+    of_states: Callable  # the same for the earlier states, without the part that passes through p
 
 
 def _advance_gru(x, p, states):
@@ -138,18 +129,16 @@ CELLS = {
 def recur(cell: Cell, x, states, kernel, bias, training: bool = True):
     """The hidden states of all positions.
 
-    Source: Cho et al. 2014, section 2.3, in the form of NVIDIA's cuDNN, in which the reset gate
-        stands behind the product (GRU); Hochreiter and Schmidhuber 1997, Gers et al. 2000 (LSTM).
+    Source: Cho et al. 2014, section 2.3, in the form of NVIDIA's cuDNN, which applies the reset
+        gate after the product (GRU); Hochreiter and Schmidhuber 1997, Gers et al. 2000 (LSTM).
 
     Args:
         cell: One of `CELLS`.
         x: Float (batch, length, gates * units), the input's part of the gates.
-        states: For each of the cell's states, Float (batch, units): those before the first
-            position.
-        kernel: Float (units, gates * units), U; products are computed in its dtype, all else in
-            float32.
+        states: Float (batch, units) each, the cell's states before the first position.
+        kernel: Float (units, gates * units), U; products have its dtype, all else is float32.
         bias: Float (gates * units,).
-        training: Whether gradients will be asked for: they are then computed as said above.
+        training: Whether gradients are needed, which are then computed as described above.
 
     Returns:
         Float32 (batch, length, units).
@@ -157,13 +146,8 @@ def recur(cell: Cell, x, states, kernel, bias, training: bool = True):
     x, bias = ops.cast(x, "float32"), ops.cast(bias, "float32")
     states = [ops.cast(state, "float32") for state in states]
 
-    def run(x, kernel, bias, *states):
-        return _run(cell, x, kernel, bias, states)
-
-    def gradient(*tensors):
-        return _gradient(cell, *tensors)
-
     arguments = ops.transpose(x, (1, 0, 2)), kernel, bias, *states
+    run, gradient = functools.partial(_run, cell), functools.partial(_gradient, cell)
     if training:
         outputs = with_gradient(f"recur_{cell.name}", run, gradient, *arguments)
     else:
@@ -171,8 +155,8 @@ def recur(cell: Cell, x, states, kernel, bias, training: bool = True):
     return ops.transpose(outputs, (1, 0, 2))  # (batch, length, units)
 
 
-def _run(cell, x, kernel, bias, states):
-    """The hidden states; and all states, then what the gradient needs to know beside them."""
+def _run(cell, x, kernel, bias, *states):
+    """The hidden states; then all that the gradient needs: all states, and what is known."""
 
     def advance(states, xs):
         [x] = xs
@@ -184,8 +168,12 @@ def _run(cell, x, kernel, bias, states):
 
 
 def _gradient(cell, upstream, x, kernel, bias, *tensors):
-    ends = cell.num_states, 2 * cell.num_states
-    states, new_states, known = tensors[: ends[0]], tensors[ends[0] : ends[1]], tensors[ends[1] :]
+    number = cell.num_states
+    states, new_states, known = (
+        tensors[:number],
+        tensors[number : 2 * number],
+        tensors[2 * number :],
+    )
     before = tuple(
         ops.concatenate([first[None], later[:-1]])
         for first, later in zip(states, new_states, strict=True)
@@ -220,34 +208,27 @@ def _gradient(cell, upstream, x, kernel, bias, *tensors):
 
 
 def recur_once(cell: Cell, x, states, kernel, bias):
-    """The new states after one position.
+    """The states after one position, Float32 (..., units) each, from those before it.
 
-    Args:
-        cell, kernel, bias: As for `recur`.
-        x: Float (..., gates * units).
-        states: For each of the cell's states, Float32 (..., units).
-
-    Returns:
-        A tuple like `states`.
+    `x` is Float (..., gates * units); the rest is as for `recur`.
     """
     product = _matmul(states[0], kernel) + ops.cast(bias, "float32")
     return cell.advance(ops.cast(x, "float32"), product, states)[0]
 
 
 def _matmul(x, kernel):
-    """A product in the kernel's dtype, as Float32."""
+    """A product in the kernel's dtype, cast to float32."""
     return ops.cast(ops.matmul(ops.cast(x, kernel.dtype), kernel), "float32")
 
 
 def _scan(advance, carried, sequences, num_outputs, backwards=False):
-    """A loop over the positions of some sequences.
+    """Loops over the positions of some sequences.
 
     Args:
-        advance: (carried, the sequences at one position) -> (carried, `num_outputs` outputs), all
-            tuples; each output is as wide as what is carried.
+        advance: (carried, the sequences at one position) -> (carried, outputs), all tuples.
         carried: A tuple of Float32 (batch, units).
         sequences: A tuple of Float32 (length, batch, width).
-        num_outputs: How many outputs there are.
+        num_outputs: The number of outputs, each of the shape of what is carried.
         backwards: Whether to begin at the last position.
 
     Returns:
@@ -255,7 +236,7 @@ def _scan(advance, carried, sequences, num_outputs, backwards=False):
     """
     if keras.backend.backend() != "tensorflow":
         return ops.scan(advance, carried, sequences, reverse=backwards)
-    # Keras' scan gives outputs in TensorFlow only if they are what is carried.
+    # On TensorFlow, Keras' scan can output only what is carried.
     import tensorflow as tf
 
     length = tf.shape(sequences[0])[0]

@@ -1,6 +1,6 @@
 """Recurrent encoder-decoders, without attention (one fixed vector) and with it.
 
-Shapes, beside those of `keras_transformer.layers.attention`:
+Shapes, in addition to those of `keras_transformer.layers.attention`:
     recurrent_dim   width of the state of a layer; in the encoder half of it for each direction
 
     source_ids -> embedding -> encoder_0 ... -> memory (batch, source_length, recurrent_dim)
@@ -10,19 +10,19 @@ Shapes, beside those of `keras_transformer.layers.attention`:
     target_ids -> embedding -> decoder_0 -> context -> decoder_1 ... -> output -> logits
 
 All decoder layers begin with a state made from the summary. Without attention the context is the
-summary again, the same for each target position, and nothing else of the source is known. With
-attention it is what the first decoder layer's output finds in the memory. That is the one
-difference between the two models.
+summary again, the same for each target position, and the decoder knows nothing else of the source.
+With attention the context is what the first decoder layer's output finds in the memory. The two
+models differ in nothing else.
 
-Source: Cho et al. 2014, section 2.2 (the summary, told at every step); Bahdanau et al. 2015,
+Source: Cho et al. 2014, section 2.2 (the summary, repeated at every step); Bahdanau et al. 2015,
     section 3 (encoder in both directions, attention); Luong et al. 2015, section 3.1 ("general"
-    scores, equation 5 for the output); Wu et al. 2016, section 3 (the first decoder layer asks, all
-    layers behind it read the answer; residual connections).
-Deviation: a position reads the context that it asked for itself, not the one of the position
-    before (input feeding), so that attention and everything else but h U is computed for all
-    positions at once; the attention is one head of the Transformer's, which is the "general" score
-    with its matrix in two factors, scaled, and with a projection of what is found; the input and
-    the output share one embedding, as in the Transformer, so that the comparison is of layers.
+    scores, equation 5 for the output); Wu et al. 2016, section 3 (the first decoder layer queries,
+    all later layers read the answer; residual connections).
+Deviation: a position reads the context that it queried itself, not that of the position before
+    (input feeding), so that attention and everything else except h U is computed for all positions
+    at once; the attention is one head of the Transformer's, which is the "general" score with its
+    matrix in two factors, scaled, and with a projection of the context; the input and the output
+    share one embedding, as in the Transformer, so that the comparison is of layers.
 """
 
 from typing import NamedTuple
@@ -30,31 +30,31 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_transformer.decoding.attention import (
-    ProjectedMemory,
-    cross_attention_step,
-    project_memory,
-)
-from keras_transformer.decoding.steps import decoding_steps, embedding_step
+from keras_transformer.decoding.attention import cross_attention_step, project_memory
+from keras_transformer.decoding.steps import decoding_steps
+from keras_transformer.gathering import gather_rows
 from keras_transformer.layers.attention import MultiHeadCrossAttention
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.embedding import PositionalEmbedding
-from keras_transformer.masks import attend_to, padding_mask, to_add
+from keras_transformer.masks import attend_to, to_add
 from keras_transformer.model import cross_attention_weights
 from keras_transformer.search.state import DecodingState
+from training.baselines.encoder_decoder import (
+    Block,
+    EncoderDecoder,
+    encoder_pass,
+    register,
+    text_inputs,
+)
 from training.baselines.recurrence import CELLS, recur, recur_once
 
-PACKAGE = "keras_transformer_baselines"
 
-_register = keras.saving.register_keras_serializable(package=PACKAGE)
-
-
-@_register
-class Recurrence(keras.Layer):
+@register
+class Recurrence(Block):
     """One recurrent layer in one direction.
 
-    Deviation: the product with the state is not rounded to 8 bits in a model for translating, since
-        each position would add its error to that of all before.
+    Deviation: in an 8-bit model the product with the state is not rounded, since the errors of all
+        positions would add up.
 
     Args:
         cell: "gru" or "lstm".
@@ -64,12 +64,14 @@ class Recurrence(keras.Layer):
         inputs: Float (batch, length, width).
         states: A list of the cell's states before the first position, Float (batch, units) each;
             zeros if None.
-        context: Float (batch, length or 1, context_dim), more input; 1 where it is the same for
-            all positions, and multiplied but once. None for no more.
+        context: Float (batch, length or 1, context_dim), more input; length 1 if all positions
+            share it, which is multiplied only once. None for no more.
 
     Returns:
         Float (batch, length, units).
     """
+
+    options = ("cell", "units")
 
     def __init__(self, cell, units, **kwargs):
         super().__init__(**kwargs)
@@ -82,26 +84,18 @@ class Recurrence(keras.Layer):
 
     def build(self, inputs_shape, states_shape=None, context_shape=None):
         width = CELLS[self.cell].num_gates * self.units
-        self.input_projection = self._projection("input", inputs_shape[-1], use_bias=True)
+        self.input_projection = self.dense(width, "input")
+        self.input_projection.build(inputs_shape)
         self.context_projection = None
         if context_shape is not None:
-            self.context_projection = self._projection("context", context_shape[-1], use_bias=False)
+            self.context_projection = self.dense(width, "context", use_bias=False)
+            self.context_projection.build(context_shape)
         self.recurrent_kernel = self.add_weight(
             name="recurrent_kernel", shape=(self.units, width), initializer=self._first_kernel
         )
         self.recurrent_bias = self.add_weight(
             name="recurrent_bias", shape=(width,), initializer=self._first_bias
         )
-
-    def _projection(self, name, input_dim, use_bias):
-        projection = keras.layers.Dense(
-            CELLS[self.cell].num_gates * self.units,
-            use_bias=use_bias,
-            dtype=self.dtype_policy,
-            name=name,
-        )
-        projection.build((None, None, input_dim))
-        return projection
 
     def _first_kernel(self, shape, dtype=None):
         """An orthogonal matrix for each gate, drawn in float32: others have no QR decomposition."""
@@ -113,7 +107,7 @@ class Recurrence(keras.Layer):
         return ops.cast(ops.concatenate(gates, axis=1), dtype or "float32")
 
     def _first_bias(self, shape, dtype=None):
-        """LSTM's "keep" gate begins open (Gers et al. 2000); all else is 0."""
+        """1 for LSTM's "keep" gate, which begins open (Gers et al. 2000); else 0."""
         keeps = (ops.arange(shape[0], dtype="int32") // self.units == 1) & (self.cell == "lstm")
         return ops.cast(keeps, dtype or "float32")
 
@@ -150,19 +144,37 @@ class Recurrence(keras.Layer):
             ops.cast(self.recurrent_bias, "float32"),
         )
 
-    def compute_output_shape(self, inputs_shape, states_shape=None, context_shape=None):
+    def compute_output_shape(self, inputs_shape):
         return (*inputs_shape[:-1], self.units)
 
-    def get_config(self):
-        return {**super().get_config(), "cell": self.cell, "units": self.units}
+
+class _RecurrentBlock(Block):
+    """A layer of recurrences, with a residual connection if input and output have one width."""
+
+    options = ("cell", "units", "dropout")
+
+    def __init__(self, cell, units, dropout=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.cell = cell
+        self.units = units
+        self.dropout = dropout
+
+    def _recurrence(self, units, name):
+        return Recurrence(self.cell, units, dtype=self.dtype_policy, name=name)
+
+    def _added(self, inputs, outputs):
+        return outputs + inputs if inputs.shape[-1] == self.units else outputs
+
+    def compute_output_shape(self, inputs_shape):
+        return (*inputs_shape[:-1], self.units)
 
 
-@_register
-class RecurrentEncoderBlock(keras.Layer):
+@register
+class RecurrentEncoderBlock(_RecurrentBlock):
     """One recurrent layer that reads in both directions, with dropout and a residual connection.
 
-    The input is added to the output where both have one width. Padding at the end changes nothing:
-    the backward direction begins at the last real token.
+    The input is added to the output if both have the same width. Padding at the end changes
+    nothing: the backward direction begins at the last real token.
 
     Args:
         cell: "gru" or "lstm".
@@ -172,24 +184,23 @@ class RecurrentEncoderBlock(keras.Layer):
     Call arguments:
         inputs: Float (batch, length, width).
         padding_mask: Boolean (batch, length).
-        training: Whether dropout is at work.
 
     Returns:
-        Float (batch, length, units); at padding it means nothing.
+        Float (batch, length, units), meaningless at padding.
+
+    Raises:
+        ValueError: If `units` is odd.
     """
 
     def __init__(self, cell, units, dropout=0.1, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(cell, units, dropout, **kwargs)
         if units % 2:
             raise ValueError(
                 "recurrent_dim must be even, half of it for each direction of the encoder."
                 f" Received: recurrent_dim={units}. Choose {units + 1}."
             )
-        self.cell = cell
-        self.units = units
-        self.dropout = dropout
-        self.forwards = Recurrence(cell, units // 2, dtype=self.dtype_policy, name="forwards")
-        self.backwards = Recurrence(cell, units // 2, dtype=self.dtype_policy, name="backwards")
+        self.forwards = self._recurrence(units // 2, "forwards")
+        self.backwards = self._recurrence(units // 2, "backwards")
         self.output_dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, inputs_shape, padding_mask_shape=None):
@@ -198,22 +209,14 @@ class RecurrentEncoderBlock(keras.Layer):
 
     def call(self, inputs, padding_mask, training=None):
         positions = _mirrored_positions(padding_mask)
-        backwards = _at_positions(self.backwards(_at_positions(inputs, positions)), positions)
+        backwards = gather_rows(self.backwards(gather_rows(inputs, positions)), positions)
         outputs = ops.concatenate([self.forwards(inputs), backwards], axis=-1)
-        outputs = self.output_dropout(outputs, training=training)
-        return _added(inputs, outputs)
-
-    def compute_output_shape(self, inputs_shape, padding_mask_shape=None):
-        return (*inputs_shape[:-1], self.units)
-
-    def get_config(self):
-        config = {"cell": self.cell, "units": self.units, "dropout": self.dropout}
-        return {**super().get_config(), **config}
+        return self._added(inputs, self.output_dropout(outputs, training=training))
 
 
-@_register
+@register
 class Summary(keras.Layer):
-    """All that a fixed vector holds of a source: where each direction of the encoder ended.
+    """The fixed vector: the last state of each direction of the encoder.
 
     Call arguments:
         memory: Float (batch, source_length, recurrent_dim), of `RecurrentEncoderBlock`.
@@ -226,51 +229,41 @@ class Summary(keras.Layer):
 
     def call(self, memory, padding_mask):
         half = memory.shape[-1] // 2
-        last = _mirrored_positions(padding_mask)[:, :1]  # (batch, 1), of the first is the last
-        return ops.concatenate(
-            [_at_positions(memory, last)[:, 0, :half], memory[:, 0, half:]], axis=-1
-        )
+        last = _mirrored_positions(padding_mask)[:, :1]  # (batch, 1); the first mirrors the last
+        forwards = gather_rows(memory, last)[:, 0, :half]
+        return ops.concatenate([forwards, memory[:, 0, half:]], axis=-1)
 
-    def compute_output_shape(self, memory_shape, padding_mask_shape=None):
+    def compute_output_shape(self, memory_shape):
         return (memory_shape[0], memory_shape[-1])
 
 
-@_register
-class RecurrentDecoderBlock(keras.Layer):
-    """One recurrent layer that begins where the summary says, with dropout and a residual.
+@register
+class RecurrentDecoderBlock(_RecurrentBlock):
+    """One recurrent layer that begins with the summary, with dropout and a residual connection.
 
-    h_0 = tanh(V summary). The input, but not the context, is added to the output where both have
-    one width.
+    h_0 = tanh(V summary). The input, but not the context, is added to the output if both have the
+    same width.
 
     Source: Cho et al. 2014, appendix A.1.2 (the first state).
 
     Args:
-        cell: "gru" or "lstm", whose cell begins like its hidden state, with rows of V of its own.
+        cell, dropout: As for `RecurrentEncoderBlock`; an LSTM's V makes its cell's state, too.
         units: Width of the output.
-        dropout: Share of the output that is dropped in training, 0 to 1.
 
     Call arguments:
         inputs: Float (batch, target_length, width).
         summary: Float (batch, recurrent_dim).
         context: As for `Recurrence`.
-        training: Whether dropout is at work.
 
     Returns:
         Float (batch, target_length, units).
     """
 
     def __init__(self, cell, units, dropout=0.1, **kwargs):
-        super().__init__(**kwargs)
-        self.cell = cell
-        self.units = units
-        self.dropout = dropout
-        self.recurrence = Recurrence(cell, units, dtype=self.dtype_policy, name="recurrence")
-        self.first_state = keras.layers.Dense(
-            self.recurrence.num_states * units,
-            activation="tanh",
-            dtype=self.dtype_policy,
-            name="first_state",
-        )
+        super().__init__(cell, units, dropout, **kwargs)
+        self.recurrence = self._recurrence(units, "recurrence")
+        width = self.recurrence.num_states * units
+        self.first_state = self.dense(width, "first_state", activation="tanh")
         self.output_dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, inputs_shape, summary_shape, context_shape=None):
@@ -279,7 +272,7 @@ class RecurrentDecoderBlock(keras.Layer):
 
     def call(self, inputs, summary, context=None, training=None):
         outputs = self.recurrence(inputs, states=self.first_states(summary), context=context)
-        return _added(inputs, self.output_dropout(outputs, training=training))
+        return self._added(inputs, self.output_dropout(outputs, training=training))
 
     def first_states(self, summary):
         """The states before the first position: Float32 (batch, units) each."""
@@ -287,20 +280,13 @@ class RecurrentDecoderBlock(keras.Layer):
         return ops.split(states, self.recurrence.num_states, axis=-1)
 
     def step(self, inputs, states, context=None):
-        """As `Recurrence.step`."""
+        """The same for one new position; takes and returns what `Recurrence.step` does."""
         outputs, states = self.recurrence.step(inputs, states, context)
-        return _added(inputs, outputs), states
-
-    def compute_output_shape(self, inputs_shape, summary_shape, context_shape=None):
-        return (*inputs_shape[:-1], self.units)
-
-    def get_config(self):
-        config = {"cell": self.cell, "units": self.units, "dropout": self.dropout}
-        return {**super().get_config(), **config}
+        return self._added(inputs, outputs), states
 
 
-@_register
-class ContextOutput(keras.Layer):
+@register
+class ContextOutput(Block):
     """tanh(W_h h + W_c c), of the top layer and the context, as wide as the embedding.
 
     Source: Luong et al. 2015, equation 5.
@@ -312,20 +298,19 @@ class ContextOutput(keras.Layer):
     Call arguments:
         inputs: Float (batch, target_length, units).
         context: Float (batch, target_length or 1, context_dim).
-        training: Whether dropout is at work.
 
     Returns:
         Float (batch, target_length, model_dim).
     """
 
+    options = ("model_dim", "dropout")
+
     def __init__(self, model_dim, dropout=0.1, **kwargs):
         super().__init__(**kwargs)
         self.model_dim = model_dim
         self.dropout = dropout
-        self.input_projection = keras.layers.Dense(model_dim, dtype=self.dtype_policy, name="input")
-        self.context_projection = keras.layers.Dense(
-            model_dim, use_bias=False, dtype=self.dtype_policy, name="context"
-        )
+        self.input_projection = self.dense(model_dim, "input")
+        self.context_projection = self.dense(model_dim, "context", use_bias=False)
         self.output_dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, inputs_shape, context_shape):
@@ -336,57 +321,23 @@ class ContextOutput(keras.Layer):
         outputs = ops.tanh(self.input_projection(inputs) + self.context_projection(context))
         return self.output_dropout(outputs, training=training)
 
-    def compute_output_shape(self, inputs_shape, context_shape):
+    def compute_output_shape(self, inputs_shape):
         return (*inputs_shape[:-1], self.model_dim)
-
-    def get_config(self):
-        return {**super().get_config(), "model_dim": self.model_dim, "dropout": self.dropout}
 
 
 def _mirrored_positions(padding_mask):
-    """Of each real token, the position of the one as far from the other end; padding stays.
-
-    Args:
-        padding_mask: Boolean (batch, length).
-
-    Returns:
-        Integer (batch, length).
-    """
+    """Integer (batch, length), the positions that reverse the real tokens and keep the padding."""
     lengths = ops.sum(ops.cast(padding_mask, "int32"), axis=1, keepdims=True)  # (batch, 1)
     positions = ops.arange(ops.shape(padding_mask)[1], dtype="int32")
     return ops.where(positions < lengths, lengths - 1 - positions, positions)
 
 
-def _at_positions(x, positions):
-    """Picks positions of each sequence: Float (batch, length, width), Integer (batch, some)."""
-    batch, length, width = ops.shape(x)
-    rows = ops.arange(batch, dtype="int32")[:, None] * length + positions
-    return ops.take(ops.reshape(x, (-1, width)), rows, axis=0)
-
-
-def _added(inputs, outputs):
-    """The residual connection, where there is one."""
-    return outputs + inputs if inputs.shape[-1] == outputs.shape[-1] else outputs
-
-
-@_register
-class Recurrent(keras.Model):
+@register
+class Recurrent(EncoderDecoder):
     """The functional model that `build_recurrent` makes without attention."""
 
-    @property
-    def embedding(self) -> PositionalEmbedding:
-        return self.get_layer("embedding")
 
-    @property
-    def encoder_blocks(self) -> list[RecurrentEncoderBlock]:
-        return [layer for layer in self.layers if isinstance(layer, RecurrentEncoderBlock)]
-
-    @property
-    def decoder_blocks(self) -> list[RecurrentDecoderBlock]:
-        return [layer for layer in self.layers if isinstance(layer, RecurrentDecoderBlock)]
-
-
-@_register
+@register
 class RecurrentWithAttention(Recurrent):
     """The functional model that `build_recurrent` makes with attention."""
 
@@ -410,8 +361,8 @@ def build_recurrent(
 
     Args:
         cell: "gru" or "lstm".
-        attention: Whether the decoder looks back at the source.
-        vocabulary_size: Sub-words.
+        attention: Whether the decoder attends to the source.
+        vocabulary_size: Number of sub-words.
         num_layers: Layers of the encoder, and of the decoder.
         model_dim: Width of the embedding.
         recurrent_dim: Width of the layers, even; `model_dim` if None.
@@ -422,74 +373,53 @@ def build_recurrent(
         A model with the inputs and outputs of `build_transformer`.
 
     Raises:
-        ValueError: If the cell is unknown, or `recurrent_dim` odd.
+        ValueError: If the cell is unknown, or `recurrent_dim` is odd.
     """
     if cell not in CELLS:
         raise ValueError(
             f"cell must be one of {tuple(CELLS)}. Received: cell={cell!r}. Choose one of them."
         )
     recurrent_dim = recurrent_dim or model_dim
-    source_ids = keras.Input((None,), dtype="int32", name="source_ids")
-    target_ids = keras.Input((None,), dtype="int32", name="target_ids")
-    source_mask = padding_mask(source_ids)
+    inputs = text_inputs()
     embedding = PositionalEmbedding(
         vocabulary_size, model_dim, dropout, position_encoding=None, name="embedding"
     )
-    memory = embedding(source_ids)  # (batch, source_length, model_dim)
-    for index in range(num_layers):
-        block = RecurrentEncoderBlock(cell, recurrent_dim, dropout, name=f"encoder_{index}")
-        memory = block(memory, padding_mask=source_mask)  # (batch, source_length, recurrent_dim)
-    summary = Summary(name="summary")(memory, padding_mask=source_mask)  # (batch, recurrent_dim)
+    encoder_blocks = (
+        RecurrentEncoderBlock(cell, recurrent_dim, dropout, name=f"encoder_{index}")
+        for index in range(num_layers)
+    )
+    _, memory, mask = encoder_pass(embedding, encoder_blocks, inputs["source_ids"])
+    summary = Summary(name="summary")(memory, padding_mask=mask)  # (batch, recurrent_dim)
 
     first, *others = [
         RecurrentDecoderBlock(cell, recurrent_dim, dropout, name=f"decoder_{index}")
         for index in range(num_layers)
     ]
-    x = first(embedding(target_ids), summary)  # (batch, target_length, recurrent_dim)
+    x = first(embedding(inputs["target_ids"]), summary)  # (batch, target_length, recurrent_dim)
     if attention:
         layer = MultiHeadCrossAttention(num_heads=1, name="attention")
-        context = layer(x, memory, attention_mask=attend_to(source_mask))
+        context = layer(x, memory, attention_mask=attend_to(mask))
     else:
         context = ops.expand_dims(summary, 1)  # (batch, 1, recurrent_dim)
     for block in others:
         x = block(x, summary, context=context)
     x = ContextOutput(model_dim, dropout, name="output")(x, context)
-
     logits = embedding(x, reverse=True)  # (batch, target_length, vocabulary)
     model_class = RecurrentWithAttention if attention else Recurrent
-    inputs = {"source_ids": source_ids, "target_ids": target_ids}
     return model_class(inputs=inputs, outputs=logits, name=name)
 
 
 class Encoded(NamedTuple):
-    """What a recurrent encoder knows of a batch of sources.
+    """An encoded batch of sources."""
 
-    Attributes:
-        memory: Float (batch, source_length, recurrent_dim).
-        padding_mask: Boolean (batch, source_length).
-        summary: Float (batch, recurrent_dim).
-    """
-
-    memory: object
-    padding_mask: object
-    summary: object
-
-
-class Memory(NamedTuple):
-    """What attention asks at every step, the same for all beams of a sentence.
-
-    Attributes:
-        projected: Keys and values of the one head, recurrent_dim wide.
-        mask: Float32 (batch, 1, source_length), from `masks.to_add`.
-    """
-
-    projected: ProjectedMemory
-    mask: object
+    memory: object  # Float (batch, source_length, recurrent_dim)
+    padding_mask: object  # Boolean (batch, source_length)
+    summary: object  # Float (batch, recurrent_dim)
 
 
 @decoding_steps.register(Recurrent)
 def _(model):
-    """Only the summary comes from the encoder: Float (batch, recurrent_dim)."""
+    """The decoder gets only the summary: Float (batch, recurrent_dim)."""
 
     def encode(source_ids):
         return _encoded(model, source_ids).summary
@@ -505,23 +435,22 @@ def _(model):
 
 @decoding_steps.register(RecurrentWithAttention)
 def _(model):
+    """The decoder also gets the projected memory and its mask, from `masks.to_add`."""
     attention = model.attention
 
     def encode(source_ids):
         return _encoded(model, source_ids)
 
     def initial_state(encoded, num_beams=1, *, max_length):
-        memory = Memory(
-            project_memory(attention, encoded.memory), to_add(attend_to(encoded.padding_mask))
-        )
-        return _initial_state(model, encoded.summary, num_beams, memory)
+        memory = project_memory(attention, encoded.memory)
+        mask = to_add(attend_to(encoded.padding_mask))
+        return _initial_state(model, encoded.summary, num_beams, (memory, mask))
 
     def step(token_ids, state):
         def context_of(x):
             _, beams, width = x.shape
-            rows = ops.reshape(x, (-1, width))
-            memory = state.per_sentence
-            rows = cross_attention_step(attention, rows, beams, memory.projected, memory.mask)
+            rows = ops.reshape(x, (-1, width))  # (batch * beams, width)
+            rows = cross_attention_step(attention, rows, beams, *state.per_sentence)
             return ops.reshape(rows, (-1, beams, width))
 
         return _step(model, token_ids, state, context_of)
@@ -538,10 +467,9 @@ def _(model, source_ids, target_ids):
 
 
 def _encoded(model, source_ids):
-    mask = padding_mask(source_ids)
-    memory = model.embedding(source_ids, training=False)
-    for block in model.encoder_blocks:
-        memory = block(memory, padding_mask=mask, training=False)
+    _, memory, mask = encoder_pass(
+        model.embedding, model.encoder_blocks, source_ids, training=False
+    )
     return Encoded(memory, mask, model.get_layer("summary")(memory, padding_mask=mask))
 
 
@@ -558,16 +486,11 @@ def _initial_state(model, summary, num_beams, per_sentence):
 
 def _step(model, token_ids, state, context_of):
     """One position; `context_of` the first layer's output (batch, beams, recurrent_dim)."""
-    beams = token_ids.shape[1]
-    x = embedding_step(model.embedding, token_ids, state.position)  # (batch * beams, model_dim)
-    x = ops.reshape(x, (-1, beams, x.shape[-1]))  # (batch, beams, model_dim)
-    first, *others = zip(model.decoder_blocks, state.per_beam, strict=True)
-    x, states = first[0].step(x, first[1])
+    (first, states), *others = zip(model.decoder_blocks, state.per_beam, strict=True)
+    x, states = first.step(model.embed(token_ids, state.position), states)
     context, per_beam = context_of(x), [states]
     for block, states in others:
         x, states = block.step(x, states, context)
         per_beam.append(states)
-    x = model.get_layer("output")(x, context, training=False)
-    logits = model.embedding(ops.reshape(x, (-1, x.shape[-1])), reverse=True)
-    logits = ops.reshape(logits, (-1, beams, logits.shape[-1]))
+    logits = model.logits(model.get_layer("output")(x, context, training=False))
     return logits, state._replace(position=state.position + 1, per_beam=tuple(per_beam))

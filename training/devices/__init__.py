@@ -1,1 +1,1 @@
-"""Where a training runs: one device, several, several machines."""
+"""The devices that train: one, all of a machine, or those of several machines; not the training."""

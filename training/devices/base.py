@@ -1,22 +1,21 @@
-"""Where a training runs: one device, all devices of a machine, or those of several machines.
+"""What every choice of devices offers a training, and how workers talk to each other.
 
-Whatever runs it, an update is made from the same batch. n devices get an equal share of its rows
-each, and the result is that of one device up to the order in which numbers are summed.
+Whatever the devices, an update is made from the same batch: n devices take equal shares of its
+rows, and the result is that of one device, up to the order of summation.
 
-With several machines, each runs the same command: one worker process a machine. All workers go
-through the same steps at the same time. One of them is the chief: it alone prints and writes the
-run folder, which all must be able to read.
+With several machines, each runs the same command: one worker process per machine. All workers take
+the same steps at the same time. One of them is the chief: it alone prints and writes the run
+folder, which all must be able to read.
 """
 
 import contextlib
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_transformer.wording import counted
 from training.command_line.errors import InputError
 from training.command_line.running import handling_signals
 from training.settings import TrainingSettings
@@ -28,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class Feed(NamedTuple):
-    """What `fit` and `evaluate` are given.
+    """The data for `fit` and `evaluate`.
 
     Attributes:
         data: What Keras takes as `x`.
-        steps: How many batches of it an epoch has; None where the data itself ends.
+        steps: The number of batches per epoch; None if the data itself ends.
     """
 
     data: Any
@@ -40,33 +39,29 @@ class Feed(NamedTuple):
 
 
 class Devices:
-    """One device, and what is the same for all: the part of a training that knows the devices.
+    """One device of TensorFlow; others override what they do differently.
 
     Attributes:
         is_chief: Whether this process prints and writes.
-        chief_can_search: Whether it can translate with the model, while other workers wait.
+        chief_can_search: Whether it can translate with the model while other workers wait.
     """
 
     is_chief = True
     chief_can_search = True
 
     def scope(self) -> contextlib.AbstractContextManager:
-        """In which the model and its optimizer are made."""
+        """The context for making the model and its optimizer."""
         return contextlib.nullcontext()
 
     def apart(self) -> contextlib.AbstractContextManager:
-        """In which a worker makes Keras objects that the others do not make, as saving does."""
+        """The context for making Keras objects in one worker only, as saving does."""
         return contextlib.nullcontext()
 
     def equip(self, model: "keras.Model") -> None:
-        """Hands a compiled model what `fit` needs on these devices. Called within the scope."""
+        """Prepares a compiled model for `fit` on these devices. Call it within the scope."""
 
     def check(self, settings: TrainingSettings) -> None:
-        """Refuses settings that cannot be on these devices.
-
-        Raises:
-            InputError: If there is one.
-        """
+        """Raises InputError if these devices cannot train with the settings."""
 
     def compiles(self, settings: TrainingSettings) -> bool:
         """Whether XLA compiles the update."""
@@ -77,15 +72,16 @@ class Devices:
         return bool(tf.config.list_physical_devices("GPU"))
 
     def started(self, model: "keras.Model") -> None:
-        """Is called once, when the model's variables have the values that training begins with."""
+        """Call it once, when the model's variables have the values that training starts from."""
 
     def training_feed(self, epochs: "Epochs", epoch: int = 0, batch: int = 0) -> Feed:
-        """The batches of an epoch and of all that follow it, or, if it is begun, of its rest.
+        """The batches from some point on.
 
         Args:
             epochs: The whole batches.
             epoch: The first epoch, from 0.
-            batch: How many of its batches are done. If any, only the rest of that epoch is fed.
+            batch: The number of its batches that are done. Unless it is 0, the feed serves for the
+                rest of this epoch only.
         """
         return Feed(epochs.dataset(epoch, batch), None)
 
@@ -94,80 +90,102 @@ class Devices:
         return Feed(epochs.dataset(), None)
 
     def from_chief(self, value: Any) -> Any:
-        """The chief's value, in all workers; each waits until all have come to this point.
+        """The chief's value, in all workers; each waits until all have reached this call.
 
         Args:
-            value: What JSON can hold; what the other workers pass does not matter.
+            value: Anything that JSON can hold; the other workers' values are ignored.
         """
         return value
 
     def someone_wants(self, wanted: bool) -> bool:
-        """Whether a worker wants something. All get the same answer, if all ask equally often.
+        """Whether any worker wants something; all get the same answer if all ask equally often.
 
-        With several workers it is the answer to the question before, so that nobody waits.
+        With several workers it answers the previous question, so that nobody waits.
         """
         return wanted
 
     @contextlib.contextmanager
     def losses_named(self) -> Iterator[None]:
-        """Turns the errors by which the loss of a worker shows into one that says so.
-
-        Raises:
-            InputError: If a worker was lost.
-        """
+        """Raises InputError in place of the errors that the loss of a worker causes."""
         yield
 
 
 class Workers(Devices):
-    """What workers say to each other, by means of sums of numbers over all of them.
+    """Devices that share batches, in one worker or several.
+
+    Workers talk by summing arrays of numbers over all of them.
 
     Attributes:
-        num_workers: How many there are.
-        num_shares: In how many shares all their devices divide a batch.
+        num_workers: The number of workers.
+        num_shares: The number of shares of a batch, one for each device of all workers.
+        shares: The numbers of this worker's shares, from 0.
     """
 
-    num_workers = num_shares = 1
+    num_workers: int
+    num_shares: int
+    shares: Sequence[int]
 
     def __init__(self):
         self._asked = None
 
     def in_words(self) -> str:
-        """How many devices there are, of how many workers."""
-        words = counted(self.num_shares, "device")
-        return words if self.num_workers == 1 else f"{words} of {self.num_workers} workers"
+        """The number of devices and of workers."""
+        devices = f"{self.num_shares} device{'s' * (self.num_shares != 1)}"
+        return devices if self.num_workers == 1 else f"{devices} of {self.num_workers} workers"
 
-    def sum_over_workers(self, numbers: np.ndarray) -> Any:
-        """The sum of an array over the workers.
+    def training_feed(self, epochs: "Epochs", epoch: int = 0, batch: int = 0) -> Feed:
+        first = epoch * len(epochs) + batch
+
+        def batch_of_step(step):
+            return epochs.batch(*divmod(first + step, len(epochs)))
+
+        return Feed(self._data(epochs, batch_of_step), len(epochs) - batch)
+
+    def validation_feed(self, epochs: "Epochs") -> Feed:
+        def batch_of_step(step):
+            return epochs.batch(0, step % len(epochs))
+
+        return Feed(self._data(epochs, batch_of_step, len(epochs)), len(epochs))
+
+    def _data(self, epochs: "Epochs", batch_of_step: Callable, num_steps: int | None = None) -> Any:
+        """This worker's shares of the batch of each step.
 
         Args:
-            numbers: Float32 (length,), equally long in all workers.
-
-        Returns:
-            What NumPy can make Float32 (length,) of, if possible before it is known.
+            epochs: Knows whether batches have weights.
+            batch_of_step: Given the number of a step, from 0, returns the whole batch.
+            num_steps: The number of steps; None if they do not end.
         """
         raise NotImplementedError
 
+    def _sum_over_workers(self, numbers: np.ndarray) -> Any:
+        """The sum of Float32 (length,), which NumPy can read; it need not be computed yet."""
+        raise NotImplementedError
+
     def from_chief(self, value: Any) -> Any:
+        if self.num_workers == 1:
+            return value
         content = json.dumps(value).encode() if self.is_chief else b""
-        length = int(np.asarray(self.sum_over_workers(np.array([len(content)], "float32")))[0])
-        numbers = np.zeros(length, "float32")  # a byte each: few kinds of devices sum bytes
+        length = int(np.asarray(self._sum_over_workers(np.array([len(content)], "float32")))[0])
+        numbers = np.zeros(length, "float32")  # one per byte: few kinds of devices sum bytes
         numbers[: len(content)] = np.frombuffer(content, "uint8")
-        numbers = np.asarray(self.sum_over_workers(numbers))
+        numbers = np.asarray(self._sum_over_workers(numbers))
         return json.loads(numbers.astype("uint8").tobytes())
 
     def someone_wants(self, wanted: bool) -> bool:
+        if self.num_workers == 1:
+            return wanted
         earlier = self._asked
-        self._asked = self.sum_over_workers(np.array([wanted], "float32"))
+        self._asked = self._sum_over_workers(np.array([wanted], "float32"))
         return earlier is not None and bool(np.asarray(earlier)[0])
 
 
-def heard_by_the_system() -> contextlib.AbstractContextManager:
-    """Lets signals end the process at once, for a block in which Python's handlers never run."""
+def default_signals() -> contextlib.AbstractContextManager:
+    """Lets signals end the process at once, for a block that never runs Python's handlers."""
     return handling_signals(signal.SIG_DFL, signal.SIGINT, signal.SIGTERM)
 
 
 def lost_worker(error: Exception) -> InputError:
-    """The error of a training that has lost a worker; `error` is how it showed."""
+    """The error to raise when a worker is lost; `error` is how the loss showed."""
     lines = (line.strip() for line in str(error).splitlines())
     detail = next((line for line in lines if line and not line.endswith(":")), "")
     return InputError(

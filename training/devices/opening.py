@@ -1,24 +1,21 @@
-"""Opens the devices of a training."""
+"""Opens the devices that a command asks for; only this module imports those of a backend."""
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from training.command_line.running import import_keras, import_tensorflow
 from training.devices.base import Devices
 from training.devices.team import Team
 
-if TYPE_CHECKING:
-    pass
-
-
 Strategy = Literal["one_device", "mirrored", "multi_worker"]
 
 
 def leave_devices_to_children() -> None:
-    """Keeps this process off the GPUs, whose memory TensorFlow or JAX would take at first use.
+    """Keeps this process off the GPUs, whose memory TensorFlow or JAX takes at first use.
 
-    For one that only starts others which train. It comes before any other use of the Keras backend.
+    For a process that only starts others, which train. Call it before any other use of the Keras
+    backend.
     """
     import_keras()
     import keras
@@ -31,20 +28,18 @@ def leave_devices_to_children() -> None:
     import_tensorflow()
     import tensorflow as tf
 
-    try:
+    with contextlib.suppress(RuntimeError):  # our caller has used TensorFlow already
         tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
-        return  # in use already, by what called us
 
 
 @contextlib.contextmanager
 def open_devices(strategy: Strategy, team: Team | None = None) -> Iterator[Devices]:
-    """The devices of a training. It comes before any other use of the Keras backend.
+    """The devices of a training. Open them before any other use of the Keras backend.
 
     Args:
         strategy: "one_device"; "mirrored" for all devices of this machine; "multi_worker" for
             those of all machines that run this command.
-        team: The workers of "multi_worker", which have gathered.
+        team: For "multi_worker", the workers, who must have gathered.
 
     Raises:
         InputError: If workers cannot reach each other, or one is lost.
@@ -59,12 +54,14 @@ def _devices(strategy: Strategy, team: Team | None) -> Devices:
     import keras
 
     if keras.backend.backend() == "jax":
-        from training.devices.jax_devices import JaxDevices
+        from training.devices.jax_devices import JaxDevices, join_workers
 
-        return JaxDevices.of(strategy)
+        if strategy == "multi_worker":
+            join_workers()
+        return JaxDevices(one_device=strategy == "one_device")
     if strategy == "one_device":
         return Devices()
     import_tensorflow()
     from training.devices.tensorflow_devices import Replicas
 
-    return Replicas.of(strategy, team)
+    return Replicas.of_this_machine() if strategy == "mirrored" else Replicas.of_workers(team)

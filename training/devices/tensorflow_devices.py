@@ -1,4 +1,4 @@
-"""Training on several devices with TensorFlow's `tf.distribute`."""
+"""Several devices of a training on TensorFlow, with its `tf.distribute`."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,14 +12,13 @@ from keras_transformer.data import Epochs
 from keras_transformer.data.epochs import without_tuning
 from keras_transformer.data.shares import share_of
 from training.command_line.errors import InputError
-from training.devices.base import Feed, Workers, heard_by_the_system, lost_worker
-from training.devices.opening import Strategy
+from training.devices.base import Workers, default_signals, lost_worker
 from training.devices.real_rows import weigh_real_rows
 from training.devices.team import Team, cannot_listen
 from training.runs.checkpoints import random_states
 from training.settings import TrainingSettings
 
-# How the loss of a worker shows in the others: in the sum that all take part in.
+# What the others raise when a worker is lost, from the sum that all take part in.
 _LOSSES = (
     tf.errors.UnavailableError,
     tf.errors.InternalError,
@@ -29,13 +28,13 @@ _LOSSES = (
     tf.errors.FailedPreconditionError,
 )
 
-# A worker that has not been heard of for so long is lost.
+# A worker that is silent for longer is lost.
 _SECONDS_OF_SILENCE = 30
 
-# Counts from when all workers have met, so it must cover the slowest one loading TensorFlow.
+# From when all workers have met, so it must cover the slowest one loading TensorFlow.
 _SECONDS_TO_CONNECT = 300
 
-# Between the seeds of replicas, so that each draws its own dropout.
+# The difference between the seeds of replicas, so that each draws its own dropout.
 _SEED_STEP = 1_000_003
 
 
@@ -44,7 +43,7 @@ class Replicas(Workers):
 
     Args:
         strategy: Keeps the copies equal.
-        worker: The number of this process among the workers, from 0.
+        worker: The number of this worker, from 0.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, worker: int = 0):
@@ -58,17 +57,24 @@ class Replicas(Workers):
         self._sum = tf.function(self._sum_over_replicas, autograph=False, reduce_retracing=True)
 
     @classmethod
-    def of(cls, strategy: Strategy, team: Team | None = None) -> "Replicas":
-        """The replicas of "mirrored", or of "multi_worker" with the team, which has gathered.
+    def of_this_machine(cls) -> "Replicas":
+        """One replica per GPU, or per logical device of a CPU that was divided into several."""
+        for kind in ("GPU", "CPU"):
+            if devices := tf.config.list_logical_devices(kind):
+                names = [f"{kind}:{number}" for number in range(len(devices))]
+                return cls(tf.distribute.MirroredStrategy(names))
+        return cls(tf.distribute.MirroredStrategy())
+
+    @classmethod
+    def of_workers(cls, team: Team) -> "Replicas":
+        """The replicas of all workers of a team, who must have gathered.
 
         Raises:
-            InputError: If the worker cannot listen at its address, or another one has gone.
+            InputError: If this worker cannot listen at its address, or another one has gone.
         """
-        if strategy == "mirrored":
-            return cls(tf.distribute.MirroredStrategy(_devices_of_this_machine()))
         _bear_with_slow_workers(len(team.addresses))
         try:
-            with heard_by_the_system():
+            with default_signals():
                 return cls(tf.distribute.MultiWorkerMirroredStrategy(), team.worker)
         except tf.errors.DeadlineExceededError as error:
             raise lost_worker(error) from error
@@ -79,15 +85,14 @@ class Replicas(Workers):
         return self.strategy.scope()
 
     def equip(self, model: keras.Model) -> None:
-        """Hands the model a step over all replicas.
+        """Gives the model a step over all replicas.
 
         Keras' own fails with several workers (keras-team/keras#20585): it averages a structure
-        that holds dictionaries to find out shapes, and averages numbers over an axis that they do
-        not have. Only attributes of this object are set, so that what `save` writes is a model
-        that knows nothing of it.
+        that holds dictionaries to infer shapes, and averages numbers over an axis that they do not
+        have. Only attributes of this object are set, so `save` writes an ordinary model.
         """
         weigh_real_rows(model)
-        # The shape does not matter: what is built is metrics and loss.
+        # This builds metrics and loss, for which the shape does not matter.
         ids = np.zeros((1, 2), "int32")
         model._symbolic_build(data_batch=({"source_ids": ids, "target_ids": ids}, ids))
         steps = {
@@ -111,34 +116,14 @@ class Replicas(Workers):
             )
 
     def started(self, model: keras.Model) -> None:
-        """Gives each replica random states of its own, made of those that checkpoints hold."""
+        """Gives each replica random states of its own, derived from those of checkpoints."""
         for variable in random_states(model):
-            copies = _copies(variable)
+            copies = self.strategy.experimental_local_results(variable.value)
             seed, counter = copies[0].numpy()
             for share, copy in zip(self.shares, copies, strict=True):
                 copy.assign(np.array([seed + share * _SEED_STEP, counter]))
 
-    def training_feed(self, epochs: Epochs, epoch: int = 0, batch: int = 0) -> Feed:
-        first = epoch * len(epochs) + batch
-
-        def batch_of_step(step):
-            return epochs.batch(*divmod(first + step, len(epochs)))
-
-        return Feed(self._distributed(batch_of_step, epochs.has_weights), len(epochs) - batch)
-
-    def validation_feed(self, epochs: Epochs) -> Feed:
-        def batch_of_step(step):
-            return epochs.batch(0, step % len(epochs))
-
-        return Feed(self._distributed(batch_of_step, epochs.has_weights), len(epochs))
-
-    def from_chief(self, value: Any) -> Any:
-        return value if self.num_workers == 1 else super().from_chief(value)
-
-    def someone_wants(self, wanted: bool) -> bool:
-        return wanted if self.num_workers == 1 else super().someone_wants(wanted)
-
-    def sum_over_workers(self, numbers: np.ndarray) -> Any:
+    def _sum_over_workers(self, numbers: np.ndarray) -> Any:
         def value(context):
             is_first_of_worker = context.replica_id_in_sync_group == self.shares[0]
             return tf.constant(numbers if is_first_of_worker else np.zeros_like(numbers))
@@ -158,13 +143,13 @@ class Replicas(Workers):
     def _sum_over_replicas(self, values):
         def summed(numbers):
             replica = tf.distribute.get_replica_context()
-            # identity: what is summed must be known to lie on the replica's device.
+            # identity puts what is summed on the replica's device.
             return replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(numbers))
 
         return self._one_of(self.strategy.run(summed, args=(values,)))
 
     def _over_replicas(self, step: Callable) -> Callable:
-        """Keras' step as a function of an iterator, with logs that are equal in all workers."""
+        """Keras' step as a function of an iterator; its logs are the same in all workers."""
 
         def step_of_replica(data):
             logs = step(data)
@@ -179,20 +164,18 @@ class Replicas(Workers):
         return tf.function(step_of_all, autograph=False)
 
     def _one_of(self, values):
-        """What is equal on all replicas, from one of them."""
+        """One replica's value of what is equal on all."""
         return self.strategy.experimental_local_results(values)[0]
 
-    def _distributed(
-        self, batch_of_step: Callable[[int], tuple], has_weights: bool
-    ) -> "tf.distribute.DistributedDataset":
-        """The own shares of step after step, without end, for each replica one in turn."""
-        types = [tf.int32] * 3 + [tf.float32] * has_weights
+    def _data(self, epochs: Epochs, batch_of_step: Callable, num_steps: int | None = None):
+        """A dataset without end of single shares, of which each replica takes one in turn."""
+        types = [tf.int32] * 3 + [tf.float32] * epochs.has_weights
 
         def own_shares(step):
             batch = batch_of_step(int(step))
             shares = [share_of(batch, share, self.num_shares) for share in self.shares]
-            sides = [(x["source_ids"], x["target_ids"], *others) for x, *others in shares]
-            return tuple(map(np.stack, zip(*sides, strict=True)))  # (shares, rows, length)
+            stacked = keras.tree.map_structure(lambda *share: np.stack(share), *shares)
+            return keras.tree.flatten(stacked)  # (shares, rows, length) each
 
         def read(step):
             arrays = tf.numpy_function(own_shares, [step], types)
@@ -203,34 +186,19 @@ class Replicas(Workers):
                 weight.set_shape((None, None))
             return {"source_ids": source_ids, "target_ids": target_ids}, labels, *weights
 
-        # Without end, since at an end that might come all workers would ask each other before
-        # each step whether it has come.
+        # If the data could end, all workers would ask each other before each step whether it has.
         steps = tf.data.Dataset.counter()
         return self.strategy.distribute_datasets_from_function(
             lambda _: without_tuning(steps.map(read).prefetch(2).unbatch())
         )
 
 
-def _copies(variable: keras.Variable) -> list[tf.Variable]:
-    """A variable's copies on the devices of this process."""
-    return list(getattr(variable.value, "values", [variable.value]))
-
-
-def _devices_of_this_machine() -> list[str]:
-    """Its GPUs, or the logical devices that its CPU was divided into."""
-    for kind in ("GPU", "CPU"):
-        devices = tf.config.list_logical_devices(kind)
-        if devices:
-            return [f"{kind}:{number}" for number in range(len(devices))]
-    return []
-
-
 def _bear_with_slow_workers(num_workers: int) -> None:
-    """Sets how long a worker may be silent before it is taken for lost.
+    """Sets how long workers may be silent before they count as lost.
 
     TensorFlow's own 10 seconds are too few for a machine that is short of processor time.
     """
-    from tensorflow.python.eager import context  # there is no public way
+    from tensorflow.python.eager import context  # no public function does this
 
     context.context().configure_coordination_service(
         service_type="standalone",

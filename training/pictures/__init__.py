@@ -1,1 +1,1 @@
-"""Pictures of attention, speed and memory, and the style that all pictures share."""
+"""Pictures of attention, speed and memory, and the style of all pictures; nothing is measured."""

@@ -1,7 +1,6 @@
-"""A picture of the attention between a sentence and its translation."""
+"""Pictures of attention: between a sentence and its translation, and of every head."""
 
 import math
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,17 @@ from matplotlib.image import AxesImage
 from keras_transformer.translator import AttentionWeights
 from training.pictures.style import INK, new_figure, pixels, save_picture
 
-COLOURS = "Blues"
+COLORS = "Blues"
 SPECIAL_LABELS = {"<s>": "(start)", "</s>": "(end)"}
 SPACE = "\u2581"  # how SentencePiece spells a space
 CELL_INCHES = 0.5
-CAPTION_WIDTH = 120
-# Of the picture of all heads: room for the tokens and the colour bar, and above each map.
+CAPTION = (
+    "Each row is one step of the decoder: to write the token at its left, the last layer read the"
+    " source tokens whose cells are dark. A row adds up to 1; the token under a white column was"
+    " not read."
+)
+# For the picture of every head: the labels include the color bar, the title is that of each map.
 WIDTH_INCHES, SMALL_CELL_INCHES, LABELS_INCHES, TITLE_INCHES = 8.6, 0.17, 1.8, 0.4
-CHARACTERS_PER_INCH = 11  # of the caption
 
 
 def save_attention_picture(
@@ -29,45 +31,39 @@ def save_attention_picture(
     source_name: str = "source",
     target_name: str = "target",
 ) -> None:
-    """Writes `attention_figure` as PNG.
+    """Writes or replaces `attention_figure` as a PNG.
 
     Args:
         attention: What `Translator.attention` returns.
-        path: The file; it is replaced if it is there.
-        source_name: What the horizontal axis is called.
-        target_name: What the vertical axis is called.
+        path: The file.
+        source_name: The label of the horizontal axis.
+        target_name: The label of the vertical axis.
     """
     save_picture(attention_figure(attention, source_name, target_name), path)
 
 
 def attention_pixels(attention: AttentionWeights, dots_per_inch: int) -> np.ndarray:
-    """`attention_figure` as the numbers of its pixels.
-
-    Returns:
-        Uint8 (height, width, 4): red, green, blue and opacity.
-    """
+    """Draws `attention_figure`: Uint8 (height, width, 4), RGBA."""
     return pixels(attention_figure(attention, "source", "translation"), dots_per_inch)
 
 
 def attention_figure(attention: AttentionWeights, source_name: str, target_name: str) -> Figure:
-    """A heat map of the mean over the heads, and beside it a small one of each head."""
+    """A heat map of the mean over the heads, beside a small one of each head."""
     num_heads, target_length, source_length = attention.weights.shape
-    width, height = CELL_INCHES * source_length, CELL_INCHES * target_length
-    # Not by pyplot, which would ask for a window system.
-    figure = Figure(figsize=(1.8 * width + 3.2, height + 2.2), layout="constrained")
+    width = 1.8 * CELL_INCHES * source_length + 3.2
+    height = CELL_INCHES * target_length + 2.2
+    figure = new_figure(width, height, CAPTION, font_size=11, line_length=min(120, int(11 * width)))
     large, small = figure.subfigures(1, 2, width_ratios=[1.3, 1], wspace=0.03)
     axes = large.subplots()
     image = _heat_map(axes, attention.weights.mean(axis=0), f"mean of the {num_heads} heads")
-    _name_axes(axes, attention, source_name, target_name)
+    labels = token_labels(attention.source_tokens)
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(source_length), labels, parse_math=False, **turned)
+    labels = token_labels(attention.target_tokens)
+    axes.set_yticks(range(target_length), labels, parse_math=False)
+    axes.set(xlabel=source_name, ylabel=target_name)
     large.colorbar(image, ax=axes, label="attention weight", shrink=0.7, ticks=[0, 0.5, 1])
     _draw_heads(small, attention.weights)
-    caption = (
-        "Each row is one step of the decoder: to write the token at its left, the last layer read"
-        " the source tokens whose cells are dark. A row adds up to 1; what stands under a white"
-        " column was not read."
-    )
-    caption_width = min(CAPTION_WIDTH, int(CHARACTERS_PER_INCH * figure.get_figwidth()))
-    figure.suptitle("\n".join(textwrap.wrap(caption, caption_width)), color=INK, fontsize=11)
     return figure
 
 
@@ -80,15 +76,15 @@ def heads_figure(
     column_name: str,
     caption: str,
 ) -> Figure:
-    """Heat maps of every head of every layer, a line of them for each layer.
+    """Heat maps of every head, one row per layer.
 
     Args:
         weights: Float (layers, heads, query_length, key_length).
-        row_tokens: What asks, as the tokenizer spells it.
-        column_tokens: What is asked.
-        row_name: What the vertical axis is called.
-        column_name: What the horizontal axis is called.
-        caption: What to see.
+        row_tokens: The tokens of the queries, as the tokenizer spells them.
+        column_tokens: The tokens of the keys.
+        row_name: The label of the vertical axis.
+        column_name: The label of the horizontal axis.
+        caption: Tells the reader what to see.
     """
     num_layers, num_heads, query_length, key_length = weights.shape
     width = max(WIDTH_INCHES, num_heads * key_length * SMALL_CELL_INCHES + LABELS_INCHES)
@@ -111,7 +107,7 @@ def heads_figure(
 
 
 def token_labels(tokens: list[str]) -> list[str]:
-    """Sub-words as people read them: a piece that goes on a word begins with `+`."""
+    """Sub-words for people to read: one that continues a word begins with `+`."""
     labels = []
     for before, token in zip(["", *tokens], tokens, strict=False):
         if token in SPECIAL_LABELS:
@@ -123,18 +119,8 @@ def token_labels(tokens: list[str]) -> list[str]:
     return labels
 
 
-def _name_axes(axes: Axes, attention: AttentionWeights, source_name: str, target_name: str) -> None:
-    labels = token_labels(attention.source_tokens)
-    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(len(labels)), labels, parse_math=False, **turned)
-    labels = token_labels(attention.target_tokens)
-    axes.set_yticks(range(len(labels)), labels, parse_math=False)
-    axes.set_xlabel(source_name)
-    axes.set_ylabel(target_name)
-
-
 def _draw_heads(figure, weights: np.ndarray) -> None:
-    """Small heat maps in about a square, the tokens in the same order as in the large one."""
+    """Arranges small heat maps roughly in a square, with the same order of tokens."""
     columns = math.ceil(math.sqrt(len(weights)))
     rows = math.ceil(len(weights) / columns)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -146,10 +132,9 @@ def _draw_heads(figure, weights: np.ndarray) -> None:
 
 
 def _heat_map(axes: Axes, weights: np.ndarray, title: str) -> AxesImage:
-    """One matrix, (target_length, source_length), with thin lines between its cells."""
+    """Draws one matrix, (target_length, source_length)."""
     axes.set_title(title, color=INK, fontsize=10)
-    image = axes.imshow(weights, cmap=COLOURS, vmin=0, vmax=1)
-    for edge in ("top", "right", "bottom", "left"):
-        axes.spines[edge].set_color("#bbbbbb")
+    image = axes.imshow(weights, cmap=COLORS, vmin=0, vmax=1)
+    axes.spines[:].set_color("#bbbbbb")
     axes.tick_params(length=0)
     return image

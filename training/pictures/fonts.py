@@ -1,15 +1,13 @@
 """Fonts for the texts of a picture: Matplotlib's own, and others for the letters that it lacks.
 
-Matplotlib's own font has the Latin, Greek and Cyrillic letters and some more. From its version 3.11
-on it also joins Arabic letters and orders those of Hebrew and of Indic scripts; before that, it
-draws letters one by one from left to right.
+Matplotlib's own font has Latin, Greek, Cyrillic and some other letters. Since version 3.11
+Matplotlib also joins Arabic letters and orders those of Hebrew and of Indic scripts; earlier
+versions draw letters one by one from left to right.
 """
 
 import contextlib
 import logging
 import unicodedata
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib import font_manager
@@ -21,9 +19,9 @@ from matplotlib.text import Text
 
 LOGGER = logging.getLogger("keras_transformer")
 
-PLACEHOLDERS = "Last Resort"  # fonts of boxes, for whatever character
+PLACEHOLDERS = "Last Resort"  # fonts of boxes for any character
 NORMAL_WEIGHT = 400
-PLAIN_NAMES = ("sans", "gothic")  # as Matplotlib's own font is
+PLAIN_NAMES = ("sans", "gothic")  # like Matplotlib's own font
 CJK_NAMES = (
     "BOPOMOFO",
     "CJK",
@@ -35,17 +33,19 @@ CJK_NAMES = (
     "KATAKANA",
 )
 
-_family_of = {}  # character -> the family to draw it with, "" for the picture's own, None for none
+_family_of = {}  # character -> the family to draw it with; "" for the picture's own, None for none
 _named_packages = set()
 
 
 def choose_fonts(figure: Figure) -> None:
-    """Gives each text of a figure the further fonts that it needs.
+    """Gives each text of a figure the additional fonts that it needs; Latin text needs none.
 
-    Latin text needs none and stays as it is. Characters that no installed font has are drawn as
-    boxes; one warning names the package to install.
+    Characters that no installed font has are drawn as boxes; one warning names the package to
+    install.
     """
-    texts = _texts(figure)
+    for axis in figure.findobj(Axis):
+        axis.get_ticklabels(which="both")  # this makes them
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
     _learn({character for text in texts for character in text.get_text()})
     for text in texts:
         families = {_family_of.get(character) for character in text.get_text()} - {"", None}
@@ -53,22 +53,8 @@ def choose_fonts(figure: Figure) -> None:
             text.set_fontfamily([*text.get_fontfamily(), *sorted(families)])
 
 
-@contextlib.contextmanager
-def no_glyph_warnings() -> Iterator[None]:
-    """Silences Matplotlib's line about each character that is drawn as a box."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
-
-
-def _texts(figure: Figure) -> list[Text]:
-    for axis in figure.findobj(Axis):
-        axis.get_ticklabels(which="both")  # they are made when they are asked for
-    return figure.findobj(lambda artist: isinstance(artist, Text) and bool(artist.get_text()))
-
-
 def _learn(characters: set[str]) -> None:
-    """Finds families for characters that were not asked for before."""
+    """Finds families for new characters."""
     new = {c for c in characters - _family_of.keys() if unicodedata.category(c)[0] not in "CZ"}
     own = _characters_in(font_manager.findfont(FontProperties()), 0, new)
     _family_of.update(dict.fromkeys(own, ""))
@@ -81,8 +67,8 @@ def _learn(characters: set[str]) -> None:
 
 
 def _search(missing: set[str]) -> dict[str, str]:
-    """Families by character: as few as will do, and first those that are in use already."""
-    covered = {}  # family -> rank and characters, of its best font
+    """Families by character: as few as possible, preferably those in use."""
+    covered = {}  # family -> rank and characters of its best font
     for entry in _installed_fonts():
         characters = _characters_in(entry.fname, getattr(entry, "index", 0), missing)
         if characters:
@@ -96,7 +82,7 @@ def _search(missing: set[str]) -> dict[str, str]:
 
 
 def _installed_fonts() -> list[FontEntry]:
-    """The fonts that Matplotlib knows, and those that were installed since it looked."""
+    """The fonts that Matplotlib knows, and those installed since it looked."""
     manager = font_manager.fontManager
     known = {Path(entry.fname) for entry in manager.ttflist}
     for path in map(Path, font_manager.findSystemFonts()):
@@ -117,20 +103,20 @@ def _rank(entry: FontEntry, num_characters: int) -> tuple:
 
 
 def _characters_in(path: str, face_index: int, characters: set[str]) -> set[str]:
-    """Those of the characters that a font has and Matplotlib can draw."""
+    """The characters that a font has and Matplotlib can draw."""
     try:
         font = FT2Font(path, face_index=face_index) if face_index else FT2Font(path)
-        there = {character for character in characters if font.get_char_index(ord(character))}
-        if there:  # fonts of coloured pictures can't be drawn
+        found = {character for character in characters if font.get_char_index(ord(character))}
+        if found:  # this fails for fonts of colored pictures, which cannot be drawn
             font.set_size(10, 72)
-            font.load_char(ord(min(there)))
+            font.load_char(ord(min(found)))
     except (OSError, RuntimeError, ValueError):
         return set()
-    return there
+    return found
 
 
 def _name_packages(characters: set[str]) -> None:
-    """Names each package that would help, once."""
+    """Warns of boxes, and names each package that would help, once."""
     packages = {_package(character) for character in characters} - _named_packages
     if packages:
         shown = "".join(sorted(c for c in characters if _package(c) in packages)[:20])

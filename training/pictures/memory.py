@@ -6,17 +6,17 @@ from matplotlib.figure import Figure
 
 from keras_transformer.config import TransformerConfig
 from training.benchmarks.speed_lines import Speeds, read_memory
-from training.command_line.errors import InputError, UsageError
-from training.command_line.outputs import check_output_files
-from training.command_line.parser import CommandParser, parse
-from training.pictures.style import INK, clear_axes, line_style, new_figure, save_picture
+from training.command_line.parser import CommandParser
+from training.pictures.benchmark_lines import draw_picture, lines_of
+from training.pictures.style import INK, clear_axes, line_style, new_figure
 
 INCHES = (8.6, 4.6)
 CAPTION = (
-    "Memory beyond the loaded model, {batch} sentences at once, {preset} model. Lines: what the"
-    " process took at most. Broken lines: what the keys and values of the tokens fill. Memory rises"
-    " with the tokens held. What int8 takes besides does not depend on them."
+    "Memory beyond the loaded model, {batch} sentences at once, {preset} model. Lines: the most"
+    " that the process took. Broken lines: the keys and values of the tokens. Memory rises with the"
+    " tokens held. What int8 takes in addition does not depend on them."
 )
+DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
 
 def draw_memory(arguments: Sequence[str]) -> None:
@@ -24,46 +24,26 @@ def draw_memory(arguments: Sequence[str]) -> None:
     parser = CommandParser(
         "benchmark memory",
         "Draws the memory that a search takes beyond the loaded model, by the length of the"
-        " translations, beside what the keys and values of that many tokens fill.",
+        " translations, beside the memory of that many tokens' keys and values.",
     )
-    parser.add_positional("files", "JSON lines of `benchmark decode`.", nargs="+")
-    parser.add_option("output", str | None, None, "The PNG; it is replaced if it is there.")
-    parser.add_option("preset", str, "base", "The model's size: tiny, base or big.")
-    parser.add_option("batch", int, 32, "Sentences at once.")
-    options = parse(parser, arguments)
-    if options.output is None:
-        raise UsageError(
-            "--output must name the picture. Received: none. Give for example --output memory.png."
-        )
-    files = {file: file for file in options.files}
-    check_output_files({"--output": options.output}, files, overwrite=True)
-    figure = memory_figure(read_memory(options.files), options.preset, options.batch)
-    save_picture(figure, options.output)
-    print(f"written: {options.output}")
+
+    def figure_of(options):
+        return memory_figure(read_memory(options.files), options.preset, options.batch)
+
+    draw_picture(parser, arguments, figure_of)
 
 
 def memory_figure(memory: Speeds, preset: str, batch: int) -> Figure:
     """A line for each precision and beam size, and one for each kind of caches that they hold.
 
-    Args:
-        memory: MiB, from `read_memory`.
-        preset: The size of the model.
-        batch: Sentences at once.
-
     Raises:
-        InputError: If nothing of it was measured.
+        InputError: If `memory`, from `read_memory`, has nothing of this preset and batch.
     """
-    lines = {}
-    for program, works in memory.items():
-        for work in sorted(works):
-            if (work.preset, work.batch) == (preset, batch):
-                line = lines.setdefault((work.beam_size, program.dtype), [])
-                line.append((work.length, works[work]))
-    if not lines:
-        raise InputError(
-            f"The files must hold what is drawn: {preset}, batch {batch}. Received: nothing of it."
-            " Choose --preset or --batch, or add files."
-        )
+
+    def name(program, work):
+        return work.beam_size, program.dtype
+
+    lines = lines_of(memory, name, preset, batch)
     figure = new_figure(*INCHES, CAPTION.format(batch=batch, preset=preset))
     axes = figure.subplots()
     for number, ((beam_size, dtype), points) in enumerate(sorted(lines.items())):
@@ -74,7 +54,7 @@ def memory_figure(memory: Speeds, preset: str, batch: int) -> Figure:
     for number, (beam_size, dtype) in enumerate(caches):
         held = [cache_mib(preset, batch * beam_size, length, dtype) for length in lengths]
         label = f"keys and values, {_search(beam_size)}, {dtype}"
-        dashes = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))[number % 4]
+        dashes = DASHES[number % len(DASHES)]
         axes.plot(lengths, held, linestyle=dashes, color=INK, linewidth=1.5, label=label)
     axes.set_xlabel("target tokens of each sentence")
     axes.set_ylabel("MiB beyond the loaded model")
@@ -91,15 +71,14 @@ def _search(beam_size: int) -> str:
 
 
 def _cache_dtype(precision: str) -> str:
-    """What a model of that precision keeps its keys and values in."""
+    """The dtype of the keys and values of a model of that precision."""
     return "bfloat16" if precision.endswith("bfloat16") else "float32"
 
 
 def cache_mib(preset: str, rows: int, length: int, dtype: str = "float32") -> float:
-    """What the decoder's self-attention keeps of `rows` sequences of `length` tokens, in MiB.
+    """MiB of the decoder's keys and values for `rows` sequences of `length` tokens.
 
-    A key and a value for each token in each layer, model_dim floats each, of 4 bytes in float32 and
-    of 2 in bfloat16.
+    Each is model_dim floats, for each token in each layer.
     """
     config = getattr(TransformerConfig, preset)(vocabulary_size=5)
     num_bytes = {"float32": 4, "bfloat16": 2}[dtype]

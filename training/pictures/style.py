@@ -1,6 +1,7 @@
-"""How the project's pictures look, and how they are written."""
+"""The colors and layout of the project's pictures, and how they become files."""
 
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from training.files import replacing
-from training.pictures.fonts import choose_fonts, no_glyph_warnings
+from training.pictures.fonts import choose_fonts
 
 INK = "#333333"
 GRID = "#dddddd"
-# Told apart by people who do not see all colours, too (Okabe and Ito), strongest first.
+# Color-blind people can tell them apart, too (Okabe and Ito); strongest first.
 LINE_COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -30,30 +31,38 @@ DOTS_PER_INCH = 120
 CHARACTERS_PER_INCH = 12  # of a caption
 
 
-def new_figure(width_inches: float, height_inches: float, caption: str) -> Figure:
-    """An empty figure under a caption that says what to see.
+def new_figure(
+    width_inches: float,
+    height_inches: float,
+    caption: str,
+    font_size: float = 10.5,
+    line_length: int | None = None,
+) -> Figure:
+    """An empty figure under a caption.
 
     Args:
         width_inches: About 8.6 fills the width of a README.
-        height_inches: With the caption.
-        caption: Broken into lines as wide as the figure.
+        height_inches: The height, including the caption.
+        caption: Tells the reader what to see.
+        font_size: The caption's, in points.
+        line_length: The longest line of the caption, in characters; if None, about the width.
     """
-    # Not by pyplot, which would ask for a window system.
+    # pyplot would need a window system.
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
-    lines = textwrap.wrap(caption, int(CHARACTERS_PER_INCH * width_inches))
-    figure.suptitle("\n".join(lines), color=INK, fontsize=10.5)
+    lines = textwrap.wrap(caption, line_length or int(CHARACTERS_PER_INCH * width_inches))
+    figure.suptitle("\n".join(lines), color=INK, fontsize=font_size)
     return figure
 
 
 def clear_axes(axes: Axes) -> None:
-    """Leaves of the frame what is read: two axes and thin horizontal lines."""
+    """Reduces the frame to two axes and thin horizontal lines."""
     axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def line_style(number: int) -> dict:
-    """Colour and marker of the line of this number, the same in every picture."""
+    """The style of line 0, 1 and so on, the same in every picture."""
     return {
         "color": LINE_COLOURS[number % len(LINE_COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -63,26 +72,23 @@ def line_style(number: int) -> dict:
 
 
 def pixels(figure: Figure, dots_per_inch: int) -> np.ndarray:
-    """A figure drawn, with fonts that have its letters.
-
-    Returns:
-        Uint8 (height, width, 4): red, green, blue and opacity.
-    """
+    """Draws a figure with fonts that have its letters: Uint8 (height, width, 4), RGBA."""
     figure.set_dpi(dots_per_inch)
     canvas = FigureCanvasAgg(figure)
     choose_fonts(figure)
-    with no_glyph_warnings():
+    with warnings.catch_warnings():  # choose_fonts has said more about these in one line
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas.draw()
     return np.array(canvas.buffer_rgba())
 
 
 def save_picture(figure: Figure, path: str | Path) -> None:
-    """Writes a PNG, whole or not at all; it is replaced if it is there.
+    """Writes or replaces a PNG, whole or not at all.
 
-    Of the hundreds of shades that the edges of letters and lines have, 256 are kept: nobody sees
-    the difference, and the file is a third as large.
+    It keeps 256 of the many shades that the edges of letters and lines have: nobody sees the
+    difference, and the file is a third as large.
     """
     picture = Image.fromarray(pixels(figure, DOTS_PER_INCH)).convert("RGB")
-    few_colours = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few_colors = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     with replacing(Path(path)) as temporary:
-        few_colours.save(temporary, format="PNG", optimize=True, dpi=2 * (DOTS_PER_INCH,))
+        few_colors.save(temporary, format="PNG", optimize=True, dpi=2 * (DOTS_PER_INCH,))

@@ -1,4 +1,4 @@
-"""The replaced systems through the commands, from text to an export."""
+"""The commands run each baseline, from text to an export."""
 
 import io
 import json
@@ -76,7 +76,7 @@ def test_a_run_says_what_it_trained_and_reads_back(finished):
 
 
 @pytest.mark.slow
-def test_a_run_is_evaluated_translated_with_and_exported(
+def test_a_run_can_be_evaluated_translate_and_be_exported(
     finished, text_files, tmp_path, monkeypatch, capfdbinary
 ):
     name, run = finished
@@ -98,7 +98,7 @@ def test_a_run_is_evaluated_translated_with_and_exported(
             assert line.count(b"\t") + 1 >= columns  # a translation may have tabs of its own
 
     folder = tmp_path / "saved_models" / name
-    assert run_command(export, [str(run), str(folder)]) == 0  # it is verified in there
+    assert run_command(export, [str(run), str(folder)]) == 0  # this verifies it
     signatures = set(json.loads((folder / "1" / "model.json").read_text())["signatures"])
     expected = {"serving_default", "greedy", "n_best", "n_best_from_prefix", "score"}
     assert signatures == expected | ({"attention"} if ATTENTIVE[name] else set())
@@ -136,7 +136,7 @@ def test_samples_of_a_model_without_attention_have_no_picture(finished):
     assert ("attention" in events) == ATTENTIVE[name]
 
 
-def test_attention_that_is_not_there_is_refused(finished):
+def test_asking_for_missing_attention_is_refused(finished):
     name, run = finished
     if ATTENTIVE[name]:
         attention = Translator.load(run).attention("one two", "two one")
@@ -148,7 +148,7 @@ def test_attention_that_is_not_there_is_refused(finished):
 
 
 @pytest.mark.slow
-def test_a_run_can_be_trained_on_from(finished, arguments, tmp_path):
+def test_another_run_can_start_from_the_weights_of_a_run(finished, arguments, tmp_path):
     name, run = finished
     options = [argument for argument in arguments if "vocabulary" not in argument]
     options += [f"--model={name}", *SIZES[name], "--initial-run", str(run), "--epochs=1"]
@@ -175,7 +175,7 @@ def test_a_process_that_does_not_know_the_classes_says_what_to_import(finished):
 
 
 def test_a_run_of_an_earlier_version_is_a_transformers(finished_run, tmp_path):
-    """Its config.yaml does not say `model`, nor what other models read."""
+    """Its config.yaml has neither `model` nor the settings of other models."""
     config = yaml.safe_load((finished_run / "config.yaml").read_text())
     for name in ("model", "recurrent_dim", "kernel_size"):
         del config[name]

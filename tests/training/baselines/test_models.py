@@ -1,4 +1,4 @@
-"""What must hold for each of the replaced systems, as it does for the Transformer."""
+"""Each baseline has the properties that the Transformer must have."""
 
 import keras
 import numpy as np
@@ -111,7 +111,7 @@ def test_future_tokens_do_not_change_earlier_logits(model):
     assert not np.allclose(after[:, 4:], before[:, 4:], atol=1e-3)
 
 
-def test_padding_behind_a_source_changes_nothing(model):
+def test_padding_after_a_source_changes_nothing(model):
     source = source_ids()
     longer = np.pad(source, [(0, 0), (0, 3)])
     assert_close(logits_of(model, longer, target_ids()), logits_of(model, source, target_ids()))
@@ -119,7 +119,7 @@ def test_padding_behind_a_source_changes_nothing(model):
     assert_close(logits_of(model, source, target_ids())[:1], alone)
 
 
-def test_padding_behind_a_target_changes_nothing(model):
+def test_padding_after_a_target_changes_nothing(model):
     longer = np.pad(target_ids(), [(0, 0), (0, 2)])
     logits = logits_of(model, source_ids(), longer)[:, :TARGET_LENGTH]
     assert_close(logits, logits_of(model, source_ids(), target_ids()))
@@ -157,7 +157,7 @@ def test_step_by_step_equals_the_full_pass_for_each_beam(model):
         assert_close(stepwise[:, beam], full)
 
 
-def test_beams_that_change_places_go_on_where_they_stood(model):
+def test_reordered_beams_continue_from_their_own_states(model):
     encode, initial_state, step = decoding_steps(model)
     targets = np.stack([target_ids(8), target_ids(9)], axis=1)
     state = initial_state(encode(source_ids()), 2, max_length=TARGET_LENGTH)
@@ -212,7 +212,9 @@ def test_a_model_reads_back_as_it_was_saved(model, tmp_path):
 
 @pytest.mark.parametrize("kind", precision.PRECISIONS)
 @pytest.mark.parametrize("name", ["gru", "lstm_attention", "convolution"])
-def test_each_precision_answers_alike_in_steps_and_in_one_pass(models, name, kind, monkeypatch):
+def test_each_precision_gives_the_same_logits_in_steps_and_in_one_pass(
+    models, name, kind, monkeypatch
+):
     model = models[name]
     monkeypatch.setattr(precision, "_FEWEST_WEIGHTS_IN_8_BITS", 1)
     monkeypatch.setattr(precision, "_FEWEST_WEIGHTS_IN_PANELS", 1)
@@ -229,7 +231,7 @@ def test_each_precision_answers_alike_in_steps_and_in_one_pass(models, name, kin
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
 def test_a_decoder_without_attention_knows_one_vector_of_a_source(models, name):
-    """However long the source: two sources of one vector are one to the decoder."""
+    """The vector has the same size for sources of any length, and every step reads it."""
     encode, initial_state, step = decoding_steps(models[name])
     for length in (2, SOURCE_LENGTH):
         vector = encode(random_ids(BATCH, length))
@@ -239,11 +241,11 @@ def test_a_decoder_without_attention_knows_one_vector_of_a_source(models, name):
     num_states = 2 if name == "lstm" else 1
     of_beams = [(BATCH, 2, RECURRENT_DIM)] * (NUM_LAYERS * num_states)
     assert shapes == [*of_beams, (BATCH, 1, RECURRENT_DIM)]
-    # Each step is told the vector again, not only the first state (Cho et al. 2014).
+    # Each step reads the vector again, not only the first state (Cho et al. 2014).
     tokens = ops.convert_to_tensor(random_ids(BATCH, 2))
-    told, _ = step(tokens, state)
-    untold, _ = step(tokens, state._replace(per_sentence=state.per_sentence * 0))
-    assert np.abs(numbers(told) - numbers(untold)).max() > 1e-3
+    read, _ = step(tokens, state)
+    unread, _ = step(tokens, state._replace(per_sentence=state.per_sentence * 0))
+    assert np.abs(numbers(read) - numbers(unread)).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
@@ -352,7 +354,7 @@ def test_an_unknown_cell_is_refused():
         build_recurrent(cell="rnn", attention=True, vocabulary_size=VOCABULARY)
 
 
-def test_dropout_is_at_work_in_every_layer_of_a_training(model):
+def test_training_applies_dropout_in_every_layer(model):
     def logits(training):
         inputs = {"source_ids": source_ids(), "target_ids": target_ids()}
         return numbers(model(inputs, training=training))

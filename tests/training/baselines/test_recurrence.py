@@ -1,4 +1,4 @@
-"""The recurrent layers against those of Keras, which know nothing of ours."""
+"""The recurrent layers compute what Keras' own layers do."""
 
 import keras
 import numpy as np
@@ -69,7 +69,7 @@ def test_the_gradients_are_those_of_keras(cell):
     weights = random_vectors(LENGTH, UNITS, seed=10)  # each output counts differently
 
     def gradients(output_of, variables):
-        @tf.function(autograph=False)  # as in training, where the loop is one of the graph
+        @tf.function(autograph=False)  # as in training, whose loop is in a graph
         def compute():
             with tf.GradientTape() as tape:
                 tape.watch([inputs, *states])
@@ -103,7 +103,7 @@ def test_a_step_is_one_position_of_the_whole(cell):
 
 
 def test_a_context_is_more_input(cell):
-    """One product of [input, context] is the sum of two; a context of one position is for all."""
+    """The product of [input, context] is a sum of two; one position of context serves all."""
     context_dim = 4
     layer = random_recurrence(cell, context_shape=(None, None, context_dim))
     inputs = random_vectors(BATCH, LENGTH, WIDTH, seed=9)
@@ -127,7 +127,7 @@ def test_an_lstm_begins_by_keeping_what_it_knows():
 
 
 def test_the_state_is_kept_in_float32_while_products_are_in_half_precision(cell):
-    """What a step adds is far below the state: in bfloat16 the sum would be lost."""
+    """A step adds so little that bfloat16 would round it away."""
     units, num_gates = 1, CELLS[cell].num_gates
     kernel = ops.zeros((units, num_gates * units), "bfloat16")
     if cell == "gru":  # update gate about 1: h' = z h + (1 - z) n
@@ -144,7 +144,7 @@ def test_the_state_is_kept_in_float32_while_products_are_in_half_precision(cell)
 
 
 def test_the_encoder_reads_as_keras_does_in_both_directions(cell):
-    """Keras' mask makes its backward direction begin at the last real token, too."""
+    """With a mask, Keras' backward direction also begins at the last real token."""
     block = RecurrentEncoderBlock(cell, 2 * UNITS, dropout=0.5)
     inputs = random_vectors(BATCH, LENGTH, WIDTH, seed=9)
     mask = np.array([[True] * 3 + [False] * 2, [True] * LENGTH])
@@ -155,7 +155,7 @@ def test_the_encoder_reads_as_keras_does_in_both_directions(cell):
     np.testing.assert_allclose(outputs[mask], expected[mask], atol=1e-6)
 
 
-def test_where_widths_agree_the_input_is_added():
+def test_if_widths_agree_the_input_is_added():
     block = RecurrentEncoderBlock("gru", 6, dropout=0.0)
     inputs, mask = random_vectors(BATCH, LENGTH, 6), np.ones((BATCH, LENGTH), bool)
     block.build(inputs.shape)
@@ -164,7 +164,7 @@ def test_where_widths_agree_the_input_is_added():
     np.testing.assert_array_equal(block(inputs, padding_mask=mask), inputs)
 
 
-def test_dropout_stands_on_the_output_of_a_layer():
+def test_dropout_applies_to_the_output_of_a_layer():
     block = RecurrentEncoderBlock("gru", 8, dropout=0.9999)
     inputs, mask = random_vectors(BATCH, LENGTH, WIDTH), np.ones((BATCH, LENGTH), bool)
     assert np.abs(numbers(block(inputs, padding_mask=mask, training=False))).max() > 0.01
@@ -179,6 +179,6 @@ def test_the_summary_is_where_each_direction_ended():
     np.testing.assert_array_equal(summary[:, 3:], memory[:, 0, 3:])
 
 
-def test_an_odd_width_has_no_two_halves():
+def test_an_odd_width_is_refused():
     with pytest.raises(ValueError, match="recurrent_dim must be even.*=7. Choose 8"):
         RecurrentEncoderBlock("gru", 7)

@@ -1,4 +1,4 @@
-"""Trainings on several devices, and on workers in processes of their own, end as on one device."""
+"""Runs on several devices, and on workers in separate processes, end like runs on one device."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ from training.runs.folder import Position, RunFolder
 from training.train import main
 
 ROOT = Path(__file__).parents[3]
-SECONDS_OF_A_START = 300  # on a machine that is busy with other things
+SECONDS_OF_A_START = 300  # on a busy machine
 SECONDS_TO_NOTICE_A_LOSS = 100
 
 ON_SEVERAL_CPUS = """
@@ -57,7 +57,7 @@ def test_a_process_that_trains_nothing_leaves_the_gpus_alone(monkeypatch):
     leave_devices_to_children()
 
 
-# Half of what JAX needs for so small a model goes into compiling what then runs a few times.
+# With so small a model, JAX spends half of its time compiling what runs only a few times.
 QUICK_JAX = {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
@@ -66,7 +66,7 @@ QUICK_JAX = {
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory):
-    """Of a training of 2 epochs and few shapes; batches of 7 pairs, which 2 and 3 do not divide."""
+    """For a run of 2 epochs and few shapes; batches of 7 pairs, which 2 and 3 do not divide."""
     folder = tmp_path_factory.mktemp("text")
     generator = random.Random(3)
     settings = {}
@@ -97,14 +97,14 @@ def arguments(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def of_one_device(arguments, tmp_path_factory):
-    """A finished run of one device, without dropout."""
+    """A finished run on one device, without dropout."""
     output = tmp_path_factory.mktemp("runs") / "one"
     finish([Start(arguments, output, "--dropout=0")])
     return output
 
 
 class Start:
-    """What starts a process of a training: `python -m training.train`, or of its own making."""
+    """The command of one process: `python -m training.train`, or another program."""
 
     def __init__(self, arguments, output, *more, program=("-m", "training.train"), **environment):
         options = once([*arguments, f"--output={output}", *more])
@@ -152,7 +152,7 @@ def free_ports(number):
 
 @contextlib.contextmanager
 def running(starts):
-    """The processes, which are killed at the end in any case."""
+    """The running processes, which are always killed at the end."""
     with contextlib.ExitStack() as stack:
         processes = []
         for start in starts:
@@ -177,7 +177,7 @@ def outcome(process, timeout=SECONDS_OF_A_START):
 
 
 def finish(starts):
-    """Runs processes to their good end; returns what they print."""
+    """Runs processes until they succeed; returns what they print."""
     with running(starts) as processes:
         outcomes = [outcome(process) for process in processes]
     assert [code for code, _, _ in outcomes] == [0] * len(starts), outcomes
@@ -194,14 +194,14 @@ def wait_for_checkpoint(output, position, processes):
 
 
 def break_off(starts, output, position):
-    """Kills a training as soon as it has a checkpoint."""
+    """Kills a run as soon as it has a checkpoint."""
     with running(starts) as processes:
         wait_for_checkpoint(output, position, processes)
     assert not RunFolder(output).is_finished
 
 
 def metrics_by_step(output):
-    """After each step of each epoch: totals and counts of the loss and of the metrics."""
+    """The totals and counts of the loss and the metrics after each step of each epoch."""
     run = RunFolder(output)
     return {
         position: [
@@ -215,7 +215,7 @@ def metrics_by_step(output):
 
 
 def assert_same_training(output, other):
-    """Loss and metrics of each step, and all of each epoch's."""
+    """Compares the loss and the metrics of each step and of each epoch."""
     ours, theirs = metrics_by_step(output), metrics_by_step(other)
     assert ours.keys() == theirs.keys()
     assert len(ours) > 10
@@ -225,7 +225,7 @@ def assert_same_training(output, other):
 
 
 def assert_same_metrics(output, other, without=()):
-    """Of each epoch; the gradient's norm is compared where both have it, which JAX has not."""
+    """Compares each epoch; the gradient's norm only if both have it, since JAX does not."""
     for ours, theirs in zip(
         RunFolder(output).read_metrics(), RunFolder(other).read_metrics(), strict=True
     ):
@@ -236,7 +236,7 @@ def assert_same_metrics(output, other, without=()):
 
 
 def sha256_of(output):
-    """Of all weights, dropout's random states and the optimizer, at the end."""
+    """The hash of all weights, dropout's random states and the optimizer at the end."""
     run, digest = RunFolder(output), hashlib.sha256()
     for kind in ("weights", "state"):
         for name, array in load_arrays(run.checkpoint_path(run.position_saved, kind)).items():
@@ -246,7 +246,7 @@ def sha256_of(output):
 
 
 @pytest.mark.slow
-def test_devices_of_one_machine_train_as_one(arguments, of_one_device, tmp_path):
+def test_devices_of_one_machine_train_like_one_device(arguments, of_one_device, tmp_path):
     [output] = finish(on_cpus(3, arguments, tmp_path / "run", "--dropout=0"))
     assert "\nmirrored: 3 devices\n" in output
     assert_same_training(tmp_path / "run", of_one_device)
@@ -306,7 +306,7 @@ def test_the_loss_of_a_worker_ends_the_other_and_the_run_resumes_exactly(argumen
 
 
 def says(process, words):
-    """Reads what a process says to stderr up to a line with these words."""
+    """Reads a process's stderr up to a line with these words, and returns the line."""
     for line in process.stderr:
         if words in line:
             return line
@@ -345,7 +345,7 @@ def test_a_wait_ends_with_an_error_that_names_who_did_not_come(arguments, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [tensorflow_workers, jax_workers])
-def test_what_is_wrong_for_the_chief_alone_ends_all(arguments, tmp_path, workers):
+def test_an_error_of_the_chief_alone_ends_all_workers(arguments, tmp_path, workers):
     once = [argument for argument in arguments if "--vocabulary-size" not in argument]
     with running(workers(2, once, tmp_path / "run", "--vocabulary-size=261")) as processes:
         outcomes = [outcome(process) for process in processes]
@@ -357,7 +357,7 @@ def test_what_is_wrong_for_the_chief_alone_ends_all(arguments, tmp_path, workers
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [tensorflow_workers, jax_workers])
 def test_a_chief_that_fails_does_not_wait_for_the_others(arguments, tmp_path, workers):
-    """The real thing: the kernel refuses to write files of more than 4 KiB."""
+    """The kernel refuses to write files of more than 4 KiB."""
     chief, other = workers(2, arguments, tmp_path / "run")
     chief.command = ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *chief.command]
     with running([chief, other]) as processes:
@@ -382,7 +382,7 @@ def test_on_jax_a_worker_that_fails_alone_leaves_without_the_others(monkeypatch)
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_worker_stops_all_behind_the_same_update(arguments, tmp_path):
+def test_a_signal_to_one_worker_stops_all_after_the_same_update(arguments, tmp_path):
     starts = tensorflow_workers(2, arguments, tmp_path, "--epochs=1000", "--keep-checkpoints=2")
     with running(starts) as processes:
         wait_for_checkpoint(tmp_path, Position(1, 3), processes)
@@ -414,7 +414,9 @@ def test_a_run_moves_between_devices(arguments, of_one_device, tmp_path):
         '{"cluster": {"chief": ["b:1"], "worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
     ],
 )
-def test_workers_that_nobody_names_are_one_line(arguments, tmp_path, capfd, monkeypatch, config):
+def test_a_config_that_does_not_name_the_workers_is_a_one_line_error(
+    arguments, tmp_path, capfd, monkeypatch, config
+):
     monkeypatch.setenv("TF_CONFIG", config)
     more = ["--output", str(tmp_path / "run"), "--strategy", "multi_worker"]
     assert run_command(main, [*arguments, *more]) == 1
@@ -423,7 +425,7 @@ def test_workers_that_nobody_names_are_one_line(arguments, tmp_path, capfd, monk
     assert not (tmp_path / "run").exists()
 
 
-def test_a_backend_that_comes_too_late_is_one_line(arguments, tmp_path, capfd):
+def test_a_backend_that_comes_too_late_is_a_one_line_error(arguments, tmp_path, capfd):
     assert run_command(main, [*arguments, f"--output={tmp_path}/run", "--backend=jax"]) == 2
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith("error: --backend must be given before Keras is imported. Received: ")
@@ -445,7 +447,7 @@ def test_the_backend_is_known_before_keras_is(monkeypatch, arguments, backend):
     assert os.environ["KERAS_BACKEND"] == backend
 
 
-def test_a_backend_that_is_not_installed_is_one_line(monkeypatch):
+def test_a_backend_that_is_not_installed_is_a_one_line_error(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="--backend jax needs the package jax. Received"):
         choose_backend(["--backend=jax"])

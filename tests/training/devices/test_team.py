@@ -18,7 +18,7 @@ def teams(number):
 
 
 class Gathering:
-    """A worker that gathers in a thread, and what it says."""
+    """A worker that gathers in a thread, and the lines that it tells."""
 
     def __init__(self, team, minutes=5.0):
         self.lines, self.error = [], None

@@ -1,4 +1,4 @@
-"""Pictures have the letters of any script for which there is a font."""
+"""Pictures show the letters of every script that has an installed font."""
 
 import warnings
 
@@ -41,7 +41,7 @@ def built_font(name, letters, weight=400):
 
 @pytest.fixture
 def installed(monkeypatch):
-    """The files of the fonts that are installed besides Matplotlib's own; none at first."""
+    """The files of the installed fonts, except Matplotlib's own; none at first."""
     files, manager = [], font_manager.fontManager
     folder = str(get_data_path())
     own = [entry for entry in manager.ttflist if str(entry.fname).startswith(folder)]
@@ -61,13 +61,13 @@ def figure_of(text, size=72):
 
 
 def num_black(figure):
-    """How many pixels are black, one to a point, without any warning."""
+    """The number of black pixels, one per point; warnings are errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return int((pixels(figure, 72)[..., :3] == 0).all(axis=-1).sum())
 
 
-def test_latin_text_keeps_its_font_and_no_other_is_looked_for(installed, monkeypatch):
+def test_latin_text_keeps_its_font_without_a_search(installed, monkeypatch):
     def is_asked():
         raise AssertionError
 
@@ -101,7 +101,7 @@ def test_one_text_may_need_several_fonts(installed, tmp_path):
     assert figure.texts[0].get_fontfamily() == ["sans-serif", "One", "Two"]
 
 
-def test_of_fonts_with_as_many_letters_the_regular_one_is_taken(installed, tmp_path):
+def test_among_fonts_with_equally_many_letters_the_regular_one_is_used(installed, tmp_path):
     for name, weight in (("A Bold", 900), ("Z Regular", 400)):
         built_font(name, LETTER, weight).save(tmp_path / f"{name}.ttf")
         installed.append(tmp_path / f"{name}.ttf")
@@ -110,7 +110,7 @@ def test_of_fonts_with_as_many_letters_the_regular_one_is_taken(installed, tmp_p
     assert figure.texts[0].get_fontfamily() == ["sans-serif", "Z Regular"]
 
 
-def test_files_that_are_no_fonts_are_passed_over(installed, tmp_path):
+def test_files_that_are_not_fonts_are_skipped(installed, tmp_path):
     (tmp_path / "broken.ttf").write_bytes(b"no font")
     built_font("Squares", LETTER).save(tmp_path / "squares.ttf")
     installed += [tmp_path / "broken.ttf", tmp_path / "gone.ttf", tmp_path / "squares.ttf"]

@@ -1,4 +1,4 @@
-"""How pictures are written."""
+"""Pictures become files, whole or not at all."""
 
 import os
 
@@ -17,7 +17,7 @@ from training.pictures.style import (
 
 
 def crowded_figure():
-    """Every line colour, text, and a map of values: some thousands of shades."""
+    """Every line color, text, and a map of values: some thousands of shades."""
     figure = new_figure(8, 4, "A caption that is read.")
     left, right = figure.subplots(1, 2)
     for number in range(len(LINE_COLOURS)):
@@ -27,7 +27,7 @@ def crowded_figure():
     return figure
 
 
-def test_a_picture_of_few_colours_looks_like_the_one_that_was_drawn(tmp_path):
+def test_a_picture_of_few_colors_looks_like_the_one_that_was_drawn(tmp_path):
     path = tmp_path / "picture.png"
     save_picture(crowded_figure(), path)
 
