@@ -104,15 +104,9 @@ class TransformerConfig:
                 f" model_dim={self.model_dim}, num_heads={self.num_heads}. Choose"
                 f" model_dim={multiples_near(self.model_dim, self.num_heads)}."
             )
-        if self.position_encoding not in POSITION_ENCODINGS:
-            raise ValueError(
-                f"position_encoding must be one of {POSITION_ENCODINGS}. Received:"
-                f" position_encoding={self.position_encoding!r}. Choose one of them."
-            )
+        check_position_encoding(self.position_encoding, self.model_dim)
         if self.position_encoding == "learned":
             check_learned_positions(self.max_positions, self.max_source_tokens)
-        else:
-            check_sinusoids(self.model_dim)
 
     @classmethod
     def tiny(cls, vocabulary_size: int, **changes) -> "TransformerConfig":
@@ -150,6 +144,23 @@ class TransformerConfig:
         return cls(vocabulary_size=vocabulary_size, **{**TABLE_3[row], **changes})
 
 
+def check_position_encoding(
+    position_encoding: str | None, model_dim: int, choices: tuple = POSITION_ENCODINGS
+) -> None:
+    """Raises ValueError if the encoding is none of the choices or does not fit the width."""
+    if position_encoding not in choices:
+        raise ValueError(
+            f"position_encoding must be one of {choices}. Received:"
+            f" position_encoding={position_encoding!r}. Choose one of them."
+        )
+    if position_encoding == "sinusoidal" and model_dim % 2:
+        raise ValueError(
+            "model_dim must be even, since sinusoidal positions come in pairs of sine and cosine."
+            f" Received: model_dim={model_dim}. Choose model_dim={model_dim + 1} or"
+            " position_encoding='learned'."
+        )
+
+
 def multiples_near(width: int, divisor: int) -> str:
     """The multiples of `divisor` next to a width between them, in words: "8 or 12", or "4"."""
     lower = width - width % divisor
@@ -173,16 +184,6 @@ def check_below_1(**numbers: float) -> None:
                 f"{name} must be at least 0 and below 1. Received: {name}={number}. Choose for"
                 " example 0.1."
             )
-
-
-def check_sinusoids(model_dim: int) -> None:
-    """Raises ValueError for a width without sinusoidal positions."""
-    if model_dim % 2:
-        raise ValueError(
-            "model_dim must be even, since sinusoidal positions come in pairs of sine and cosine."
-            f" Received: model_dim={model_dim}. Choose model_dim={model_dim + 1} or"
-            " position_encoding='learned'."
-        )
 
 
 def check_learned_positions(max_positions: int, max_source_tokens: int) -> None:
