@@ -11,7 +11,6 @@ from training.command_line.running import import_keras, run_command
 from training.runs.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer, warn_if_unspaced
 from training.runs.folder import RunRecord
 from training.runs.monitor import Monitor, needs_translations
-from training.runs.text import check_text, validation_references
 from training.settings import (
     FIELDS,
     SETTING_NAMES,
@@ -35,7 +34,7 @@ PACKAGES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     parser = _parser()
     given = parse(parser, arguments)
     from_file = None if given.config is None else read_settings_file(given.config)
@@ -181,6 +180,8 @@ def _check_installed() -> None:
 
 
 def _plan(options, from_file: FileSettings | None) -> SearchPlan:
+    from training.runs.text import check_text, validation_references
+
     settings = make_settings({name: options[name] for name in SETTING_NAMES}, from_file)
     space = Space.read(options.space)
     _check_sub_words(settings, space, options.objective)
