@@ -48,7 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _check_installed()
     plan = _plan(options, from_file)
     folder = SearchFolder(options.output)
-    import_keras()
     from training.tuning.search import search
     from training.tuning.trials import Trials
 
@@ -180,12 +179,13 @@ def _check_installed() -> None:
 
 
 def _plan(options, from_file: FileSettings | None) -> SearchPlan:
-    from training.runs.text import check_text, validation_references
-
     settings = make_settings({name: options[name] for name in SETTING_NAMES}, from_file)
     space = Space.read(options.space)
     _check_sub_words(settings, space, options.objective)
     check_bleu_tokenizer(settings.bleu_tokenizer)
+    import_keras()
+    from training.runs.text import check_text, validation_references
+
     check_text(settings)
     if needs_translations(options.objective) or options.confirm_seeds:
         warn_if_unspaced(validation_references(settings), settings.bleu_tokenizer)
