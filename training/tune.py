@@ -11,7 +11,6 @@ from training.command_line.running import import_keras, run_command
 from training.runs.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer, warn_if_unspaced
 from training.runs.monitor import needs_translations
 from training.runs.record import RunRecord
-from training.runs.text import check_text, validation_references
 from training.settings import (
     FIELDS,
     SETTING_NAMES,
@@ -36,7 +35,7 @@ PACKAGES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     parser = _parser()
     given = parse(parser, arguments)
     from_file = None if given.config is None else read_settings_file(given.config)
@@ -50,7 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _check_installed()
     plan = _plan(options, from_file)
     folder = SearchFolder(options.output)
-    import_keras()
     from training.tuning.search import search
     from training.tuning.trials import Trials
 
@@ -186,6 +184,9 @@ def _plan(options, from_file: FileSettings | None) -> SearchPlan:
     space = Space.read(options.space)
     _check_sub_words(settings, space, options.objective)
     check_bleu_tokenizer(settings.bleu_tokenizer)
+    import_keras()
+    from training.runs.text import check_text, validation_references
+
     check_text(settings)
     if needs_translations(options.objective) or options.confirm_seeds:
         warn_if_unspaced(validation_references(settings), settings.bleu_tokenizer)

@@ -1,9 +1,7 @@
 """A search: Keras Tuner's loop over this project's trials, alone or as chief and workers."""
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
@@ -141,25 +139,19 @@ def _lead(trials: Trials, oracle: keras_tuner.Oracle, is_chief: bool) -> None:
 
 
 def _work(trials: Trials, oracle: keras_tuner.Oracle) -> None:
+    import grpc
+
     folder = trials.folder
     with folder.worker_lock(os.environ[ENVIRONMENT[0]]):
         _await_chief(folder, trials.plan)
-        with _naming_a_lost_chief(folder):
+        try:
             _Tuner(trials, oracle, is_worker=True).search()
-
-
-@contextlib.contextmanager
-def _naming_a_lost_chief(folder: SearchFolder) -> Iterator[None]:
-    """Turns the error that a lost chief causes into one that says so."""
-    import grpc
-
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise InputError(
-            f"{folder.path}: the chief must run until the search is over. Received: no answer from"
-            f" it ({error.code().name}: {error.details()}). Run the same commands again to resume."
-        ) from error
+        except grpc.RpcError as error:
+            raise InputError(
+                f"{folder.path}: the chief must run until the search is over. Received: no answer"
+                f" from it ({error.code().name}: {error.details()}). Run the same commands again to"
+                " resume."
+            ) from error
 
 
 def _await_chief(folder: SearchFolder, plan: SearchPlan) -> None:
