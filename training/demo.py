@@ -1,14 +1,12 @@
-"""The whole way in minutes, without a download: `python -m training.demo --help`.
+"""Everything in minutes, without a download: `python -m training.demo --help`.
 
-Sentence pairs from a phrase grammar, a small Transformer, its score on sentences whose combinations
-of words it never saw, a picture of its attention, and an export that a process without this project
-loads. It is a check as well: it fails if the translations or the export are not good.
+Makes sentence pairs from a phrase grammar, trains a small Transformer, scores it on combinations of
+words that it never saw, draws its attention, and exports it for a process without this project. It
+is also a check: it fails if the translations or the export are not good.
 """
 
-import json
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -19,19 +17,20 @@ from training.command_line.parser import CommandParser, parse
 from training.command_line.running import run_command
 from training.command_line.wording import shortened
 from training.phrases.text import CONFIG, LANGUAGES, SHOWN_SENTENCES, DemoText, Pair, train_run
+from training.serving.fresh_process import ask_fresh_process
 from training.settings import FileSettings, make_settings, read_settings_file
 
 MIN_EXACT_MATCH = 0.95
 MUST_BE_RIGHT = SHOWN_SENTENCES[0]
 FAILURES_SHOWN = 3
-# Where a batch is padded to another width, sums are added in another order.
+# A batch padded to another width adds its sums in another order.
 SCORE_TOLERANCE = 1e-3
 
 Answer = tuple[str, float]
 
 
 class CheckFailed(InputError):
-    """What the demo made is not good enough: one line, and exit code 1."""
+    """The demo's result is not good enough: one line, and exit code 1."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,13 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = CommandParser(
         "demo",
         "Trains a small French-English Transformer on sentences that it makes itself, scores it,"
-        " draws its attention and exports it. Run it again to resume; a finished demo starts anew.",
+        " draws its attention and exports it. Run it again to resume; a finished demo starts over.",
     )
     parser.add_output_folder("output", "runs/demo", "The run folder; the text goes to OUTPUT-text.")
     parser.add_output_folder(
         "export", "saved_models/demo", "Where the next version is exported to."
     )
-    parser.add_option("config", str, str(CONFIG), "YAML file with the settings of the training.")
+    parser.add_option("config", str, str(CONFIG), "YAML file with the run's settings.")
     parser.add_option("num_pairs", int, 24_000, "Sentence pairs to train on.")
     parser.add_option("epochs", int | None, None, "Instead of the setting in the YAML file.")
     parser.add_threads()
@@ -55,15 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_demo(values: FileSettings, options) -> None:
-    """All steps, in the order in which they are announced.
+    """All steps, in order.
 
     Args:
-        values: Settings of the training, without the data files.
-        options: What the command line gives.
+        values: The run's settings, without the data files.
+        options: The command line.
 
     Raises:
         CheckFailed: If the translations or the export are not good enough.
-        InputError: If an option or a folder does not allow it.
     """
     start_seconds = time.monotonic()
     run = Path(options.output)
@@ -99,19 +97,12 @@ def run_demo(values: FileSettings, options) -> None:
 
     _heading("What to try next")
     print(next_commands(run, text))
-    print(f"\nThe demo took {_minutes(time.monotonic() - start_seconds)}.")
+    minutes, seconds = divmod(round(time.monotonic() - start_seconds), 60)
+    print(f"\nThe demo took {minutes} min {seconds} s.")
 
 
 def report_scores(pairs: Sequence[Pair], translations: Sequence[str]) -> float:
-    """Prints BLEU, the exact matches and some failures.
-
-    Args:
-        pairs: Sources and references.
-        translations: One for each.
-
-    Returns:
-        The part of translations that are their reference to the letter, 0 to 1.
-    """
+    """Prints BLEU, the exact matches and some failures; returns the share of exact matches."""
     from training.runs.scores import score
 
     references = [target for _, target in pairs]
@@ -130,11 +121,7 @@ def report_scores(pairs: Sequence[Pair], translations: Sequence[str]) -> float:
 
 
 def report_sentences(pairs: Sequence[Pair], translations: Sequence[str]) -> list[bool]:
-    """Prints sentence by sentence whether it is right; `translations` may be longer.
-
-    Returns:
-        For each pair whether its translation is right.
-    """
+    """Prints and returns which translations are right; `translations` may be longer."""
     right = []
     for (source, reference), translation in zip(pairs, translations, strict=False):
         right.append(translation == reference)
@@ -144,11 +131,7 @@ def report_sentences(pairs: Sequence[Pair], translations: Sequence[str]) -> list
 
 
 def check_translations(exact_match: float, is_shown_right: bool) -> None:
-    """Refuses a model that has not learned the grammar.
-
-    Raises:
-        CheckFailed: If too few held-out translations are right, or the one that must be is wrong.
-    """
+    """Refuses a model with too few right translations, or with that of `MUST_BE_RIGHT` wrong."""
     if exact_match < MIN_EXACT_MATCH:
         raise CheckFailed(
             f"the exact match on held-out sentences must be at least {MIN_EXACT_MATCH}. Received:"
@@ -162,7 +145,7 @@ def check_translations(exact_match: float, is_shown_right: bool) -> None:
 
 
 def draw_attention(translator, source: str, target: str, path: Path) -> None:
-    """Writes the picture of a sentence and its translation."""
+    """Draws the attention between a sentence and its translation."""
     from training.pictures.attention import save_attention_picture
 
     save_attention_picture(
@@ -176,7 +159,7 @@ def draw_attention(translator, source: str, target: str, path: Path) -> None:
 
 
 def export(translator, directory: str) -> str:
-    """Exports the next version and says where."""
+    """Exports the next version and returns its folder."""
     from keras_transformer.export.saved_model import export_saved_model
 
     texts = [source for source, _ in SHOWN_SENTENCES]
@@ -187,16 +170,23 @@ def export(translator, directory: str) -> str:
 
 
 def check_export(version: str, texts: Sequence[str], live: Sequence[Answer]) -> None:
-    """Compares the export's answers, from a fresh process, to the live translator's.
-
-    Raises:
-        CheckFailed: If the export does not load there, or answers otherwise.
-    """
-    compared = list(zip(texts, ask_fresh_process(version, texts), live, strict=True))
-    different = [line for line in compared if not _are_same(line[1], line[2])]
+    """Refuses an export that does not load in a fresh process, or answers differently there."""
+    try:
+        exported = ask_fresh_process(version, texts)
+    except RuntimeError as error:
+        raise CheckFailed(
+            f"{version}: the export must load where only TensorFlow and TensorFlow Text are."
+            f" Received: {str(error).splitlines()[-1][:300]}. Run `python -I"
+            f" training/serving/fresh_process.py {version}` to see more."
+        ) from error
+    different = [
+        (text, answer, expected)
+        for text, answer, expected in zip(texts, exported, live, strict=True)
+        if answer[0] != expected[0] or abs(answer[1] - expected[1]) > SCORE_TOLERANCE
+    ]
     if different:
-        text, *answers = different[0]
-        answer, expected = ((shortened(best), number) for best, number in answers)
+        text, *both = different[0]
+        answer, expected = ((shortened(translation), score) for translation, score in both)
         raise CheckFailed(
             f"{version}: the export must answer as the live translator. Received:"
             f" {len(different)} of {len(texts)} answers that differ, the first {answer} for"
@@ -205,39 +195,12 @@ def check_export(version: str, texts: Sequence[str], live: Sequence[Answer]) -> 
     print(f"{len(texts)} sentences: the same translations and scores as before the export.")
 
 
-def _are_same(answer: Answer, expected: Answer) -> bool:
-    return answer[0] == expected[0] and abs(answer[1] - expected[1]) <= SCORE_TOLERANCE
-
-
-def ask_fresh_process(version: str, texts: Sequence[str]) -> list[Answer]:
-    """Has `fresh_process` translate, which cannot import this project.
-
-    Where the project is at hand, an export that leans on it works, and nobody notices until it is
-    served. -I keeps the working directory and PYTHONPATH out, the process itself what is installed.
-
-    Raises:
-        CheckFailed: If the process fails.
-    """
-    script = Path(__file__).parent / "serving" / "fresh_process.py"
-    finished = subprocess.run(
-        [sys.executable, "-I", str(script), version],
-        input=json.dumps(list(texts)),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    if finished.returncode != 0:
-        last_line = finished.stderr.strip().splitlines()[-1:] or ["nothing"]
-        raise CheckFailed(
-            f"{version}: the export must load where only TensorFlow and TensorFlow Text are."
-            f" Received: {last_line[0][:300]}. Run `python -I {script} {version}` to see more."
-        )
-    return [(translation, score) for translation, score in json.loads(finished.stdout)]
-
-
 def next_commands(run: Path, text: DemoText) -> str:
-    """Commands for what the demo leaves behind, each with a line that says what it does."""
-    python, folder, logs = shlex.quote(_python()), shlex.quote(str(run)), run / "logs"
+    """Commands to try on the demo's results, each under a line that says what it does."""
+    # The interpreter, as one would type it here.
+    relative = os.path.relpath(sys.executable)
+    interpreter = sys.executable if relative.startswith("..") else relative
+    python, folder, logs = shlex.quote(interpreter), shlex.quote(str(run)), run / "logs"
     test = {side: shlex.quote(str(text.path("test", side))) for side in LANGUAGES}
     sentence = shlex.quote("Sophie ne lit pas les vieux romans de Paul.")
     commands = {
@@ -248,10 +211,10 @@ def next_commands(run: Path, text: DemoText) -> str:
             f"{python} -m training.evaluate {folder} --source {test['source']} --reference"
             f" {test['target']} --beam-size 1"
         ),
-        "See the curves of the training in a browser": (
+        "See the learning curves in a browser": (
             f"{python} -m tensorboard.main --logdir {shlex.quote(str(logs))}"
         ),
-        "Train on your own files, one sentence a line, line by line translations": (
+        "Train on your own files, with one sentence a line and its translation on the same line": (
             f"{python} -m training.train --config training/configs/multi30k_tiny.yaml"
             " --train-source FILE --train-target FILE --validation-source FILE"
             " --validation-target FILE --output runs/mine"
@@ -260,19 +223,8 @@ def next_commands(run: Path, text: DemoText) -> str:
     return "\n".join(f"{what}:\n  {command}" for what, command in commands.items())
 
 
-def _python() -> str:
-    """The interpreter, as one would type it here."""
-    relative = os.path.relpath(sys.executable)
-    return sys.executable if relative.startswith("..") else relative
-
-
 def _heading(title: str) -> None:
     print(f"\n{title}\n{'-' * len(title)}")
-
-
-def _minutes(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s"
 
 
 if __name__ == "__main__":

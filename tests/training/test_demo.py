@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from training import demo, train
+from training import demo
 from training.command_line.running import run_command
 from training.demo import CheckFailed, main
 from training.phrases.text import SHOWN_SENTENCES, DemoText
@@ -84,7 +84,9 @@ def test_a_finished_run_is_replaced_only_if_the_demo_trained_it(
     source = earlier.train_source if is_the_demos else "runs/demo-text/train.fr"
     settings = dataclasses.replace(earlier, train_source=source)
     calls = []
-    monkeypatch.setattr(train, "train", lambda *args, **options: calls.append((args, options)))
+    monkeypatch.setattr(
+        "training.runs.training.train", lambda *args, **options: calls.append((args, options))
+    )
     demo.train_run(settings, finished_run, overwrite=False)
     assert calls == [((settings, str(finished_run)), {"overwrite": is_the_demos})]
 
@@ -159,7 +161,7 @@ def test_an_answer_that_differs_fails_the_demo(change, monkeypatch):
 
 def test_an_export_that_does_not_load_fails_the_demo(tmp_path):
     with pytest.raises(CheckFailed, match="must load where only TensorFlow and TensorFlow Text"):
-        demo.ask_fresh_process(str(tmp_path / "nothing"), ["one"])
+        demo.check_export(str(tmp_path / "nothing"), ["one"], [("one", 0.0)])
 
 
 @pytest.mark.parametrize("name", ["keras_transformer", "keras_transformer.model", "training"])

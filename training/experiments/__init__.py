@@ -1,5 +1,5 @@
-"""The paper's claims, each a command that measures it: `python -m training.experiments --help`.
+"""Measures the paper's claims, one module each; no library code: `python -m training.experiments`.
 
 An experiment is a module with a function `run(arguments)`, named in `__main__`. It prints a table,
-and writes the same table, all numbers behind it and a picture (`report`).
+and writes the table, all numbers behind it and a picture (`report`).
 """

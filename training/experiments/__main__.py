@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from training.command_line.errors import UsageError
 from training.command_line.running import run_command
 
-# What can be asked for: the module of this package that does it, and what it shows.
+# By name: the module of this package, and what it shows.
 EXPERIMENTS = {
     "layers": ("layers", "Table 1 measured: time and memory of one layer by length and width"),
-    "parallel": ("parallel", "what a training step takes by length, at equal tokens"),
-    "path": ("path", "what is remembered of a token that stands k tokens back"),
+    "parallel": ("parallel", "time of a training step by length, at equal tokens"),
+    "path": ("path", "how well stacks recall the token k tokens back"),
     "table3": ("table3", "the rows of Table 3: parameters, perplexity, BLEU"),
     "heads": ("heads", "accuracy with 1, 2, 4 and 8 heads"),
     "positions": ("positions", "no, learned and sinusoidal positions, beyond the trained length"),

@@ -1,6 +1,6 @@
-"""What more heads see: `python -m training.experiments heads --help`.
+"""More heads at equal parameters: `python -m training.experiments heads --help`.
 
-At equal parameters: h heads of width d_model / h, as in rows A of Table 3.
+h heads of width d_model / h, as in rows A of Table 3.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_tensorflow
+from training.experiments.checks import check_least, check_names
 from training.experiments.made_tasks import BATCH_SIZE, RECIPE, fit, neighbours, remembered
 from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
@@ -31,8 +31,8 @@ TITLES = {
 LABELS = {"neighbours": "share of right symbols", "translation": "BLEU of the validation text"}
 CAPTION = (
     "More heads at the same number of parameters. Neighbours: one layer must name the four symbols"
-    " on each side of every place; a head gives one weighted mean, so that several places want"
-    " several heads. Dots are seeds, the line is their mean."
+    " on each side of every place; a head gives one weighted mean, so several places need several"
+    " heads. Dots are seeds, the line is their mean."
 )
 
 
@@ -40,45 +40,31 @@ def run(arguments: Sequence[str]) -> None:
     """The command."""
     parser = CommandParser(
         "experiments heads",
-        "Trains models with 1, 2, 4 and 8 heads of together the same width: one layer that must"
-        " name the neighbours of each place, and translators of the demo's sentences.",
+        "Trains models with 1, 2, 4 and 8 heads of the same total width: one layer that must name"
+        " the neighbours of each place, and translators of the demo's sentences.",
     )
     parser.add_output_folder("output", "runs/heads", "The folder for table, picture and runs.")
     parser.add_option("tasks", str, list(TASKS), f"Among {' and '.join(TASKS)}.", nargs="+")
-    parser.add_option("steps", int, 2000, f"Updates of neighbours, of {BATCH_SIZE} sequences each.")
-    parser.add_option("translation_steps", int, 1000, "Updates of translation.")
-    parser.add_option("seeds", int, 3, "How often each is trained.")
+    parser.add_option("steps", int, 2000, f"Updates for neighbours, {BATCH_SIZE} sequences each.")
+    parser.add_option("translation_steps", int, 1000, "Updates for translation.")
+    parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.")
     parser.add_threads()
     options = parse(parser, arguments)
-    _check(options)
+    check_names(options, "tasks", TASKS)
+    check_least(options, steps=1, translation_steps=1, seeds=1)
     import_tensorflow()
     measure = {"translation": _translations, "neighbours": _all_neighbours}
-    # Translators are trained by other processes, and the neighbours by this one, which keeps the
-    # GPU's memory from its first use on: so these come last.
+    # Other processes train the translators, and this one the neighbours. It holds the GPU's memory
+    # from its first use on, so the neighbours come last.
     measured = {task: measure[task](options) for task in measure if task in options.tasks}
     write_results({task: measured[task] for task in options.tasks}, options)
-
-
-def _check(options) -> None:
-    unknown = [task for task in options.tasks if task not in TASKS]
-    if unknown:
-        raise UsageError(
-            f"--tasks must be among {', '.join(TASKS)}. Received: {unknown[0]}. See python -m"
-            " training.experiments heads --help."
-        )
-    for name in ("steps", "translation_steps", "seeds"):
-        if options[name] < 1:
-            raise UsageError(
-                f"--{name.replace('_', '-')} must be at least 1. Received: {options[name]}. Choose"
-                " more."
-            )
 
 
 # Naming neighbours -------------------------------------------------------------------------------
 
 
 def _all_neighbours(options) -> dict[int, list[dict]]:
-    """What each number of heads reaches, seed by seed."""
+    """Accuracy and parameters of each number of heads, seed by seed."""
     return {
         heads: [_neighbours(heads, seed, options) for seed in range(options.seeds)]
         for heads in HEADS
@@ -86,7 +72,6 @@ def _all_neighbours(options) -> dict[int, list[dict]]:
 
 
 def _neighbours(heads: int, seed: int, options) -> dict:
-    """Accuracy and parameters of one training."""
     settings = {"num_heads": heads, "seed": seed, "steps": options.steps, **MODEL, **RECIPE}
     settings |= {"offsets": [*OFFSETS], "num_test": NUM_TEST}
     name = f"neighbours_heads_{heads}_steps_{options.steps}_seed_{seed}.json"
@@ -99,8 +84,7 @@ def _neighbours(heads: int, seed: int, options) -> dict:
 def build_namer(num_heads: int):
     """One encoder layer that names, at each place, the symbols at all `OFFSETS`.
 
-    Returns:
-        A model from Integer (batch, length) to logits, Float (batch, length, offsets, symbols).
+    Maps Integer (batch, length) to logits, Float (batch, length, offsets, symbols).
     """
     import keras
 
@@ -139,7 +123,7 @@ def _translations(options) -> dict[int, list[dict]]:
     seeds = range(options.seeds)
     found = {heads: [_translation(heads, seed, options) for seed in seeds] for heads in HEADS}
     for heads, of_seeds in found.items():
-        # Reading a model may take the GPU's memory, too: behind the last training.
+        # After the last run, since reading a model may take the GPU's memory, too.
         parameters = _parameters(_run_path(heads, 0, options))
         for one in of_seeds:
             one["parameters"] = parameters
@@ -151,7 +135,6 @@ def _run_path(heads: int, seed: int, options) -> Path:
 
 
 def _translation(heads: int, seed: int, options) -> dict:
-    """BLEU of a run."""
     from training.phrases.text import CONFIG, DemoText
     from training.settings import make_settings, read_settings_file
 
@@ -175,12 +158,7 @@ def _parameters(run: Path) -> int:
 
 
 def write_results(measured: dict[str, dict[int, list[dict]]], options) -> None:
-    """Writes the table and the picture.
-
-    Args:
-        measured: By task and number of heads, for each seed "score" and "parameters".
-        options: Of the command.
-    """
+    """Writes the report on "score" and "parameters" of each seed, by task and number of heads."""
     digits = {"neighbours": 3, "translation": 2}
     rows = []
     for task, of_heads in measured.items():

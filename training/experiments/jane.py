@@ -19,20 +19,13 @@ from training.pictures.style import save_picture
 from training.runs.folder import RunFolder
 
 SOURCE, TARGET = SHOWN_SENTENCES[0]
-# A head is named after what most of its weight does, if it is so much; else it is spread.
+# A head with less of its weight on one pattern is called spread.
 MOST = 0.5
-MAX_TOKENS = 40  # on either side: more cannot be read in a picture
+MAX_TOKENS = 40  # on either side; a picture with more is illegible
 
 
 class Kind(NamedTuple):
-    """One of the three uses of attention (section 3.2.3).
-
-    Attributes:
-        name: In words.
-        row_name: What the vertical axis is called.
-        column_name: What the horizontal axis is called.
-        caption: What to see in its picture.
-    """
+    """One of the three uses of attention (section 3.2.3), with the words of its picture."""
 
     name: str
     row_name: str
@@ -43,26 +36,26 @@ class Kind(NamedTuple):
 KINDS = {
     "encoder": Kind(
         "encoder self-attention",
-        "the position that asks",
-        "the position that is read",
-        "Encoder self-attention: each row is a token of the source that looks at all the others,"
-        " and adds up to 1. A dark cell on the diagonal is a token that looks at itself, one beside"
-        " it a token that looks at its neighbour; a dark column is what many look at.",
+        "query position",
+        "key position",
+        "Encoder self-attention: each row is a token of the source that looks at all tokens, and"
+        " adds up to 1. A dark cell on the diagonal is a token that looks at itself, one beside it"
+        " a token that looks at its neighbour; a dark column is a token that many look at.",
     ),
     "decoder": Kind(
         "decoder self-attention",
-        "the last token that was read",
-        "the position that is read",
+        "last token read",
+        "key position",
         "Decoder self-attention: each row is a token of the translation that looks at itself and at"
         " those before it. The white triangle above the diagonal is the mask: nothing looks ahead.",
     ),
     "cross": Kind(
         "cross-attention",
-        "the token that is written next",
+        "token written next",
         "source",
         "Cross-attention: each row is a step of the decoder, which writes the token at its left and"
-        " reads the source below. A head that aligns words has one dark cell a row, on the word"
-        " that is being translated.",
+        " reads the source below. A head that aligns words has one dark cell per row, on the word"
+        " being translated.",
     ),
 }
 
@@ -72,18 +65,14 @@ def run(arguments: Sequence[str]) -> None:
     parser = CommandParser(
         "experiments jane",
         "Draws the attention of every head and layer between a sentence and its translation, and"
-        " says of each head where most of its weight goes.",
+        " says where most of each head's weight goes.",
     )
+    parser.add_option("run", str, "runs/demo", "A finished run; the demo's is trained if absent.")
     parser.add_option(
-        "run", str, "runs/demo", "A finished run; the demo's is trained if it is not there."
-    )
-    parser.add_option(
-        "epoch", int | None, None, "The weights at the end of this epoch, in place of its model."
+        "epoch", int | None, None, "The weights after this epoch instead of the final model."
     )
     parser.add_option("source", str, SOURCE, "The sentence.")
-    parser.add_option(
-        "target", str | None, None, "Its translation; the run's own if none is given."
-    )
+    parser.add_option("target", str | None, None, "Its translation; the run's own if not given.")
     parser.add_output_folder("output", "runs/jane", "The folder for the table and the pictures.")
     parser.add_threads()
     options = parse(parser, arguments)
@@ -97,7 +86,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _translator(run_folder: str, epoch: int | None = None):
-    """That of the run; a run at the demo's place is trained there."""
+    """The run's translator; trains the demo's run if it is absent."""
     from training.runs.translator import load_translator
 
     if run_folder == "runs/demo" and not RunFolder(run_folder).is_finished:
@@ -121,7 +110,7 @@ def draw(translator, source: str, target: str | None, output: Path) -> None:
         output: The folder.
 
     Raises:
-        InputError: If the sentences are too long for a picture.
+        InputError: If a sentence is too long for a picture.
     """
     if target is None:
         [target] = translator([source])
@@ -144,9 +133,9 @@ def draw(translator, source: str, target: str | None, output: Path) -> None:
     write_report(
         output,
         "jane",
-        caption=f'The heads at work on "{source}" -> "{target}": where most of the weight goes, the'
-        " mean over the rows of its share, and how many tokens a row is spread over (the"
-        " exponential of its entropy).",
+        caption=f'The heads on "{source}" -> "{target}": where most of the weight goes, its share,'
+        " and the number of tokens that a row is spread over (the exponential of its entropy); both"
+        " are means over the rows.",
         columns=["attention", "layer", "head", "looks at", "share", "tokens"],
         rows=[
             (*which, what, f"{share:.2f}", f"{spread:.1f}") for *which, what, share, spread in rows
@@ -192,15 +181,15 @@ def _weights(attention) -> dict[str, np.ndarray]:
 
 
 def describe(kind: str, weights: np.ndarray) -> tuple[str, float, float]:
-    """What a head looks at most.
+    """The pattern that gets most of a head's weight.
 
     Args:
-        kind: Its name in `KINDS`.
+        kind: A name in `KINDS`.
         weights: Float (query_length, key_length), rows that sum to 1.
 
     Returns:
-        In words, the share of the weight that this gets (mean over the rows), and over how many
-        tokens a row is spread: the exponential of its entropy, mean over the rows.
+        The pattern in words, its share of the weight, and the number of tokens that a row is spread
+        over, the exponential of its entropy; both are means over the rows.
     """
     found = {name: share(weights) for name, share in _patterns(kind).items()}
     name, share = max(found.items(), key=lambda item: item[1])
@@ -209,7 +198,7 @@ def describe(kind: str, weights: np.ndarray) -> tuple[str, float, float]:
 
 
 def _patterns(kind: str) -> dict[str, Callable[[np.ndarray], float]]:
-    """Shares of the weight: mean over the rows that can have them."""
+    """Patterns and their shares of the weight, means over the rows that can have them."""
 
     def diagonal(offset):
         return lambda weights: float(np.diagonal(weights, offset).mean())
@@ -218,7 +207,7 @@ def _patterns(kind: str) -> dict[str, Callable[[np.ndarray], float]]:
         return lambda weights: float(weights[:, place].mean())
 
     if kind == "encoder":
-        places = {"itself": 0, "the token before": -1, "the token behind": 1}
+        places = {"itself": 0, "the token before": -1, "the token after": 1}
         return {name: diagonal(offset) for name, offset in places.items()} | {
             "the end": column(-1),
         }
@@ -235,14 +224,14 @@ def _patterns(kind: str) -> dict[str, Callable[[np.ndarray], float]]:
 
 
 def _alignment(weights: np.ndarray) -> float:
-    """What pairs of a row and a column of its own have: mean over the pairs.
+    """The mean weight of pairs of a row and a column of its own.
 
-    An alignment of words has nearly all weight on such pairs; a head that looks at one place always
-    has little.
+    A head that aligns words has nearly all its weight there; one that always looks at the same
+    place has little.
     """
     left, pairs = weights.copy(), min(weights.shape)
     total = 0.0
-    for _ in range(pairs):  # the heaviest cell first; its row and its column are then taken
+    for _ in range(pairs):  # the heaviest cell first; then its row and column are taken
         row, column = np.unravel_index(left.argmax(), left.shape)
         total += left[row, column]
         left[row, :] = left[:, column] = -1.0

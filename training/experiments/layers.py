@@ -1,6 +1,6 @@
 """Table 1 measured: `python -m training.experiments layers --help`.
 
-What one layer costs in time and memory, against the length n and the width d.
+Time and memory of one layer by length n and width d.
 """
 
 import statistics
@@ -14,15 +14,16 @@ from matplotlib.ticker import NullLocator
 from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
+from training.experiments.checks import check_least
 from training.experiments.machine import (
     device,
     peak_bytes,
     prepare_tensorflow,
     seconds_per_call,
 )
-from training.experiments.report import markdown_table, write_report
+from training.experiments.report import length_axis, markdown_table, rounded, write_report
 from training.experiments.slopes import Crossing, crossing, slope
-from training.pictures.style import INK, clear_axes, line_style, new_figure
+from training.pictures.style import INK, line_style, new_figure
 
 if TYPE_CHECKING:
     import keras
@@ -36,12 +37,11 @@ class Kind(NamedTuple):
     """A row of Table 1.
 
     Attributes:
-        label: Its name.
         in_length: The paper's exponent of n.
         in_width: The paper's exponent of d.
-        multiply_adds: (n, d) -> of our layer, in full, for one sequence.
-        compiled: Whether XLA compiles it, where that is the faster form on a CPU.
-        reason: Why what is measured may differ from the paper's exponents.
+        multiply_adds: (n, d) -> all of our layer's, for one sequence.
+        compiled: Whether XLA compiles it, if that is faster on a CPU.
+        reason: Why measured exponents may differ from the paper's.
     """
 
     label: str
@@ -60,9 +60,9 @@ KINDS = {
         lambda n, d: 4 * n * d * d + 2 * n * n * d,
         False,
         "Table 1 leaves out the four projections, 4 n d² of 4 n d² + 2 n² d operations: they are"
-        " most of the work until n = 2 d, so that time grows more slowly with n, and faster with"
-        " d, than in the paper. The softmax over n² weights a head is no product, and takes more"
-        " time than its few operations tell.",
+        " most of the work up to n = 2 d, so that time grows more slowly with n, and faster with"
+        " d, than in the paper. The softmax over n² weights per head takes more time than its few"
+        " operations suggest.",
     ),
     "restricted": Kind(
         "restricted self-attention",
@@ -72,8 +72,8 @@ KINDS = {
         False,
         f"4 n d² for the projections and 2 · 3 · {RADIUS} n d for attention: with d above"
         f" {3 * RADIUS // 2} the projections, which Table 1 leaves out, are the larger part, and"
-        " grow with d². Its blocks are small, and each key and value is copied twice, so that it is"
-        " cheaper than self-attention in long sequences only.",
+        " grow with d². Its blocks are small, and each key and value is copied twice, so it is"
+        " cheaper than self-attention only in long sequences.",
     ),
     "recurrent": Kind(
         "recurrent (GRU)",
@@ -81,10 +81,10 @@ KINDS = {
         2,
         lambda n, d: 6 * n * d * d,
         True,
-        "linear in n as each step waits for the one before. With d it grows more slowly than d²"
+        "linear in n, as each step waits for the previous one. With d it grows more slowly than d²"
         " where a step's fixed time (starting operations on one vector) outweighs its product, and"
-        " faster where the matrix of 3 d² weights, read anew at every step, no longer fits into the"
-        " processor's nearest memory.",
+        " faster where the 3 d² weights, read again at every step, no longer fit into the nearest"
+        " cache.",
     ),
     "convolutional": Kind(
         f"convolutional (k = {KERNEL})",
@@ -92,8 +92,8 @@ KINDS = {
         2,
         lambda n, d: KERNEL * n * d * d,
         False,
-        "one product of matrices, as in the paper; with d it grows more slowly than d² where wide"
-        " matrices are multiplied at a better rate than narrow ones.",
+        "one matrix product, as in the paper; with d it grows more slowly than d² where wide"
+        " matrices multiply at a better rate than narrow ones.",
     ),
 }
 
@@ -101,12 +101,7 @@ PASSES = {"forward": "forward", "training": "forward and backward"}
 
 
 class Line(NamedTuple):
-    """One layer over all lengths; None where memory is not known.
-
-    Attributes:
-        seconds: The median for each length.
-        mib: Memory for each length.
-    """
+    """Median time and memory of one layer at each length; None where memory is unknown."""
 
     seconds: list[float]
     mib: list[float | None]
@@ -159,7 +154,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments layers",
         "Measures time and memory of one layer by length and width: self-attention, the same in a"
-        " neighbourhood, a GRU, a convolution. Takes five minutes on a processor's core.",
+        " neighbourhood, a GRU, a convolution. Takes five minutes on one core.",
     )
     add = parser.add_option
     parser.add_output_folder(
@@ -169,14 +164,13 @@ def _parser() -> CommandParser:
     add("widths", int, [64, 128, 512], "d, the width of the layer; 64 128 512.", nargs="+")
     add("passes", Literal[tuple(PASSES)], list(PASSES), "One or both.", nargs="+")
     add("batch", int, 1, "Sequences at once.")
-    add("repeats", int, 3, "Measurements of each; the median counts.")
-    add("threads", int, 1, "TensorFlow's; 0 for as many as it likes.")
-    add("slope_lengths", int, 4, "How many of the greatest lengths a slope is fitted to.")
+    add("repeats", int, 3, "Measurements of each; the median is reported.")
+    add("threads", int, 1, "TensorFlow's; 0 for all.")
+    add("slope_lengths", int, 4, "The number of greatest lengths to fit a slope to.")
     return parser
 
 
 def _check(options) -> None:
-    """Refuses what can't be measured."""
     bad = [n for n in options.lengths if n < RADIUS or n % RADIUS]
     if bad:
         raise UsageError(
@@ -194,16 +188,11 @@ def _check(options) -> None:
             "--widths must be at most 64, or multiples of 64, the width of a head. Received:"
             f" {bad[0]}. Choose for example 128."
         )
-    for name, least in (("batch", 1), ("repeats", 1), ("slope_lengths", 2)):
-        if options[name] < least:
-            raise UsageError(
-                f"--{name.replace('_', '-')} must be {least} or more. Received: {options[name]}."
-                " Give more."
-            )
+    check_least(options, batch=1, repeats=1, slope_lengths=2)
 
 
 def make_layer(kind: str, model_dim: int) -> "keras.Layer":
-    """A layer of Table 1, model_dim wide at both ends; heads are as wide as the paper's, 64."""
+    """A layer of Table 1 with input and output of width model_dim, and heads of width 64."""
     import keras
 
     from keras_transformer.layers.attention import MultiHeadSelfAttention
@@ -221,7 +210,7 @@ def make_layer(kind: str, model_dim: int) -> "keras.Layer":
 
 
 def _measure(lengths, widths, passes, options) -> tuple[dict, dict]:
-    """Seconds of each repeat, and bytes, by (pass, width, kind, length)."""
+    """Seconds of each repeat, and peak bytes, by (pass, width, kind, length)."""
     functions, memory = {}, {}
     for which in passes:
         for width in widths:
@@ -231,23 +220,23 @@ def _measure(lengths, widths, passes, options) -> tuple[dict, dict]:
                 for length in lengths:
                     key = (which, width, kind, length)
                     work = _Work(layer, KINDS[kind].compiled, (options.batch, length, width), which)
-                    work.once()  # traced and compiled, which takes memory, too
+                    work.once()  # tracing and compiling take memory, too
                     memory[key] = peak_bytes(work.once)
                     functions[key] = work.repeat
-    # Short ones first: what was just read or written matters less to long ones.
+    # Short ones first: a warm cache matters less to long ones.
     functions = dict(sorted(functions.items(), key=lambda item: item[0][3]))
     seconds = seconds_per_call(functions, options.repeats)
     return {key: seconds[key] for key in memory}, memory
 
 
 class _Work:
-    """A layer at one length, within TensorFlow's graph, so that Python's own time is not measured.
+    """A layer at one length inside TensorFlow's graph, so that Python's own time does not count.
 
     Args:
-        layer: A layer that returns what has its input's shape.
-        compiled: Whether by XLA.
-        shape: Of the input, (batch, length, model_dim).
-        which: One of PASSES; "training" gives the gradients of all weights and of the input.
+        layer: A layer whose output has its input's shape.
+        compiled: Whether XLA compiles it.
+        shape: The input's, (batch, length, model_dim).
+        which: One of PASSES; "training" computes the gradients of all weights and of the input.
     """
 
     def __init__(self, layer, compiled: bool, shape: tuple[int, int, int], which: str):
@@ -272,12 +261,12 @@ class _Work:
         self.in_graph = tf.function(self._in_graph)
 
     def once(self):
-        """Computes all results, and waits for them."""
+        """Computes all results."""
         for result in self.results(self.inputs):
             result.numpy()
 
     def repeat(self, calls: int) -> None:
-        """Does the work so many times, and waits for it."""
+        """Does the work some times."""
         import tensorflow as tf
 
         self.in_graph(tf.constant(calls)).numpy()
@@ -286,7 +275,7 @@ class _Work:
         import tensorflow as tf
 
         def turn(number, last):
-            # Each turn needs a number of the one before, so that none is left out or moved.
+            # Each turn needs a number from the last one, so that TensorFlow cannot skip or move it.
             results = self.results(self.inputs + 1e-6 * last)
             return number + 1, tf.add_n([tf.reshape(result, [-1])[0] for result in results])
 
@@ -296,12 +285,12 @@ class _Work:
 
 
 def _mib(num_bytes: int | None) -> float | None:
-    """Memory that can be trusted: the account leaves small tensors out."""
+    """Memory, unless so little that TensorFlow's count, which skips small tensors, is wrong."""
     return None if num_bytes is None or num_bytes < MIB / 2 else round(num_bytes / MIB, 2)
 
 
 def _table(lines, lengths, slope_lengths) -> tuple[list, list, list]:
-    """Head and rows, and the same numbers by name."""
+    """The table's columns and rows, and the same numbers by name."""
     shown = lengths[:: max(1, (len(lengths) - 1) // 3)]
     columns = ["layer", "d", "pass", *(f"ms, n = {n:,}" for n in shown)]
     columns += ["n: paper", "counted", "measured", f"MiB, n = {lengths[-1]:,}", "n: memory"]
@@ -319,11 +308,11 @@ def _table(lines, lengths, slope_lengths) -> tuple[list, list, list]:
                 KINDS[kind].label,
                 width,
                 PASSES[which],
-                *(_rounded(milliseconds[n]) for n in shown),
+                *(rounded(milliseconds[n]) for n in shown),
                 KINDS[kind].in_length,
                 f"{counted:.2f}",
                 f"{measured:.2f}",
-                _rounded(line.mib[-1]),
+                rounded(line.mib[-1]),
                 "-" if of_memory is None else f"{of_memory:.2f}",
             ]
         )
@@ -334,15 +323,8 @@ def _table(lines, lengths, slope_lengths) -> tuple[list, list, list]:
     return columns, rows, numbers
 
 
-def _rounded(number: float | None) -> str:
-    """With two or three digits that count."""
-    if number is None:
-        return "-"
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
-
-
 def _exponents_of_width(lines, lengths, widths) -> list[dict]:
-    """How time grows with d at the greatest length, beside the paper and what is counted."""
+    """Exponents of d at the greatest length: the paper's, of multiplications, of time."""
     if len(widths) < 2:
         return []
     found = []
@@ -362,7 +344,7 @@ def _exponents_of_width(lines, lengths, widths) -> list[dict]:
 
 
 def _crossings(lines, lengths) -> dict[tuple[str, int], Crossing]:
-    """Where self-attention comes to take longer than the recurrent layer: (n, seconds)."""
+    """The lengths from which self-attention takes longer than the recurrent layer."""
     return {
         (which, width): crossing(
             lengths,
@@ -379,12 +361,12 @@ def _caption(options, lengths) -> str:
         f"Time and memory of one layer by length n and width d: batch {options.batch}, float32, on"
         f" {device()} with {threads if options.threads else 'all threads'}, median of"
         f" {options.repeats}. Self-attention has heads of 64; the restricted one sees {RADIUS}"
-        " positions to either side; the GRU computes all at once but what must wait, and is"
-        " compiled by XLA. The exponent of n is the slope over the greatest"
+        " positions to either side; the GRU computes everything at once except what must wait, and"
+        " XLA compiles it. The exponent of n is the slope over the greatest"
         f" {min(options.slope_lengths, len(lengths))} lengths: the paper's (Table 1), that of all"
         " multiplications of our layer (4 n d² + 2 n² d for self-attention, 6 n d² for the GRU),"
-        " and that of the measured time. Memory is what tensors took at most, beside the input and"
-        " the weights, in blocks of TensorFlow's allocator, which may be larger than the tensor."
+        " and that of the measured time. Memory is the peak of all tensors except input and"
+        " weights, in blocks of TensorFlow's allocator, which may be larger than the tensors."
     )
 
 
@@ -405,11 +387,11 @@ def _notes(exponents_of_width, crossings, lengths) -> str:
         parts.append(f"How time grows with d at n = {lengths[-1]:,}:")
         parts.append(markdown_table(["layer", "pass", "d: paper", "counted", "measured"], rows))
     parts.append(
-        "Where self-attention comes to take longer than the GRU. Counted in multiplications it is"
-        " at n = d, with all projections (4 n d² + 2 n² d = 6 n d²) as in the paper's short form"
-        " (n² d = n d²). Measured, it is further right if matrices are multiplied with matrices,"
-        " as self-attention does, at a better rate than with one vector of each sequence, as a"
-        " recurrent step must:"
+        "Where self-attention starts to take longer than the GRU. Counted in multiplications that"
+        " is n = d, with all projections (4 n d² + 2 n² d = 6 n d²) as in the paper's short form"
+        " (n² d = n d²). Measured, it is further right if products of matrices, as in"
+        " self-attention, run at a better rate than products with one vector of each sequence, as"
+        " in a recurrent step:"
     )
     rows = [
         [width, PASSES[which], *_crossing_cells(width, found, lengths)]
@@ -417,9 +399,8 @@ def _notes(exponents_of_width, crossings, lengths) -> str:
     ]
     parts.append(markdown_table(["d", "pass", "measured at n", "n / d"], rows))
     parts.append(
-        "Memory is that of activations, which grows with n or n² as in the last column, and in the"
-        " backward pass that of the weights' gradients, which does not grow with n and is most of"
-        " it in short sequences."
+        "Activations take memory that grows with n or n² as in the last column; in the backward"
+        " pass the weights' gradients add a constant, which is most of it in short sequences."
     )
     parts.append("Why exponents differ from the paper's:")
     parts.append("\n".join(f"- {kind.label}: {kind.reason}" for kind in KINDS.values()))
@@ -441,9 +422,9 @@ def _figure(lines, lengths, widths, crossings, options) -> Figure:
         8.6,
         6.6,
         f"Table 1 measured, {PASSES[which]}, batch {options.batch}. Above, time, with each line's"
-        " exponent of n, and a cross where self-attention comes to take longer than the"
-        " GRU; counted in multiplications that would be on the dotted line, at n = d. Below,"
-        " memory: only self-attention's grows with n².",
+        " exponent of n, and a cross where self-attention starts to take longer than the GRU; in"
+        " multiplications that would be on the dotted line, at n = d. Below, memory: only"
+        " self-attention's grows with n².",
     )
     panels = figure.subplots(2, len(widths), sharex=True, sharey="row", squeeze=False)
     for column, width in enumerate(widths):
@@ -464,26 +445,18 @@ def _figure(lines, lengths, widths, crossings, options) -> Figure:
         time_panel.legend(fontsize=9, frameon=False, loc="upper left", ncols=2, columnspacing=1)
         for panel in (time_panel, memory_panel):
             panel.axvline(width, ymax=0.74, color=INK, linestyle=":", linewidth=1)
-            panel.set_xscale("log", base=2)
+            length_axis(panel, lengths[::2])
             panel.set_yscale("log")
-            panel.set_xticks(lengths[::2], [f"{n:,}" for n in lengths[::2]])
-            panel.xaxis.set_minor_locator(NullLocator())
             panel.yaxis.set_minor_locator(NullLocator())
-            clear_axes(panel)
         memory_panel.set_xlabel("length n, tokens")
-    _make_room(panels[0])
+    low, high = panels[0][0].get_ylim()
+    panels[0][0].set_ylim(low, high * (high / low) ** 0.3)  # room for the legends
     handles = panels[0][0].get_legend_handles_labels()[0]
     names = [kind.label for kind in KINDS.values()]
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     panels[0][0].set_ylabel("milliseconds")
     panels[1][0].set_ylabel("MiB")
     return figure
-
-
-def _make_room(panels: Sequence[Axes]) -> None:
-    """Above the lines, for the legends."""
-    low, high = panels[0].get_ylim()
-    panels[0].set_ylim(low, high * (high / low) ** 0.3)
 
 
 def _mark(panel: Axes, found: Crossing) -> None:

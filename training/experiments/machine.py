@@ -1,4 +1,4 @@
-"""The clock and the memory's account, as experiments read them on TensorFlow."""
+"""Measures time and memory on TensorFlow."""
 
 import itertools
 import time
@@ -10,10 +10,10 @@ from training.command_line.running import import_keras, import_tensorflow, tell
 
 
 def prepare_tensorflow(threads: int) -> None:
-    """Makes TensorFlow ready to be measured; before its first operation.
+    """Prepares TensorFlow for measurements, before its first operation.
 
     Args:
-        threads: How many it may use; 0 for as many as it likes.
+        threads: The most it may use; 0 for all.
 
     Raises:
         UsageError: If the number is negative.
@@ -36,12 +36,12 @@ def prepare_tensorflow(threads: int) -> None:
     import_tensorflow()
     import tensorflow as tf
 
-    # It warns of functions that are traced again and again, as each size has to be.
+    # It warns about functions that are traced repeatedly; every size here needs its own trace.
     tf.get_logger().setLevel("ERROR")
 
 
 def device() -> str:
-    """The device that TensorFlow puts operations on."""
+    """The device that runs TensorFlow's operations."""
     import tensorflow as tf
 
     return "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
@@ -50,19 +50,16 @@ def device() -> str:
 def seconds_per_call(
     functions: dict[Hashable, Callable[[int], None]], repeats: int, least_seconds: float = 0.02
 ) -> dict[Hashable, list[float]]:
-    """How long a call takes, measured again and again in turns.
-
-    All are measured once before any is measured twice, so that what else the machine does meets
-    all of them.
+    """Measures the functions in turns, so that other load on the machine affects all alike.
 
     Args:
-        functions: Each does its work as many times as it is told, and returns when it is done.
-        repeats: How often each is measured.
-        least_seconds: Of each measurement, by repeating what is short.
+        functions: Each takes a number, does its work that many times, and returns when done.
+        repeats: Measurements of each.
+        least_seconds: Work that is shorter is repeated to take this long.
     """
     calls = {}
     for key, function in functions.items():
-        function(1)  # whatever happens only once
+        function(1)  # warm-up
         calls[key] = next(
             number
             for number in (4**power for power in itertools.count())
@@ -83,16 +80,10 @@ def _seconds(function: Callable[[int], None], calls: int) -> float:
 
 
 def peak_bytes(function: Callable[[], object]) -> int | None:
-    """The most that tensors took while a function ran, beside those that were there before.
+    """The peak memory of new tensors while a function runs, including its result.
 
-    TensorFlow's own account of its allocator, which counts blocks: a tensor may be given one of
-    less than twice its size. On a CPU it leaves out tensors of less than about a tenth of a MiB.
-
-    Args:
-        function: What it returns counts, too.
-
-    Returns:
-        None where this build of TensorFlow keeps no account.
+    TensorFlow counts its allocator's blocks, which may be up to twice as large as a tensor. On a
+    CPU it leaves out tensors below about a tenth of a MiB. None if this build does not count.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Tasks that are made on the spot, whose answers are known, and what they are trained with."""
+"""Synthetic tasks with known answers, and the recipe to train on them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ PEAK_LEARNING_RATE = 0.003
 BATCH_SIZE = 64
 RECIPE = {"peak_learning_rate": PEAK_LEARNING_RATE, "batch_size": BATCH_SIZE}
 
-# What is made of a sequence of symbols. The order of the symbols matters to the first two.
+# From a sequence of symbols to the answer. The symbols' order matters to the first two.
 REWRITINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "copy": lambda symbols: symbols,
     "reverse": lambda symbols: symbols[::-1],
@@ -25,7 +25,7 @@ REWRITINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class Pairs(NamedTuple):
-    """What a sequence-to-sequence model learns from, as in `kt.pair_batches`.
+    """Data for a sequence-to-sequence model, as from `kt.pair_batches`.
 
     Attributes:
         inputs: "source_ids" and "target_ids", Integer (batch, longest + 1).
@@ -39,12 +39,12 @@ class Pairs(NamedTuple):
 def rewriting_pairs(
     task: str, lengths: Sequence[int], num_symbols: int, generator: np.random.Generator
 ) -> Pairs:
-    """Sequences of symbols, and what the task makes of each.
+    """Sequences of symbols and their answers.
 
     Args:
         task: A name in `REWRITINGS`.
-        lengths: Symbols of each sequence, at most `num_symbols`: no symbol comes twice in one.
-        num_symbols: The alphabet, with the ids from FIRST_SYMBOL_ID on.
+        lengths: Symbols of each sequence, at most `num_symbols`, since none repeats.
+        num_symbols: The size of the alphabet; its ids start at FIRST_SYMBOL_ID.
         generator: Draws the symbols.
     """
     longest = max(lengths)
@@ -65,33 +65,25 @@ def neighbours(
     num_symbols: int,
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences in a ring, and the symbols that stand at some distances of each place.
+    """Sequences in a ring, and the symbols at some distances from each place.
 
     Args:
-        num_sequences: How many.
-        length: Symbols of each.
-        offsets: Distances, to the left where below 0; the ends of a sequence are joined.
-        num_symbols: The alphabet, with the ids from 0 on.
+        num_sequences: Number of sequences.
+        length: Symbols of each; its ends are joined.
+        offsets: Distances, negative to the left.
+        num_symbols: The size of the alphabet; its ids start at 0.
         generator: Draws the symbols.
 
     Returns:
         Integer (num_sequences, length), and Integer (num_sequences, length, offsets).
     """
     symbols = generator.integers(num_symbols, size=(num_sequences, length), dtype="int32")
-    # rolled to the left by 1, the symbol at the right of each place stands in it
+    # rolling to the left by 1 puts each symbol's right neighbour in its place
     return symbols, np.stack([np.roll(symbols, -offset, axis=1) for offset in offsets], axis=-1)
 
 
 def fit(model, loss, inputs, labels, *, num_updates: int) -> None:
-    """Trains on each example once, after a warm-up of a fifth of the updates.
-
-    Args:
-        model: A Keras model.
-        loss: Its loss.
-        inputs: Of BATCH_SIZE * num_updates examples.
-        labels: Theirs.
-        num_updates: Updates.
-    """
+    """Trains on each of BATCH_SIZE * num_updates examples once; a fifth of that is warm-up."""
     from keras_transformer.optimizers import Adam
     from keras_transformer.schedules import InverseSquareRootSchedule
 
@@ -101,12 +93,12 @@ def fit(model, loss, inputs, labels, *, num_updates: int) -> None:
 
 
 def remembered(path: Path, settings: dict, measure: Callable[[], dict]) -> dict:
-    """What was measured with these settings before, or is measured now and written down.
+    """Numbers that were measured with these settings before, or are measured and saved now.
 
     Args:
         path: A JSON file.
-        settings: All that the numbers depend on, as JSON can hold it.
-        measure: Gives the numbers.
+        settings: Everything that the numbers depend on, as JSON.
+        measure: Returns the numbers.
     """
     if path.exists():
         earlier = json.loads(path.read_text(encoding="utf-8"))

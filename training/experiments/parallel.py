@@ -1,21 +1,21 @@
-"""What waits for what: `python -m training.experiments parallel --help`.
+"""Sequential steps: `python -m training.experiments parallel --help`.
 
-A recurrent layer's steps wait for each other: does its time grow with the length, at equal work?
+A recurrent layer's steps wait for each other: does its time grow with length, at equal work?
 """
 
 import statistics
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
+from training.experiments.checks import check_least
 from training.experiments.machine import device, prepare_tensorflow, seconds_per_call
-from training.experiments.report import write_report
-from training.experiments.stacks import COMPILED, KINDS, stack
-from training.pictures.style import clear_axes, line_style, new_figure
+from training.experiments.report import length_axis, rounded, write_report
+from training.experiments.stacks import COMPILED, KINDS, check_model_dim, stack
+from training.pictures.style import line_style, new_figure
 
 VOCABULARY = 64
 
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> None:
             [
                 label,
                 f"{parameters[kind]:,}",
-                *(f"{step:.0f}" if step >= 100 else f"{step:.3g}" for step in milliseconds[kind]),
+                *map(rounded, milliseconds[kind]),
                 f"{milliseconds[kind][-1] / milliseconds[kind][0]:.2f}",
             ]
             for kind, label in KINDS.items()
@@ -85,20 +85,14 @@ def _parser() -> CommandParser:
     add("lengths", int, [8, 16, 32, 64, 128, 256, 512], "Tokens of a sequence.", nargs="+")
     add("tokens", int, 4096, "Tokens of a batch, a multiple of each length.")
     add("model_dim", int, 128, "Width of all layers.")
-    add("num_blocks", int, 1, "Of 12 model_dim² parameters each.")
-    add("repeats", int, 20, "Measurements of each; the median counts.")
-    add("threads", int, 0, "TensorFlow's; 0 for as many as it likes.")
+    add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.")
+    add("repeats", int, 20, "Measurements of each; the median is reported.")
+    add("threads", int, 0, "TensorFlow's; 0 for all.")
     return parser
 
 
 def _check(options) -> None:
-    """Refuses what can't be measured."""
-    for name in ("tokens", "num_blocks", "repeats"):
-        if options[name] < 1:
-            raise UsageError(
-                f"--{name.replace('_', '-')} must be 1 or more. Received: {options[name]}. Give"
-                " more."
-            )
+    check_least(options, tokens=1, num_blocks=1, repeats=1)
     bad = [length for length in options.lengths if length < 1 or options.tokens % length]
     if bad:
         raise UsageError(
@@ -108,21 +102,8 @@ def _check(options) -> None:
     check_model_dim(options.model_dim)
 
 
-def check_model_dim(model_dim: int) -> None:
-    """Refuses a width that not all stacks can have.
-
-    Raises:
-        UsageError: If it is none.
-    """
-    if model_dim < 4 or model_dim % (64 if model_dim > 64 else 4):
-        raise UsageError(
-            "--model-dim must be a multiple of 4 up to 64, or of 64, the width of a head. Received:"
-            f" {model_dim}. Choose for example 128."
-        )
-
-
 def training_model(kind: str, length: int, model_dim: int, num_blocks: int):
-    """A compiled model that learns to say something about each token."""
+    """A compiled model that predicts something for each token."""
     import keras
 
     token_ids = keras.Input((length,), dtype="int32")
@@ -137,7 +118,7 @@ def training_model(kind: str, length: int, model_dim: int, num_blocks: int):
 
 
 def _steps(model, batch, length):
-    """Trains so many steps on one batch of random tokens."""
+    """A function that trains for some steps on one batch of random tokens."""
     import tensorflow as tf
 
     token_ids = tf.random.uniform((batch, length), maxval=VOCABULARY, dtype=tf.int32)
@@ -153,14 +134,14 @@ def _caption(options) -> str:
     threads = f"{options.threads} threads" if options.threads else "all threads"
     return (
         f"Milliseconds of a training step (forward, backward, update) over {options.tokens:,}"
-        " tokens, in sequences of n tokens: as n grows the batch shrinks, and what is computed"
-        " stays the same but for self-attention's n². Stacks of"
+        " tokens, in sequences of n tokens: as n grows the batch shrinks, and the work stays the"
+        " same except for self-attention's n². Stacks of"
         f" {options.num_blocks} x 12 d² parameters, d = {options.model_dim}, on {device()} with"
-        f" {threads}, float32, median of {options.repeats}. The recurrent layers compute all at"
-        " once but what must wait for the step before, and are compiled by XLA. Where few things"
-        " are computed side by side, as on a processor core or two, waiting costs only what small"
-        " products lose against large ones; where a step takes as long for 8 sequences as for 512,"
-        " as on a GPU, the time grows with n."
+        f" {threads}, float32, median of {options.repeats}. The recurrent layers compute everything"
+        " at once except what depends on the previous step, and XLA compiles them. On a core or"
+        " two, which compute little in parallel, waiting costs only what small products lose"
+        " against large ones; where a step takes as long for 8 sequences as for 512, as on a GPU,"
+        " the time grows with n."
     )
 
 
@@ -169,18 +150,15 @@ def _figure(lengths, milliseconds, options) -> Figure:
         8.6,
         4.4,
         f"A training step over {options.tokens:,} tokens, in many short or few long sequences: the"
-        " same work, but for self-attention's n². Recurrent layers do it in n steps that wait for"
-        " each other, the others at once.",
+        " same work, except for self-attention's n². Recurrent layers need n steps that wait for"
+        " each other; the others need one.",
     )
     panel = figure.subplots()
     for number, (kind, label) in enumerate(KINDS.items()):
         panel.plot(lengths, milliseconds[kind], label=label, **line_style(number))
-    panel.set_xscale("log", base=2)
+    length_axis(panel, lengths, [f"{n:,}\nx {options.tokens // n:,}" for n in lengths])
     panel.set_ylim(bottom=0)
-    panel.set_xticks(lengths, [f"{n:,}\nx {options.tokens // n:,}" for n in lengths])
-    panel.xaxis.set_minor_locator(NullLocator())
     panel.set_xlabel("tokens of a sequence x sequences of a batch")
     panel.set_ylabel("milliseconds per step")
-    clear_axes(panel)
     panel.legend(frameon=False, loc="lower left")
     return figure

@@ -1,13 +1,13 @@
-"""How far a layer can look back: `python -m training.experiments path --help`.
+"""Distances that a layer can look back: `python -m training.experiments path --help`.
 
 Two tasks on sequences of random symbols:
 
-    one   one symbol is marked; k tokens behind it, at the last, the model is asked which
-    all   at each of the last positions the model is asked which token stands k places back
+    one   one symbol is marked; k tokens later, at the end, the model must name it
+    all   at each of the last positions the model must name the token k places back
 
-What the model is told by its error must go the same way back: through one layer of self-attention,
-whatever k is, or through k steps of a recurrent one. In the second task a recurrent state must hold
-the k newest tokens at any time, while attention finds them where they stand.
+The error must travel the same way back: through one layer of self-attention for any k, or through k
+steps of a recurrent layer. In the second task a recurrent state must hold the k newest tokens at
+any time, while attention finds them in place.
 """
 
 import itertools
@@ -17,19 +17,17 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
-from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
+from training.experiments.checks import check_least, check_positive
 from training.experiments.machine import prepare_tensorflow
-from training.experiments.parallel import check_model_dim
-from training.experiments.report import write_report
-from training.experiments.stacks import COMPILED, KINDS, reach, stack
-from training.pictures.style import INK, clear_axes, line_style, new_figure
+from training.experiments.report import length_axis, write_report
+from training.experiments.stacks import COMPILED, KINDS, check_model_dim, reach, stack
+from training.pictures.style import INK, line_style, new_figure
 
 BEFORE = 3  # tokens before the marked one
-ANSWERS = 16  # of a sequence, where all are asked for
+ANSWERS = 16  # for each sequence of the task "all"
 TEST_SEQUENCES = 1024
 TASKS = ("one", "all")
 
@@ -37,7 +35,9 @@ TASKS = ("one", "all")
 def run(arguments: Sequence[str]) -> None:
     """The command."""
     options = parse(_parser(), arguments)
-    _check(options)
+    check_least(options, steps=1, batch=1, symbols=2, num_blocks=1, seeds=0, distances=1)
+    check_positive(options, "learning_rate", 0.002)
+    check_model_dim(options.model_dim)
     prepare_tensorflow(options.threads)
     distances = sorted({*options.distances})
     kinds = list(dict.fromkeys(options.kinds))
@@ -85,8 +85,8 @@ def run(arguments: Sequence[str]) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments path",
-        "Trains stacks of equal size to recall a token that stands k tokens back, and draws their"
-        " accuracy against k. Takes half an hour on two processor cores.",
+        "Trains stacks of equal size to recall the token k tokens back, and draws their"
+        " accuracy against k. Takes half an hour on two cores.",
     )
     add = parser.add_option
     parser.add_output_folder(
@@ -95,57 +95,26 @@ def _parser() -> CommandParser:
     add("tasks", Literal[TASKS], list(TASKS), "One marked token, or all of them.", nargs="+")
     add("distances", int, [1, 4, 8, 16, 32, 64, 128], "k, a model for each.", nargs="+")
     add("kinds", Literal[tuple(KINDS)], list(KINDS), "Which stacks.", nargs="+")
-    add("seeds", int, [1, 2], "Each k is learnt once with each.", nargs="+")
+    add("seeds", int, [1, 2], "Each model is trained with each seed.", nargs="+")
     add("steps", int, 600, "Updates of each training.")
     add("batch", int, 32, "Sequences of an update.")
     add("learning_rate", float, 0.002, "Adam's.")
-    add("symbols", int, 16, "Different symbols; one in so many guesses is right.")
+    add("symbols", int, 16, "Different symbols.")
     add("model_dim", int, 64, "Width of all layers.")
-    add("num_blocks", int, 1, "Of 12 model_dim² parameters each.")
-    add("threads", int, 0, "TensorFlow's; 0 for as many as it likes.")
+    add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.")
+    add("threads", int, 0, "TensorFlow's; 0 for all.")
     return parser
-
-
-def _check(options) -> None:
-    """Refuses what can't be trained."""
-    least = {"steps": 1, "batch": 1, "symbols": 2, "num_blocks": 1}
-    for name, number in least.items():
-        if options[name] < number:
-            raise UsageError(
-                f"--{name.replace('_', '-')} must be {number} or more. Received: {options[name]}."
-                " Give more."
-            )
-    if min(options.seeds) < 0:
-        raise UsageError(
-            f"--seeds must be 0 or more. Received: {min(options.seeds)}. Choose for example 1 2."
-        )
-    if min(options.distances) < 1:
-        raise UsageError(
-            f"--distances must be 1 or more. Received: {min(options.distances)}. The token itself"
-            " is not asked for."
-        )
-    if not options.learning_rate > 0:
-        raise UsageError(
-            f"--learning-rate must be above 0. Received: {options.learning_rate}. Choose for"
-            " example 0.002."
-        )
-    check_model_dim(options.model_dim)
 
 
 def sequences(
     task: str, generator: np.random.Generator, num_sequences: int, distance: int, symbols: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Random symbols, and what the model is asked at the last positions.
+    """Random symbols, and the answers at the last positions, `distance` behind them.
 
-    Args:
-        task: One of TASKS.
-        generator: What is random.
-        num_sequences: How many.
-        distance: k, how far what is asked for lies behind.
-        symbols: A symbol is a token from 0 to symbols - 1; marked, it is that plus `symbols`.
+    A symbol is a token from 0 to symbols - 1; the marked one is greater by `symbols`.
 
     Returns:
-        Int32 (num_sequences, length), and int32 (num_sequences, num_answers), the symbols.
+        Int32 (num_sequences, length), and int32 (num_sequences, num_answers).
     """
     num_answers = _num_answers(task)
     shape = (num_sequences, _length(task, distance))
@@ -189,7 +158,7 @@ class Learner:
         self.optimizer_start = [value.numpy() for value in self.model.optimizer.variables]
 
     def accuracy(self, seed: int) -> float:
-        """The share of right answers to sequences not seen before, once it is trained."""
+        """Trains from scratch; returns the share of right answers on new sequences."""
         import keras
 
         keras.utils.set_random_seed(seed)
@@ -201,7 +170,7 @@ class Learner:
         tokens, answers = self._sequences(generator, options.steps * options.batch)
         self.model.fit(tokens, answers, batch_size=options.batch, shuffle=False, verbose=0)
         tokens, answers = self._sequences(generator, TEST_SEQUENCES)
-        # Called once, so that compiling it, as `predict` would, takes longer than it saves.
+        # A single call: compiling, as `predict` does, would take longer than it saves.
         logits = keras.ops.convert_to_numpy(self.model(tokens))
         return float(np.mean(logits.argmax(-1) == answers))
 
@@ -216,12 +185,12 @@ class Learner:
         states = stack(
             self.kind, token_ids, 2 * options.symbols, options.model_dim, options.num_blocks
         )
-        asked = states[:, -_num_answers(self.task) :]
-        return keras.Model(token_ids, keras.layers.Dense(options.symbols)(asked))
+        last = states[:, -_num_answers(self.task) :]
+        return keras.Model(token_ids, keras.layers.Dense(options.symbols)(last))
 
 
 def _path(kind, num_blocks) -> str:
-    """How many operations lie between the marked token and the answer."""
+    """The number of operations between the marked token and the answer."""
     if kind == "self_attention":
         return "1"
     if kind == "convolution":
@@ -231,7 +200,7 @@ def _path(kind, num_blocks) -> str:
 
 def _caption(options) -> str:
     return (
-        f"Accuracy of recalling which of {options.symbols} symbols stands k tokens back: one marked"
+        f"Accuracy of recalling which of {options.symbols} symbols was k tokens back: one marked"
         f" symbol, at the last position, or all, at the last {ANSWERS} positions. After"
         f" {options.steps} updates of {options.batch} sequences; a model for each k, mean of"
         f" {len(options.seeds)} seeds on {TEST_SEQUENCES:,} new sequences. Chance is"
@@ -246,7 +215,7 @@ def _figure(tasks, kinds, distances, accuracies, options) -> Figure:
     figure = new_figure(
         8.6,
         4.8,
-        f"Which of {options.symbols} symbols stood k tokens ago? Accuracy after {options.steps}"
+        f"Which of {options.symbols} symbols came k tokens ago? Accuracy after {options.steps}"
         " updates. Self-attention is one step away from every token, a recurrent layer k steps, and"
         " a convolution sees nothing beyond its reach. Points: seeds; lines: their mean.",
     )
@@ -260,14 +229,14 @@ def _figure(tasks, kinds, distances, accuracies, options) -> Figure:
 
 
 def _draw_panel(panel, task, kinds, distances, accuracies, options) -> None:
-    asked = {"one": "one marked token", "all": f"every token, at {ANSWERS} positions"}
-    panel.set_title(f"asked for: {asked[task]}", color=INK, fontsize=10.5)
+    what = "one marked token" if task == "one" else f"every token, at {ANSWERS} positions"
+    panel.set_title(f"asked for: {what}", color=INK, fontsize=10.5)
     for number, kind in enumerate(KINDS):
         if kind not in kinds:
             continue
         style = line_style(number)
         means = [statistics.mean(accuracies[task, kind, k]) for k in distances]
-        # Thick below thin and points beside each other, so that equal lines are all seen.
+        # Thick below thin, and points side by side, so that equal lines are all visible.
         panel.plot(distances, means, color=style["color"], linewidth=6.5 - 1.6 * number)
         beside = 2 ** (0.07 * (number - 1.5))
         points = [
@@ -278,7 +247,6 @@ def _draw_panel(panel, task, kinds, distances, accuracies, options) -> None:
     panel.text(
         distances[0], 1 / options.symbols + 0.015, "chance", color=INK, fontsize=8.5, va="bottom"
     )
-    panel.set_xscale("log", base=2)
     if "convolution" in kinds:
         panel.axvline(reach(options.num_blocks), color=INK, linestyle=":", linewidth=1)
         panel.text(
@@ -289,8 +257,6 @@ def _draw_panel(panel, task, kinds, distances, accuracies, options) -> None:
             color=INK,
             fontsize=8.5,
         )
-    panel.set_xticks(distances, [f"{k:,}" for k in distances])
-    panel.xaxis.set_minor_locator(NullLocator())
+    length_axis(panel, distances)
     panel.set_ylim(-0.02, 1.05)
-    panel.set_xlabel("k, tokens from the answer back to what is asked for")
-    clear_axes(panel)
+    panel.set_xlabel("k, tokens from the answer back to the symbol in question")

@@ -1,8 +1,7 @@
-"""What positions are good for, also beyond the trained length.
+"""Position encodings, also beyond the trained length: `python -m training.experiments positions`.
 
-`python -m training.experiments positions --help`. Three ways to tell positions apart (none, the
-learned table of Table 3's row E, the paper's sinusoids), on tasks to which order matters, and on
-one to which it doesn't.
+None, the learned table of Table 3's row E, and the paper's sinusoids, on two tasks where order
+matters and on one where it does not.
 """
 
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_tensorflow
+from training.experiments.checks import check_least, check_names
 from training.experiments.made_tasks import (
     BATCH_SIZE,
     FIRST_SYMBOL_ID,
@@ -29,7 +28,7 @@ from training.pictures.style import INK, clear_axes, line_style, new_figure
 
 ENCODINGS = {"none": "no positions", "learned": "learned", "sinusoidal": "sinusoidal"}
 NUM_TEST = 200  # sequences of each length
-# A quarter of the trained length and so on, up to four times as long.
+# Quarters of the trained length, up to four times as long.
 TESTED_QUARTERS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 MODEL = {
     "num_layers": 2,
@@ -42,8 +41,8 @@ MODEL = {
 }
 CAPTION = (
     "Share of right tokens by the length of the sequence, each given the right tokens before it;"
-    " the band is from the worst to the best seed. Trained on lengths up to the dashed line only."
-    " Behind it, a learned table has rows that training never touched."
+    " the band is from the worst to the best seed. Trained only on lengths up to the dashed line."
+    " Beyond it, a learned table has rows that training never touched."
 )
 
 
@@ -58,12 +57,13 @@ def run(arguments: Sequence[str]) -> None:
         "output", "runs/positions", "The folder for table, picture and numbers."
     )
     parser.add_option("tasks", str, list(REWRITINGS), "Among copy, reverse and sort.", nargs="+")
-    parser.add_option("trained_length", int, 16, "The longest sequences to train on, in symbols.")
+    parser.add_option("trained_length", int, 16, "The longest training sequences, in symbols.")
     parser.add_option("steps", int, 2000, f"Updates, of {BATCH_SIZE} sequences each.")
-    parser.add_option("seeds", int, 3, "How often each is trained.")
+    parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.")
     parser.add_threads()
     options = parse(parser, arguments)
-    _check(options)
+    check_names(options, "tasks", REWRITINGS)
+    check_least(options, trained_length=4, steps=1, seeds=1)
     import_tensorflow()
     accuracies = {
         task: {encoding: _of_seeds(task, encoding, options) for encoding in ENCODINGS}
@@ -72,23 +72,8 @@ def run(arguments: Sequence[str]) -> None:
     write_results(accuracies, options)
 
 
-def _check(options) -> None:
-    unknown = [task for task in options.tasks if task not in REWRITINGS]
-    if unknown:
-        raise UsageError(
-            f"--tasks must be among {', '.join(REWRITINGS)}. Received: {unknown[0]}. See python -m"
-            " training.experiments positions --help."
-        )
-    for name, least in (("trained_length", 4), ("steps", 1), ("seeds", 1)):
-        if options[name] < least:
-            raise UsageError(
-                f"--{name.replace('_', '-')} must be at least {least}. Received: {options[name]}."
-                " Choose more."
-            )
-
-
 def tested_lengths(trained_length: int) -> list[int]:
-    """Lengths to test, up to four times the longest that was trained."""
+    """Lengths to test, up to four times the trained length."""
     return [quarters * trained_length // 4 for quarters in TESTED_QUARTERS]
 
 
@@ -97,8 +82,8 @@ def build_model(encoding: str, num_symbols: int, longest: int):
 
     Args:
         encoding: A name in `ENCODINGS`.
-        num_symbols: Of the tasks.
-        longest: The longest sequence that it will ever see, in symbols.
+        num_symbols: The size of the alphabet.
+        longest: The longest sequence to test, in symbols.
     """
     from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
     from keras_transformer.model import build_transformer
@@ -112,7 +97,7 @@ def build_model(encoding: str, num_symbols: int, longest: int):
     )
     model = build_transformer(config)
     if encoding == "none":
-        # No option of a model that is meant to translate; its layer can do without, though.
+        # Not an option of a model, since translation needs positions; the layer can do without.
         model.embedding.position_encoding = None
     return model
 
@@ -153,7 +138,7 @@ def _train_and_test(settings: dict) -> dict:
     from keras_transformer.losses import LabelSmoothedCrossentropy
 
     lengths = tested_lengths(settings["trained_length"])
-    num_symbols = lengths[-1] * 3 // 2  # so that the longest sequences still differ in their set
+    num_symbols = lengths[-1] * 3 // 2  # so that even the longest sequences differ as sets
     keras.utils.set_random_seed(settings["seed"])
     generator = np.random.default_rng(settings["seed"])
     model = build_model(settings["encoding"], num_symbols, lengths[-1])
@@ -172,7 +157,7 @@ def _train_and_test(settings: dict) -> dict:
 
 
 def token_accuracy(model, pairs) -> float:
-    """The share of right tokens, the end among them, each given the right ones before it."""
+    """The share of right tokens, including the end, each given the right ones before it."""
     from keras import ops
 
     logits = model(pairs.inputs, training=False)
@@ -181,12 +166,7 @@ def token_accuracy(model, pairs) -> float:
 
 
 def write_results(accuracies: dict[str, dict[str, list[list[float]]]], options) -> None:
-    """Writes the table and the picture.
-
-    Args:
-        accuracies: By task and encoding, a list of accuracies by length for each seed.
-        options: Of the command.
-    """
+    """Writes the report on accuracies by task, encoding, seed and length."""
     lengths = tested_lengths(options.trained_length)
     rows = [
         [task, ENCODINGS[encoding], *(f"{value:.2f}" for value in np.mean(of_seeds, axis=0))]

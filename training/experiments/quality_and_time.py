@@ -1,15 +1,15 @@
 """BLEU by seconds of training: `python -m training.experiments quality --help`.
 
-The Transformer and the systems that it replaced, each as its YAML has it, on the same text, with
-the same sub-words and search, for the same time on the same machine. One process at a time trains,
-and validation counts as training time, for all alike.
+The Transformer and the systems that it replaced, each with its own YAML file, on the same text,
+with the same sub-words and search, for the same time on the same machine. Only one process trains
+at a time, and validation counts as training time.
 """
 
-import dataclasses
 import hashlib
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,25 +17,20 @@ from matplotlib.figure import Figure
 from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.devices.opening import leave_devices_to_children
+from training.experiments.checks import check_names, check_positive
 from training.experiments.report import write_report
 from training.experiments.runs import scores_of, trained_and_scored
-from training.experiments.text_folder import text_settings
+from training.experiments.text_folder import add_text_options, text_of
 from training.files import file_sha256
 from training.pictures.style import clear_axes, line_style, new_figure
 from training.runs.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer
 from training.runs.folder import RunFolder
-from training.settings import (
-    DATA_SETTINGS,
-    BleuTokenizer,
-    TrainingSettings,
-    make_settings,
-    read_settings_file,
-)
+from training.settings import BleuTokenizer, TrainingSettings, make_settings, read_settings_file
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
-# The YAML of each system, and how pictures and tables call it; LSTMs are those of GRUs with one
-# gate more, and so much narrower that they have as many parameters.
+# The YAML file of each system, and its name in pictures and tables. LSTMs use the files of GRUs,
+# but are so much narrower that they have as many parameters with one gate more.
 LSTM_DIM = 192
 SYSTEMS = {
     "transformer": ("multi30k_transformer", "Transformer"),
@@ -47,7 +42,7 @@ SYSTEMS = {
 }
 BY_DEFAULT = ("transformer", "gru_attention", "convolution", "gru")
 
-# More than fit in any time: only the time ends a training.
+# So many that only the time limit ends a run.
 EPOCHS = 10_000
 
 COLUMNS = ("system", "parameters", "tokens/s", "epochs", "minutes", "validation BLEU")
@@ -58,20 +53,20 @@ def run(arguments: Sequence[str]) -> None:
     options = parse(_parser(), arguments)
     _check(options)
     text = _text(options)
-    # All settings come first, so that a wrong one costs no training.
+    # All settings come first, so that a wrong one fails before any run.
     configs = Path(options.configs)
-    asked = {
+    planned = {
         (system, seed): system_settings(system, seed, text, options.minutes, configs)
-        for seed in options.seeds  # seed by seed: an early table has all systems
+        for seed in options.seeds  # seed by seed, so that an early table has all systems
         for system in options.systems
     }
-    for settings in asked.values():
+    for settings in planned.values():
         check_bleu_tokenizer(settings.bleu_tokenizer)
     leave_devices_to_children()
     _check_test_text(options)
     output, measured = Path(options.output), {system: {} for system in options.systems}
-    for number, ((system, seed), settings) in enumerate(asked.items(), start=1):
-        print(f"\n{system}, seed {seed} ({number} of {len(asked)})", flush=True)
+    for number, ((system, seed), settings) in enumerate(planned.items(), start=1):
+        print(f"\n{system}, seed {seed} ({number} of {len(planned)})", flush=True)
         folder = output / "runs" / f"{system}_seed_{seed}"
         scores = trained_and_scored(folder, settings)
         measured[system][seed] = scores | _course(folder) | _test_scores(folder, options)
@@ -82,29 +77,21 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments quality",
         "Trains the Transformer and the systems it replaced for the same time, one after the other,"
-        " and compares their BLEU. Run it again to resume, or with more systems and seeds: what is"
-        " trained stays so.",
+        " and compares their BLEU. Run it again to resume, or to add systems and seeds; finished"
+        " runs are kept.",
     )
     parser.add_output_folder("output", "runs/quality", "The folder for table, picture and runs.")
     parser.add_option("systems", str, list(BY_DEFAULT), "Which systems.", nargs="+")
     parser.add_option("seeds", int, [0, 1, 2], "Each system is trained with each seed.", nargs="+")
-    parser.add_option("minutes", float, 30.0, "Time of each training at most, validation included.")
-    parser.add_option(
-        "data", str | None, None, "A folder with train.en, train.de, val.en, val.de, or .gz, .xz."
-    )
-    parser.add_option(
-        "languages", str, ["en", "de"], "Suffixes of source and target in --data.", nargs=2
-    )
-    for name in DATA_SETTINGS:
-        if name != "train_corpora":
-            parser.add_option(name, str | None, None, "Instead of --data: this file.")
-    parser.add_option("test_source", str | None, None, "Sentences to test on in the end.")
+    parser.add_option("minutes", float, 30.0, "The most time for each run, with validation.")
+    add_text_options(parser)
+    parser.add_option("test_source", str | None, None, "Sentences to test on at the end.")
     parser.add_option("test_target", str | None, None, "Their translations.")
     parser.add_option(
         "bleu_tokenizer",
         BleuTokenizer | None,
         None,
-        "How sacreBLEU splits text into words; that of the YAML files if not given.",
+        "How sacreBLEU splits text into words; as in the YAML files if not given.",
     )
     parser.add_flag("tokenized", "The same as --bleu-tokenizer none, for text that is tokenised.")
     parser.add_option(
@@ -115,16 +102,8 @@ def _parser() -> CommandParser:
 
 
 def _check(options) -> None:
-    unknown = [system for system in options.systems if system not in SYSTEMS]
-    if unknown or not options.systems:
-        raise UsageError(
-            f"--systems must name some of {', '.join(SYSTEMS)}. Received:"
-            f" {unknown[0] if unknown else 'none'}. Choose among them."
-        )
-    if not options.minutes > 0:
-        raise UsageError(
-            f"--minutes must be above 0. Received: {options.minutes:g}. Choose for example 30."
-        )
+    check_names(options, "systems", SYSTEMS)
+    check_positive(options, "minutes", 30)
     if (options.test_source is None) != (options.test_target is None):
         raise UsageError(
             "--test-source and --test-target must come together. Received: one of them. Give both."
@@ -132,7 +111,7 @@ def _check(options) -> None:
 
 
 def _check_test_text(options) -> None:
-    """Reads the test text once, since what is wrong with it would show after all training."""
+    """Reads the test text once, so that an error in it shows before all runs."""
     if options.test_source is not None:
         from keras_transformer.data import read_pairs
 
@@ -140,14 +119,13 @@ def _check_test_text(options) -> None:
 
 
 def _text(options) -> dict[str, str]:
-    """The files to train and validate on, and how BLEU splits them, by setting."""
-    files = {name: options.get(name) for name in DATA_SETTINGS if options.get(name) is not None}
-    if (options.data is None) == (not files):
+    """The settings that name the text and how BLEU splits it."""
+    files = text_of(options)
+    if not files:
         raise UsageError(
-            "The text must be given as --data or by the names of its files. Received:"
-            f" {'both' if files else 'neither'}. Give one."
+            "The text must be given as --data or by the names of its files. Received: neither."
+            " Give one."
         )
-    files = files or text_settings(options.data, options.languages)
     tokenizer = chosen_tokenizer(options.tokenized, options.bleu_tokenizer, "")
     return files | ({"bleu_tokenizer": tokenizer} if tokenizer else {})
 
@@ -155,7 +133,7 @@ def _text(options) -> dict[str, str]:
 def system_settings(
     system: str, seed: int, text: dict[str, str], minutes: float, configs: Path = CONFIGS
 ) -> TrainingSettings:
-    """The settings of a system's YAML, for this text, seed and time."""
+    """The settings of a system's YAML file, for this text, seed and time."""
     values = read_settings_file(configs / f"{SYSTEMS[system][0]}.yaml")
     narrower = {"recurrent_dim": LSTM_DIM} if system.startswith("lstm") else {}
     return make_settings(
@@ -173,7 +151,7 @@ def system_settings(
 
 
 def _course(folder: Path) -> dict:
-    """How a training went, epoch by epoch, and how large the model is."""
+    """A run's progress by epoch, and the size of its model."""
     import keras
 
     import training.baselines  # noqa: F401  registers their classes
@@ -187,7 +165,7 @@ def _course(folder: Path) -> dict:
         "parameters": parameters,
         "epochs": len(epochs),
         "updates": epochs[-1]["steps"],
-        # Of the median epoch: in the first there is tracing.
+        # The median epoch, since the first includes tracing.
         "tokens_per_second": statistics.median(line["tokens_per_second"] for line in epochs),
         "seconds_by_epoch": np.cumsum([line["seconds"] for line in epochs]).tolist(),
         "val_bleu_by_epoch": [line["val_bleu"] for line in epochs],
@@ -195,7 +173,7 @@ def _course(folder: Path) -> dict:
 
 
 def _test_scores(folder: Path, options) -> dict:
-    """What the run's beam search reaches on the test text; each text is scored but once."""
+    """The scores of the run's beam search on the test text; each text is scored only once."""
     if options.test_source is None:
         return {}
     texts = file_sha256(options.test_source) + file_sha256(options.test_target)
@@ -205,14 +183,14 @@ def _test_scores(folder: Path, options) -> dict:
 
 
 def write_results(output: Path, measured: dict[str, dict[int, dict]], minutes: float) -> None:
-    """Writes and prints the table, the numbers and the picture of what is trained so far.
+    """Writes and prints the table, the numbers and the picture of the finished runs.
 
     Args:
         output: The folder.
         measured: By system and seed: "parameters", "tokens_per_second", "epochs", "bleu" (of the
             validation text), "test_bleu" if there is one, "seconds_by_epoch" and
             "val_bleu_by_epoch". At least one system has a seed.
-        minutes: The time of each training at most.
+        minutes: The time limit of each run.
     """
     measured = {system: seeds for system, seeds in measured.items() if seeds}
     one = next(iter(next(iter(measured.values())).values()))
@@ -236,10 +214,10 @@ def write_results(output: Path, measured: dict[str, dict[int, dict]], minutes: f
         output,
         "quality_and_time",
         caption=f"Each system was trained for at most {minutes:g} minutes, validation included, by"
-        " the same commands on the same machine; a training ends where one more epoch, as long as"
-        f" its last, would take it beyond that. {_of_seeds(measured)}. Tokens per second are"
-        " target tokens, padding left out, in the median epoch. BLEU is sacreBLEU's of beam search"
-        f" over averaged weights. Signatures: {'; '.join(sorted(signatures))}.",
+        " the same commands on the same machine; a run ends if another epoch as long as the last"
+        f" would exceed that. {_of_seeds(measured)}. Tokens per second are target tokens without"
+        " padding, in the median epoch. BLEU is sacreBLEU's, of beam search with averaged weights."
+        f" Signatures: {'; '.join(sorted(signatures))}.",
         columns=[*COLUMNS, "test BLEU"] if has_test else COLUMNS,
         rows=rows,
         measured={"minutes": minutes, "systems": measured},
@@ -248,7 +226,7 @@ def write_results(output: Path, measured: dict[str, dict[int, dict]], minutes: f
 
 
 def _of_seeds(measured: dict[str, dict[int, dict]]) -> str:
-    """How many seeds a row of the table stands for; some systems may have one more than others."""
+    """The number of seeds per row; some systems may already have one more than others."""
     numbers = sorted({len(seeds) for seeds in measured.values()})
     if numbers == [1]:
         return "One seed"
@@ -267,7 +245,7 @@ def _mean_and_range(runs: list[dict], name: str) -> str:
 
 
 def quality_figure(measured: dict[str, dict[int, dict]], minutes: float) -> Figure:
-    """A line of each system: BLEU by seconds of training; in the legend the best stands on top."""
+    """A line for each system, BLEU by seconds of training; the best comes first in the legend."""
     if max(len(seeds) for seeds in measured.values()) == 1:
         what = "text; a mark is the end of an epoch."
     else:
@@ -279,8 +257,8 @@ def quality_figure(measured: dict[str, dict[int, dict]], minutes: float) -> Figu
         8.6,
         5.0,
         f"Who translates best after the same time on the same machine, up to {minutes:g} minutes?"
-        f" A line is the BLEU of greedy translations of the validation {what} What stands higher is"
-        " better, what rises further left is sooner.",
+        f" A line is the BLEU of greedy translations of the validation {what} Higher is better;"
+        " further left is sooner.",
     )
     axes = figure.subplots()
     clear_axes(axes)
@@ -304,15 +282,8 @@ def quality_figure(measured: dict[str, dict[int, dict]], minutes: float) -> Figu
     return figure
 
 
-@dataclasses.dataclass
-class Band:
-    """BLEU over time, of several seeds.
-
-    Attributes:
-        seconds: Float (times,).
-        lowest, mean, highest: Float (times,), over the seeds.
-        marks: Which of the times are ends of the first seed's epochs.
-    """
+class Band(NamedTuple):
+    """BLEU over time of several seeds, Float (times,), and where the first seed's epochs end."""
 
     seconds: np.ndarray
     lowest: np.ndarray
@@ -322,10 +293,10 @@ class Band:
 
 
 def seeds_over_time(runs: list[dict]) -> Band:
-    """What several seeds have at the same times, between epochs along straight lines.
+    """The BLEU of several seeds at the same times, along straight lines between epochs.
 
-    No two runs end their epochs at the same time. The times are those at which any seed ends one,
-    from when all have ended one until the first has ended its last.
+    The times are those at which any seed ends an epoch, from when all have ended one until the
+    first run is over.
     """
     first = max(run["seconds_by_epoch"][0] for run in runs)
     last = max(min(run["seconds_by_epoch"][-1] for run in runs), first)

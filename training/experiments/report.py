@@ -1,4 +1,4 @@
-"""What an experiment leaves: a table, the numbers behind it, a picture."""
+"""An experiment's results: a table, the numbers behind it, a picture."""
 
 import datetime
 import json
@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from training.files import write_text
-from training.pictures.style import save_picture
+from training.pictures.style import clear_axes, save_picture
 from training.runs.record import package_version
 
 
@@ -26,24 +28,22 @@ def write_report(
     figure: Figure | None = None,
     notes: str = "",
 ) -> None:
-    """Writes NAME.md, NAME.json and, of a figure, NAME.png, and prints the table.
+    """Writes NAME.md, NAME.json and, given a figure, NAME.png, and prints the table.
 
     Args:
-        folder: Made if it is not there; files of these names are replaced.
-        name: The experiment's.
+        folder: Made if absent; files of these names are replaced.
+        name: The experiment.
         caption: What the table shows and how it was measured, for NAME.md.
         columns: The table's head.
-        rows: Its cells, line by line, as `str` spells them.
-        measured: All settings and numbers, as JSON can hold them; the machine, the versions and
-            the time are added.
+        rows: Its cells.
+        measured: All settings and numbers, as JSON; the machine, the versions and the date are
+            added.
         figure: The picture.
-        notes: Markdown that is printed and written behind the table.
+        notes: Markdown to print and write after the table.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    table = markdown_table(columns, rows)
-    if notes:
-        table = f"{table}\n\n{notes}"
+    table = "\n\n".join(filter(None, [markdown_table(columns, rows), notes]))
     print(table)
     write_text(folder / f"{name}.md", f"{caption}\n\n{table}\n")
     numbers = json.dumps({**measured, **circumstances()}, indent=1, ensure_ascii=False)
@@ -53,13 +53,28 @@ def write_report(
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown, the first column to the left and the others to the right."""
+    """A Markdown table, its first column aligned left and the others right."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
+def rounded(number: float | None) -> str:
+    """A number with two or three significant digits, or a dash."""
+    if number is None:
+        return "-"
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def length_axis(panel: Axes, lengths: Sequence[int], labels: Sequence[str] | None = None) -> None:
+    """Makes the horizontal axis one of lengths, on a logarithmic scale."""
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(lengths, labels or [f"{length:,}" for length in lengths])
+    panel.xaxis.set_minor_locator(NullLocator())
+    clear_axes(panel)
+
+
 def circumstances() -> dict:
-    """Where and when something was measured, and with which versions."""
+    """When and where something was measured, and with which versions."""
     return {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
@@ -72,15 +87,12 @@ def circumstances() -> dict:
 
 
 def _imported_version(module: str) -> str | None:
-    """The version of a module; None if it is not imported, or has none.
-
-    The installed package may have another name, as tensorflow-cpu has.
-    """
+    """A module's version if it is imported; its package may have another name (tensorflow-cpu)."""
     return getattr(sys.modules.get(module), "__version__", None)
 
 
 def _processor() -> str:
-    """The processor's name, as Linux tells it; elsewhere its architecture."""
+    """The processor's name on Linux, elsewhere its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Self-attention that looks at a neighbourhood only, the last row of Table 1."""
+"""Self-attention within a neighbourhood, the last row of Table 1."""
 
 import keras
 from keras import ops
@@ -7,17 +7,17 @@ from keras_transformer.layers.attention import scaled_dot_product_attention
 
 
 class RestrictedSelfAttention(keras.layers.Layer):
-    """Lets each position look at `radius` positions to either side of it, and at itself.
+    """Lets each position attend to itself and to `radius` positions on either side.
 
     MultiHead(X) as in `MultiHeadSelfAttention`, where position i sees j if |i - j| <= radius. The
-    queries stand in blocks of `radius` positions; the keys that a block may need are those of its
-    own and of the blocks before and behind it. So the cost grows with length * radius.
+    queries form blocks of `radius` positions; a block needs the keys of its own, the previous and
+    the next block. So the cost grows with length * radius.
 
     Source: Table 1 and section 4, "a neighborhood of size r", here 2 * radius + 1.
 
     Args:
-        num_heads: h; the input's width must be a multiple of it.
-        radius: Of which the length must be a multiple.
+        num_heads: h, which divides the input's width.
+        radius: Divides the length.
 
     Call arguments:
         inputs: Float (batch, length, model_dim).

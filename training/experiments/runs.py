@@ -1,4 +1,4 @@
-"""Trainings that an experiment asks for: each a run folder, kept once it is finished."""
+"""Runs of an experiment, each in a run folder and kept once it is finished."""
 
 import json
 import os
@@ -20,19 +20,18 @@ SCORES_NAME = "validation_scores.json"
 
 
 def trained_and_scored(run: Path, settings: TrainingSettings) -> dict:
-    """What a run reached on its validation text; trains it first unless that was done before.
+    """The scores of a run on its validation text; trains or resumes it first if it is not finished.
 
-    An interrupted run is resumed. Each run is trained by a process of its own, as a user would,
-    so that none begins with what another left in memory.
+    Each run has a process of its own, so that none starts with what another left in memory.
 
     Args:
         run: The run folder; its settings also go to RUN.yaml beside it.
-        settings: What to train.
+        settings: The run's settings.
 
     Returns:
-        "val_perplexity", "val_token_accuracy" and so on of the weights that are kept, "bleu",
-        "chrf" and "bleu_signature" of their translations by the settings' beam search, and
-        "seconds" of the training.
+        "val_perplexity", "val_token_accuracy" and so on of the final weights, "bleu", "chrf" and
+        "bleu_signature" of their translations by the settings' beam search, and "seconds" of
+        training.
 
     Raises:
         InputError: If the run there has other settings, or a process fails.
@@ -40,7 +39,7 @@ def trained_and_scored(run: Path, settings: TrainingSettings) -> dict:
     folder = RunFolder(run)
     if folder.is_finished:
         _check_same(folder, settings)
-        print(f"{run}: finished before, and kept", flush=True)
+        print(f"{run}: already finished", flush=True)
     else:
         config = run.with_name(f"{run.name}.yaml")
         run.parent.mkdir(parents=True, exist_ok=True)
@@ -49,16 +48,18 @@ def trained_and_scored(run: Path, settings: TrainingSettings) -> dict:
         _run_command("training.train", "--config", str(config), "--output", str(run))
     found = scores_of(run, run / SCORES_NAME, *settings.validation_files())
     metrics = folder.read_metrics()
-    of_epochs = {"seconds": sum(line.get("seconds", 0) for line in metrics if "epoch" in line)}
-    return of_epochs | _final(metrics) | _of_search(found)
+    seconds = sum(line.get("seconds", 0) for line in metrics if "epoch" in line)
+    final = next(line for line in metrics if line.get("final"))
+    of_search = {name: found[name] for name in ("bleu", "chrf", "bleu_signature")}
+    return {"seconds": seconds} | final | of_search
 
 
 def scores_of(run: Path, scores: Path, source: str, reference: str) -> dict:
-    """What a finished run's beam search reaches on a text, by a process of its own.
+    """The scores of a finished run's beam search on a text, from a process of its own.
 
     Args:
         run: The run folder.
-        scores: The JSON of `training.evaluate`; if it is there, the text is not translated again.
+        scores: The JSON file of `training.evaluate`; if it exists, nothing is translated again.
         source: Sentences to translate.
         reference: Their translations.
 
@@ -81,28 +82,20 @@ def _check_same(folder: RunFolder, settings: TrainingSettings) -> None:
 
 
 def _changed_settings(settings: TrainingSettings) -> str:
-    """The settings that are not the default, as a YAML file that `training.train` takes."""
+    """The settings that differ from the defaults, as YAML for `training.train`."""
     values = {name: getattr(settings, name) for name in FIELDS}
     changed = {name: value for name, value in values.items() if value != FIELDS[name].default}
     return yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
-
-
-def _final(metrics: list[dict]) -> dict:
-    return next(line for line in metrics if line.get("final"))
-
-
-def _of_search(scores: dict) -> dict:
-    return {name: scores[name] for name in ("bleu", "chrf", "bleu_signature")}
 
 
 def _run_command(module: str, *arguments: str) -> None:
     """Runs `python -m MODULE ...` to its end.
 
     Raises:
-        InputError: If it fails; it has said why then.
-        KeyboardInterrupt: If it is asked to stop; what it saved is taken up next time.
+        InputError: If it fails; it has printed the reason.
+        KeyboardInterrupt: If it is stopped; the next time it resumes.
     """
-    root = str(Path(__file__).parents[2])  # where `training` is found from any working directory
+    root = str(Path(__file__).parents[2])  # so that `training` is found from any directory
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments], env={**os.environ, "PYTHONPATH": path}
@@ -119,5 +112,5 @@ def _run_command(module: str, *arguments: str) -> None:
     if code:
         raise InputError(
             f"python -m {module} must succeed. Received: exit code {code}, with the reason above."
-            " Mend it and run the same command again; what is finished is kept."
+            " Fix it and run the same command again; finished runs are kept."
         )

@@ -1,4 +1,4 @@
-"""How steep a measured line is on paper with two logarithmic scales, and where two lines cross."""
+"""The slope of a measured line on two logarithmic scales, and where two lines cross."""
 
 import math
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Crossing(NamedTuple):
-    """Where a line comes to lie above another for good.
+    """Where a line rises above another for good.
 
     Attributes:
-        x: Where; None if it lies below the other at the last place, or above it at each.
-        y: How high; None as x.
-        is_above: Whether it lies above the other at the last place.
+        x: None if it is below the other in the end, or above it everywhere.
+        y: None if x is.
+        is_above: Whether it is above the other in the end.
     """
 
     x: float | None
@@ -20,12 +20,7 @@ class Crossing(NamedTuple):
 
 
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The exponent b of y = a x**b, by least squares over the logarithms.
-
-    Args:
-        xs: Positive, at least two different ones.
-        ys: Positive, as many.
-    """
+    """The exponent b of y = a x**b, by least squares over logarithms of positive numbers."""
     log_xs, log_ys = [[math.log(value) for value in values] for values in (xs, ys)]
     mean_x, mean_y = sum(log_xs) / len(log_xs), sum(log_ys) / len(log_ys)
     products = sum((x - mean_x) * (y - mean_y) for x, y in zip(log_xs, log_ys, strict=True))
@@ -33,14 +28,9 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
 
 
 def crossing(xs: Sequence[float], rising: Sequence[float], other: Sequence[float]) -> Crossing:
-    """Where the rising line comes to lie above the other for good.
+    """Where the rising line gets above the other for good.
 
-    Between measured places the lines are straight on logarithmic scales.
-
-    Args:
-        xs: Positive, ascending.
-        rising: Positive, as many.
-        other: Positive, as many.
+    All numbers are positive, and xs ascend; between them lines are straight on logarithmic scales.
     """
     gaps = [math.log(a) - math.log(b) for a, b in zip(rising, other, strict=True)]
     is_above = gaps[-1] >= 0

@@ -1,14 +1,16 @@
 """Stacks of equal size: a Transformer's encoder, a GRU, an LSTM, a convolution.
 
-With d = model_dim, and biases and normalization left out, a block of each has 12 d^2 parameters:
+With d = model_dim, and without biases and normalization, a block of each has 12 d^2 parameters:
 
     self_attention  attention 4 d^2, feed-forward network of width 4 d 8 d^2
     gru             2 layers of 6 d^2
     lstm            2 layers of 6 d^2: 3/4 d units, and a linear map back to d
     convolution     4 layers of 3 d^2, kernel 3
 
-Each layer stands within the Transformer's Add & Norm, and all read the same embedded tokens.
+Each layer sits inside the Transformer's Add & Norm, and all stacks read the same embedded tokens.
 """
+
+from training.command_line.errors import UsageError
 
 KINDS = {
     "self_attention": "self-attention",
@@ -16,11 +18,21 @@ KINDS = {
     "lstm": "LSTM",
     "convolution": "convolution",
 }
-# What XLA makes faster; the others are as fast without, and are ready in a fraction of the time.
+# XLA speeds these up; the others are as fast without it, and build in a fraction of the time.
 COMPILED = ("gru", "lstm")
 
+HEAD_DIM = 64  # the paper's, where the width is a multiple of it
 KERNEL = 3
 CONVOLUTIONS = 4
+
+
+def check_model_dim(model_dim: int) -> None:
+    """Refuses a width that some stack cannot have."""
+    if model_dim < 4 or model_dim % (HEAD_DIM if model_dim > HEAD_DIM else 4):
+        raise UsageError(
+            "--model-dim must be a multiple of 4 up to 64, or of 64, the width of a head. Received:"
+            f" {model_dim}. Choose for example 128."
+        )
 
 
 def stack(kind: str, token_ids, vocabulary_size: int, model_dim: int, num_blocks: int):
@@ -31,20 +43,65 @@ def stack(kind: str, token_ids, vocabulary_size: int, model_dim: int, num_blocks
         token_ids: A `keras.Input`, Integer (batch, length).
         vocabulary_size: Different tokens.
         model_dim: d, a multiple of 4.
-        num_blocks: Of 12 d^2 parameters each.
+        num_blocks: Blocks of 12 d^2 parameters.
 
     Returns:
         Float (batch, length, model_dim).
     """
     from keras_transformer.layers.embedding import PositionalEmbedding
-    from training.experiments.blocks import BLOCKS
 
+    add_block = {
+        "self_attention": _self_attention,
+        "gru": _gru,
+        "lstm": _lstm,
+        "convolution": _convolution,
+    }[kind]
     x = PositionalEmbedding(vocabulary_size, model_dim, dropout=0.0)(token_ids)
     for _ in range(num_blocks):
-        x = BLOCKS[kind](x, model_dim)
+        x = add_block(x, model_dim)
     return x
 
 
 def reach(num_blocks: int) -> int:
     """How many positions back the last position of a stack of convolutions can look."""
     return num_blocks * CONVOLUTIONS * (KERNEL - 1)
+
+
+def _self_attention(x, model_dim):
+    from keras_transformer.layers.encoder import EncoderBlock
+
+    num_heads = max(1, model_dim // HEAD_DIM)
+    return EncoderBlock(num_heads, 4 * model_dim, dropout=0.0)(x)
+
+
+def _gru(x, model_dim):
+    from keras_transformer.layers.residual import AddAndNorm
+    from training.baselines.recurrent import Recurrence
+
+    for _ in range(2):
+        x = AddAndNorm(0.0)(x, Recurrence("gru", model_dim)(x))
+    return x
+
+
+def _lstm(x, model_dim):
+    import keras
+
+    from keras_transformer.layers.residual import AddAndNorm
+    from training.baselines.recurrent import Recurrence
+
+    for _ in range(2):
+        states = Recurrence("lstm", model_dim * 3 // 4)(x)
+        x = AddAndNorm(0.0)(x, keras.layers.Dense(model_dim)(states))
+    return x
+
+
+def _convolution(x, model_dim):
+    import keras
+
+    from keras_transformer.layers.residual import AddAndNorm
+
+    for _ in range(CONVOLUTIONS):
+        # Causal, so that it sees only what came before, as the recurrent layers do.
+        convolution = keras.layers.Conv1D(model_dim, KERNEL, padding="causal", activation="relu")
+        x = AddAndNorm(0.0)(x, convolution(x))
+    return x

@@ -10,26 +10,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_transformer.config import TABLE_3, TransformerConfig
-from training.command_line.errors import InputError, UsageError
+from training.command_line.errors import InputError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
 from training.devices.opening import leave_devices_to_children
+from training.experiments.checks import check_names
 from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
-from training.experiments.text_folder import text_settings
+from training.experiments.text_folder import add_text_options, text_of
 from training.settings import DATA_SETTINGS, TrainingSettings, make_settings, read_settings_file
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "table3"
 
 
 class Published(NamedTuple):
-    """What the paper prints of a row.
-
-    Attributes:
-        perplexity: On newstest2013, a sub-word.
-        bleu: On newstest2013.
-        parameters: In millions; None where the paper leaves it out.
-    """
+    """The paper's perplexity per sub-word and BLEU on newstest2013, and its 10^6 parameters."""
 
     perplexity: float
     bleu: float
@@ -61,7 +56,7 @@ PAPER = {
 }
 
 PAPER_VOCABULARY = 37_000  # "about 37000 tokens", section 5.1
-# With so many rows of embeddings, each published count but that of "big" comes out to the million.
+# With this many embeddings, each published count except that of "big" is right to the million.
 FITTING_VOCABULARY = 41_000
 
 MODEL_COLUMNS = ("N", "d_model", "d_ff", "h", "d_k", "d_v", "P_drop", "eps_ls")
@@ -69,14 +64,13 @@ SCALED = ("model_dim", "feed_forward_dim", "head_dim", "value_dim")
 PAPER_WARMUP_STEPS = 4000
 
 REASON = (
-    f"What is missing against the paper looks like rows of the embeddings: with"
-    f" {FITTING_VOCABULARY:,} of them in place of {PAPER_VOCABULARY:,}, every published count but"
-    " that of `big` comes out to the million, which is as far as the paper prints. The same rows"
-    " weigh the more the smaller the model, so that three rows are off by more than 3.5%:"
-    " C_layers_2, C_model_dim_256 and C_feed_forward_dim_1024. (The count of `big` comes out with"
-    ' 35,300 to 36,200 rows.) The paper says "about 37000 tokens" and no more. Biases and'
-    " normalizations are at most 0.3% of a model, too few to explain it; rows B fit only with"
-    " values of width 64."
+    f"The difference looks like rows of the embeddings: with {FITTING_VOCABULARY:,} of them instead"
+    f" of {PAPER_VOCABULARY:,}, every published count except that of `big` is right to the million,"
+    " the paper's precision. These rows matter more in a smaller model, so that three rows of the"
+    " table are off by more than 3.5%: C_layers_2, C_model_dim_256 and C_feed_forward_dim_1024."
+    ' (The count of `big` is right with 35,300 to 36,200 rows.) The paper says only "about 37000'
+    ' tokens". Biases and normalizations are at most 0.3% of a model, too few to explain it; rows B'
+    " fit only with values of width 64."
 )
 
 
@@ -84,89 +78,58 @@ def run(arguments: Sequence[str]) -> None:
     """The command."""
     parser = _parser()
     options = parse(parser, arguments)
-    rows = _checked_rows(options.rows)
-    text = _text(options)
+    check_names(options, "rows", TABLE_3)
+    rows = [row for row in TABLE_3 if row in options.rows]  # in the paper's order
+    text = text_of(options)
     leave_devices_to_children()  # counting needs none
-    if text is None:
-        count_rows(rows, Path(options.output))
-    else:
+    if text:
         train_rows(rows, text, options)
+    else:
+        count_rows(rows, Path(options.output))
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments table3",
         "Counts the parameters of each row of the paper's Table 3. With a text (--data, or the four"
-        " files), trains rows at any scale, one after the other, and prints the paper's columns;"
-        " run it again to resume, or with more rows: those that are trained stay so.",
+        " files), trains rows at any scale, one after the other, and prints the paper's columns."
+        " Run it again to resume, or to add rows; finished runs are kept.",
     )
     parser.add_output_folder(
         "output",
         "runs/table3",
-        "The folder for the table, and for pictures and runs where rows are trained.",
+        "The folder for the table, and for the picture and runs of trained rows.",
     )
     parser.add_option(
         "rows",
         str,
         list(TABLE_3),
-        "Which rows; all if not given. Where they are trained, base always is, too.",
+        "Which rows; all if not given. Training always includes base.",
         nargs="+",
     )
+    add_text_options(parser)
     parser.add_option(
-        "data", str | None, None, "A folder with train.en, train.de, val.en, val.de, or .gz, .xz."
-    )
-    parser.add_option(
-        "languages", str, ["en", "de"], "Suffixes of source and target in --data.", nargs=2
-    )
-    for name in DATA_SETTINGS:
-        if name != "train_corpora":
-            parser.add_option(name, str | None, None, "Instead of --data: this file.")
-    parser.add_option(
-        "steps", int | None, None, "Updates of each row; the paper's, 100,000 and more, if none."
+        "steps", int | None, None, "Updates of each row; the paper's 100,000 and more if not given."
     )
     parser.add_option(
         "scale",
         float,
         1.0,
         "Multiplies d_model, d_ff, d_k and d_v of each row: 0.125 is the smallest that leaves all"
-        " of them even. N, h and all else stay.",
+        " of them even. Nothing else changes.",
     )
-    parser.add_option("vocabulary_size", int, PAPER_VOCABULARY, "Sub-words where rows are trained.")
+    parser.add_option("vocabulary_size", int, PAPER_VOCABULARY, "Sub-words of trained rows.")
     parser.add_option("batch_tokens", int, 25_000, "Tokens in a batch on each side.")
     parser.add_option(
         "warmup_steps",
         int | None,
         None,
-        "Updates until the rate's peak; if none, the paper's 4,000, or a quarter of the steps where"
-        " that is less.",
+        "Updates until the peak rate; if not given, the paper's 4,000 or a quarter of the steps,"
+        " whichever is less.",
     )
     parser.add_option("seed", int, 0, "Seed of all rows.")
     parser.add_threads()
     return parser
-
-
-def _checked_rows(rows: Sequence[str]) -> list[str]:
-    """The rows in the paper's order."""
-    unknown = [row for row in rows if row not in TABLE_3]
-    if unknown:
-        raise UsageError(
-            f"--rows must name rows of Table 3. Received: {unknown[0]}. Choose among"
-            f" {', '.join(TABLE_3)}."
-        )
-    return [row for row in TABLE_3 if row in rows]
-
-
-def _text(options) -> dict[str, str] | None:
-    """The files to train on, by setting; None if there is nothing to train on."""
-    files = {name: options.get(name) for name in DATA_SETTINGS if options.get(name) is not None}
-    if options.data is None:
-        return files or None
-    if files:
-        raise UsageError(
-            "--data must come without the names of files. Received: --data and"
-            f" {', '.join(files)}. Leave one out."
-        )
-    return text_settings(options.data, options.languages)
 
 
 # Counting ----------------------------------------------------------------------------------------
@@ -205,13 +168,13 @@ def count_rows(rows: Sequence[str], output: Path) -> None:
 
 
 def difference_percent(parameters: int, published_millions: int) -> float:
-    """By how much a count is above the published one, in % of that."""
+    """By how many % a count is above the published one."""
     return 100 * (parameters / (1e6 * published_millions) - 1)
 
 
 def count_parameters(config: TransformerConfig) -> int:
-    """The parameters of the model. Stacks repeat one block, so that one of each is built."""
-    # What has no weights does not matter, and many rows differ in nothing else.
+    """The parameters of the model, from one block of each stack."""
+    # Many rows differ only in settings without weights.
     return _count_shapes(dataclasses.replace(config, dropout=0.0, label_smoothing=0.0))
 
 
@@ -226,14 +189,14 @@ def _count_shapes(config: TransformerConfig) -> int:
 
 
 def _count(row: str, vocabulary_size: int) -> int:
-    """Of a row with its embeddings in another size, which need not be built for that."""
+    """The parameters of a row with embeddings of another size."""
     config = TransformerConfig.table3(row, PAPER_VOCABULARY)
     added = (vocabulary_size - PAPER_VOCABULARY) * config.model_dim
     return count_parameters(config) + added
 
 
 def _model_cells(config: TransformerConfig) -> list:
-    """The columns of the paper's table, in its order."""
+    """The paper's columns, in its order."""
     head_dim = config.head_dim or config.model_dim // config.num_heads
     widths = (config.num_layers, config.model_dim, config.feed_forward_dim, config.num_heads)
     shares = (config.dropout, config.label_smoothing)
@@ -244,9 +207,10 @@ def _model_cells(config: TransformerConfig) -> list:
 
 
 def train_rows(rows: Sequence[str], text: dict[str, str], options) -> None:
-    """Trains what is not yet trained, and writes the table and the picture of these rows."""
+    """Trains what is not finished, and writes the table and the picture of these rows."""
     output = Path(options.output)
-    # The others are compared to it. All settings come first, so that a wrong one costs no training.
+    # The others are compared to base. All settings come first, so that a wrong one fails before any
+    # run.
     rows = list(dict.fromkeys(["base", *rows]))
     settings = {row: row_settings(row, text, options) for row in rows}
     measured = {}
@@ -257,13 +221,13 @@ def train_rows(rows: Sequence[str], text: dict[str, str], options) -> None:
 
 
 def row_settings(row: str, text: dict[str, str], options) -> TrainingSettings:
-    """A row's own settings, at the scale, steps and sizes that are asked for."""
+    """A row's settings at the scale, steps and sizes of the options."""
     values = read_settings_file(CONFIGS / f"{row}.yaml") | text
     values |= {name: _scaled(row, name, values[name], options.scale) for name in SCALED}
     names = ("vocabulary_size", "batch_tokens", "seed")
     values |= {name: options[name] for name in names}
     if options.steps is not None:
-        # One epoch, so that the last weights are what is kept, as in the paper.
+        # One epoch, so that the last weights are kept, as in the paper.
         values |= {"steps_per_epoch": options.steps, "epochs": 1}
         values["warmup_steps"] = max(1, min(PAPER_WARMUP_STEPS, options.steps // 4))
     if options.warmup_steps is not None:
@@ -300,9 +264,9 @@ def write_results(
 
     Args:
         output: The folder.
-        settings: Of each row, "base" among them.
-        measured: Of each row what `trained_and_scored` returns, with steps and parameters.
-        scale: What widths were multiplied by.
+        settings: By row, including "base".
+        measured: By row, the result of `trained_and_scored` with steps and parameters.
+        scale: The factor of the widths.
     """
     from training.experiments.table3_picture import results_figure
 
@@ -336,6 +300,6 @@ def write_results(
 
 
 def _as_numbers(settings: TrainingSettings) -> dict:
-    """All settings of the base row but the text's paths, which are of one machine."""
+    """All settings except the text's paths, which belong to one machine."""
     values = dataclasses.asdict(settings)
     return {name: value for name, value in values.items() if name not in DATA_SETTINGS}

@@ -1,4 +1,4 @@
-"""What the rows of Table 3 change: ours beside the paper's."""
+"""The picture of the rows of Table 3: how each changes its base, ours beside the paper's."""
 
 from collections.abc import Mapping
 
@@ -14,15 +14,15 @@ def results_figure(measured: Mapping[str, Mapping], paper: Mapping, how: str) ->
     """Perplexity and BLEU of each row against those of "base".
 
     Args:
-        measured: Of each row "val_perplexity" and "bleu"; "base" is among them.
-        paper: Of each row its `Published`.
+        measured: "val_perplexity" and "bleu" by row, including "base".
+        paper: `Published` by row.
         how: How ours were trained, for the caption.
     """
     rows = [row for row in measured if row != "base"]
     caption = (
-        "What each row of Table 3 changes against its own base model. To the left of the line is"
-        " better on the left panel, to the right on the right one; filled and hollow on the same"
-        f" side agree. Ours: {how}. The paper's: WMT 2014 English-German, newstest2013."
+        "What each row of Table 3 changes against its own base model. Better is to the left of the"
+        " line in the left panel and to the right in the right panel; filled and hollow marks on"
+        f" the same side agree. Ours: {how}. The paper's: WMT 2014 English-German, newstest2013."
     )
     figure = new_figure(8.6, HEAD_INCHES + ROW_INCHES * len(rows), caption)
     left, right = figure.subplots(1, 2, sharey=True)

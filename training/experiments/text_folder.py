@@ -1,20 +1,48 @@
-"""A folder with a parallel text, found by its files' names."""
+"""The parallel text that an experiment trains on, as options name it: a folder, or its files."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from keras_transformer.text.compressed import without_suffix
-from training.command_line.errors import InputError
+from training.command_line.errors import InputError, UsageError
+from training.command_line.parser import CommandParser
+from training.settings import DATA_SETTINGS
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+
+
+def add_text_options(parser: CommandParser) -> None:
+    """Adds --data, --languages, and an option for each file instead."""
+    parser.add_option(
+        "data", str | None, None, "A folder with train.en, train.de, val.en, val.de, or .gz, .xz."
+    )
+    parser.add_option(
+        "languages", str, ["en", "de"], "Suffixes of source and target in --data.", nargs=2
+    )
+    for name in DATA_SETTINGS:
+        if name != "train_corpora":
+            parser.add_option(name, str | None, None, "Instead of --data: this file.")
+
+
+def text_of(options) -> dict[str, str]:
+    """The text's files by setting; empty if the options name none."""
+    files = {name: options.get(name) for name in DATA_SETTINGS if options.get(name) is not None}
+    if options.data is None:
+        return files
+    if files:
+        raise UsageError(
+            "--data must come without the names of files. Received: --data and"
+            f" {', '.join(files)}. Leave one out."
+        )
+    return text_settings(options.data, options.languages)
 
 
 def text_settings(folder: str | Path, languages: Sequence[str]) -> dict[str, str]:
     """The four settings of `training.train` that name its text.
 
     Args:
-        folder: Holds train.en, train.de, validation.en and validation.de, or as the languages
-            are; .gz, .bz2 and .xz files are taken, and valid, val or dev for validation.
+        folder: Holds train.en, train.de, validation.en and validation.de, or other suffixes;
+            .gz, .bz2 and .xz files will do, and valid, val or dev for validation.
         languages: The suffix of the source files and that of the target files.
 
     Raises:
@@ -36,7 +64,7 @@ def text_settings(folder: str | Path, languages: Sequence[str]) -> dict[str, str
 def _find(folder: Path, stems: Sequence[str], language: str) -> Path:
     names = [f"{stem}.{language}" for stem in stems]
     files = [path for path in sorted(folder.glob("*"), reverse=True) if path.is_file()]
-    found = {without_suffix(path.name): path for path in files}  # plain ones win
+    found = {without_suffix(path.name): path for path in files}  # plain files win
     for name in names:
         if name in found:
             return found[name]

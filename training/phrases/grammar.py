@@ -174,7 +174,7 @@ class Writer:
         )
 
     def slot(self, name: str) -> Phrase:
-        """What fills a slot, by its name."""
+        """The phrase that fills a slot of this name."""
         name = name.rstrip("2")
         if name in NOUN_PHRASES:
             kinds, determiners = NOUN_PHRASES[name]

@@ -1,4 +1,4 @@
-"""The demo's text, and the run that is trained on it."""
+"""The demo's text, and a run on it."""
 
 import dataclasses
 from pathlib import Path
@@ -10,14 +10,11 @@ from training.runs.folder import RunFolder
 from training.settings import TrainingSettings
 
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
-
-
 LANGUAGES = {"source": "fr", "target": "en"}
-
 
 Pair = tuple[str, str]
 
-# Each has a combination that training never shows.
+# Each has a held-out combination.
 SHOWN_SENTENCES: tuple[Pair, ...] = (
     ("Jane visite l'Afrique en septembre.", "Jane visits Africa in September."),
     (
@@ -55,22 +52,15 @@ SHOWN_SENTENCES: tuple[Pair, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class DemoText:
-    """The folder with the demo's text.
-
-    Attributes:
-        folder: Holds train.fr, train.en, and the same for validation and test.
-    """
+    """The demo's text in a folder: train.fr, train.en, and the same for validation and test."""
 
     folder: Path
 
     def write(self, num_pairs: int) -> list[Pair]:
-        """Makes the pairs and writes them.
-
-        Returns:
-            The held-out pairs.
+        """Writes new pairs and returns the held-out ones.
 
         Raises:
-            InputError: If the grammar does not make that many.
+            InputError: If num_pairs is out of range.
         """
         try:
             corpus = make_pairs(num_pairs)
@@ -82,8 +72,8 @@ class DemoText:
                 lines = [getattr(pair, side) for pair in getattr(corpus, split)]
                 write_text(self.path(split, side), "".join(line + "\n" for line in lines))
         print(
-            f"{self.folder}: {len(corpus.train):,} to train on, {len(corpus.validation):,} to"
-            f" validate on, {len(corpus.test):,} held out. The first three:"
+            f"{self.folder}: {len(corpus.train):,} pairs for training, {len(corpus.validation):,}"
+            f" for validation, {len(corpus.test):,} held out. The first three:"
         )
         for pair in corpus.train[:3]:
             print(f"  {pair.source}\n    {pair.target}")
@@ -102,14 +92,14 @@ class DemoText:
 
 
 def train_run(settings: TrainingSettings, run: Path, *, overwrite: bool) -> None:
-    """Trains, resumes what was interrupted, and replaces a finished demo, but no other run."""
+    """Trains; resumes an interrupted run, and replaces a finished one of the demo, but no other."""
     from training.runs.training import train
 
     train(settings, str(run), overwrite=overwrite or _is_of_the_demo(run, settings))
 
 
 def _is_of_the_demo(run: Path, settings: TrainingSettings) -> bool:
-    """Whether the run there was trained on the demo's text, in whatever setting."""
+    """Whether the run there was trained on the demo's text, with any settings."""
     if RunFolder(run).is_blank:
         return False
     earlier = RunFolder(run).read_record().settings

@@ -8,14 +8,45 @@ objects beside the graph. So this loads as Serving does: the graph alone, into a
 """
 
 import json
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 TEXTS_AT_ONCE = 100
 
-# What an export must do without. Python's -I alone would not keep them out, since the package is
+# An export must do without these. Python's -I alone would not keep them out, since the package is
 # installed. Keras stays: TensorFlow itself imports it.
 BLOCKED = ("keras_transformer", "training", "sentencepiece")
+
+
+def ask_fresh_process(version: str, texts: Sequence[str]) -> list[tuple[str, float]]:
+    """The translation of each text and its score, from a process that cannot import this project.
+
+    Where the project can be imported, an export that depends on it works, and nobody notices until
+    it is served.
+
+    Raises:
+        RuntimeError: If the process fails; the message is what it wrote to stderr.
+    """
+    return [tuple(answer) for answer in run_isolated(__file__, version, job=list(texts))]
+
+
+def run_isolated(script: str, *arguments: str, job, timeout_seconds: float | None = None):
+    """Sends a script a job and returns its answer, both as JSON, without PYTHONPATH.
+
+    Raises:
+        RuntimeError: If the script fails; the message is what it wrote to stderr.
+    """
+    finished = subprocess.run(
+        [sys.executable, "-I", script, *arguments],
+        input=json.dumps(job),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=timeout_seconds,
+    )
+    if finished.returncode != 0:
+        raise RuntimeError(finished.stderr.strip() or "nothing")
+    return json.loads(finished.stdout)
 
 
 def block_imports() -> None:
@@ -25,7 +56,7 @@ def block_imports() -> None:
 
 
 def answers(version: str, texts: list[str]) -> Iterator[tuple[str, float]]:
-    """Yields the translation of each text and its score, by the signature `serving_default`.
+    """Yields the translation of each text and its score, from the signature `serving_default`.
 
     Args:
         version: The folder of one version of an export.

@@ -16,7 +16,7 @@ from training.pictures.attention import token_labels
     [
         ("encoder", np.eye(4), ("itself", 1.0, 1.0)),
         ("encoder", np.eye(5, k=-1) + np.eye(5, k=4), ("the token before", 1.0, 1.0)),
-        ("encoder", np.eye(5, k=1) + np.eye(5, k=-4), ("the token behind", 1.0, 1.0)),
+        ("encoder", np.eye(5, k=1) + np.eye(5, k=-4), ("the token after", 1.0, 1.0)),
         ("encoder", np.full((4, 4), 0.25), ("spread; most at itself", 0.25, 4.0)),
         ("encoder", np.tile([0, 0, 1.0], (3, 1)), ("the end", 1.0, 1.0)),
         ("decoder", np.tile([1.0, 0, 0], (3, 1)), ("the start", 1.0, 1.0)),

@@ -52,7 +52,7 @@ def test_recurrence_takes_longer_in_long_sequences(tmp_path, capsys):
     ("wrong", "complaint"),
     [
         (["--lengths", "8", "24"], "--lengths must divide --tokens 4096. Received: 24"),
-        (["--tokens", "0"], "--tokens must be 1 or more"),
+        (["--tokens", "0"], "--tokens must be at least 1"),
         (["--model-dim", "96"], "--model-dim must be a multiple of 4 up to 64, or of 64"),
         (["--threads", "-1"], "--threads must be 0 or more"),
     ],

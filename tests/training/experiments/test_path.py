@@ -88,9 +88,9 @@ def test_table_numbers_and_picture_are_written(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
-        (["--distances", "4", "0"], "--distances must be 1 or more. Received: 0"),
-        (["--seeds", "1", "-1"], "--seeds must be 0 or more. Received: -1"),
-        (["--symbols", "1"], "--symbols must be 2 or more"),
+        (["--distances", "4", "0"], "--distances must be at least 1. Received: 0"),
+        (["--seeds", "1", "-1"], "--seeds must be at least 0. Received: -1"),
+        (["--symbols", "1"], "--symbols must be at least 2"),
         (["--learning-rate", "0"], "--learning-rate must be above 0"),
         (["--kinds", "rnn"], "--kinds must be"),
     ],

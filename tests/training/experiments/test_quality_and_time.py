@@ -172,11 +172,11 @@ def test_the_table_is_written_after_each_run_without_a_device_of_its_own(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--systems", "rnn"], "--systems must name some of transformer, gru_attention"),
+        (["--systems", "rnn"], "--systems must be among transformer, gru_attention"),
         (["--minutes", "0"], "--minutes must be above 0. Received: 0"),
         (["--test-source", "x"], "--test-source and --test-target must come together"),
         ([], "--data or by the names of its files. Received: neither"),
-        (["--data", ".", "--train-source", "x"], "Received: both"),
+        (["--data", ".", "--train-source", "x"], "--data must come without the names of files"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(options, message, capfd):
@@ -215,7 +215,7 @@ def test_systems_are_trained_for_a_time_scored_and_kept(text_files, configs, tmp
     capfd.readouterr()
     assert run_command(main, [*arguments, "gru_attention"]) == 0  # one more, the first is kept
     out = capfd.readouterr().out
-    assert "transformer_seed_3: finished before, and kept" in out
+    assert "transformer_seed_3: already finished" in out
     assert "| GRU with attention |" in out
     systems = json.loads((tmp_path / "quality_and_time.json").read_text())["systems"]
     assert list(systems) == ["transformer", "gru_attention"]
