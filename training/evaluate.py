@@ -13,8 +13,8 @@ from training.command_line.outputs import check_output_files
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_keras, run_command, tell
 from training.command_line.search_options import add_search_options, search_settings
-from training.files import write_or_keep
 from training.runs.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer, warn_if_unspaced
+from training.runs.files import write_or_keep
 from training.runs.folder import RunFolder
 from training.runs.scores import score
 from training.runs.translator import load_translator

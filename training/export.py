@@ -13,7 +13,7 @@ from training.command_line.outputs import check_output_folder
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_keras, run_command
 from training.command_line.search_options import add_search_options, search_settings
-from training.files import refuse_pipe
+from training.runs.files import refuse_pipe
 from training.runs.folder import RunFolder
 from training.runs.translator import load_translator
 

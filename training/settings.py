@@ -17,7 +17,7 @@ from training.command_line.option_types import StrictLoader, from_yaml
 from training.command_line.parser import CommandParser, option_name
 from training.command_line.running import import_keras
 from training.command_line.wording import closest
-from training.files import refuse_pipe
+from training.runs.files import refuse_pipe
 
 if TYPE_CHECKING:
     from keras_transformer.config import TransformerConfig

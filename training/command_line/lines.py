@@ -10,7 +10,7 @@ from typing import BinaryIO
 from training.command_line.errors import InputError, UsageError
 from training.command_line.outputs import check_output_files
 from training.command_line.parser import CommandParser
-from training.files import replacing
+from training.runs.files import replacing
 
 LINES_AT_ONCE = 1000
 

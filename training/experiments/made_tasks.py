@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from training.command_line.running import tell
-from training.files import write_text
+from training.runs.files import write_text
 
 PADDING_ID, START_ID, END_ID = 0, 2, 3
 FIRST_SYMBOL_ID = 4

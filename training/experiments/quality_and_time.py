@@ -21,9 +21,9 @@ from training.experiments.checks import check_names, check_positive
 from training.experiments.report import write_report
 from training.experiments.runs import scores_of, trained_and_scored
 from training.experiments.text_folder import add_text_options, text_of
-from training.files import file_sha256
 from training.pictures.style import clear_axes, line_style, new_figure
 from training.runs.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer
+from training.runs.files import file_sha256
 from training.runs.folder import RunFolder
 from training.settings import BleuTokenizer, TrainingSettings, make_settings, read_settings_file
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from training.files import write_text
 from training.pictures.style import clear_axes, save_picture
+from training.runs.files import write_text
 from training.runs.record import package_version
 
 

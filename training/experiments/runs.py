@@ -10,7 +10,7 @@ import yaml
 
 from training.command_line.errors import InputError
 from training.command_line.running import Terminated
-from training.files import write_text
+from training.runs.files import write_text
 from training.runs.folder import RunFolder
 from training.runs.record import RunRecord
 from training.settings import FIELDS, TrainingSettings

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from training.command_line.errors import InputError
-from training.files import write_text
 from training.phrases.grammar import make_pairs
+from training.runs.files import write_text
 from training.runs.folder import RunFolder
 from training.settings import TrainingSettings
 

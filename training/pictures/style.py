@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from training.files import replacing
 from training.pictures.fonts import choose_fonts
+from training.runs.files import replacing
 
 INK = "#333333"
 GRID = "#dddddd"

@@ -10,9 +10,9 @@ from keras_transformer.finished_run import read_model
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from training.command_line.errors import InputError
 from training.devices.base import Devices
-from training.files import file_sha256, replacing
 from training.runs.checkpoints import DamagedCheckpoint
 from training.runs.compiled_model import compiled_model, number_formats
+from training.runs.files import file_sha256, replacing
 from training.runs.final_weights import save_model
 from training.runs.folder import RunFolder
 from training.runs.kept_epochs import in_words, weights_of_epoch

@@ -23,7 +23,7 @@ import numpy as np
 
 from keras_transformer.averaging import averaged_variables, keeps_averages
 from training.command_line.errors import InputError
-from training.files import replacing
+from training.runs.files import replacing
 from training.runs.folder import START, Position, RunFolder
 
 LOGGER = logging.getLogger("keras_transformer")

@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_transformer.averaging import average_weights, averaged_variables
 from training.command_line.errors import InputError
-from training.files import replacing
 from training.runs.checkpoints import LOGGER, DamagedCheckpoint
+from training.runs.files import replacing
 from training.runs.folder import RunFolder
 from training.runs.kept_epochs import epochs_wanted, in_words, weights_of_epoch
 from training.runs.monitor import LABELS, badness, best_epoch

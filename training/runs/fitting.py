@@ -20,10 +20,10 @@ from keras_transformer.wording import counted
 from training.command_line.errors import InputError
 from training.command_line.running import FULL_DISK, import_tensorflow
 from training.devices.base import Devices
-from training.files import replacing
 from training.runs.checkpoints import LOGGER, restore_latest
 from training.runs.compiled_model import compiled_model, number_formats
 from training.runs.early_stopping import early_end, is_over, seconds_left
+from training.runs.files import replacing
 from training.runs.final_weights import save_model, set_final_weights
 from training.runs.folder import START, RunFolder
 from training.runs.progress import SaveProgress, StopRequest

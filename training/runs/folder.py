@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from training.command_line.errors import InputError
-from training.files import TEMPORARY_PREFIX, write_text
+from training.runs.files import TEMPORARY_PREFIX, write_text
 from training.runs.record import RunRecord
 from training.settings import read_yaml_mapping
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from training.command_line.errors import InputError
-from training.files import file_sha256, write_text
+from training.runs.files import file_sha256, write_text
 from training.settings import (
     DATA_SETTINGS,
     LIMITS,

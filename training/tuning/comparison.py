@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from training.command_line.errors import InputError
-from training.files import write_text
+from training.runs.files import write_text
 from training.runs.folder import RunFolder
 from training.runs.record import RunRecord
 from training.settings import TrainingSettings, make_settings, read_settings_file

@@ -24,7 +24,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial
 
-from training.files import write_text
+from training.runs.files import write_text
 from training.tuning.report import write_report
 from training.tuning.trials import PASSED_OVER, RUNNING, Outcome, Trials
 

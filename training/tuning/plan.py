@@ -18,7 +18,7 @@ import filelock
 import yaml
 
 from training.command_line.errors import InputError
-from training.files import write_text
+from training.runs.files import write_text
 from training.runs.monitor import sign_of
 from training.runs.record import RunRecord
 from training.settings import Monitor, TrainingSettings, make_settings, read_yaml_mapping

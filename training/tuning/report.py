@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import yaml
 
 from training.command_line.wording import shortened
-from training.files import write_text
+from training.runs.files import write_text
 from training.tuning.picture import draw_trials
 from training.tuning.plan import SearchFolder, SearchPlan
 from training.tuning.space import spelled

@@ -10,7 +10,7 @@ from typing import Any
 import filelock
 
 from training.command_line.errors import InputError
-from training.files import TEMPORARY_PREFIX
+from training.runs.files import TEMPORARY_PREFIX
 from training.runs.folder import START, RunFolder
 from training.runs.record import RunRecord
 from training.settings import TrainingSettings

@@ -12,7 +12,7 @@ import filelock
 
 from training.command_line.errors import input_errors
 from training.devices.base import Devices
-from training.files import replacing, write_text
+from training.runs.files import replacing, write_text
 from training.runs.folder import RunFolder
 from training.runs.monitor import badness, needs_translations
 from training.runs.record import RunRecord

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import training.evaluate
-import training.files
+import training.runs.files
 import training.train
 from tests.training.conftest import as_arguments
 from tests.training.small_run import SMALL, once
@@ -17,7 +17,7 @@ from training.command_line.errors import InputError
 from training.command_line.outputs import check_output_files, check_output_folder
 from training.command_line.running import run_command
 from training.experiments.__main__ import main as experiments
-from training.files import write_or_keep, write_text
+from training.runs.files import write_or_keep, write_text
 from training.runs.folder import RunFolder
 
 NOT_UTF_8 = os.fsdecode(b"caf\xe9")
@@ -117,7 +117,7 @@ def test_a_result_that_cannot_be_written_in_the_end_is_kept(tmp_path, monkeypatc
     def fail(path, text):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(training.files, "write_text", fail)
+    monkeypatch.setattr(training.runs.files, "write_text", fail)
     with pytest.raises(InputError, match="the result must be written there.*No space") as error:
         write_or_keep(tmp_path / "out", "long\nsought\n")
     kept = Path(re.search(r"kept in (\S+): move", str(error.value))[1])

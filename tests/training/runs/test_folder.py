@@ -10,8 +10,8 @@ import pytest
 
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from training.command_line.errors import InputError
-from training.files import file_sha256, replacing, write_text
 from training.runs.claim import claim
+from training.runs.files import file_sha256, replacing, write_text
 from training.runs.folder import Position, RunFolder
 from training.runs.record import RunRecord
 from training.settings import DATA_SETTINGS, make_settings, read_settings_file
