@@ -29,18 +29,7 @@ def run(arguments: Sequence[str]) -> None:
 
     keras.utils.set_random_seed(0)
     lengths = sorted({*options.lengths})
-    models = {
-        (kind, length): training_model(kind, length, options.model_dim, options.num_blocks)
-        for length in lengths
-        for kind in KINDS
-    }
-    parameters = {kind: models[kind, lengths[0]].count_params() for kind in KINDS}
-    functions = {
-        (kind, length): _steps(model, options.tokens // length, length)
-        for (kind, length), model in models.items()
-    }
-    tell(f"preparing {len(functions)} training steps")
-    seconds = seconds_per_call(functions, options.repeats)
+    seconds, parameters = _measure(lengths, options)
     milliseconds = {
         kind: [1000 * statistics.median(seconds[kind, length]) for length in lengths]
         for kind in KINDS
@@ -69,6 +58,22 @@ def run(arguments: Sequence[str]) -> None:
         },
         figure=_figure(lengths, milliseconds, options),
     )
+
+
+def _measure(lengths, options) -> tuple[dict, dict]:
+    """Seconds of each repeat by (kind, length), and parameters by kind."""
+    models = {
+        (kind, length): training_model(kind, length, options.model_dim, options.num_blocks)
+        for length in lengths
+        for kind in KINDS
+    }
+    functions = {
+        (kind, length): _steps(model, options.tokens // length, length)
+        for (kind, length), model in models.items()
+    }
+    tell(f"preparing {len(functions)} training steps")
+    parameters = {kind: models[kind, lengths[0]].count_params() for kind in KINDS}
+    return seconds_per_call(functions, options.repeats), parameters
 
 
 def _parser() -> CommandParser:

@@ -42,14 +42,7 @@ def run(arguments: Sequence[str]) -> None:
     distances = sorted({*options.distances})
     kinds = list(dict.fromkeys(options.kinds))
     tasks = list(dict.fromkeys(options.tasks))
-    accuracies, parameters = {}, {}
-    for task, distance, kind in itertools.product(tasks, distances, kinds):
-        tell(f"training: {task}, k = {distance}, {KINDS[kind]}")
-        learner = Learner(kind, task, distance, options)
-        parameters[kind] = learner.model.count_params()
-        accuracies[task, kind, distance] = [learner.accuracy(seed) for seed in options.seeds]
-        shown = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies[task, kind, distance])
-        tell(f"{task}, k = {distance}, {KINDS[kind]}: {shown}")
+    accuracies, parameters = _measure(tasks, distances, kinds, options)
     settings = ("symbols", "steps", "batch", "learning_rate", "model_dim", "num_blocks", "seeds")
     write_report(
         options.output,
@@ -80,6 +73,19 @@ def run(arguments: Sequence[str]) -> None:
         },
         figure=_figure(tasks, kinds, distances, accuracies, options),
     )
+
+
+def _measure(tasks, distances, kinds, options) -> tuple[dict, dict]:
+    """Accuracies of all seeds by (task, kind, distance), and parameters by kind."""
+    accuracies, parameters = {}, {}
+    for task, distance, kind in itertools.product(tasks, distances, kinds):
+        tell(f"training: {task}, k = {distance}, {KINDS[kind]}")
+        learner = Learner(kind, task, distance, options)
+        parameters[kind] = learner.model.count_params()
+        accuracies[task, kind, distance] = [learner.accuracy(seed) for seed in options.seeds]
+        shown = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies[task, kind, distance])
+        tell(f"{task}, k = {distance}, {KINDS[kind]}: {shown}")
+    return accuracies, parameters
 
 
 def _parser() -> CommandParser:
