@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_transformer.config import check_below_1
-from keras_transformer.gradients import with_gradient
+from keras_transformer.custom_gradients import with_gradient
 from keras_transformer.masks import padding_mask
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 CORE = """
     tests/test_config.py tests/test_masks.py tests/layers tests/test_model.py tests/decoding
     tests/test_losses.py tests/test_metrics.py tests/test_optimizers.py tests/test_schedules.py
-    tests/test_averaging.py tests/test_gradients.py tests/decoding/test_precision.py
+    tests/test_averaging.py tests/test_custom_gradients.py tests/decoding/test_precision.py
 """.split()
 
 pytestmark = [

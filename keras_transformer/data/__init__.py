@@ -6,10 +6,10 @@ divides batches, `epochs` and `from_files` feed `model.fit`.
 """
 
 from keras_transformer.data.batches import PairBatches
+from keras_transformer.data.batches_by_length import PlannedBatch, length_grid, plan_batches
 from keras_transformer.data.corpus import Corpus, read_corpora, sample_pairs
 from keras_transformer.data.epochs import Epochs
 from keras_transformer.data.from_files import pair_batches
-from keras_transformer.data.plan import PlannedBatch, length_grid, plan_batches
 from keras_transformer.data.stream import PairStream
 from keras_transformer.data.token_lines import Batch, TokenLines
 from keras_transformer.text.lines import describe_os_error, read_lines, read_pairs

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_transformer.data.batches_by_length import PlannedBatch, plan_batches
 from keras_transformer.data.epochs import Epochs
 from keras_transformer.data.filters import PairFilter
-from keras_transformer.data.plan import PlannedBatch, plan_batches
 from keras_transformer.data.ranges import check_batch_settings
 from keras_transformer.data.token_lines import Batch, TokenLines, TokenPairs
 from keras_transformer.errors import InputError

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from keras_transformer.data.batches_by_length import PlannedBatch, StreamPlan
 from keras_transformer.data.corpus import Corpus
 from keras_transformer.data.epochs import Epochs
 from keras_transformer.data.filters import PairFilter
-from keras_transformer.data.plan import PlannedBatch, StreamPlan
 from keras_transformer.data.ranges import check_at_least, check_batch_settings
 from keras_transformer.data.read_ahead import read_ahead
 from keras_transformer.data.token_lines import Batch, TokenLines, TokenPairs

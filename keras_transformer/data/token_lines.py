@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from keras_transformer.data.plan import PlannedBatch
+from keras_transformer.data.batches_by_length import PlannedBatch
 
 if TYPE_CHECKING:
     from keras_transformer.text.subword_tokenizer import SubwordTokenizer

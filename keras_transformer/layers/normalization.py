@@ -5,7 +5,7 @@ import functools
 import keras
 from keras import ops
 
-from keras_transformer.gradients import with_gradient
+from keras_transformer.custom_gradients import with_gradient
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")

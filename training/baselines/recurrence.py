@@ -17,7 +17,7 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_transformer.gradients import with_gradient
+from keras_transformer.custom_gradients import with_gradient
 
 
 class Cell(NamedTuple):

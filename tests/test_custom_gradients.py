@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_transformer.gradients import with_gradient
+from keras_transformer.custom_gradients import with_gradient
 from keras_transformer.layers.normalization import LayerNormalization
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from tests.random_models import TENSORFLOW_ONLY, numbers, random_vectors

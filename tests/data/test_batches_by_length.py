@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_transformer.data.plan import StreamPlan, length_grid, plan_batches
+from keras_transformer.data.batches_by_length import StreamPlan, length_grid, plan_batches
 from tests.data.made_text import length_pairs, random_lengths
 
 
