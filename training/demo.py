@@ -17,6 +17,7 @@ from training.command_line.parser import CommandParser, parse
 from training.command_line.running import run_command
 from training.command_line.wording import shortened
 from training.phrases.text import CONFIG, LANGUAGES, SHOWN_SENTENCES, DemoText, Pair, train_run
+from training.serving import fresh_process
 from training.serving.fresh_process import ask_fresh_process
 from training.settings import FileSettings, make_settings, read_settings_file
 
@@ -177,7 +178,7 @@ def check_export(version: str, texts: Sequence[str], live: Sequence[Answer]) -> 
         raise CheckFailed(
             f"{version}: the export must load where only TensorFlow and TensorFlow Text are."
             f" Received: {str(error).splitlines()[-1][:300]}. Run `python -I"
-            f" training/serving/fresh_process.py {version}` to see more."
+            f" {fresh_process.__file__} {version}` to see more."
         ) from error
     different = [
         (text, answer, expected)

@@ -1,6 +1,6 @@
 """Every setting of a training run, typed, from a YAML file and the command line (options win).
 
-It imports neither the library nor Keras, so that --help and a mistyped option cost no seconds.
+Importing it imports neither the library nor Keras, so --help and a mistyped option answer at once.
 """
 
 import dataclasses
@@ -403,6 +403,7 @@ class TrainingSettings:
         self._check_given()
         if self.train_corpora is not None:
             return [_corpus(values) for values in self.train_corpora]
+        import_keras()
         from keras_transformer.data import Corpus
 
         return [Corpus(self.train_source, self.train_target or None)]

@@ -21,11 +21,11 @@ from training.settings import (
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = _parser()
-    config = parse(parser, arguments).config
-    from_file = None if config is None else read_settings_file(config)
+    options = parse(parser, arguments)
+    _check_backend(options.backend)
+    from_file = None if options.config is None else read_settings_file(options.config)
     options = parse(parser, arguments, from_file)
     settings = make_settings({name: options[name] for name in SETTING_NAMES}, from_file)
-    _check_backend(options.backend)
     for name in ("wait_minutes", "log_seconds"):
         if not options[name] > 0:
             raise UsageError(

@@ -22,7 +22,7 @@ import numpy as np
 from training.benchmarks.measuring import check_fewest, memory_mib
 from training.command_line.errors import InputError
 from training.command_line.parser import CommandParser, Options, parse
-from training.command_line.running import quiet_stderr, tell
+from training.command_line.running import import_keras, quiet_stderr, tell
 from training.settings import read_settings_file
 
 SIDES = ("source", "target")
@@ -118,6 +118,7 @@ def _write_parts(folder: Path, side: str, num_pairs: int, in_memory: int, num_fi
 
 
 def _train_tokenizer(folder: Path, text: Text, vocabulary_size: int) -> None:
+    import_keras()
     from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
     with quiet_stderr():  # SentencePiece reports what it reads

@@ -17,7 +17,7 @@ from training.benchmarks.step_profile import DECODING_PARTS, DECODING_REST, mill
 from training.command_line.errors import InputError, UsageError
 from training.command_line.outputs import check_utf_8
 from training.command_line.parser import CommandParser, Options, option_name, parse
-from training.command_line.running import import_tensorflow, quiet_stderr, tell
+from training.command_line.running import import_keras, import_tensorflow, quiet_stderr, tell
 
 # Options of a random model and its search, with their defaults. --saved-model excludes them.
 MODEL_OPTIONS = {
@@ -173,6 +173,7 @@ def exports_for(beam_sizes: list[int]) -> list[tuple[int, list[int]]]:
 
 def _measure_real_lines(options: Options) -> None:
     """Prints a line for each batch size."""
+    import_keras()
     from keras_transformer.text.lines import read_lines
 
     lines = read_lines(options.text)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from training.benchmarks.measuring import check_fewest, measure_alone, memory_mib
 from training.command_line.errors import InputError, UsageError
 from training.command_line.parser import CommandParser, Options, option_name, parse
-from training.command_line.running import tell
+from training.command_line.running import import_keras, tell
 from training.serving.batching import num_processors
 
 WARM_UP_SECONDS = 3.0
@@ -92,6 +92,7 @@ def _texts(path: str | None) -> list[str]:
         from training.phrases.grammar import make_pairs
 
         return [pair.source for pair in make_pairs(NUM_SENTENCES).train]
+    import_keras()
     from keras_transformer.text.blank import is_blank
     from keras_transformer.text.lines import iterate_lines
 

@@ -103,6 +103,7 @@ def tell(what: str) -> None:
 
 def import_keras() -> None:
     """Imports Keras and its backend, without their log lines."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "keras" not in sys.modules:
         tell("starting Keras ...")
     with quiet_stderr():
@@ -115,6 +116,7 @@ def import_tensorflow(what: str = "starting TensorFlow") -> None:
     Args:
         what: What to tell the user the first time, because it takes seconds.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tensorflow" not in sys.modules:
         tell(f"{what} ...")
     with quiet_stderr():

@@ -7,9 +7,8 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from keras_transformer.config import TABLE_3, TransformerConfig
 from training.command_line.errors import InputError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
@@ -19,6 +18,9 @@ from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
 from training.experiments.text_folder import add_text_options, text_of
 from training.settings import DATA_SETTINGS, TrainingSettings, make_settings, read_settings_file
+
+if TYPE_CHECKING:
+    from keras_transformer.config import TransformerConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "table3"
 
@@ -78,8 +80,8 @@ def run(arguments: Sequence[str]) -> None:
     """The command."""
     parser = _parser()
     options = parse(parser, arguments)
-    check_names(options, "rows", TABLE_3)
-    rows = [row for row in TABLE_3 if row in options.rows]  # in the paper's order
+    check_names(options, "rows", PAPER)
+    rows = [row for row in PAPER if row in options.rows]  # in the paper's order
     text = text_of(options)
     leave_devices_to_children()  # counting needs none
     if text:
@@ -103,7 +105,7 @@ def _parser() -> CommandParser:
     parser.add_option(
         "rows",
         str,
-        list(TABLE_3),
+        list(PAPER),
         "Which rows; all if not given. Training always includes base.",
         nargs="+",
     )
@@ -148,7 +150,7 @@ def count_rows(rows: Sequence[str], output: Path) -> None:
         if published is not None:
             off = difference_percent(ours[row], published)
             against = [published, f"{off:+.1f}%", f"{fitting[row] / 1e6:.2f}"]
-        config = TransformerConfig.table3(row, PAPER_VOCABULARY)
+        config = _config(row)
         cells.append([row, *_model_cells(config), f"{ours[row]:,}", *against])
     write_report(
         output,
@@ -167,19 +169,25 @@ def count_rows(rows: Sequence[str], output: Path) -> None:
     print(f"\n{REASON}")
 
 
+def _config(row: str) -> "TransformerConfig":
+    from keras_transformer.config import TransformerConfig
+
+    return TransformerConfig.table3(row, PAPER_VOCABULARY)
+
+
 def difference_percent(parameters: int, published_millions: int) -> float:
     """By how many % a count is above the published one."""
     return 100 * (parameters / (1e6 * published_millions) - 1)
 
 
-def count_parameters(config: TransformerConfig) -> int:
+def count_parameters(config: "TransformerConfig") -> int:
     """The parameters of the model, from one block of each stack."""
     # Many rows differ only in settings without weights.
     return _count_shapes(dataclasses.replace(config, dropout=0.0, label_smoothing=0.0))
 
 
 @functools.cache
-def _count_shapes(config: TransformerConfig) -> int:
+def _count_shapes(config: "TransformerConfig") -> int:
     from keras_transformer.model import build_transformer
 
     model = build_transformer(dataclasses.replace(config, num_layers=1))
@@ -190,12 +198,12 @@ def _count_shapes(config: TransformerConfig) -> int:
 
 def _count(row: str, vocabulary_size: int) -> int:
     """The parameters of a row with embeddings of another size."""
-    config = TransformerConfig.table3(row, PAPER_VOCABULARY)
+    config = _config(row)
     added = (vocabulary_size - PAPER_VOCABULARY) * config.model_dim
     return count_parameters(config) + added
 
 
-def _model_cells(config: TransformerConfig) -> list:
+def _model_cells(config: "TransformerConfig") -> list:
     """The paper's columns, in its order."""
     head_dim = config.head_dim or config.model_dim // config.num_heads
     widths = (config.num_layers, config.model_dim, config.feed_forward_dim, config.num_heads)

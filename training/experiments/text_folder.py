@@ -1,9 +1,9 @@
 """The parallel text that an experiment trains on, as options name it: a folder, or its files."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_transformer.text.compressed import without_suffix
 from training.command_line.errors import InputError, UsageError
 from training.command_line.parser import CommandParser
 from training.settings import DATA_SETTINGS
@@ -64,7 +64,8 @@ def text_settings(folder: str | Path, languages: Sequence[str]) -> dict[str, str
 def _find(folder: Path, stems: Sequence[str], language: str) -> Path:
     names = [f"{stem}.{language}" for stem in stems]
     files = [path for path in sorted(folder.glob("*"), reverse=True) if path.is_file()]
-    found = {without_suffix(path.name): path for path in files}  # plain files win
+    # Plain files win, since they come last.
+    found = {re.sub(r"(?i)\.(gz|bz2|xz)$", "", path.name): path for path in files}
     for name in names:
         if name in found:
             return found[name]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from keras_transformer.config import TransformerConfig
 from training.benchmarks.speed_lines import Speeds, read_memory
 from training.command_line.parser import CommandParser
+from training.command_line.running import import_keras
 from training.pictures.benchmark_lines import draw_picture, lines_of
 from training.pictures.style import INK, clear_axes, line_style, new_figure
 
@@ -80,6 +80,9 @@ def cache_mib(preset: str, rows: int, length: int, dtype: str = "float32") -> fl
 
     Each is model_dim floats, for each token in each layer.
     """
+    import_keras()
+    from keras_transformer.config import TransformerConfig
+
     config = getattr(TransformerConfig, preset)(vocabulary_size=5)
     num_bytes = {"float32": 4, "bfloat16": 2}[dtype]
     return rows * length * config.num_layers * 2 * config.model_dim * num_bytes / 2**20

@@ -1,6 +1,6 @@
 """One loaded version of a SavedModel: its signatures, and functions that run them.
 
-Loading it needs TensorFlow, and TensorFlow Text for its ops, but no model code of this project.
+Loading it needs TensorFlow, and TensorFlow Text for its ops, and no class of this project.
 """
 
 import os

@@ -112,6 +112,9 @@ class Trials:
         limit = self.plan.max_parameters
         if limit is None:
             return None
+        trains_tokenizer = settings.tokenizer is None and settings.initial_run is None
+        if trains_tokenizer and num_parameters(settings, settings.vocabulary_size) <= limit:
+            return None  # no tokenizer that is trained has more sub-words than asked for
         try:
             _, tokenizer = self._tokenizer(settings)
         except TrialFailed:

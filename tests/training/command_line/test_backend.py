@@ -18,7 +18,7 @@ COMMANDS = [
     ("experiments",),
     *(("experiments", name) for name in EXPERIMENTS),
 ]
-HEAVY = ("keras", "tensorflow", "jax", "keras_transformer", "matplotlib", "sacrebleu")
+HEAVY = ("keras", "tensorflow", "jax", "keras_transformer", "sacrebleu")
 
 RUN_AND_SAY_WHAT_IT_IMPORTED = f"""
 import atexit, runpy, sys
