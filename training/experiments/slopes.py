@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Crossing(NamedTuple):
-    """The point from which a rising line stays above another line.
+    """The point from which a line stays above another line.
 
     Attributes:
-        x: None if the rising line ends below the other, or is above it everywhere.
+        x: None if the line ends below the other, or is above it everywhere.
         y: None if x is None.
-        is_above: Whether the rising line ends above the other.
+        is_above: Whether the line ends above the other.
     """
 
     x: float | None

@@ -21,7 +21,7 @@ def add_text_options(parser: CommandParser) -> None:
     )
     for name in DATA_SETTINGS:
         if name != "train_corpora":
-            parser.add_option(name, str | None, None, "A file; use instead of --data.")
+            parser.add_option(name, str | None, None, "A file, instead of --data.")
 
 
 def text_of(options) -> dict[str, str]:

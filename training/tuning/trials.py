@@ -221,7 +221,7 @@ class Trials:
         return best
 
     def free_disk(self, outcomes: Iterable[Outcome]) -> None:
-        """Deletes all except the best trial's model and checkpoints that Hyperband may continue."""
+        """Deletes models except the best trial's, and checkpoints that no trial can continue."""
         ended = [one for one in outcomes if one.status in (COMPLETED, FAILED)]
         best = best_of(ended, self.plan.objective)
         continued = {outcome.continues for outcome in ended}
