@@ -1,12 +1,12 @@
-"""The models that the Transformer replaced, with its inputs and outputs; not how they are trained.
+"""The models that the Transformer replaced, with the Transformer's inputs and outputs.
 
     recurrence.py        GRU and LSTM over all positions, with their gradients
-    recurrent.py         encoder-decoders of them, without and with attention
+    recurrent.py         recurrent encoder-decoders, without and with attention
     convolutional.py     an encoder-decoder of gated convolutions
-    encoder_decoder.py   what these share
+    encoder_decoder.py   the base classes of all these models
 
-Importing this package registers their classes, so that `Translator.load` can read a run of theirs
-and search with it.
+Importing this package registers the classes, so that `Translator.load` can read runs of these
+models and search with them.
 """
 
 from training.baselines.convolutional import Convolutional, build_convolutional

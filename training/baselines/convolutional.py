@@ -1,13 +1,13 @@
 """A convolutional encoder-decoder with attention in every decoder layer.
 
     source_ids -> embedding + positions = e -> encoder_0 ... = z
-    target_ids -> embedding + positions = g -> decoder_0 (asks z, takes z + e) ... -> logits
+    target_ids -> embedding + positions = g -> decoder_0 (keys z, values z + e) ... -> logits
 
 Source: Gehring et al. 2017, "Convolutional Sequence to Sequence Learning", section 3.
 Deviation: no weight normalization, and Adam instead of Nesterov's momentum; attention scores are
-    scaled as in the Transformer, and the context is not multiplied by the length of the source; one
-    width for all layers and the embedding, which also makes the output, as in the Transformer; the
-    encoder's gradients are not scaled.
+    scaled as in the Transformer, and the context is not multiplied by the source length; all layers
+    and the embedding have the same width, and the embedding also computes the logits, as in the
+    Transformer; the encoder's gradients are not scaled.
 """
 
 from typing import NamedTuple
@@ -30,28 +30,29 @@ from training.baselines.encoder_decoder import (
     text_inputs,
 )
 
-# Scales the sum of two equally large parts to the size of one of them.
+# Scales the sum of two terms with equal variance back to that variance.
 _HALF_OF_THE_VARIANCE = 0.5**0.5
 
 
 @register
 class GatedConvolution(Block):
-    """A convolution of twice the width, one half of which gates the other: a * sigmoid(b).
+    """A convolution of twice the width, whose second half gates the first: a * sigmoid(b).
 
-    The neighbors of a position are put side by side, so that the convolution is one product of
-    matrices, and one step of the decoder is a row of it.
+    The neighbors of a position are concatenated, so that the convolution is one matrix product, of
+    which a decoding step computes one row.
 
     Source: section 3.1 (gated linear units), appendix A (initialization).
 
     Args:
         model_dim: Width of the output.
-        kernel_size: Number of positions that one output sees; odd.
-        causal: Whether an output sees only its own position and earlier ones.
-        dropout: Share of the input that is dropped in training, 0 to 1.
+        kernel_size: Number of positions that each output sees; odd.
+        causal: Whether an output sees only its own and earlier positions.
+        dropout: Share of the input to drop in training, 0 to 1.
 
     Call arguments:
         inputs: Float (batch, length, width).
-        padding_mask: Boolean (batch, length): padding counts as zeros. None for no padding.
+        padding_mask: Boolean (batch, length), False where the input counts as zeros; None for no
+            padding.
 
     Returns:
         Float (batch, length, model_dim).
@@ -66,8 +67,8 @@ class GatedConvolution(Block):
         super().__init__(**kwargs)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(
-                "kernel_size must be odd, for equally many neighbors on each side. Received:"
-                f" kernel_size={kernel_size}. Choose {max(kernel_size + 1, 1)}."
+                "kernel_size must be odd, for as many neighbors on the left as on the right."
+                f" Received: kernel_size={kernel_size}. Choose {max(kernel_size + 1, 1)}."
             )
         self.model_dim = model_dim
         self.kernel_size = kernel_size
@@ -93,14 +94,14 @@ class GatedConvolution(Block):
         return self._gated(ops.concatenate(neighbors, axis=-1))
 
     def step(self, inputs, window):
-        """The same for one new position of each hypothesis, if causal.
+        """Computes one new position of each hypothesis; for causal convolutions only.
 
         Args:
             inputs: Float (batch, beams, width).
-            window: Float (batch, beams, (kernel_size - 1) * width), the earlier inputs.
+            window: Float (batch, beams, (kernel_size - 1) * width), the previous inputs.
 
         Returns:
-            (Float (batch, beams, model_dim), the window one position later).
+            (Float (batch, beams, model_dim), the window for the next position).
         """
         neighbors = ops.concatenate([window, inputs], axis=-1)
         return self._gated(neighbors), neighbors[:, :, inputs.shape[-1] :]
@@ -114,7 +115,7 @@ class GatedConvolution(Block):
 
 
 class _ConvolutionalBlock(Block):
-    """A layer around a convolution."""
+    """The base class of layers that contain a convolution."""
 
     options = ("kernel_size", "dropout")
 
@@ -137,7 +138,7 @@ class _ConvolutionalBlock(Block):
 
 @register
 class ConvolutionalEncoderBlock(_ConvolutionalBlock):
-    """(x + GatedConvolution(x)) / sqrt(2).
+    """A convolution with a residual connection: (x + GatedConvolution(x)) / sqrt(2).
 
     Args:
         kernel_size, dropout: As for `GatedConvolution`.
@@ -160,7 +161,7 @@ class ConvolutionalEncoderBlock(_ConvolutionalBlock):
 
 @register
 class ConvolutionalDecoderBlock(_ConvolutionalBlock):
-    """A causal convolution, then attention; each is added to its input.
+    """A causal convolution, then attention, each with a residual connection.
 
     h = GatedConvolution(x); d = (W_d h + g) / sqrt(2);
     c = softmax(d z^T / sqrt(model_dim)) (z + e) / sqrt(2);
@@ -172,10 +173,10 @@ class ConvolutionalDecoderBlock(_ConvolutionalBlock):
         kernel_size, dropout: As for `GatedConvolution`.
 
     Call arguments:
-        inputs: Float (batch, target_length, model_dim), x.
-        embedded: Float (batch, target_length, model_dim), g, the embedded target.
-        memory: Float (batch, source_length, model_dim), z, the encoder's output.
-        values: Float (batch, source_length, model_dim), (z + e) / sqrt(2).
+        inputs: x, Float (batch, target_length, model_dim).
+        embedded: g, the embedded target, Float (batch, target_length, model_dim).
+        memory: z, the encoder's output, Float (batch, source_length, model_dim).
+        values: (z + e) / sqrt(2), Float (batch, source_length, model_dim); e: the embedded source.
         attention_mask: Broadcastable to (batch, target_length, source_length).
 
     Returns:
@@ -196,13 +197,13 @@ class ConvolutionalDecoderBlock(_ConvolutionalBlock):
         return self._with_context(inputs, hidden, embedded, memory, values, attention_mask)
 
     def step(self, inputs, window, embedded, memory, values, attention_mask):
-        """As `GatedConvolution.step`; `embedded` is (batch, beams, model_dim), too."""
+        """Works like `GatedConvolution.step`; `embedded` is Float (batch, beams, model_dim)."""
         hidden, window = self.convolution.step(inputs, window)
         outputs = self._with_context(inputs, hidden, embedded, memory, values, attention_mask)
         return outputs, window
 
     def attention_weights(self, hidden, embedded, memory, attention_mask):
-        """The weights of the values: Float (batch, target_length, source_length)."""
+        """Returns the weights of the values: Float (batch, target_length, source_length)."""
         query = (self.query_projection(hidden) + embedded) * _HALF_OF_THE_VARIANCE
         return attention_weights(query, memory, attention_mask)
 
@@ -215,10 +216,10 @@ class ConvolutionalDecoderBlock(_ConvolutionalBlock):
 
 @register
 class ConvolutionalOutput(Block):
-    """A linear map before the logits, then dropout.
+    """A linear map before the logits, followed by dropout.
 
     Args:
-        dropout: Share of the output that is dropped in training, 0 to 1.
+        dropout: Share of the output to drop in training, 0 to 1.
 
     Call arguments:
         inputs: Float (..., model_dim).
@@ -258,16 +259,16 @@ def build_convolutional(
     max_positions: int = 512,
     name: str | None = None,
 ) -> Convolutional:
-    """A convolutional encoder-decoder as a functional Keras model.
+    """Builds a convolutional encoder-decoder as a functional Keras model.
 
     Args:
         vocabulary_size: Number of sub-words.
-        num_layers: Layers of the encoder, and of the decoder.
+        num_layers: Number of layers in the encoder, and in the decoder.
         model_dim: Width of the embedding and of all layers.
-        kernel_size: Number of positions that one layer sees at once; odd.
-        dropout: Share of the embedding and of each layer's input that is dropped in training.
-        position_encoding: "learned", as in the source, or "sinusoidal".
-        max_positions: Longest sequence with learned positions.
+        kernel_size: Number of positions that each output of a layer sees; odd.
+        dropout: Share of the embedding and of each layer's input to drop in training, 0 to 1.
+        position_encoding: "learned", as in Gehring et al., or "sinusoidal".
+        max_positions: The longest sequence with learned positions, in tokens.
         name: The model's name.
 
     Returns:
@@ -301,7 +302,7 @@ def _values(memory, embedded_source):
 
 
 class Encoded(NamedTuple):
-    """An encoded batch of sources, which all beams of a sentence share."""
+    """An encoded batch of sources; all beams of a sentence share it."""
 
     memory: object  # Float (batch, source_length, model_dim)
     values: object  # Float (batch, source_length, model_dim)
@@ -347,7 +348,7 @@ def _(model, source_ids, target_ids):
         x = block(x, embedded, *encoded, training=False)
     hidden = last.convolution(x, training=False)
     weights = last.attention_weights(hidden, embedded, encoded.memory, encoded.attention_mask)
-    return weights[:, None]  # (batch, heads, target_length, source_length) of one head
+    return weights[:, None]  # (batch, heads = 1, target_length, source_length)
 
 
 def _encoded(model, source_ids):

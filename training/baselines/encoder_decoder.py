@@ -1,4 +1,4 @@
-"""What the baselines have in common: the base classes of their layers and models."""
+"""The base classes of the baselines' layers and models."""
 
 import keras
 from keras import ops
@@ -11,15 +11,16 @@ register = keras.saving.register_keras_serializable(package="keras_transformer_b
 
 
 class Block(keras.Layer):
-    """A layer whose config holds the attributes that `options` names, its constructor's arguments.
+    """A layer whose `options` name the attributes to save in its config.
 
-    Its output has the shape of its input, unless `compute_output_shape` says otherwise.
+    These are its constructor's arguments. The output has the input's shape, unless a subclass
+    overrides `compute_output_shape`.
     """
 
     options: tuple[str, ...] = ()
 
     def dense(self, units, name=None, **options) -> keras.layers.Dense:
-        """A linear map in the dtype of this layer."""
+        """Makes a linear layer with the dtype of this layer."""
         return keras.layers.Dense(units, dtype=self.dtype_policy, name=name, **options)
 
     def compute_output_shape(self, inputs_shape):
@@ -30,7 +31,7 @@ class Block(keras.Layer):
 
 
 class EncoderDecoder(keras.Model):
-    """A functional model of layers named embedding, encoder_0 ..., decoder_0 ... and output."""
+    """A functional model with layers named embedding, encoder_0 ..., decoder_0 ... and output."""
 
     @property
     def embedding(self) -> PositionalEmbedding:
@@ -45,19 +46,25 @@ class EncoderDecoder(keras.Model):
         return [layer for layer in self.layers if layer.name.startswith("decoder_")]
 
     def embed(self, token_ids, position):
-        """Embeds the tokens (batch, beams) of one position: Float (batch, beams, model_dim)."""
+        """Embeds the token ids of one position, Integer (batch, beams).
+
+        Returns Float (batch, beams, model_dim).
+        """
         rows = embedding_step(self.embedding, token_ids, position)  # (batch * beams, model_dim)
         return ops.reshape(rows, (-1, token_ids.shape[1], rows.shape[-1]))
 
     def logits(self, outputs):
-        """Float32 (batch, beams, vocabulary), from the outputs (..., model_dim) of one position."""
+        """Computes the logits of one position, Float32 (batch, beams, vocabulary).
+
+        `outputs` is Float (batch, beams, model_dim).
+        """
         _, beams, model_dim = outputs.shape
         logits = self.embedding(ops.reshape(outputs, (-1, model_dim)), reverse=True)
         return ops.reshape(logits, (-1, beams, logits.shape[-1]))
 
 
 def text_inputs() -> dict[str, keras.KerasTensor]:
-    """The inputs of a model: Integer (batch, source_length) and (batch, target_length)."""
+    """Makes a model's inputs: Integer (batch, source_length) and (batch, target_length)."""
     return {
         name: keras.Input((None,), dtype="int32", name=name)
         for name in ("source_ids", "target_ids")
@@ -65,10 +72,10 @@ def text_inputs() -> dict[str, keras.KerasTensor]:
 
 
 def encoder_pass(embedding, blocks, source_ids, **options):
-    """The embedded source, the last block's output and the padding mask.
+    """Returns the embedded source, the last block's output, and the padding mask.
 
-    `blocks` may be a generator: it makes each block only after the one before was called, so that
-    they draw their random numbers in this order. `options` go to every layer.
+    `blocks` may be a generator, which makes each block only after the previous one was called, so
+    that blocks draw their random numbers in this order. `options` are passed to every layer.
     """
     mask = padding_mask(source_ids)
     embedded = memory = embedding(source_ids, **options)

@@ -1,13 +1,13 @@
-"""Recurrent layers, computed as fast as the dependence of each step on the previous one allows.
+"""Recurrent layers whose loops compute only what depends on the previous step.
 
     x W               before the loop, all positions in one product
     h U               in the loop, since it needs the previous step
     gradient of U     after the loop, all positions in one product
 
-Keras' own layers have the same cells, but multiply by W inside the loop, and their gradient adds up
-U's position by position.
+Here x is the input, h the hidden state, and W and U are their kernels. Keras' own layers have the
+same cells, but multiply by W inside the loop, and sum the gradient of U position by position.
 
-Inside `recur` length comes before batch, because a loop reads and writes one position at a time.
+Inside `recur`, length comes before batch, because a loop reads and writes one position at a time.
 """
 
 import functools
@@ -23,23 +23,23 @@ from keras_transformer.custom_gradients import with_gradient
 class Cell(NamedTuple):
     """A kind of recurrent unit.
 
-    x and p = h U + b are Float32 (..., gates * units). States are Float32 (..., units); the hidden
-    state is the output and comes first.
+    Its gates add the projected input x and p = h U + b, both Float32 (..., gates * units). States
+    are Float32 (..., units); the first one is the hidden state h, which is also the output.
     """
 
     name: str
     num_gates: int
     num_states: int
-    num_known: int  # Float32 (..., units) that the gradient needs in addition to the states
+    num_known: int  # number of the other Float32 (..., units) that the gradient needs, "known"
     advance: Callable  # (x, p, states) -> (new states, known)
-    slopes: Callable  # (known, earlier states) -> the factors of the gradients below
+    slopes: Callable  # (known, earlier states) -> factors for the gradients below
     of_product: Callable  # (gradients of the new states, factors) -> gradient of p
-    of_input: Callable  # the same for x
-    of_states: Callable  # the same for the earlier states, without the part that passes through p
+    of_input: Callable  # (the same) -> gradient of x
+    of_states: Callable  # (the same) -> gradients of the earlier states, except through p
 
 
 def _advance_gru(x, p, states):
-    """z, r = sigmoid(x + p); n = tanh(x + r p); h' = z h + (1 - z) n."""
+    """Computes z, r = sigmoid(x + p); n = tanh(x + r p); h' = z h + (1 - z) n."""
     [h] = states
     x_update, x_reset, x_new = ops.split(x, 3, axis=-1)
     p_update, p_reset, p_new = ops.split(p, 3, axis=-1)
@@ -61,7 +61,7 @@ def _gru_slopes(known, states_before):
 
 
 def _advance_lstm(x, p, states):
-    """i, f, o = sigmoid(x + p); g = tanh(x + p); c' = f c + i g; h' = o tanh(c')."""
+    """Computes i, f, o = sigmoid(x + p); g = tanh(x + p); c' = f c + i g; h' = o tanh(c')."""
     _, c = states
     read, keep, new, write = ops.split(x + p, 4, axis=-1)
     read, keep, write = ops.sigmoid(read), ops.sigmoid(keep), ops.sigmoid(write)
@@ -127,18 +127,18 @@ CELLS = {
 
 
 def recur(cell: Cell, x, states, kernel, bias, training: bool = True):
-    """The hidden states of all positions.
+    """Computes the hidden states of all positions.
 
     Source: Cho et al. 2014, section 2.3, in the form of NVIDIA's cuDNN, which applies the reset
         gate after the product (GRU); Hochreiter and Schmidhuber 1997, Gers et al. 2000 (LSTM).
 
     Args:
         cell: One of `CELLS`.
-        x: Float (batch, length, gates * units), the input's part of the gates.
+        x: Float (batch, length, gates * units), the projected input.
         states: Float (batch, units) each, the cell's states before the first position.
-        kernel: Float (units, gates * units), U; products have its dtype, all else is float32.
+        kernel: Float (units, gates * units), U. Products have its dtype; all else is float32.
         bias: Float (gates * units,).
-        training: Whether gradients are needed, which are then computed as described above.
+        training: Whether to prepare the gradients described above.
 
     Returns:
         Float32 (batch, length, units).
@@ -156,7 +156,7 @@ def recur(cell: Cell, x, states, kernel, bias, training: bool = True):
 
 
 def _run(cell, x, kernel, bias, *states):
-    """The hidden states; then all that the gradient needs: all states, and what is known."""
+    """Returns the hidden states, and all states and known values that the gradient needs."""
 
     def advance(states, xs):
         [x] = xs
@@ -208,35 +208,35 @@ def _gradient(cell, upstream, x, kernel, bias, *tensors):
 
 
 def recur_once(cell: Cell, x, states, kernel, bias):
-    """The states after one position, Float32 (..., units) each, from those before it.
+    """Computes the states after one position, Float32 (..., units) each, from those before it.
 
-    `x` is Float (..., gates * units); the rest is as for `recur`.
+    `x` is Float (..., gates * units); the other arguments are as for `recur`.
     """
     product = _matmul(states[0], kernel) + ops.cast(bias, "float32")
     return cell.advance(ops.cast(x, "float32"), product, states)[0]
 
 
 def _matmul(x, kernel):
-    """A product in the kernel's dtype, cast to float32."""
+    """Multiplies in the kernel's dtype and casts the product to float32."""
     return ops.cast(ops.matmul(ops.cast(x, kernel.dtype), kernel), "float32")
 
 
 def _scan(advance, carried, sequences, num_outputs, backwards=False):
-    """Loops over the positions of some sequences.
+    """Loops over the positions of sequences.
 
     Args:
-        advance: (carried, the sequences at one position) -> (carried, outputs), all tuples.
-        carried: A tuple of Float32 (batch, units).
+        advance: Maps (carried, the sequences at one position) to (carried, outputs), all tuples.
+        carried: The first carried values, a tuple of Float32 (batch, units).
         sequences: A tuple of Float32 (length, batch, width).
-        num_outputs: The number of outputs, each of the shape of what is carried.
-        backwards: Whether to begin at the last position.
+        num_outputs: The number of outputs of a position, Float32 (batch, units) each.
+        backwards: Whether to start at the last position.
 
     Returns:
-        (what is carried in the end, the outputs Float32 (length, batch, units)).
+        (the last carried values, a tuple of the outputs, Float32 (length, batch, units) each).
     """
     if keras.backend.backend() != "tensorflow":
         return ops.scan(advance, carried, sequences, reverse=backwards)
-    # On TensorFlow, Keras' scan can output only what is carried.
+    # On TensorFlow, Keras' scan can output only the carried values.
     import tensorflow as tf
 
     length = tf.shape(sequences[0])[0]

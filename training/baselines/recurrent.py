@@ -1,7 +1,7 @@
 """Recurrent encoder-decoders, without attention (one fixed vector) and with it.
 
 Shapes, in addition to those of `keras_transformer.layers.attention`:
-    recurrent_dim   width of the state of a layer; in the encoder half of it for each direction
+    recurrent_dim   width of a layer's output; in the encoder, half of it for each direction
 
     source_ids -> embedding -> encoder_0 ... -> memory (batch, source_length, recurrent_dim)
                                                    |
@@ -9,20 +9,20 @@ Shapes, in addition to those of `keras_transformer.layers.attention`:
                                                    |
     target_ids -> embedding -> decoder_0 -> context -> decoder_1 ... -> output -> logits
 
-All decoder layers begin with a state made from the summary. Without attention the context is the
-summary again, the same for each target position, and the decoder knows nothing else of the source.
-With attention the context is what the first decoder layer's output finds in the memory. The two
-models differ in nothing else.
+The first state of every decoder layer is computed from the summary. Without attention, the context
+is the summary again, the same at each target position, and the decoder knows nothing else about the
+source. With attention, the first decoder layer's output queries the memory, and the answer is the
+context. The two models are otherwise the same.
 
 Source: Cho et al. 2014, section 2.2 (the summary, repeated at every step); Bahdanau et al. 2015,
     section 3 (encoder in both directions, attention); Luong et al. 2015, section 3.1 ("general"
     scores, equation 5 for the output); Wu et al. 2016, section 3 (the first decoder layer queries,
     all later layers read the answer; residual connections).
-Deviation: a position reads the context that it queried itself, not that of the position before
+Deviation: a position reads the context that it queried itself, not that of the previous position
     (input feeding), so that attention and everything else except h U is computed for all positions
-    at once; the attention is one head of the Transformer's, which is the "general" score with its
+    at once; attention is one head of the Transformer's, which is the "general" score with its
     matrix in two factors, scaled, and with a projection of the context; the input and the output
-    share one embedding, as in the Transformer, so that the comparison is of layers.
+    share one embedding, as in the Transformer, so that only the layers differ.
 """
 
 from typing import NamedTuple
@@ -53,19 +53,19 @@ from training.baselines.recurrence import CELLS, recur, recur_once
 class Recurrence(Block):
     """One recurrent layer in one direction.
 
-    Deviation: in an 8-bit model the product with the state is not rounded, since the errors of all
+    Deviation: an 8-bit model does not round the product with the state, since the errors of all
         positions would add up.
 
     Args:
         cell: "gru" or "lstm".
-        units: Width of the state.
+        units: Width of each state.
 
     Call arguments:
         inputs: Float (batch, length, width).
         states: A list of the cell's states before the first position, Float (batch, units) each;
             zeros if None.
-        context: Float (batch, length or 1, context_dim), more input; length 1 if all positions
-            share it, which is multiplied only once. None for no more.
+        context: Additional input, Float (batch, length or 1, context_dim), or None. Length 1 is for
+            a context that all positions share, which is multiplied only once.
 
     Returns:
         Float (batch, length, units).
@@ -98,7 +98,7 @@ class Recurrence(Block):
         )
 
     def _first_kernel(self, shape, dtype=None):
-        """An orthogonal matrix for each gate, drawn in float32: others have no QR decomposition."""
+        """Draws an orthogonal matrix per gate, in float32, which QR decomposition supports."""
         units, width = shape
         gates = [
             keras.initializers.Orthogonal()((units, units), "float32")
@@ -107,7 +107,7 @@ class Recurrence(Block):
         return ops.cast(ops.concatenate(gates, axis=1), dtype or "float32")
 
     def _first_bias(self, shape, dtype=None):
-        """1 for LSTM's "keep" gate, which begins open (Gers et al. 2000); else 0."""
+        """Returns 1 for LSTM's "keep" gate, so that it starts open (Gers et al. 2000); else 0."""
         keeps = (ops.arange(shape[0], dtype="int32") // self.units == 1) & (self.cell == "lstm")
         return ops.cast(keeps, dtype or "float32")
 
@@ -120,7 +120,7 @@ class Recurrence(Block):
         return ops.cast(outputs, self.compute_dtype)
 
     def step(self, inputs, states, context=None):
-        """The same for one new position of each hypothesis.
+        """Computes one new position of each hypothesis.
 
         Args:
             inputs: Float (batch, beams, width).
@@ -149,7 +149,7 @@ class Recurrence(Block):
 
 
 class _RecurrentBlock(Block):
-    """A layer of recurrences, with a residual connection if input and output have one width."""
+    """A recurrent layer, with a residual connection if input and output have the same width."""
 
     options = ("cell", "units", "dropout")
 
@@ -173,13 +173,13 @@ class _RecurrentBlock(Block):
 class RecurrentEncoderBlock(_RecurrentBlock):
     """One recurrent layer that reads in both directions, with dropout and a residual connection.
 
-    The input is added to the output if both have the same width. Padding at the end changes
-    nothing: the backward direction begins at the last real token.
+    The input is added to the output if both have the same width. Padding at the end has no effect:
+    the backward direction starts at the last real token.
 
     Args:
         cell: "gru" or "lstm".
-        units: Width of the output, even: half of it for each direction.
-        dropout: Share of the output that is dropped in training, 0 to 1.
+        units: Width of the output, half of it for each direction; even.
+        dropout: Share of the output to drop in training, 0 to 1.
 
     Call arguments:
         inputs: Float (batch, length, width).
@@ -196,7 +196,7 @@ class RecurrentEncoderBlock(_RecurrentBlock):
         super().__init__(cell, units, dropout, **kwargs)
         if units % 2:
             raise ValueError(
-                "recurrent_dim must be even, half of it for each direction of the encoder."
+                "recurrent_dim must be even, so that each direction of the encoder gets half."
                 f" Received: recurrent_dim={units}. Choose {units + 1}."
             )
         self.forwards = self._recurrence(units // 2, "forwards")
@@ -216,15 +216,15 @@ class RecurrentEncoderBlock(_RecurrentBlock):
 
 @register
 class Summary(keras.Layer):
-    """The fixed vector: the last state of each direction of the encoder.
+    """Summarizes the source as one vector: the last state of each direction of the encoder.
 
     Call arguments:
-        memory: Float (batch, source_length, recurrent_dim), of `RecurrentEncoderBlock`.
+        memory: Float (batch, source_length, recurrent_dim), from `RecurrentEncoderBlock`.
         padding_mask: Boolean (batch, source_length).
 
     Returns:
-        Float (batch, recurrent_dim): the forward half at the last real token, the backward half at
-        the first.
+        Float (batch, recurrent_dim): the forward half at the last real token, and the backward half
+        at the first token.
     """
 
     def call(self, memory, padding_mask):
@@ -239,15 +239,15 @@ class Summary(keras.Layer):
 
 @register
 class RecurrentDecoderBlock(_RecurrentBlock):
-    """One recurrent layer that begins with the summary, with dropout and a residual connection.
+    """One recurrent layer that starts from the summary, with dropout and a residual connection.
 
-    h_0 = tanh(V summary). The input, but not the context, is added to the output if both have the
-    same width.
+    h_0 = tanh(V summary). The input, but not the context, is added to the output if the two have
+    the same width.
 
     Source: Cho et al. 2014, appendix A.1.2 (the first state).
 
     Args:
-        cell, dropout: As for `RecurrentEncoderBlock`; an LSTM's V makes its cell's state, too.
+        cell, dropout: As for `RecurrentEncoderBlock`. An LSTM's V also makes its cell state.
         units: Width of the output.
 
     Call arguments:
@@ -275,25 +275,25 @@ class RecurrentDecoderBlock(_RecurrentBlock):
         return self._added(inputs, self.output_dropout(outputs, training=training))
 
     def first_states(self, summary):
-        """The states before the first position: Float32 (batch, units) each."""
+        """Computes the states before the first position: Float32 (batch, units) each."""
         states = ops.cast(self.first_state(summary), "float32")
         return ops.split(states, self.recurrence.num_states, axis=-1)
 
     def step(self, inputs, states, context=None):
-        """The same for one new position; takes and returns what `Recurrence.step` does."""
+        """Computes one new position; takes and returns the same as `Recurrence.step`."""
         outputs, states = self.recurrence.step(inputs, states, context)
         return self._added(inputs, outputs), states
 
 
 @register
 class ContextOutput(Block):
-    """tanh(W_h h + W_c c), of the top layer and the context, as wide as the embedding.
+    """Combines the top layer's output h and the context c: tanh(W_h h + W_c c).
 
     Source: Luong et al. 2015, equation 5.
 
     Args:
-        model_dim: Width of the output.
-        dropout: Share of the output that is dropped in training, 0 to 1.
+        model_dim: Width of the output, which is that of the embedding.
+        dropout: Share of the output to drop in training, 0 to 1.
 
     Call arguments:
         inputs: Float (batch, target_length, units).
@@ -326,7 +326,7 @@ class ContextOutput(Block):
 
 
 def _mirrored_positions(padding_mask):
-    """Integer (batch, length), the positions that reverse the real tokens and keep the padding."""
+    """Returns Integer (batch, length): positions that reverse real tokens and keep the padding."""
     lengths = ops.sum(ops.cast(padding_mask, "int32"), axis=1, keepdims=True)  # (batch, 1)
     positions = ops.arange(ops.shape(padding_mask)[1], dtype="int32")
     return ops.where(positions < lengths, lengths - 1 - positions, positions)
@@ -357,16 +357,16 @@ def build_recurrent(
     dropout: float = 0.1,
     name: str | None = None,
 ) -> Recurrent:
-    """A recurrent encoder-decoder as a functional Keras model.
+    """Builds a recurrent encoder-decoder as a functional Keras model.
 
     Args:
         cell: "gru" or "lstm".
         attention: Whether the decoder attends to the source.
         vocabulary_size: Number of sub-words.
-        num_layers: Layers of the encoder, and of the decoder.
+        num_layers: Number of layers in the encoder, and in the decoder.
         model_dim: Width of the embedding.
         recurrent_dim: Width of the layers, even; `model_dim` if None.
-        dropout: Share of the embedding and of each layer's output that is dropped in training.
+        dropout: Share of the embedding and of each layer's output to drop in training, 0 to 1.
         name: The model's name.
 
     Returns:
@@ -419,7 +419,7 @@ class Encoded(NamedTuple):
 
 @decoding_steps.register(Recurrent)
 def _(model):
-    """The decoder gets only the summary: Float (batch, recurrent_dim)."""
+    """Gives the decoder only the summary: Float (batch, recurrent_dim)."""
 
     def encode(source_ids):
         return _encoded(model, source_ids).summary
@@ -435,7 +435,7 @@ def _(model):
 
 @decoding_steps.register(RecurrentWithAttention)
 def _(model):
-    """The decoder also gets the projected memory and its mask, from `masks.to_add`."""
+    """Gives the decoder the summary, the projected memory, and a mask from `masks.to_add`."""
     attention = model.attention
 
     def encode(source_ids):
@@ -485,7 +485,7 @@ def _initial_state(model, summary, num_beams, per_sentence):
 
 
 def _step(model, token_ids, state, context_of):
-    """One position; `context_of` the first layer's output (batch, beams, recurrent_dim)."""
+    """Computes one position; `context_of` maps the first layer's output to the context."""
     (first, states), *others = zip(model.decoder_blocks, state.per_beam, strict=True)
     x, states = first.step(model.embed(token_ids, state.position), states)
     context, per_beam = context_of(x), [states]

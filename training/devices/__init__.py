@@ -1,1 +1,1 @@
-"""The devices that train: one, all of a machine, or those of several machines; not the training."""
+"""The devices to train on: one, all those of a machine, or those of several machines."""

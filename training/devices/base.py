@@ -1,11 +1,11 @@
-"""What every choice of devices offers a training, and how workers talk to each other.
+"""The interface of devices to train on, and the communication between workers.
 
-Whatever the devices, an update is made from the same batch: n devices take equal shares of its
-rows, and the result is that of one device, up to the order of summation.
+An update uses the same batch on any devices: n devices take equal shares of its rows, and the
+result equals that of one device, up to the order of summation.
 
-With several machines, each runs the same command: one worker process per machine. All workers take
-the same steps at the same time. One of them is the chief: it alone prints and writes the run
-folder, which all must be able to read.
+With several machines, each machine runs the same command in one worker process. All workers take
+the same steps at the same time. One of them is the chief: only the chief prints and writes the run
+folder, which all workers must be able to read.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ class Feed(NamedTuple):
     """The data for `fit` and `evaluate`.
 
     Attributes:
-        data: What Keras takes as `x`.
-        steps: The number of batches per epoch; None if the data itself ends.
+        data: The argument `x` of Keras.
+        steps: The number of batches per epoch; None if the data itself ends after an epoch.
     """
 
     data: Any
@@ -39,32 +39,32 @@ class Feed(NamedTuple):
 
 
 class Devices:
-    """One device of TensorFlow; others override what they do differently.
+    """One TensorFlow device, and the base class of all other devices.
 
     Attributes:
         is_chief: Whether this process prints and writes.
-        chief_can_search: Whether it can translate with the model while other workers wait.
+        chief_can_search: Whether the chief can translate while the other workers wait.
     """
 
     is_chief = True
     chief_can_search = True
 
     def scope(self) -> contextlib.AbstractContextManager:
-        """The context for making the model and its optimizer."""
+        """Returns the context in which to make the model and its optimizer."""
         return contextlib.nullcontext()
 
     def apart(self) -> contextlib.AbstractContextManager:
-        """The context for making Keras objects in one worker only, as saving does."""
+        """Returns the context in which one worker alone can make Keras objects, as saving does."""
         return contextlib.nullcontext()
 
     def equip(self, model: "keras.Model") -> None:
-        """Prepares a compiled model for `fit` on these devices. Call it within the scope."""
+        """Prepares a compiled model for `fit` on these devices. Call this within `scope`."""
 
     def check(self, settings: TrainingSettings) -> None:
         """Raises InputError if these devices cannot train with the settings."""
 
     def compiles(self, settings: TrainingSettings) -> bool:
-        """Whether XLA compiles the update."""
+        """Returns whether XLA compiles the update."""
         import tensorflow as tf
 
         if settings.xla is not None:
@@ -72,53 +72,54 @@ class Devices:
         return bool(tf.config.list_physical_devices("GPU"))
 
     def started(self, model: "keras.Model") -> None:
-        """Call it once, when the model's variables have the values that training starts from."""
+        """Prepares training. Call this once, when the model's variables have their first values."""
 
     def training_feed(self, epochs: "Epochs", epoch: int = 0, batch: int = 0) -> Feed:
-        """The batches from some point on.
+        """Returns the training batches from a given position on.
 
         Args:
             epochs: The whole batches.
             epoch: The first epoch, from 0.
-            batch: The number of its batches that are done. Unless it is 0, the feed serves for the
-                rest of this epoch only.
+            batch: The number of batches of that epoch to skip. Unless it is 0, the feed covers
+                only the rest of that epoch.
         """
         return Feed(epochs.dataset(epoch, batch), None)
 
     def validation_feed(self, epochs: "Epochs") -> Feed:
-        """The batches of the first epoch, the same ones each time."""
+        """Returns the batches of the first epoch, which are the same each time."""
         return Feed(epochs.dataset(), None)
 
     def from_chief(self, value: Any) -> Any:
-        """The chief's value, in all workers; each waits until all have reached this call.
+        """Returns the chief's value in every worker, once all workers have made this call.
 
         Args:
-            value: Anything that JSON can hold; the other workers' values are ignored.
+            value: Anything that JSON can hold. The values of other workers are ignored.
         """
         return value
 
     def someone_wants(self, wanted: bool) -> bool:
-        """Whether any worker wants something; all get the same answer if all ask equally often.
+        """Returns whether any worker passed True; all workers get the same answer.
 
-        With several workers it answers the previous question, so that nobody waits.
+        With several workers, the answer is to their previous call, so that none has to wait. All
+        workers must call this equally often.
         """
         return wanted
 
     @contextlib.contextmanager
     def losses_named(self) -> Iterator[None]:
-        """Raises InputError in place of the errors that the loss of a worker causes."""
+        """Replaces the errors that a lost worker causes with InputError."""
         yield
 
 
 class Workers(Devices):
-    """Devices that share batches, in one worker or several.
+    """Devices that share each batch, in one or several workers.
 
-    Workers talk by summing arrays of numbers over all of them.
+    Workers communicate by summing arrays of numbers over all workers.
 
     Attributes:
         num_workers: The number of workers.
-        num_shares: The number of shares of a batch, one for each device of all workers.
-        shares: The numbers of this worker's shares, from 0.
+        num_shares: The number of shares of a batch: one per device, over all workers.
+        shares: The indices of this worker's shares, from 0.
     """
 
     num_workers: int
@@ -129,7 +130,7 @@ class Workers(Devices):
         self._asked = None
 
     def in_words(self) -> str:
-        """The number of devices and of workers."""
+        """Returns the numbers of devices and workers, in words."""
         devices = f"{self.num_shares} device{'s' * (self.num_shares != 1)}"
         return devices if self.num_workers == 1 else f"{devices} of {self.num_workers} workers"
 
@@ -148,17 +149,20 @@ class Workers(Devices):
         return Feed(self._data(epochs, batch_of_step, len(epochs)), len(epochs))
 
     def _data(self, epochs: "Epochs", batch_of_step: Callable, num_steps: int | None = None) -> Any:
-        """This worker's shares of the batch of each step.
+        """Returns data for Keras: this worker's shares of the batch of each step.
 
         Args:
-            epochs: Knows whether batches have weights.
-            batch_of_step: Given the number of a step, from 0, returns the whole batch.
-            num_steps: The number of steps; None if they do not end.
+            epochs: Tells whether batches have weights.
+            batch_of_step: Returns the whole batch for the index of a step, from 0.
+            num_steps: The number of steps; None for data without end.
         """
         raise NotImplementedError
 
     def _sum_over_workers(self, numbers: np.ndarray) -> Any:
-        """The sum of Float32 (length,), which NumPy can read; it need not be computed yet."""
+        """Returns the sum over workers of `numbers`, Float32 (length,).
+
+        NumPy can read the result, which need not be computed yet.
+        """
         raise NotImplementedError
 
     def from_chief(self, value: Any) -> Any:
@@ -180,12 +184,12 @@ class Workers(Devices):
 
 
 def default_signals() -> contextlib.AbstractContextManager:
-    """Lets signals end the process at once, for a block that never runs Python's handlers."""
+    """Lets signals end the process at once, in a block where Python cannot run its handlers."""
     return handling_signals(signal.SIG_DFL, signal.SIGINT, signal.SIGTERM)
 
 
 def lost_worker(error: Exception) -> InputError:
-    """The error to raise when a worker is lost; `error` is how the loss showed."""
+    """Returns the error to raise when a worker is lost; `error` is the backend's."""
     lines = (line.strip() for line in str(error).splitlines())
     detail = next((line for line in lines if line and not line.endswith(":")), "")
     return InputError(

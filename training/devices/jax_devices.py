@@ -1,4 +1,4 @@
-"""The devices of a training on JAX: one, or several with `keras.distribution`."""
+"""The devices to train on with JAX: one device, or several with `keras.distribution`."""
 
 import atexit
 import contextlib
@@ -23,16 +23,16 @@ _SECONDS_TO_LEAVE_TOGETHER = 5
 
 
 def join_workers() -> None:
-    """Makes this process one of the workers that the environment names, who must have gathered."""
+    """Joins the workers that the environment names, after all of them have gathered."""
     with default_signals():
         keras.distribution.initialize()
 
 
 class JaxDevices(Workers):
-    """Arrays that span devices: the rows of a batch are spread, the model is copied to each.
+    """JAX devices, which share the rows of each batch and hold a copy of the model each.
 
     Args:
-        one_device: Whether to take one device instead of all devices of all workers.
+        one_device: Whether to use one device instead of all devices of all workers.
     """
 
     def __init__(self, one_device: bool):
@@ -71,8 +71,8 @@ class JaxDevices(Workers):
         if settings.validation_bleu and not self.chief_can_search:
             raise InputError(
                 "validation_bleu must be false on several devices with JAX, where one worker cannot"
-                " search alone. Received: validation_bleu=true. Judge epochs by val_perplexity, or"
-                " choose --strategy one_device or --backend tensorflow."
+                " translate alone. Received: validation_bleu=true. Judge epochs by val_perplexity,"
+                " or choose --strategy one_device or --backend tensorflow."
             )
 
     def equip(self, model: keras.Model) -> None:
@@ -80,7 +80,7 @@ class JaxDevices(Workers):
             weigh_real_rows(model)
 
     def compiles(self, settings: TrainingSettings) -> bool:
-        return settings.xla is not False  # JAX is slow without
+        return settings.xla is not False  # JAX is slow without XLA
 
     def _data(self, epochs: Epochs, batch_of_step: Callable, num_steps: int | None = None):
         def own_rows(step):
@@ -110,7 +110,7 @@ class JaxDevices(Workers):
 
 
 class _Steps(keras.utils.PyDataset):
-    """A batch for each step, from 0; without end if `num_steps` is None."""
+    """A sequence of one batch per step; endless if `num_steps` is None."""
 
     def __init__(self, batch_of_step: Callable[[int], tuple], num_steps: int | None):
         super().__init__()
@@ -124,12 +124,12 @@ class _Steps(keras.utils.PyDataset):
         return self._batch_of_step(index)
 
 
-# At exit, JAX waits minutes for all workers, even lost ones and ones that wait for this one.
-# These two leave before that.
+# At exit, JAX waits for minutes for all workers, even for lost ones and for those that wait for
+# this one. The next two functions leave earlier.
 
 
 def _leave_soon() -> None:
-    """Shuts JAX down in order if the others do so at the same time, having met the same error."""
+    """Shuts JAX down cleanly if the other workers do so, too, because of the same error."""
     shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     shutdown.start()
     shutdown.join(_SECONDS_TO_LEAVE_TOGETHER)

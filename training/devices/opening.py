@@ -1,4 +1,4 @@
-"""Opens the devices that a command asks for; only this module imports those of a backend."""
+"""Opens the devices that a command asks for. Only this module imports a backend's devices."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ Strategy = Literal["one_device", "mirrored", "multi_worker"]
 def leave_devices_to_children() -> None:
     """Keeps this process off the GPUs, whose memory TensorFlow or JAX takes at first use.
 
-    For a process that only starts others, which train. Call it before any other use of the Keras
-    backend.
+    Use this in a process that only starts child processes to train. Call it before any other use of
+    the Keras backend.
     """
     import_keras()
     import keras
@@ -28,21 +28,21 @@ def leave_devices_to_children() -> None:
     import_tensorflow()
     import tensorflow as tf
 
-    with contextlib.suppress(RuntimeError):  # our caller has used TensorFlow already
+    with contextlib.suppress(RuntimeError):  # the caller has already used TensorFlow
         tf.config.set_visible_devices([], "GPU")
 
 
 @contextlib.contextmanager
 def open_devices(strategy: Strategy, team: Team | None = None) -> Iterator[Devices]:
-    """The devices of a training. Open them before any other use of the Keras backend.
+    """Opens the devices to train on. Call this before any other use of the Keras backend.
 
     Args:
-        strategy: "one_device"; "mirrored" for all devices of this machine; "multi_worker" for
-            those of all machines that run this command.
-        team: For "multi_worker", the workers, who must have gathered.
+        strategy: "one_device", "mirrored" for all devices of this machine, or "multi_worker" for
+            the devices of all machines that run this command.
+        team: The workers, which must have gathered; only for "multi_worker".
 
     Raises:
-        InputError: If workers cannot reach each other, or one is lost.
+        InputError: If the workers cannot reach each other, or a worker is lost.
     """
     devices = _devices(strategy, team)
     with devices.losses_named():

@@ -1,4 +1,4 @@
-"""Makes fit's `loss` count only rows of text, not the blank rows that fill up a batch."""
+"""Makes the `loss` that `fit` reports count only rows of text, not the blank rows of a batch."""
 
 import threading
 
@@ -10,29 +10,29 @@ from keras_transformer.masks import padding_mask
 
 
 class LossOfRealRows(keras.metrics.Mean):
-    """The mean of the batches' losses, each weighted by the number of its rows that have labels.
+    """The mean of the batches' losses, each weighted by its number of rows with labels.
 
     Keras weights a batch by its number of rows. Blank rows must not count, or the mean would depend
-    on how many devices share the batches. Keras gives this metric the loss, and then gives the
-    labels to `compute_metrics`: so the loss waits for the labels.
+    on how many devices share the batches. Keras first gives this metric the loss, and then gives
+    the labels to `compute_metrics`, so the metric keeps the loss until the labels come.
 
     The state is that of Keras' own metric, so that checkpoints fit both.
     """
 
     def __init__(self):
         super().__init__(name="loss")
-        # TensorFlow runs each replica of a process in a thread, and they share this object.
+        # TensorFlow runs each replica of a process in a thread, and all share this object.
         self._waiting = threading.local()
 
     def update_state(self, values, sample_weight=None):
-        """Keeps a batch's loss for `weigh`; ignores its number of rows, `sample_weight`."""
+        """Keeps a batch's loss for `weigh`; ignores `sample_weight`, the number of all rows."""
         self._waiting.loss = values
 
     def weigh(self, labels):
-        """Adds the loss that waits.
+        """Adds the loss that `update_state` kept.
 
         Args:
-            labels: Integer (batch, length), or each replica's share of the rows.
+            labels: Integer (batch, length), or this replica's share of these rows.
         """
         has_labels = ops.any(padding_mask(labels), axis=1)  # (batch,)
         num_rows = sum_over_replicas(ops.sum(ops.cast(has_labels, "float32")))
@@ -40,7 +40,7 @@ class LossOfRealRows(keras.metrics.Mean):
 
 
 def weigh_real_rows(model: keras.Model) -> None:
-    """Makes a compiled model report the loss of real rows; call it before the model is built."""
+    """Makes a compiled model report the loss of real rows. Call this before the model is built."""
     tracker = LossOfRealRows()
     compute_metrics = model.compute_metrics
 

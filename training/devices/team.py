@@ -1,9 +1,9 @@
-"""The workers of a training on several machines: who they are, and how they meet.
+"""The workers that train on several machines, and how they meet.
 
 TensorFlow and JAX wait for absent workers inside a call that prints nothing and ignores signals.
-So the workers meet before that call, at the chief's address: the chief listens there, the others
-connect and say who they are, and the chief tells them all who is missing until nobody is. Then it
-leaves the address to TensorFlow or JAX.
+So the workers meet before that call, at the chief's address: the chief listens, each other worker
+connects and sends its number, and the chief tells all of them which workers are missing until none
+is. Then the chief leaves the address to TensorFlow or JAX.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ JAX_VARIABLES = tuple(
 GREETING = "keras-transformer worker "
 
 SECONDS_BETWEEN_LOOKS = 0.2
-SECONDS_TO_ANSWER = 2  # to make a connection, and to send a greeting over it
+SECONDS_TO_ANSWER = 2  # to connect, and to send a greeting
 SECONDS_BETWEEN_REMINDERS = 30
 
 
@@ -39,9 +39,9 @@ class Team:
     """The workers that the environment names.
 
     Attributes:
-        worker: The number of this process among them, from 0, which is the chief.
-        addresses: HOST:PORT of each; None where it is not known.
-        named_by: The variable that names them.
+        worker: The number of this worker, from 0. Worker 0 is the chief.
+        addresses: HOST:PORT of each worker; None if unknown.
+        named_by: The environment variable that names the workers.
     """
 
     worker: int
@@ -50,10 +50,10 @@ class Team:
 
     @classmethod
     def of_environment(cls, backend: str) -> "Team":
-        """Reads the backend's variables.
+        """Reads the backend's environment variables.
 
         Raises:
-            InputError: If they do not name the workers.
+            InputError: If the variables do not name the workers.
         """
         return _jax_team() if backend == "jax" else _tensorflow_team()
 
@@ -69,21 +69,22 @@ class Team:
         )
 
     def names(self, workers: Sequence[int]) -> str:
-        """The numbers of some workers, with the addresses that are known."""
+        """Lists the numbers of the given workers, with their addresses where known."""
         return ", ".join(
             f"{worker} ({self.addresses[worker]})" if self.addresses[worker] else str(worker)
             for worker in workers
         )
 
     def gather(self, minutes: float, tell: Callable[[str], None] = _print) -> None:
-        """Waits until all workers have come.
+        """Waits until all workers have connected.
 
         Args:
             minutes: The longest wait.
-            tell: Called with a line about who is missing whenever that changes.
+            tell: Called with a line about the missing workers whenever they change.
 
         Raises:
-            InputError: If one does not come in time, or the chief cannot listen at its address.
+            InputError: If a worker does not come in time, or the chief cannot listen at its
+                address.
         """
         if len(self.addresses) == 1:
             return
@@ -96,7 +97,7 @@ class Team:
 
 
 class _Wait:
-    """Tells who is missing, and ends when its time is up."""
+    """Reports the missing workers, and fails when the time is up."""
 
     def __init__(self, team: Team, minutes: float, tell: Callable[[str], None]):
         self._team, self._minutes, self._tell = team, minutes, tell
@@ -104,7 +105,7 @@ class _Wait:
         self._missing = None
 
     def go_on(self, missing: Sequence[int]) -> None:
-        """Takes the workers that are missing now; call it again and again.
+        """Takes the workers that are missing now. Call this repeatedly.
 
         Raises:
             InputError: If the time is up.
@@ -134,7 +135,7 @@ def _gather_as_chief(team: Team, wait: _Wait) -> None:
             sockets = [server, *connections.values()]
             ready, _, _ = select.select(sockets, [], [], SECONDS_BETWEEN_LOOKS)
             for worker, connection in list(connections.items()):
-                if connection in ready:  # after its greeting, a worker sends only its end
+                if connection in ready:  # after its greeting, a worker can only disconnect
                     connections.pop(worker).close()
             if server in ready:
                 connection = stack.enter_context(server.accept()[0])
@@ -149,15 +150,15 @@ def _gather_as_chief(team: Team, wait: _Wait) -> None:
 
 def _send_missing(missing: list[int], connections: dict[int, socket.socket]) -> None:
     for connection in connections.values():
-        with contextlib.suppress(OSError):  # it has gone; the next look will notice
+        with contextlib.suppress(OSError):  # the worker has gone; the next select will show it
             connection.sendall(json.dumps(missing).encode() + b"\n")
 
 
 def _greeting(connection: socket.socket) -> int | None:
-    """The number of the worker that has connected; None if it is something else."""
+    """Reads the number of the worker that has connected; None if it is not a worker."""
     connection.settimeout(SECONDS_TO_ANSWER)
     with contextlib.suppress(OSError, ValueError):
-        line = connection.recv(64).decode()  # so short that it comes in one piece
+        line = connection.recv(64).decode()  # short enough to come in one piece
         if line.startswith(GREETING):
             return int(line.removeprefix(GREETING))
     return None
@@ -175,7 +176,7 @@ def _gather_as_worker(team: Team, wait: _Wait) -> None:
 
 
 def _missing_according_to_chief(team: Team) -> Iterator[list[int]]:
-    """Yields the missing workers again and again, until the chief has gone.
+    """Yields the missing workers repeatedly, until the chief has gone.
 
     Raises:
         OSError: If the chief cannot be reached.
@@ -196,7 +197,7 @@ def _missing_according_to_chief(team: Team) -> Iterator[list[int]]:
 
 
 def _numbers(line: bytes) -> list[int]:
-    """The chief's list; if something else answers at its address, the chief is missing."""
+    """Parses the chief's list of missing workers; [0] if the line is not from a chief."""
     with contextlib.suppress(ValueError):
         numbers = json.loads(line)
         if isinstance(numbers, list) and all(type(number) is int for number in numbers):
@@ -205,7 +206,10 @@ def _numbers(line: bytes) -> list[int]:
 
 
 def _listening(address: str) -> socket.socket:
-    """A socket at the address, or at all of this machine's if it does not know this one.
+    """Opens a socket that listens at the address.
+
+    If this machine does not know the address as its own, the socket listens at all of its
+    addresses.
 
     Raises:
         InputError: If the port is taken.
@@ -222,7 +226,7 @@ def _listening(address: str) -> socket.socket:
 
 
 def cannot_listen(address: str, error: Exception) -> InputError:
-    """The error to raise if a worker's address is taken, or not its own."""
+    """Returns the error to raise if a worker's address is taken, or not its own."""
     return InputError(
         f"The worker must be able to listen at its address. Received: {address}:"
         f" {str(error).splitlines()[0][:200]}. Correct the address, or free the port."
@@ -230,7 +234,7 @@ def cannot_listen(address: str, error: Exception) -> InputError:
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
-    """Splits HOST:PORT; raises ValueError if it is something else."""
+    """Splits HOST:PORT; raises ValueError if the address has another form."""
     host, _, port = address.rpartition(":")
     if not host or not 0 < int(port) < 65536:
         raise ValueError(address)
@@ -251,10 +255,10 @@ def _tensorflow_team() -> Team:
         ):
             return Team(int(task["index"]), workers, "TF_CONFIG")
     raise InputError(
-        "TF_CONFIG must name all workers and say which of them this process is, for example"
+        "TF_CONFIG must name all workers, and the index of this one, for example"
         ' {"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker",'
         f' "index": 0}}}}. Received: TF_CONFIG={text or "nothing"}. Set it in the environment, with'
-        " another index on each machine."
+        " a different index on each machine."
     )
 
 
@@ -274,5 +278,5 @@ def _jax_team() -> Team:
     raise InputError(
         f"{', '.join(JAX_VARIABLES)} must name the first worker's address as HOST:PORT, the number"
         f" of workers and the number of this one, from 0. Received: {received}. Set them in the"
-        " environment, with another number on each machine."
+        " environment, with a different number on each machine."
     )

@@ -1,4 +1,4 @@
-"""Several devices of a training on TensorFlow, with its `tf.distribute`."""
+"""Several devices to train on with TensorFlow, through `tf.distribute`."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from training.devices.team import Team, cannot_listen
 from training.runs.checkpoints import random_states
 from training.settings import TrainingSettings
 
-# What the others raise when a worker is lost, from the sum that all take part in.
+# The errors that a sum over workers raises in the other workers when one is lost.
 _LOSSES = (
     tf.errors.UnavailableError,
     tf.errors.InternalError,
@@ -28,13 +28,13 @@ _LOSSES = (
     tf.errors.FailedPreconditionError,
 )
 
-# A worker that is silent for longer is lost.
+# A worker that is silent for longer counts as lost.
 _SECONDS_OF_SILENCE = 30
 
-# From when all workers have met, so it must cover the slowest one loading TensorFlow.
+# Counted from when all workers have met, so it must be enough for the slowest to load TensorFlow.
 _SECONDS_TO_CONNECT = 300
 
-# The difference between the seeds of replicas, so that each draws its own dropout.
+# The difference between the seeds of two replicas, so that each draws its own dropout.
 _SEED_STEP = 1_000_003
 
 
@@ -42,7 +42,7 @@ class Replicas(Workers):
     """A copy of the model on each device.
 
     Args:
-        strategy: Keeps the copies equal.
+        strategy: The TensorFlow strategy that keeps the copies equal.
         worker: The number of this worker, from 0.
     """
 
@@ -58,7 +58,7 @@ class Replicas(Workers):
 
     @classmethod
     def of_this_machine(cls) -> "Replicas":
-        """One replica per GPU, or per logical device of a CPU that was divided into several."""
+        """Makes one replica per GPU or, without GPUs, per logical device of the CPU."""
         for kind in ("GPU", "CPU"):
             if devices := tf.config.list_logical_devices(kind):
                 names = [f"{kind}:{number}" for number in range(len(devices))]
@@ -67,10 +67,10 @@ class Replicas(Workers):
 
     @classmethod
     def of_workers(cls, team: Team) -> "Replicas":
-        """The replicas of all workers of a team, who must have gathered.
+        """Makes the replicas of all workers of a team, which must have gathered.
 
         Raises:
-            InputError: If this worker cannot listen at its address, or another one has gone.
+            InputError: If this worker cannot listen at its address, or another worker has gone.
         """
         _bear_with_slow_workers(len(team.addresses))
         try:
@@ -85,14 +85,14 @@ class Replicas(Workers):
         return self.strategy.scope()
 
     def equip(self, model: keras.Model) -> None:
-        """Gives the model a step over all replicas.
+        """Gives the model training and test steps over all replicas.
 
-        Keras' own fails with several workers (keras-team/keras#20585): it averages a structure
-        that holds dictionaries to infer shapes, and averages numbers over an axis that they do not
-        have. Only attributes of this object are set, so `save` writes an ordinary model.
+        Keras' own steps fail with several workers (keras-team/keras#20585): they average a
+        structure that holds dictionaries to infer shapes, and average scalars over an axis. This
+        sets only attributes of this object, so `save` writes an ordinary model.
         """
         weigh_real_rows(model)
-        # This builds metrics and loss, for which the shape does not matter.
+        # This builds the metrics and the loss, for which the shape of the batch does not matter.
         ids = np.zeros((1, 2), "int32")
         model._symbolic_build(data_batch=({"source_ids": ids, "target_ids": ids}, ids))
         steps = {
@@ -112,11 +112,11 @@ class Replicas(Workers):
         if settings.xla:
             raise InputError(
                 "xla must not be true on several devices with TensorFlow. Received: xla=true. Leave"
-                " it out, or choose --backend jax."
+                " out xla, or choose --backend jax."
             )
 
     def started(self, model: keras.Model) -> None:
-        """Gives each replica random states of its own, derived from those of checkpoints."""
+        """Gives each replica its own random states, derived from those of checkpoints."""
         for variable in random_states(model):
             copies = self.strategy.experimental_local_results(variable.value)
             seed, counter = copies[0].numpy()
@@ -143,13 +143,13 @@ class Replicas(Workers):
     def _sum_over_replicas(self, values):
         def summed(numbers):
             replica = tf.distribute.get_replica_context()
-            # identity puts what is summed on the replica's device.
+            # identity moves the numbers to the replica's device.
             return replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(numbers))
 
         return self._one_of(self.strategy.run(summed, args=(values,)))
 
     def _over_replicas(self, step: Callable) -> Callable:
-        """Keras' step as a function of an iterator; its logs are the same in all workers."""
+        """Wraps Keras' step as a function of an iterator, with the same logs in all workers."""
 
         def step_of_replica(data):
             logs = step(data)
@@ -164,11 +164,11 @@ class Replicas(Workers):
         return tf.function(step_of_all, autograph=False)
 
     def _one_of(self, values):
-        """One replica's value of what is equal on all."""
+        """Returns one replica's value of a result that is equal on all replicas."""
         return self.strategy.experimental_local_results(values)[0]
 
     def _data(self, epochs: Epochs, batch_of_step: Callable, num_steps: int | None = None):
-        """A dataset without end of single shares, of which each replica takes one in turn."""
+        """Returns an endless dataset of single shares, which the replicas take in turn."""
         types = [tf.int32] * 3 + [tf.float32] * epochs.has_weights
 
         def own_shares(step):
@@ -186,7 +186,7 @@ class Replicas(Workers):
                 weight.set_shape((None, None))
             return {"source_ids": source_ids, "target_ids": target_ids}, labels, *weights
 
-        # If the data could end, all workers would ask each other before each step whether it has.
+        # With finite data, workers would ask each other before each step whether it has ended.
         steps = tf.data.Dataset.counter()
         return self.strategy.distribute_datasets_from_function(
             lambda _: without_tuning(steps.map(read).prefetch(2).unbatch())
@@ -196,7 +196,7 @@ class Replicas(Workers):
 def _bear_with_slow_workers(num_workers: int) -> None:
     """Sets how long workers may be silent before they count as lost.
 
-    TensorFlow's own 10 seconds are too few for a machine that is short of processor time.
+    TensorFlow's default of 10 seconds is too short on a busy machine.
     """
     from tensorflow.python.eager import context  # no public function does this
 

@@ -1,4 +1,4 @@
-"""Measures what the paper claims: `python -m training.experiments --help`."""
+"""Measures the paper's claims: `python -m training.experiments --help`."""
 
 import importlib
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from training.command_line.errors import UsageError
 from training.command_line.running import run_command
 
-# By name: the module of this package, and what it shows.
+# For each name, the module of this package, and a description.
 EXPERIMENTS = {
     "layers": ("layers", "Table 1 measured: time and memory of one layer by length and width"),
     "parallel": ("parallel", "time of a training step by length, at equal tokens"),
@@ -27,7 +27,7 @@ EXPERIMENTS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command: the first argument names the experiment."""
+    """Runs the experiment that the first argument names."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments in (["--help"], ["-h"]):
         for name, (_, description) in EXPERIMENTS.items():

@@ -1,4 +1,4 @@
-"""Checks of options that several experiments have."""
+"""Checks of options that several experiments share."""
 
 from collections.abc import Collection
 
@@ -7,30 +7,30 @@ from training.command_line.parser import option_name
 
 
 def check_least(options, **least: int) -> None:
-    """Refuses numbers, or lists of numbers, below their least value."""
+    """Raises UsageError if a number, or one in a list, is below its minimum in `least`."""
     for name, number in least.items():
         value = options[name]
         lowest = min(value) if isinstance(value, list) else value
         if lowest < number:
             raise UsageError(
-                f"{option_name(name)} must be at least {number}. Received: {lowest}. Choose more."
+                f"{option_name(name)} must be at least {number}. Received: {lowest}. Increase it."
             )
 
 
 def check_positive(options, name: str, example: float) -> None:
-    """Refuses a number that is not above 0."""
+    """Raises UsageError if a number is not above 0."""
     if not options[name] > 0:
         raise UsageError(
-            f"{option_name(name)} must be above 0. Received: {options[name]:g}. Choose for example"
+            f"{option_name(name)} must be above 0. Received: {options[name]:g}. For example, choose"
             f" {example}."
         )
 
 
 def check_names(options, name: str, known: Collection[str]) -> None:
-    """Refuses unknown names."""
+    """Raises UsageError if an option has a value that is not in `known`."""
     unknown = [one for one in options[name] if one not in known]
     if unknown:
         raise UsageError(
             f"{option_name(name)} must be among {', '.join(known)}. Received: {unknown[0]}. Choose"
-            " from these."
+            " one of these."
         )

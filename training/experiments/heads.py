@@ -1,6 +1,6 @@
-"""More heads at equal parameters: `python -m training.experiments heads --help`.
+"""Compares numbers of heads at equal parameters: `python -m training.experiments heads --help`.
 
-h heads of width d_model / h, as in rows A of Table 3.
+The h heads have width d_model / h, as in rows A of Table 3.
 """
 
 from collections.abc import Sequence
@@ -31,21 +31,25 @@ TITLES = {
 LABELS = {"neighbours": "share of right symbols", "translation": "BLEU of the validation text"}
 CAPTION = (
     "More heads at the same number of parameters. Neighbours: one layer must name the four symbols"
-    " on each side of every place; a head gives one weighted mean, so several places need several"
-    " heads. Dots are seeds, the line is their mean."
+    " on each side of every position; a head gives one weighted mean, so several positions need"
+    " several heads. Dots are seeds, the line is their mean."
 )
 
 
 def run(arguments: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command."""
     parser = CommandParser(
         "experiments heads",
         "Trains models with 1, 2, 4 and 8 heads of the same total width: one layer that must name"
-        " the neighbours of each place, and translators of the demo's sentences.",
+        " the neighbors of each position, and translators of the demo's sentences.",
     )
-    parser.add_output_folder("output", "runs/heads", "The folder for table, picture and runs.")
+    parser.add_output_folder(
+        "output", "runs/heads", "The folder for the table, the picture and the runs."
+    )
     parser.add_option("tasks", str, list(TASKS), f"Among {' and '.join(TASKS)}.", nargs="+")
-    parser.add_option("steps", int, 2000, f"Updates for neighbours, {BATCH_SIZE} sequences each.")
+    parser.add_option(
+        "steps", int, 2000, f"Updates for neighbours, with {BATCH_SIZE} sequences each."
+    )
     parser.add_option("translation_steps", int, 1000, "Updates for translation.")
     parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.")
     parser.add_threads()
@@ -54,17 +58,17 @@ def run(arguments: Sequence[str]) -> None:
     check_least(options, steps=1, translation_steps=1, seeds=1)
     import_tensorflow()
     measure = {"translation": _translations, "neighbours": _all_neighbours}
-    # Other processes train the translators, and this one the neighbours. It holds the GPU's memory
-    # from its first use on, so the neighbours come last.
+    # Other processes train the translators, and this one trains on neighbors. It keeps the GPU's
+    # memory from its first use on, so neighbors come last.
     measured = {task: measure[task](options) for task in measure if task in options.tasks}
     write_results({task: measured[task] for task in options.tasks}, options)
 
 
-# Naming neighbours -------------------------------------------------------------------------------
+# Naming neighbors --------------------------------------------------------------------------------
 
 
 def _all_neighbours(options) -> dict[int, list[dict]]:
-    """Accuracy and parameters of each number of heads, seed by seed."""
+    """Measures accuracy and parameters by number of heads, seed by seed."""
     return {
         heads: [_neighbours(heads, seed, options) for seed in range(options.seeds)]
         for heads in HEADS
@@ -82,9 +86,9 @@ def _neighbours(heads: int, seed: int, options) -> dict:
 
 
 def build_namer(num_heads: int):
-    """One encoder layer that names, at each place, the symbols at all `OFFSETS`.
+    """Builds one encoder layer that names, at each position, the symbols at all `OFFSETS`.
 
-    Maps Integer (batch, length) to logits, Float (batch, length, offsets, symbols).
+    It maps Integer (batch, length) to logits, Float (batch, length, offsets, symbols).
     """
     import keras
 
@@ -119,11 +123,11 @@ def _name_neighbours(settings: dict) -> dict:
 
 
 def _translations(options) -> dict[int, list[dict]]:
-    """BLEU and parameters of each number of heads, seed by seed."""
+    """Measures BLEU and parameters by number of heads, seed by seed."""
     seeds = range(options.seeds)
     found = {heads: [_translation(heads, seed, options) for seed in seeds] for heads in HEADS}
     for heads, of_seeds in found.items():
-        # After the last run, since reading a model may take the GPU's memory, too.
+        # After the last run, since reading a model may take the GPU's memory.
         parameters = _parameters(_run_path(heads, 0, options))
         for one in of_seeds:
             one["parameters"] = parameters
@@ -158,7 +162,10 @@ def _parameters(run: Path) -> int:
 
 
 def write_results(measured: dict[str, dict[int, list[dict]]], options) -> None:
-    """Writes the report on "score" and "parameters" of each seed, by task and number of heads."""
+    """Writes the report.
+
+    `measured` has "score" and "parameters" of each seed, by task and number of heads.
+    """
     digits = {"neighbours": 3, "translation": 2}
     rows = []
     for task, of_heads in measured.items():
@@ -186,7 +193,7 @@ def write_results(measured: dict[str, dict[int, list[dict]]], options) -> None:
 
 
 def heads_figure(measured: dict[str, dict[int, list[dict]]]) -> Figure:
-    """A panel for each task."""
+    """Draws a panel for each task."""
     figure = new_figure(8.6, 3.9, CAPTION)
     panels = figure.subplots(1, len(measured), squeeze=False)[0]
     for panel, (task, of_heads) in zip(panels, measured.items(), strict=True):

@@ -1,6 +1,6 @@
-"""The attention of "Jane visite l'Afrique en septembre.": every head of every layer.
+"""Draws the attention of every head and layer for "Jane visite l'Afrique en septembre.".
 
-`python -m training.experiments jane --help`.
+Run `python -m training.experiments jane --help`.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from training.pictures.style import save_picture
 from training.runs.folder import RunFolder
 
 SOURCE, TARGET = SHOWN_SENTENCES[0]
-# A head with less of its weight on one pattern is called spread.
+# A head is called spread if no pattern has this share of its weight.
 MOST = 0.5
-MAX_TOKENS = 40  # on either side; a picture with more is illegible
+MAX_TOKENS = 40  # on either side; a larger picture is illegible
 
 
 class Kind(NamedTuple):
-    """One of the three uses of attention (section 3.2.3), with the words of its picture."""
+    """One of the three uses of attention (section 3.2.3), with the texts of its picture."""
 
     name: str
     row_name: str
@@ -38,41 +38,43 @@ KINDS = {
         "encoder self-attention",
         "query position",
         "key position",
-        "Encoder self-attention: each row is a token of the source that looks at all tokens, and"
-        " adds up to 1. A dark cell on the diagonal is a token that looks at itself, one beside it"
-        " a token that looks at its neighbour; a dark column is a token that many look at.",
+        "Encoder self-attention: each row is a source token that looks at all tokens; the row adds"
+        " up to 1. A dark cell on the diagonal is a token that looks at itself; beside the"
+        " diagonal, at its neighbor. A dark column is a token that many tokens look at.",
     ),
     "decoder": Kind(
         "decoder self-attention",
         "last token read",
         "key position",
         "Decoder self-attention: each row is a token of the translation that looks at itself and at"
-        " those before it. The white triangle above the diagonal is the mask: nothing looks ahead.",
+        " earlier tokens. The white triangle above the diagonal is the mask: no token looks ahead.",
     ),
     "cross": Kind(
         "cross-attention",
         "token written next",
         "source",
-        "Cross-attention: each row is a step of the decoder, which writes the token at its left and"
-        " reads the source below. A head that aligns words has one dark cell per row, on the word"
-        " being translated.",
+        "Cross-attention: each row is a step of the decoder, which reads the source below and"
+        " writes the token on the left. A head that aligns words has one dark cell per row, on the"
+        " word being translated.",
     ),
 }
 
 
 def run(arguments: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command."""
     parser = CommandParser(
         "experiments jane",
-        "Draws the attention of every head and layer between a sentence and its translation, and"
-        " says where most of each head's weight goes.",
+        "Draws the attention of every head and layer for a sentence and its translation, and"
+        " describes where most of each head's weight goes.",
     )
-    parser.add_option("run", str, "runs/demo", "A finished run; the demo's is trained if absent.")
     parser.add_option(
-        "epoch", int | None, None, "The weights after this epoch instead of the final model."
+        "run", str, "runs/demo", "A finished run. If absent, the demo's run is trained."
+    )
+    parser.add_option(
+        "epoch", int | None, None, "Use the weights after this epoch instead of the final model."
     )
     parser.add_option("source", str, SOURCE, "The sentence.")
-    parser.add_option("target", str | None, None, "Its translation; the run's own if not given.")
+    parser.add_option("target", str | None, None, "The translation; by default, the run's own.")
     parser.add_output_folder("output", "runs/jane", "The folder for the table and the pictures.")
     parser.add_threads()
     options = parse(parser, arguments)
@@ -86,7 +88,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _translator(run_folder: str, epoch: int | None = None):
-    """The run's translator; trains the demo's run if it is absent."""
+    """Loads the run's translator; trains the demo's run first if it is absent."""
     from training.runs.translator import load_translator
 
     if run_folder == "runs/demo" and not RunFolder(run_folder).is_finished:
@@ -101,13 +103,13 @@ def _translator(run_folder: str, epoch: int | None = None):
 
 
 def draw(translator, source: str, target: str | None, output: Path) -> None:
-    """Writes a picture for each kind of attention and one table of all heads.
+    """Writes a picture for each kind of attention, and a table of all heads.
 
     Args:
-        translator: Of a Transformer.
+        translator: A Transformer's translator.
         source: The sentence.
-        target: Its translation, or None for the translator's own.
-        output: The folder.
+        target: The translation; None for the translator's own.
+        output: The folder to write to.
 
     Raises:
         InputError: If a sentence is too long for a picture.
@@ -119,8 +121,8 @@ def draw(translator, source: str, target: str | None, output: Path) -> None:
     longest = max(len(attention.source_tokens), len(attention.target_tokens))
     if longest > MAX_TOKENS:
         raise InputError(
-            f"A picture holds at most {MAX_TOKENS} tokens on a side. Received: {longest}. Give a"
-            " shorter --source or --target."
+            f"A picture must have at most {MAX_TOKENS} tokens on a side. Received: {longest}."
+            " Give a shorter --source or --target."
         )
     output.mkdir(parents=True, exist_ok=True)
     for kind, figure in figures(attention).items():
@@ -133,9 +135,9 @@ def draw(translator, source: str, target: str | None, output: Path) -> None:
     write_report(
         output,
         "jane",
-        caption=f'The heads on "{source}" -> "{target}": where most of the weight goes, its share,'
-        " and the number of tokens that a row is spread over (the exponential of its entropy); both"
-        " are means over the rows.",
+        caption=f'The heads on "{source}" -> "{target}": the pattern with most of the weight, its'
+        " share, and the number of tokens that a row is spread over (the exponential of its"
+        " entropy); both numbers are means over the rows.",
         columns=["attention", "layer", "head", "looks at", "share", "tokens"],
         rows=[
             (*which, what, f"{share:.2f}", f"{spread:.1f}") for *which, what, share, spread in rows
@@ -156,7 +158,7 @@ def draw(translator, source: str, target: str | None, output: Path) -> None:
 
 
 def figures(attention) -> dict:
-    """A figure for each kind of attention, by its name in `KINDS`."""
+    """Draws a figure for each kind of attention; returns them by the names in `KINDS`."""
     from training.pictures.attention import heads_figure
 
     tokens = {
@@ -181,7 +183,7 @@ def _weights(attention) -> dict[str, np.ndarray]:
 
 
 def describe(kind: str, weights: np.ndarray) -> tuple[str, float, float]:
-    """The pattern that gets most of a head's weight.
+    """Finds the pattern that gets most of a head's weight.
 
     Args:
         kind: A name in `KINDS`.
@@ -189,7 +191,7 @@ def describe(kind: str, weights: np.ndarray) -> tuple[str, float, float]:
 
     Returns:
         The pattern in words, its share of the weight, and the number of tokens that a row is spread
-        over, the exponential of its entropy; both are means over the rows.
+        over (the exponential of its entropy). Both numbers are means over the rows.
     """
     found = {name: share(weights) for name, share in _patterns(kind).items()}
     name, share = max(found.items(), key=lambda item: item[1])
@@ -198,7 +200,7 @@ def describe(kind: str, weights: np.ndarray) -> tuple[str, float, float]:
 
 
 def _patterns(kind: str) -> dict[str, Callable[[np.ndarray], float]]:
-    """Patterns and their shares of the weight, means over the rows that can have them."""
+    """Returns functions from weights to each pattern's mean share in the rows that can have it."""
 
     def diagonal(offset):
         return lambda weights: float(np.diagonal(weights, offset).mean())
@@ -224,14 +226,14 @@ def _patterns(kind: str) -> dict[str, Callable[[np.ndarray], float]]:
 
 
 def _alignment(weights: np.ndarray) -> float:
-    """The mean weight of pairs of a row and a column of its own.
+    """Returns the mean weight when each row is paired with a column of its own.
 
-    A head that aligns words has nearly all its weight there; one that always looks at the same
-    place has little.
+    A head that aligns words has nearly all its weight there. A head that always looks at the same
+    token has little.
     """
     left, pairs = weights.copy(), min(weights.shape)
     total = 0.0
-    for _ in range(pairs):  # the heaviest cell first; then its row and column are taken
+    for _ in range(pairs):  # takes the heaviest cell, then excludes its row and column
         row, column = np.unravel_index(left.argmax(), left.shape)
         total += left[row, column]
         left[row, :] = left[:, column] = -1.0

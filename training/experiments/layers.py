@@ -1,6 +1,6 @@
-"""Table 1 measured: `python -m training.experiments layers --help`.
+"""Measures Table 1: `python -m training.experiments layers --help`.
 
-Time and memory of one layer by length n and width d.
+The table shows the time and memory of one layer by length n and width d.
 """
 
 import statistics
@@ -28,7 +28,7 @@ from training.pictures.style import INK, line_style, new_figure
 if TYPE_CHECKING:
     import keras
 
-RADIUS = 32  # of the restricted self-attention's neighbourhood
+RADIUS = 32  # of the restricted self-attention's neighborhood
 KERNEL = 3
 MIB = 2**20
 
@@ -39,9 +39,9 @@ class Kind(NamedTuple):
     Attributes:
         in_length: The paper's exponent of n.
         in_width: The paper's exponent of d.
-        multiply_adds: (n, d) -> all of our layer's, for one sequence.
-        compiled: Whether XLA compiles it, if that is faster on a CPU.
-        reason: Why measured exponents may differ from the paper's.
+        multiply_adds: Maps (n, d) to our layer's number of multiply-adds for one sequence.
+        compiled: Whether XLA compiles the layer, as is faster on a CPU for some.
+        reason: The reason why measured exponents may differ from the paper's.
     """
 
     label: str
@@ -59,10 +59,10 @@ KINDS = {
         1,
         lambda n, d: 4 * n * d * d + 2 * n * n * d,
         False,
-        "Table 1 leaves out the four projections, 4 n d² of 4 n d² + 2 n² d operations: they are"
-        " most of the work up to n = 2 d, so that time grows more slowly with n, and faster with"
-        " d, than in the paper. The softmax over n² weights per head takes more time than its few"
-        " operations suggest.",
+        "Table 1 omits the four projections, 4 n d² of 4 n d² + 2 n² d operations: they are most of"
+        " the work up to n = 2 d, so time grows more slowly with n, and faster with d, than in the"
+        " paper. The softmax over n² weights per head takes more time than its few operations"
+        " suggest.",
     ),
     "restricted": Kind(
         "restricted self-attention",
@@ -71,8 +71,8 @@ KINDS = {
         lambda n, d: 4 * n * d * d + 6 * RADIUS * n * d,
         False,
         f"4 n d² for the projections and 2 · 3 · {RADIUS} n d for attention: with d above"
-        f" {3 * RADIUS // 2} the projections, which Table 1 leaves out, are the larger part, and"
-        " grow with d². Its blocks are small, and each key and value is copied twice, so it is"
+        f" {3 * RADIUS // 2} the projections, which Table 1 omits, are the larger part, and grow"
+        " with d². The blocks are small, and each key and value is copied twice, so this layer is"
         " cheaper than self-attention only in long sequences.",
     ),
     "recurrent": Kind(
@@ -81,10 +81,10 @@ KINDS = {
         2,
         lambda n, d: 6 * n * d * d,
         True,
-        "linear in n, as each step waits for the previous one. With d it grows more slowly than d²"
-        " where a step's fixed time (starting operations on one vector) outweighs its product, and"
-        " faster where the 3 d² weights, read again at every step, no longer fit into the nearest"
-        " cache.",
+        "linear in n, as each step waits for the previous one. With d, time grows more slowly than"
+        " d² where a step's fixed time (starting operations on one vector) exceeds that of its"
+        " product, and faster where the 3 d² weights, which every step reads again, no longer fit"
+        " into the nearest cache.",
     ),
     "convolutional": Kind(
         f"convolutional (k = {KERNEL})",
@@ -92,7 +92,7 @@ KINDS = {
         2,
         lambda n, d: KERNEL * n * d * d,
         False,
-        "one matrix product, as in the paper; with d it grows more slowly than d² where wide"
+        "one matrix product, as in the paper. With d, time grows more slowly than d² where wide"
         " matrices multiply at a better rate than narrow ones.",
     ),
 }
@@ -108,7 +108,7 @@ class Line(NamedTuple):
 
 
 def run(arguments: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command."""
     options = parse(_parser(), arguments)
     _check(options)
     prepare_tensorflow(options.threads)
@@ -153,19 +153,20 @@ def run(arguments: Sequence[str]) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments layers",
-        "Measures time and memory of one layer by length and width: self-attention, the same in a"
-        " neighbourhood, a GRU, a convolution. Takes five minutes on one core.",
+        "Measures the time and memory of one layer by length and width: self-attention,"
+        " self-attention in a neighborhood, a GRU, and a convolution. Takes five minutes on one"
+        " core.",
     )
     add = parser.add_option
     parser.add_output_folder(
         "output", "runs/experiments", "The folder for layers.md, .json and .png."
     )
-    add("lengths", int, [2**power for power in range(6, 13)], "n; 64 to 4,096.", nargs="+")
-    add("widths", int, [64, 128, 512], "d, the width of the layer; 64 128 512.", nargs="+")
-    add("passes", Literal[tuple(PASSES)], list(PASSES), "One or both.", nargs="+")
-    add("batch", int, 1, "Sequences at once.")
-    add("repeats", int, 3, "Measurements of each; the median is reported.")
-    add("threads", int, 1, "TensorFlow's; 0 for all.")
+    add("lengths", int, [2**power for power in range(6, 13)], "The lengths n.", nargs="+")
+    add("widths", int, [64, 128, 512], "The widths d of the layer.", nargs="+")
+    add("passes", Literal[tuple(PASSES)], list(PASSES), "The passes to measure.", nargs="+")
+    add("batch", int, 1, "Sequences in a batch.")
+    add("repeats", int, 3, "Measurements of each layer; the median is reported.")
+    add("threads", int, 1, "TensorFlow's threads; 0 for all processors.")
     add("slope_lengths", int, 4, "The number of greatest lengths to fit a slope to.")
     return parser
 
@@ -174,25 +175,25 @@ def _check(options) -> None:
     bad = [n for n in options.lengths if n < RADIUS or n % RADIUS]
     if bad:
         raise UsageError(
-            f"--lengths must be multiples of {RADIUS}, the restricted self-attention's blocks."
-            f" Received: {bad[0]}. Choose {RADIUS} or a multiple."
+            f"--lengths must be multiples of {RADIUS}, the block length of restricted"
+            f" self-attention. Received: {bad[0]}. Choose {RADIUS} or a multiple."
         )
     if len({*options.lengths}) < 2:
         raise UsageError(
-            "--lengths must be two or more, or there is no slope. Received:"
-            f" {options.lengths[0]}. Add another."
+            "--lengths must be two or more, to determine a slope. Received:"
+            f" {options.lengths[0]}. Add another length."
         )
     bad = [d for d in options.widths if d < 1 or (d > 64 and d % 64)]
     if bad:
         raise UsageError(
             "--widths must be at most 64, or multiples of 64, the width of a head. Received:"
-            f" {bad[0]}. Choose for example 128."
+            f" {bad[0]}. For example, choose 128."
         )
     check_least(options, batch=1, repeats=1, slope_lengths=2)
 
 
 def make_layer(kind: str, model_dim: int) -> "keras.Layer":
-    """A layer of Table 1 with input and output of width model_dim, and heads of width 64."""
+    """Makes a layer of Table 1, with input and output of width model_dim and heads of width 64."""
     import keras
 
     from keras_transformer.layers.attention import MultiHeadSelfAttention
@@ -210,7 +211,7 @@ def make_layer(kind: str, model_dim: int) -> "keras.Layer":
 
 
 def _measure(lengths, widths, passes, options) -> tuple[dict, dict]:
-    """Seconds of each repeat, and peak bytes, by (pass, width, kind, length)."""
+    """Measures the seconds of each repeat, and peak bytes, by (pass, width, kind, length)."""
     functions, memory = {}, {}
     for which in passes:
         for width in widths:
@@ -220,22 +221,22 @@ def _measure(lengths, widths, passes, options) -> tuple[dict, dict]:
                 for length in lengths:
                     key = (which, width, kind, length)
                     work = _Work(layer, KINDS[kind].compiled, (options.batch, length, width), which)
-                    work.once()  # tracing and compiling take memory, too
+                    work.once()  # before measuring, as tracing and compiling also take memory
                     memory[key] = peak_bytes(work.once)
                     functions[key] = work.repeat
-    # Short ones first: a warm cache matters less to long ones.
+    # Short sequences first: a warm cache matters less to long ones.
     functions = dict(sorted(functions.items(), key=lambda item: item[0][3]))
     seconds = seconds_per_call(functions, options.repeats)
     return {key: seconds[key] for key in memory}, memory
 
 
 class _Work:
-    """A layer at one length inside TensorFlow's graph, so that Python's own time does not count.
+    """Runs a layer at one length inside TensorFlow's graph, to exclude Python's own time.
 
     Args:
         layer: A layer whose output has its input's shape.
-        compiled: Whether XLA compiles it.
-        shape: The input's, (batch, length, model_dim).
+        compiled: Whether XLA compiles the layer.
+        shape: The input's shape, (batch, length, model_dim).
         which: One of PASSES; "training" computes the gradients of all weights and of the input.
     """
 
@@ -261,12 +262,12 @@ class _Work:
         self.in_graph = tf.function(self._in_graph)
 
     def once(self):
-        """Computes all results."""
+        """Computes all results once."""
         for result in self.results(self.inputs):
             result.numpy()
 
     def repeat(self, calls: int) -> None:
-        """Does the work some times."""
+        """Computes all results `calls` times."""
         import tensorflow as tf
 
         self.in_graph(tf.constant(calls)).numpy()
@@ -275,7 +276,7 @@ class _Work:
         import tensorflow as tf
 
         def turn(number, last):
-            # Each turn needs a number from the last one, so that TensorFlow cannot skip or move it.
+            # Each turn uses a number from the last one, so that TensorFlow cannot skip or move it.
             results = self.results(self.inputs + 1e-6 * last)
             return number + 1, tf.add_n([tf.reshape(result, [-1])[0] for result in results])
 
@@ -285,12 +286,12 @@ class _Work:
 
 
 def _mib(num_bytes: int | None) -> float | None:
-    """Memory, unless so little that TensorFlow's count, which skips small tensors, is wrong."""
+    """Converts bytes to MiB; None if too few for TensorFlow's count, which skips small tensors."""
     return None if num_bytes is None or num_bytes < MIB / 2 else round(num_bytes / MIB, 2)
 
 
 def _table(lines, lengths, slope_lengths) -> tuple[list, list, list]:
-    """The table's columns and rows, and the same numbers by name."""
+    """Returns the table's columns and rows, and the same numbers by name."""
     shown = lengths[:: max(1, (len(lengths) - 1) // 3)]
     columns = ["layer", "d", "pass", *(f"ms, n = {n:,}" for n in shown)]
     columns += ["n: paper", "counted", "measured", f"MiB, n = {lengths[-1]:,}", "n: memory"]
@@ -324,7 +325,7 @@ def _table(lines, lengths, slope_lengths) -> tuple[list, list, list]:
 
 
 def _exponents_of_width(lines, lengths, widths) -> list[dict]:
-    """Exponents of d at the greatest length: the paper's, of multiplications, of time."""
+    """Returns the exponents of d at the greatest length: in the paper, counted, and measured."""
     if len(widths) < 2:
         return []
     found = []
@@ -344,7 +345,7 @@ def _exponents_of_width(lines, lengths, widths) -> list[dict]:
 
 
 def _crossings(lines, lengths) -> dict[tuple[str, int], Crossing]:
-    """The lengths from which self-attention takes longer than the recurrent layer."""
+    """Finds the lengths from which self-attention takes longer than the recurrent layer."""
     return {
         (which, width): crossing(
             lengths,
@@ -371,7 +372,7 @@ def _caption(options, lengths) -> str:
 
 
 def _notes(exponents_of_width, crossings, lengths) -> str:
-    """The exponents of d, where lines cross, and why exponents differ from the paper's."""
+    """Describes the exponents of d, the crossings, and the differences from the paper."""
     parts = []
     if exponents_of_width:
         rows = [
@@ -387,11 +388,11 @@ def _notes(exponents_of_width, crossings, lengths) -> str:
         parts.append(f"How time grows with d at n = {lengths[-1]:,}:")
         parts.append(markdown_table(["layer", "pass", "d: paper", "counted", "measured"], rows))
     parts.append(
-        "Where self-attention starts to take longer than the GRU. Counted in multiplications that"
-        " is n = d, with all projections (4 n d² + 2 n² d = 6 n d²) as in the paper's short form"
-        " (n² d = n d²). Measured, it is further right if products of matrices, as in"
-        " self-attention, run at a better rate than products with one vector of each sequence, as"
-        " in a recurrent step:"
+        "The length from which self-attention takes longer than the GRU. Counted in"
+        " multiplications, it is n = d, both with all projections (4 n d² + 2 n² d = 6 n d²) and in"
+        " the paper's short form (n² d = n d²). The measured length is greater if products of"
+        " matrices, as in self-attention, run at a better rate than products with one vector of"
+        " each sequence, as in a recurrent step:"
     )
     rows = [
         [width, PASSES[which], *_crossing_cells(width, found, lengths)]
@@ -399,8 +400,9 @@ def _notes(exponents_of_width, crossings, lengths) -> str:
     ]
     parts.append(markdown_table(["d", "pass", "measured at n", "n / d"], rows))
     parts.append(
-        "Activations take memory that grows with n or n² as in the last column; in the backward"
-        " pass the weights' gradients add a constant, which is most of it in short sequences."
+        "The memory of activations grows with n or n², as the last column shows. In the backward"
+        " pass, the weights' gradients add a constant, which is most of the memory in short"
+        " sequences."
     )
     parts.append("Why exponents differ from the paper's:")
     parts.append("\n".join(f"- {kind.label}: {kind.reason}" for kind in KINDS.values()))
@@ -416,7 +418,7 @@ def _crossing_cells(width, found: Crossing, lengths) -> list[str]:
 
 
 def _figure(lines, lengths, widths, crossings, options) -> Figure:
-    """Time above and memory below, a panel for each width."""
+    """Draws time above and memory below, with a panel for each width."""
     which = "training" if "training" in options.passes else "forward"
     figure = new_figure(
         8.6,

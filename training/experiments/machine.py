@@ -1,4 +1,4 @@
-"""Measures time and memory on TensorFlow."""
+"""Measures time and memory in TensorFlow."""
 
 import itertools
 import time
@@ -10,18 +10,18 @@ from training.command_line.running import import_keras, import_tensorflow, tell
 
 
 def prepare_tensorflow(threads: int) -> None:
-    """Prepares TensorFlow for measurements, before its first operation.
+    """Prepares TensorFlow for measurements. Call this before TensorFlow's first operation.
 
     Args:
-        threads: The most it may use; 0 for all.
+        threads: The number of threads that TensorFlow may use; 0 for all.
 
     Raises:
-        UsageError: If the number is negative.
+        UsageError: If `threads` is negative.
         InputError: If Keras runs on another backend.
     """
     if threads < 0:
         raise UsageError(
-            f"--threads must be 0 or more. Received: {threads}. Give 0 for all processors."
+            f"--threads must be 0 or more. Received: {threads}. Give 0 to use all processors."
         )
     if threads:
         use_threads(threads)
@@ -30,18 +30,18 @@ def prepare_tensorflow(threads: int) -> None:
 
     if keras.backend.backend() != "tensorflow":
         raise InputError(
-            "This experiment must run on TensorFlow, whose memory it reads. Received:"
+            "This experiment must run on TensorFlow, whose memory it measures. Received:"
             f" {keras.backend.backend()}. Leave out --backend and KERAS_BACKEND."
         )
     import_tensorflow()
     import tensorflow as tf
 
-    # It warns about functions that are traced repeatedly; every size here needs its own trace.
+    # TensorFlow warns about functions that are traced repeatedly, but each size needs a trace.
     tf.get_logger().setLevel("ERROR")
 
 
 def device() -> str:
-    """The device that runs TensorFlow's operations."""
+    """Returns the name of the device that runs TensorFlow's operations."""
     import tensorflow as tf
 
     return "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
@@ -50,12 +50,13 @@ def device() -> str:
 def seconds_per_call(
     functions: dict[Hashable, Callable[[int], None]], repeats: int, least_seconds: float = 0.02
 ) -> dict[Hashable, list[float]]:
-    """Measures the functions in turns, so that other load on the machine affects all alike.
+    """Measures the functions in turn, so that other load on the machine affects all of them.
 
     Args:
-        functions: Each takes a number, does its work that many times, and returns when done.
-        repeats: Measurements of each.
-        least_seconds: Work that is shorter is repeated to take this long.
+        functions: Functions that take a number of calls, and return after doing their work that
+            often.
+        repeats: The number of measurements of each function.
+        least_seconds: The shortest measurement; shorter work is repeated to take this long.
     """
     calls = {}
     for key, function in functions.items():
@@ -80,10 +81,10 @@ def _seconds(function: Callable[[int], None], calls: int) -> float:
 
 
 def peak_bytes(function: Callable[[], object]) -> int | None:
-    """The peak memory of new tensors while a function runs, including its result.
+    """Returns the peak memory of new tensors while a function runs, including its result.
 
     TensorFlow counts its allocator's blocks, which may be up to twice as large as a tensor. On a
-    CPU it leaves out tensors below about a tenth of a MiB. None if this build does not count.
+    CPU, it skips tensors below about 0.1 MiB. Returns None if TensorFlow does not count memory.
     """
     import tensorflow as tf
 

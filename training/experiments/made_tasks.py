@@ -1,4 +1,4 @@
-"""Synthetic tasks with known answers, and the recipe to train on them."""
+"""Synthetic tasks with known answers, and a recipe for training on them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ PEAK_LEARNING_RATE = 0.003
 BATCH_SIZE = 64
 RECIPE = {"peak_learning_rate": PEAK_LEARNING_RATE, "batch_size": BATCH_SIZE}
 
-# From a sequence of symbols to the answer. The symbols' order matters to the first two.
+# Functions from a sequence of symbols to the answer. The order of symbols matters in the first two.
 REWRITINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "copy": lambda symbols: symbols,
     "reverse": lambda symbols: symbols[::-1],
@@ -25,11 +25,12 @@ REWRITINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class Pairs(NamedTuple):
-    """Data for a sequence-to-sequence model, as from `kt.pair_batches`.
+    """Data for a sequence-to-sequence model, like that of `kt.pair_batches`.
 
     Attributes:
-        inputs: "source_ids" and "target_ids", Integer (batch, longest + 1).
-        labels: Integer (batch, longest + 1), `target_ids` moved by one.
+        inputs: "source_ids" and "target_ids", Integer (batch, longest + 1) each, where `longest` is
+            the largest number of symbols.
+        labels: Integer (batch, longest + 1), `target_ids` moved by one position.
     """
 
     inputs: dict[str, np.ndarray]
@@ -39,13 +40,13 @@ class Pairs(NamedTuple):
 def rewriting_pairs(
     task: str, lengths: Sequence[int], num_symbols: int, generator: np.random.Generator
 ) -> Pairs:
-    """Sequences of symbols and their answers.
+    """Makes sequences of symbols, and the answers.
 
     Args:
         task: A name in `REWRITINGS`.
-        lengths: Symbols of each sequence, at most `num_symbols`, since none repeats.
-        num_symbols: The size of the alphabet; its ids start at FIRST_SYMBOL_ID.
-        generator: Draws the symbols.
+        lengths: The number of symbols in each sequence, at most `num_symbols`, since none repeats.
+        num_symbols: The size of the alphabet, whose ids start at FIRST_SYMBOL_ID.
+        generator: The generator that draws the symbols.
     """
     longest = max(lengths)
     source, target, labels = np.zeros((3, len(lengths), longest + 1), "int32")
@@ -65,25 +66,26 @@ def neighbours(
     num_symbols: int,
     generator: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences in a ring, and the symbols at some distances from each place.
+    """Makes rings of symbols, and for each position the symbols at the given offsets from it.
 
     Args:
-        num_sequences: Number of sequences.
-        length: Symbols of each; its ends are joined.
-        offsets: Distances, negative to the left.
-        num_symbols: The size of the alphabet; its ids start at 0.
-        generator: Draws the symbols.
+        num_sequences: The number of sequences.
+        length: The number of symbols in each sequence, whose ends are joined.
+        offsets: Distances in positions, negative to the left.
+        num_symbols: The size of the alphabet, whose ids start at 0.
+        generator: The generator that draws the symbols.
 
     Returns:
-        Integer (num_sequences, length), and Integer (num_sequences, length, offsets).
+        The symbols, Integer (num_sequences, length), and their neighbors,
+        Integer (num_sequences, length, offsets).
     """
     symbols = generator.integers(num_symbols, size=(num_sequences, length), dtype="int32")
-    # rolling to the left by 1 puts each symbol's right neighbour in its place
+    # Rolling to the left by 1 puts each symbol's right neighbor in its place.
     return symbols, np.stack([np.roll(symbols, -offset, axis=1) for offset in offsets], axis=-1)
 
 
 def fit(model, loss, inputs, labels, *, num_updates: int) -> None:
-    """Trains on each of BATCH_SIZE * num_updates examples once; a fifth of that is warm-up."""
+    """Trains once on BATCH_SIZE * num_updates examples; a fifth of the updates are warm-up."""
     from keras_transformer.optimizers import Adam
     from keras_transformer.schedules import InverseSquareRootSchedule
 
@@ -93,12 +95,12 @@ def fit(model, loss, inputs, labels, *, num_updates: int) -> None:
 
 
 def remembered(path: Path, settings: dict, measure: Callable[[], dict]) -> dict:
-    """Numbers that were measured with these settings before, or are measured and saved now.
+    """Reads the numbers that an earlier call measured with the same settings, or measures them now.
 
     Args:
-        path: A JSON file.
-        settings: Everything that the numbers depend on, as JSON.
-        measure: Returns the numbers.
+        path: The JSON file to read, or to write after measuring.
+        settings: Everything that the numbers depend on; must be JSON.
+        measure: A function that measures the numbers.
     """
     if path.exists():
         earlier = json.loads(path.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""Sequential steps: `python -m training.experiments parallel --help`.
+"""Measures the cost of sequential steps: `python -m training.experiments parallel --help`.
 
-A recurrent layer's steps wait for each other: does its time grow with length, at equal work?
+A recurrent layer's steps wait for each other. Does its time grow with length, for the same work?
 """
 
 import statistics
@@ -21,7 +21,7 @@ VOCABULARY = 64
 
 
 def run(arguments: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command."""
     options = parse(_parser(), arguments)
     _check(options)
     prepare_tensorflow(options.threads)
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _measure(lengths, options) -> tuple[dict, dict]:
-    """Seconds of each repeat by (kind, length), and parameters by kind."""
+    """Measures the seconds of each repeat by (kind, length), and parameters by kind."""
     models = {
         (kind, length): training_model(kind, length, options.model_dim, options.num_blocks)
         for length in lengths
@@ -79,20 +79,20 @@ def _measure(lengths, options) -> tuple[dict, dict]:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments parallel",
-        "Measures a training step at constant tokens, in few long sequences or many short ones: a"
-        " Transformer's encoder, a GRU, an LSTM and a convolution of equal size. Takes four"
-        " minutes on two processor cores.",
+        "Measures a training step with a constant number of tokens, in few long sequences or many"
+        " short ones, of a Transformer's encoder, a GRU, an LSTM and a convolution of equal size."
+        " Takes four minutes on two processor cores.",
     )
     add = parser.add_option
     parser.add_output_folder(
         "output", "runs/experiments", "The folder for parallel.md, .json and .png."
     )
-    add("lengths", int, [8, 16, 32, 64, 128, 256, 512], "Tokens of a sequence.", nargs="+")
-    add("tokens", int, 4096, "Tokens of a batch, a multiple of each length.")
+    add("lengths", int, [8, 16, 32, 64, 128, 256, 512], "Tokens in a sequence.", nargs="+")
+    add("tokens", int, 4096, "Tokens in a batch, a multiple of each length.")
     add("model_dim", int, 128, "Width of all layers.")
     add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.")
-    add("repeats", int, 20, "Measurements of each; the median is reported.")
-    add("threads", int, 0, "TensorFlow's; 0 for all.")
+    add("repeats", int, 20, "Measurements of each stack; the median is reported.")
+    add("threads", int, 0, "TensorFlow's threads; 0 for all processors.")
     return parser
 
 
@@ -102,13 +102,13 @@ def _check(options) -> None:
     if bad:
         raise UsageError(
             f"--lengths must divide --tokens {options.tokens}. Received: {bad[0]}. Choose another"
-            " length, or other tokens."
+            " length, or another number of tokens."
         )
     check_model_dim(options.model_dim)
 
 
 def training_model(kind: str, length: int, model_dim: int, num_blocks: int):
-    """A compiled model that predicts something for each token."""
+    """Builds and compiles a model that predicts each token."""
     import keras
 
     token_ids = keras.Input((length,), dtype="int32")
@@ -123,7 +123,7 @@ def training_model(kind: str, length: int, model_dim: int, num_blocks: int):
 
 
 def _steps(model, batch, length):
-    """A function that trains for some steps on one batch of random tokens."""
+    """Returns a function that trains for a number of steps on one batch of random tokens."""
     import tensorflow as tf
 
     token_ids = tf.random.uniform((batch, length), maxval=VOCABULARY, dtype=tf.int32)
@@ -139,7 +139,7 @@ def _caption(options) -> str:
     threads = f"{options.threads} threads" if options.threads else "all threads"
     return (
         f"Milliseconds of a training step (forward, backward, update) over {options.tokens:,}"
-        " tokens, in sequences of n tokens: as n grows the batch shrinks, and the work stays the"
+        " tokens, in sequences of n tokens: as n grows, the batch shrinks, and the work stays the"
         " same except for self-attention's n². Stacks of"
         f" {options.num_blocks} x 12 d² parameters, d = {options.model_dim}, on {device()} with"
         f" {threads}, float32, median of {options.repeats}. The recurrent layers compute everything"

@@ -1,13 +1,13 @@
-"""Distances that a layer can look back: `python -m training.experiments path --help`.
+"""Measures how far layers can look back: `python -m training.experiments path --help`.
 
 Two tasks on sequences of random symbols:
 
     one   one symbol is marked; k tokens later, at the end, the model must name it
-    all   at each of the last positions the model must name the token k places back
+    all   at each of the last positions, the model must name the token k positions back
 
-The error must travel the same way back: through one layer of self-attention for any k, or through k
-steps of a recurrent layer. In the second task a recurrent state must hold the k newest tokens at
-any time, while attention finds them in place.
+The gradient must take the same path back: through one layer of self-attention for any k, or through
+k steps of a recurrent layer. In the second task, a recurrent state must always contain the k newest
+tokens, while attention can look them up.
 """
 
 import itertools
@@ -27,13 +27,13 @@ from training.experiments.stacks import COMPILED, KINDS, check_model_dim, reach,
 from training.pictures.style import INK, line_style, new_figure
 
 BEFORE = 3  # tokens before the marked one
-ANSWERS = 16  # for each sequence of the task "all"
+ANSWERS = 16  # in each sequence of the task "all"
 TEST_SEQUENCES = 1024
 TASKS = ("one", "all")
 
 
 def run(arguments: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command."""
     options = parse(_parser(), arguments)
     check_least(options, steps=1, batch=1, symbols=2, num_blocks=1, seeds=0, distances=1)
     check_positive(options, "learning_rate", 0.002)
@@ -76,7 +76,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _measure(tasks, distances, kinds, options) -> tuple[dict, dict]:
-    """Accuracies of all seeds by (task, kind, distance), and parameters by kind."""
+    """Measures accuracies of all seeds by (task, kind, distance), and parameters by kind."""
     accuracies, parameters = {}, {}
     for task, distance, kind in itertools.product(tasks, distances, kinds):
         tell(f"training: {task}, k = {distance}, {KINDS[kind]}")
@@ -91,36 +91,37 @@ def _measure(tasks, distances, kinds, options) -> tuple[dict, dict]:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments path",
-        "Trains stacks of equal size to recall the token k tokens back, and draws their"
+        "Trains stacks of equal size to recall the token k positions back, and plots their"
         " accuracy against k. Takes half an hour on two cores.",
     )
     add = parser.add_option
     parser.add_output_folder(
         "output", "runs/experiments", "The folder for path.md, .json and .png."
     )
-    add("tasks", Literal[TASKS], list(TASKS), "One marked token, or all of them.", nargs="+")
-    add("distances", int, [1, 4, 8, 16, 32, 64, 128], "k, a model for each.", nargs="+")
-    add("kinds", Literal[tuple(KINDS)], list(KINDS), "Which stacks.", nargs="+")
-    add("seeds", int, [1, 2], "Each model is trained with each seed.", nargs="+")
+    add("tasks", Literal[TASKS], list(TASKS), "Recall one marked token, or all.", nargs="+")
+    add("distances", int, [1, 4, 8, 16, 32, 64, 128], "k, with a model for each.", nargs="+")
+    add("kinds", Literal[tuple(KINDS)], list(KINDS), "The stacks to train.", nargs="+")
+    add("seeds", int, [1, 2], "Seeds, each for a training of every model.", nargs="+")
     add("steps", int, 600, "Updates of each training.")
-    add("batch", int, 32, "Sequences of an update.")
-    add("learning_rate", float, 0.002, "Adam's.")
-    add("symbols", int, 16, "Different symbols.")
+    add("batch", int, 32, "Sequences in an update.")
+    add("learning_rate", float, 0.002, "Adam's learning rate.")
+    add("symbols", int, 16, "The number of different symbols.")
     add("model_dim", int, 64, "Width of all layers.")
     add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.")
-    add("threads", int, 0, "TensorFlow's; 0 for all.")
+    add("threads", int, 0, "TensorFlow's threads; 0 for all processors.")
     return parser
 
 
 def sequences(
     task: str, generator: np.random.Generator, num_sequences: int, distance: int, symbols: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Random symbols, and the answers at the last positions, `distance` behind them.
+    """Draws random symbols, and gets the answers: those `distance` before the last positions.
 
-    A symbol is a token from 0 to symbols - 1; the marked one is greater by `symbols`.
+    A symbol is a token from 0 to symbols - 1. The marked symbol is greater by `symbols`.
 
     Returns:
-        Int32 (num_sequences, length), and int32 (num_sequences, num_answers).
+        The tokens, Int32 (num_sequences, length), and the answers, Int32 (num_sequences,
+        num_answers).
     """
     num_answers = _num_answers(task)
     shape = (num_sequences, _length(task, distance))
@@ -141,13 +142,13 @@ def _length(task, distance) -> int:
 
 
 class Learner:
-    """A model for one task and k, which learns anew from each seed; what was compiled stays so.
+    """A model for one task and k, which trains from scratch with each seed but compiles only once.
 
     Args:
         kind: One of KINDS.
         task: One of TASKS.
         distance: k.
-        options: The command's.
+        options: The command's options.
     """
 
     def __init__(self, kind: str, task: str, distance: int, options):
@@ -164,7 +165,7 @@ class Learner:
         self.optimizer_start = [value.numpy() for value in self.model.optimizer.variables]
 
     def accuracy(self, seed: int) -> float:
-        """Trains from scratch; returns the share of right answers on new sequences."""
+        """Trains from scratch, and returns the share of right answers on new sequences."""
         import keras
 
         keras.utils.set_random_seed(seed)
@@ -176,7 +177,7 @@ class Learner:
         tokens, answers = self._sequences(generator, options.steps * options.batch)
         self.model.fit(tokens, answers, batch_size=options.batch, shuffle=False, verbose=0)
         tokens, answers = self._sequences(generator, TEST_SEQUENCES)
-        # A single call: compiling, as `predict` does, would take longer than it saves.
+        # `predict` would compile the model, which takes longer than it saves for a single call.
         logits = keras.ops.convert_to_numpy(self.model(tokens))
         return float(np.mean(logits.argmax(-1) == answers))
 
@@ -196,7 +197,7 @@ class Learner:
 
 
 def _path(kind, num_blocks) -> str:
-    """The number of operations between the marked token and the answer."""
+    """Returns the number of operations between the token and the answer, in words."""
     if kind == "self_attention":
         return "1"
     if kind == "convolution":

@@ -1,7 +1,7 @@
-"""Position encodings, also beyond the trained length: `python -m training.experiments positions`.
+"""Compares position encodings: `python -m training.experiments positions --help`.
 
-None, the learned table of Table 3's row E, and the paper's sinusoids, on two tasks where order
-matters and on one where it does not.
+Compares no positions, the learned table of Table 3's row E, and the paper's sinusoids, on two tasks
+where order matters and one where it does not, also beyond the trained length.
 """
 
 from collections.abc import Sequence
@@ -41,24 +41,24 @@ MODEL = {
 }
 CAPTION = (
     "Share of right tokens by the length of the sequence, each given the right tokens before it;"
-    " the band is from the worst to the best seed. Trained only on lengths up to the dashed line."
-    " Beyond it, a learned table has rows that training never touched."
+    " the band is from the worst to the best seed. Training used only lengths up to the dashed"
+    " line. Beyond it, training never changed the rows of a learned table."
 )
 
 
 def run(arguments: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command."""
     parser = CommandParser(
         "experiments positions",
-        "Trains small Transformers without positions, with learned and with sinusoidal ones, to"
-        " copy, reverse and sort symbols; tests them up to four times the trained length.",
+        "Trains small Transformers with no, learned and sinusoidal positions to copy, reverse and"
+        " sort symbols, and tests them up to four times the trained length.",
     )
     parser.add_output_folder(
-        "output", "runs/positions", "The folder for table, picture and numbers."
+        "output", "runs/positions", "The folder for the table, the picture and the numbers."
     )
     parser.add_option("tasks", str, list(REWRITINGS), "Among copy, reverse and sort.", nargs="+")
     parser.add_option("trained_length", int, 16, "The longest training sequences, in symbols.")
-    parser.add_option("steps", int, 2000, f"Updates, of {BATCH_SIZE} sequences each.")
+    parser.add_option("steps", int, 2000, f"Updates, with {BATCH_SIZE} sequences each.")
     parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.")
     parser.add_threads()
     options = parse(parser, arguments)
@@ -73,17 +73,17 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def tested_lengths(trained_length: int) -> list[int]:
-    """Lengths to test, up to four times the trained length."""
+    """Returns the lengths to test, up to four times the trained length."""
     return [quarters * trained_length // 4 for quarters in TESTED_QUARTERS]
 
 
 def build_model(encoding: str, num_symbols: int, longest: int):
-    """A small Transformer.
+    """Builds a small Transformer.
 
     Args:
         encoding: A name in `ENCODINGS`.
         num_symbols: The size of the alphabet.
-        longest: The longest sequence to test, in symbols.
+        longest: The length of the longest sequence to test, in symbols.
     """
     from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
     from keras_transformer.model import build_transformer
@@ -97,13 +97,13 @@ def build_model(encoding: str, num_symbols: int, longest: int):
     )
     model = build_transformer(config)
     if encoding == "none":
-        # Not an option of a model, since translation needs positions; the layer can do without.
+        # Not an option of a model, since translation needs positions, but one of the layer.
         model.embedding.position_encoding = None
     return model
 
 
 def _of_seeds(task: str, encoding: str, options) -> list[list[float]]:
-    """The accuracies of each seed, by length."""
+    """Returns the accuracies of each seed, by length."""
     found = []
     for seed in range(options.seeds):
         settings = {
@@ -157,7 +157,7 @@ def _train_and_test(settings: dict) -> dict:
 
 
 def token_accuracy(model, pairs) -> float:
-    """The share of right tokens, including the end, each given the right ones before it."""
+    """Returns the share of right tokens, including the end, each given the right earlier tokens."""
     from keras import ops
 
     logits = model(pairs.inputs, training=False)
@@ -166,7 +166,7 @@ def token_accuracy(model, pairs) -> float:
 
 
 def write_results(accuracies: dict[str, dict[str, list[list[float]]]], options) -> None:
-    """Writes the report on accuracies by task, encoding, seed and length."""
+    """Writes the report on accuracies, which are by task, encoding, seed and length."""
     lengths = tested_lengths(options.trained_length)
     rows = [
         [task, ENCODINGS[encoding], *(f"{value:.2f}" for value in np.mean(of_seeds, axis=0))]
@@ -197,7 +197,7 @@ def write_results(accuracies: dict[str, dict[str, list[list[float]]]], options) 
 
 
 def accuracy_figure(accuracies: dict, trained_length: int) -> Figure:
-    """A panel for each task, a line for each encoding."""
+    """Draws a panel for each task, with a line for each encoding."""
     figure = new_figure(8.6, 3.9, CAPTION)
     panels = figure.subplots(1, len(accuracies), sharey=True, squeeze=False)[0]
     lengths = tested_lengths(trained_length)

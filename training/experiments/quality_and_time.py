@@ -1,8 +1,8 @@
-"""BLEU by seconds of training: `python -m training.experiments quality --help`.
+"""Measures BLEU by seconds of training: `python -m training.experiments quality --help`.
 
-The Transformer and the systems that it replaced, each with its own YAML file, on the same text,
-with the same sub-words and search, for the same time on the same machine. Only one process trains
-at a time, and validation counts as training time.
+Trains the Transformer and the systems that it replaced, each with its own YAML file, on the same
+text, with the same sub-words and search, for the same time on the same machine. Only one process
+trains at a time, and validation counts as training time.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from training.settings import BleuTokenizer, TrainingSettings, make_settings, re
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 # The YAML file of each system, and its name in pictures and tables. LSTMs use the files of GRUs,
-# but are so much narrower that they have as many parameters with one gate more.
+# but are narrower, because an LSTM has one more gate: so both have as many parameters.
 LSTM_DIM = 192
 SYSTEMS = {
     "transformer": ("multi30k_transformer", "Transformer"),
@@ -42,18 +42,18 @@ SYSTEMS = {
 }
 BY_DEFAULT = ("transformer", "gru_attention", "convolution", "gru")
 
-# So many that only the time limit ends a run.
+# Enough that only the time limit ends a run.
 EPOCHS = 10_000
 
 COLUMNS = ("system", "parameters", "tokens/s", "epochs", "minutes", "validation BLEU")
 
 
 def run(arguments: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command."""
     options = parse(_parser(), arguments)
     _check(options)
     text = _text(options)
-    # All settings come first, so that a wrong one fails before any run.
+    # All settings come first, so that an invalid one fails before any run.
     configs = Path(options.configs)
     planned = {
         (system, seed): system_settings(system, seed, text, options.minutes, configs)
@@ -77,23 +77,27 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments quality",
         "Trains the Transformer and the systems it replaced for the same time, one after the other,"
-        " and compares their BLEU. Run it again to resume, or to add systems and seeds; finished"
-        " runs are kept.",
+        " and compares their BLEU. Run the command again to resume, or to add systems and seeds;"
+        " finished runs are kept.",
     )
-    parser.add_output_folder("output", "runs/quality", "The folder for table, picture and runs.")
-    parser.add_option("systems", str, list(BY_DEFAULT), "Which systems.", nargs="+")
-    parser.add_option("seeds", int, [0, 1, 2], "Each system is trained with each seed.", nargs="+")
-    parser.add_option("minutes", float, 30.0, "The most time for each run, with validation.")
+    parser.add_output_folder(
+        "output", "runs/quality", "The folder for the table, the picture and the runs."
+    )
+    parser.add_option("systems", str, list(BY_DEFAULT), "The systems to train.", nargs="+")
+    parser.add_option(
+        "seeds", int, [0, 1, 2], "Seeds, each for a training of every system.", nargs="+"
+    )
+    parser.add_option("minutes", float, 30.0, "The time limit of a run, including validation.")
     add_text_options(parser)
-    parser.add_option("test_source", str | None, None, "Sentences to test on at the end.")
-    parser.add_option("test_target", str | None, None, "Their translations.")
+    parser.add_option("test_source", str | None, None, "The test text's source sentences.")
+    parser.add_option("test_target", str | None, None, "The test text's translations.")
     parser.add_option(
         "bleu_tokenizer",
         BleuTokenizer | None,
         None,
-        "How sacreBLEU splits text into words; as in the YAML files if not given.",
+        "SacreBLEU's tokenizer; by default, that in the YAML files.",
     )
-    parser.add_flag("tokenized", "The same as --bleu-tokenizer none, for text that is tokenised.")
+    parser.add_flag("tokenized", "The same as --bleu-tokenizer none, for tokenized text.")
     parser.add_option(
         "configs", str, str(CONFIGS), "The folder with the YAML files of the systems."
     )
@@ -106,12 +110,13 @@ def _check(options) -> None:
     check_positive(options, "minutes", 30)
     if (options.test_source is None) != (options.test_target is None):
         raise UsageError(
-            "--test-source and --test-target must come together. Received: one of them. Give both."
+            "--test-source and --test-target must be given together. Received: only one of them."
+            " Give both."
         )
 
 
 def _check_test_text(options) -> None:
-    """Reads the test text once, so that an error in it shows before all runs."""
+    """Reads the test text once, so that an error in it shows before any run."""
     if options.test_source is not None:
         from keras_transformer.data import read_pairs
 
@@ -119,12 +124,12 @@ def _check_test_text(options) -> None:
 
 
 def _text(options) -> dict[str, str]:
-    """The settings that name the text and how BLEU splits it."""
+    """Returns the settings for the files of the text and BLEU's tokenizer."""
     files = text_of(options)
     if not files:
         raise UsageError(
             "The text must be given as --data or by the names of its files. Received: neither."
-            " Give one."
+            " Give --data DIRECTORY, for example."
         )
     tokenizer = chosen_tokenizer(options.tokenized, options.bleu_tokenizer, "")
     return files | ({"bleu_tokenizer": tokenizer} if tokenizer else {})
@@ -133,7 +138,7 @@ def _text(options) -> dict[str, str]:
 def system_settings(
     system: str, seed: int, text: dict[str, str], minutes: float, configs: Path = CONFIGS
 ) -> TrainingSettings:
-    """The settings of a system's YAML file, for this text, seed and time."""
+    """Returns the settings of a system's YAML file with the given text, seed and time limit."""
     values = read_settings_file(configs / f"{SYSTEMS[system][0]}.yaml")
     narrower = {"recurrent_dim": LSTM_DIM} if system.startswith("lstm") else {}
     return make_settings(
@@ -151,7 +156,7 @@ def system_settings(
 
 
 def _course(folder: Path) -> dict:
-    """A run's progress by epoch, and the size of its model."""
+    """Returns a run's progress by epoch, and its number of parameters."""
     import keras
 
     import training.baselines  # noqa: F401  registers their classes
@@ -165,7 +170,7 @@ def _course(folder: Path) -> dict:
         "parameters": parameters,
         "epochs": len(epochs),
         "updates": epochs[-1]["steps"],
-        # The median epoch, since the first includes tracing.
+        # The median over epochs, since the first epoch includes tracing.
         "tokens_per_second": statistics.median(line["tokens_per_second"] for line in epochs),
         "seconds_by_epoch": np.cumsum([line["seconds"] for line in epochs]).tolist(),
         "val_bleu_by_epoch": [line["val_bleu"] for line in epochs],
@@ -173,7 +178,7 @@ def _course(folder: Path) -> dict:
 
 
 def _test_scores(folder: Path, options) -> dict:
-    """The scores of the run's beam search on the test text; each text is scored only once."""
+    """Returns the scores of the run's beam search on the test text; scores each text only once."""
     if options.test_source is None:
         return {}
     texts = file_sha256(options.test_source) + file_sha256(options.test_target)
@@ -183,13 +188,13 @@ def _test_scores(folder: Path, options) -> dict:
 
 
 def write_results(output: Path, measured: dict[str, dict[int, dict]], minutes: float) -> None:
-    """Writes and prints the table, the numbers and the picture of the finished runs.
+    """Writes the table, the numbers and the picture of the finished runs, and prints the table.
 
     Args:
-        output: The folder.
-        measured: By system and seed: "parameters", "tokens_per_second", "epochs", "bleu" (of the
-            validation text), "test_bleu" if there is one, "seconds_by_epoch" and
-            "val_bleu_by_epoch". At least one system has a seed.
+        output: The folder to write to.
+        measured: By system and seed: "parameters", "tokens_per_second", "epochs", "bleu" (on the
+            validation text), "seconds_by_epoch", "val_bleu_by_epoch" and, with a test text,
+            "test_bleu". At least one system must have a seed.
         minutes: The time limit of each run.
     """
     measured = {system: seeds for system, seeds in measured.items() if seeds}
@@ -226,7 +231,7 @@ def write_results(output: Path, measured: dict[str, dict[int, dict]], minutes: f
 
 
 def _of_seeds(measured: dict[str, dict[int, dict]]) -> str:
-    """The number of seeds per row; some systems may already have one more than others."""
+    """Describes the number of seeds of a row; some systems may already have one more seed."""
     numbers = sorted({len(seeds) for seeds in measured.values()})
     if numbers == [1]:
         return "One seed"
@@ -245,7 +250,7 @@ def _mean_and_range(runs: list[dict], name: str) -> str:
 
 
 def quality_figure(measured: dict[str, dict[int, dict]], minutes: float) -> Figure:
-    """A line for each system, BLEU by seconds of training; the best comes first in the legend."""
+    """Draws the BLEU of each system by seconds of training; the legend starts with the best."""
     if max(len(seeds) for seeds in measured.values()) == 1:
         what = "text; a mark is the end of an epoch."
     else:
@@ -283,7 +288,7 @@ def quality_figure(measured: dict[str, dict[int, dict]], minutes: float) -> Figu
 
 
 class Band(NamedTuple):
-    """BLEU over time of several seeds, Float (times,), and where the first seed's epochs end."""
+    """BLEU of several seeds over time, Float (times,) each, and the ends of the first's epochs."""
 
     seconds: np.ndarray
     lowest: np.ndarray
@@ -293,10 +298,10 @@ class Band(NamedTuple):
 
 
 def seeds_over_time(runs: list[dict]) -> Band:
-    """The BLEU of several seeds at the same times, along straight lines between epochs.
+    """Interpolates the BLEU of several seeds linearly at the same times.
 
-    The times are those at which any seed ends an epoch, from when all have ended one until the
-    first run is over.
+    The times are the ends of all seeds' epochs, from when every seed has finished an epoch until
+    the first run ends.
     """
     first = max(run["seconds_by_epoch"][0] for run in runs)
     last = max(min(run["seconds_by_epoch"][-1] for run in runs), first)

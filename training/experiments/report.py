@@ -1,4 +1,4 @@
-"""An experiment's results: a table, the numbers behind it, a picture."""
+"""Writes an experiment's results: a table, the measured numbers, and a picture."""
 
 import datetime
 import json
@@ -31,13 +31,13 @@ def write_report(
     """Writes NAME.md, NAME.json and, given a figure, NAME.png, and prints the table.
 
     Args:
-        folder: Made if absent; files of these names are replaced.
-        name: The experiment.
-        caption: What the table shows and how it was measured, for NAME.md.
+        folder: The folder, which is made if absent; existing files with these names are replaced.
+        name: The experiment's name.
+        caption: The contents of the table and how they were measured, for NAME.md.
         columns: The table's head.
-        rows: Its cells.
-        measured: All settings and numbers, as JSON; the machine, the versions and the date are
-            added.
+        rows: The table's cells, row by row.
+        measured: All settings and numbers, for NAME.json. The machine, the versions and the date
+            are added.
         figure: The picture.
         notes: Markdown to print and write after the table.
     """
@@ -53,20 +53,20 @@ def write_report(
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table, its first column aligned left and the others right."""
+    """Returns a Markdown table with all columns except the first aligned right."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def rounded(number: float | None) -> str:
-    """A number with two or three significant digits, or a dash."""
+    """Formats a number as an integer or with three significant digits, and None as a dash."""
     if number is None:
         return "-"
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def length_axis(panel: Axes, lengths: Sequence[int], labels: Sequence[str] | None = None) -> None:
-    """Makes the horizontal axis one of lengths, on a logarithmic scale."""
+    """Makes the horizontal axis logarithmic, with a tick at each length."""
     panel.set_xscale("log", base=2)
     panel.set_xticks(lengths, labels or [f"{length:,}" for length in lengths])
     panel.xaxis.set_minor_locator(NullLocator())
@@ -74,7 +74,7 @@ def length_axis(panel: Axes, lengths: Sequence[int], labels: Sequence[str] | Non
 
 
 def circumstances() -> dict:
-    """When and where something was measured, and with which versions."""
+    """Returns the date, the machine and the versions of a measurement."""
     return {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
@@ -87,12 +87,12 @@ def circumstances() -> dict:
 
 
 def _imported_version(module: str) -> str | None:
-    """A module's version if it is imported; its package may have another name (tensorflow-cpu)."""
+    """Returns an imported module's version; its package may have another name (tensorflow-cpu)."""
     return getattr(sys.modules.get(module), "__version__", None)
 
 
 def _processor() -> str:
-    """The processor's name on Linux, elsewhere its architecture."""
+    """Returns the processor's name on Linux, and its architecture elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Self-attention within a neighbourhood, the last row of Table 1."""
+"""Self-attention within a neighborhood, the last row of Table 1."""
 
 import keras
 from keras import ops
@@ -9,15 +9,15 @@ from keras_transformer.layers.attention import scaled_dot_product_attention
 class RestrictedSelfAttention(keras.layers.Layer):
     """Lets each position attend to itself and to `radius` positions on either side.
 
-    MultiHead(X) as in `MultiHeadSelfAttention`, where position i sees j if |i - j| <= radius. The
-    queries form blocks of `radius` positions; a block needs the keys of its own, the previous and
-    the next block. So the cost grows with length * radius.
+    Computes MultiHead(X) as in `MultiHeadSelfAttention`, except that position i sees position j
+    only if |i - j| <= radius. Queries are grouped into blocks of `radius` positions; a block needs
+    the keys of its own, the previous and the next block. So the cost grows with length * radius.
 
     Source: Table 1 and section 4, "a neighborhood of size r", here 2 * radius + 1.
 
     Args:
-        num_heads: h, which divides the input's width.
-        radius: Divides the length.
+        num_heads: h, which must divide the input's width.
+        radius: The number of visible positions on either side, which must divide the length.
 
     Call arguments:
         inputs: Float (batch, length, model_dim).
@@ -56,7 +56,7 @@ class RestrictedSelfAttention(keras.layers.Layer):
         return self.output_projection(ops.reshape(attended, (batch, length, model_dim)))
 
     def _mask(self, blocks):
-        """Boolean (blocks, radius, 3 * radius), True where a query may see a key."""
+        """Returns Boolean (blocks, radius, 3 * radius), True where a query may see a key."""
         first = ops.arange(blocks, dtype="int32")[:, None, None] * self.radius
         query = first + ops.arange(self.radius, dtype="int32")[:, None]
         key = first + ops.arange(-self.radius, 2 * self.radius, dtype="int32")
@@ -65,6 +65,6 @@ class RestrictedSelfAttention(keras.layers.Layer):
 
 
 def _with_neighbours(blocks):
-    """Float (..., blocks, 3 * radius, head_dim), each block between the two beside it."""
+    """Returns Float (..., blocks, 3 * radius, head_dim): each block between its neighbors."""
     padded = ops.pad(blocks, [(0, 0), (0, 0), (1, 1), (0, 0), (0, 0)])
     return ops.concatenate([padded[:, :, :-2], blocks, padded[:, :, 2:]], axis=3)

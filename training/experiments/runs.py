@@ -1,4 +1,4 @@
-"""Runs of an experiment, each in a run folder and kept once it is finished."""
+"""Trains and scores the runs of an experiment; keeps finished runs in their folders."""
 
 import json
 import os
@@ -20,21 +20,21 @@ SCORES_NAME = "validation_scores.json"
 
 
 def trained_and_scored(run: Path, settings: TrainingSettings) -> dict:
-    """The scores of a run on its validation text; trains or resumes it first if it is not finished.
+    """Trains or resumes a run unless it is finished, and scores it on its validation text.
 
-    Each run has a process of its own, so that none starts with what another left in memory.
+    Each run has its own process, so that none starts with memory that another has used.
 
     Args:
-        run: The run folder; its settings also go to RUN.yaml beside it.
+        run: The run folder. Its settings are also written to RUN.yaml beside it.
         settings: The run's settings.
 
     Returns:
-        "val_perplexity", "val_token_accuracy" and so on of the final weights, "bleu", "chrf" and
-        "bleu_signature" of their translations by the settings' beam search, and "seconds" of
+        "val_perplexity", "val_token_accuracy" and the other metrics of the final weights; "bleu",
+        "chrf" and "bleu_signature" of the beam search with these settings; and "seconds" of
         training.
 
     Raises:
-        InputError: If the run there has other settings, or a process fails.
+        InputError: If the folder has a run with other settings, or a process fails.
     """
     folder = RunFolder(run)
     if folder.is_finished:
@@ -55,13 +55,13 @@ def trained_and_scored(run: Path, settings: TrainingSettings) -> dict:
 
 
 def scores_of(run: Path, scores: Path, source: str, reference: str) -> dict:
-    """The scores of a finished run's beam search on a text, from a process of its own.
+    """Returns the scores of a finished run's beam search on a text, computed by a child process.
 
     Args:
         run: The run folder.
-        scores: The JSON file of `training.evaluate`; if it exists, nothing is translated again.
-        source: Sentences to translate.
-        reference: Their translations.
+        scores: The JSON file of `training.evaluate`. If it exists, nothing is translated again.
+        source: The file of sentences to translate.
+        reference: The file of their translations.
 
     Raises:
         InputError: If the process fails.
@@ -76,13 +76,13 @@ def _check_same(folder: RunFolder, settings: TrainingSettings) -> None:
     differences = RunRecord.of(settings).differences(folder.read_record())
     if differences:
         raise InputError(
-            f"{folder.path}: a finished run must be of the same settings and data to be kept."
+            f"{folder.path}: a finished run must have the same settings and data to be kept."
             f" Received: {'; '.join(differences)}. Choose another --output, or remove the run."
         )
 
 
 def _changed_settings(settings: TrainingSettings) -> str:
-    """The settings that differ from the defaults, as YAML for `training.train`."""
+    """Returns the settings that differ from the defaults, as YAML for `training.train`."""
     values = {name: getattr(settings, name) for name in FIELDS}
     changed = {name: value for name, value in values.items() if value != FIELDS[name].default}
     return yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
@@ -92,8 +92,8 @@ def _run_command(module: str, *arguments: str) -> None:
     """Runs `python -m MODULE ...` to its end.
 
     Raises:
-        InputError: If it fails; it has printed the reason.
-        KeyboardInterrupt: If it is stopped; the next time it resumes.
+        InputError: If the command fails; it has printed the reason.
+        KeyboardInterrupt: If the command is stopped; the next call resumes it.
     """
     root = str(Path(__file__).parents[2])  # so that `training` is found from any directory
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -102,7 +102,7 @@ def _run_command(module: str, *arguments: str) -> None:
     )
     try:
         code = process.wait()
-    except KeyboardInterrupt as stop:  # Ctrl-C has reached the process as well, SIGTERM has not
+    except KeyboardInterrupt as stop:  # Ctrl-C also reaches the process; SIGTERM does not
         if isinstance(stop, Terminated):
             process.terminate()
         process.wait()

@@ -1,4 +1,4 @@
-"""The slope of a measured line on two logarithmic scales, and where two lines cross."""
+"""The slope of a measured line on two logarithmic scales, and the crossing of two lines."""
 
 import math
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Crossing(NamedTuple):
-    """Where a line rises above another for good.
+    """The point from which a line stays above another line.
 
     Attributes:
-        x: None if it is below the other in the end, or above it everywhere.
-        y: None if x is.
-        is_above: Whether it is above the other in the end.
+        x: None if the line ends below the other, or is above it everywhere.
+        y: None if x is None.
+        is_above: Whether the line ends above the other.
     """
 
     x: float | None
@@ -20,7 +20,7 @@ class Crossing(NamedTuple):
 
 
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """The exponent b of y = a x**b, by least squares over logarithms of positive numbers."""
+    """Fits y = a x**b to positive numbers by least squares of logarithms, and returns b."""
     log_xs, log_ys = [[math.log(value) for value in values] for values in (xs, ys)]
     mean_x, mean_y = sum(log_xs) / len(log_xs), sum(log_ys) / len(log_ys)
     products = sum((x - mean_x) * (y - mean_y) for x, y in zip(log_xs, log_ys, strict=True))
@@ -28,9 +28,10 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
 
 
 def crossing(xs: Sequence[float], rising: Sequence[float], other: Sequence[float]) -> Crossing:
-    """Where the rising line gets above the other for good.
+    """Finds the point from which the rising line stays above the other.
 
-    All numbers are positive, and xs ascend; between them lines are straight on logarithmic scales.
+    All numbers must be positive, and xs must ascend. Lines are straight between points on
+    logarithmic scales.
     """
     gaps = [math.log(a) - math.log(b) for a, b in zip(rising, other, strict=True)]
     is_above = gaps[-1] >= 0

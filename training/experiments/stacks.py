@@ -1,13 +1,13 @@
-"""Stacks of equal size: a Transformer's encoder, a GRU, an LSTM, a convolution.
+"""Stacks of layers with equal size: a Transformer's encoder, a GRU, an LSTM, and a convolution.
 
-With d = model_dim, and without biases and normalization, a block of each has 12 d^2 parameters:
+With d = model_dim, a block of each has 12 d^2 parameters, not counting biases and normalization:
 
     self_attention  attention 4 d^2, feed-forward network of width 4 d 8 d^2
     gru             2 layers of 6 d^2
-    lstm            2 layers of 6 d^2: 3/4 d units, and a linear map back to d
+    lstm            2 layers of 6 d^2: 3/4 d units, and a linear map back to width d
     convolution     4 layers of 3 d^2, kernel 3
 
-Each layer sits inside the Transformer's Add & Norm, and all stacks read the same embedded tokens.
+Each layer is inside the Transformer's Add & Norm, and all stacks use the same embedding.
 """
 
 from training.command_line.errors import UsageError
@@ -18,32 +18,32 @@ KINDS = {
     "lstm": "LSTM",
     "convolution": "convolution",
 }
-# XLA speeds these up; the others are as fast without it, and build in a fraction of the time.
+# XLA speeds these up. The others are as fast without XLA, and build in a fraction of the time.
 COMPILED = ("gru", "lstm")
 
-HEAD_DIM = 64  # the paper's, where the width is a multiple of it
+HEAD_DIM = 64  # the paper's; narrower stacks have one narrower head
 KERNEL = 3
 CONVOLUTIONS = 4
 
 
 def check_model_dim(model_dim: int) -> None:
-    """Refuses a width that some stack cannot have."""
+    """Raises UsageError if a stack cannot have this width."""
     if model_dim < 4 or model_dim % (HEAD_DIM if model_dim > HEAD_DIM else 4):
         raise UsageError(
             "--model-dim must be a multiple of 4 up to 64, or of 64, the width of a head. Received:"
-            f" {model_dim}. Choose for example 128."
+            f" {model_dim}. For example, choose 128."
         )
 
 
 def stack(kind: str, token_ids, vocabulary_size: int, model_dim: int, num_blocks: int):
-    """The states of a stack over embedded tokens.
+    """Embeds tokens and applies a stack to them.
 
     Args:
         kind: One of KINDS.
         token_ids: A `keras.Input`, Integer (batch, length).
-        vocabulary_size: Different tokens.
+        vocabulary_size: The number of different tokens.
         model_dim: d, a multiple of 4.
-        num_blocks: Blocks of 12 d^2 parameters.
+        num_blocks: The number of blocks, with 12 d^2 parameters each.
 
     Returns:
         Float (batch, length, model_dim).
@@ -63,7 +63,7 @@ def stack(kind: str, token_ids, vocabulary_size: int, model_dim: int, num_blocks
 
 
 def reach(num_blocks: int) -> int:
-    """How many positions back the last position of a stack of convolutions can look."""
+    """Returns how many positions back a stack of convolutions can look."""
     return num_blocks * CONVOLUTIONS * (KERNEL - 1)
 
 
@@ -101,7 +101,7 @@ def _convolution(x, model_dim):
     from keras_transformer.layers.residual import AddAndNorm
 
     for _ in range(CONVOLUTIONS):
-        # Causal, so that it sees only what came before, as the recurrent layers do.
+        # Causal, so that it sees only earlier positions, as the recurrent layers do.
         convolution = keras.layers.Conv1D(model_dim, KERNEL, padding="causal", activation="relu")
         x = AddAndNorm(0.0)(x, convolution(x))
     return x

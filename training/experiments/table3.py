@@ -1,6 +1,6 @@
-"""The rows of the paper's Table 3: `python -m training.experiments table3 --help`.
+"""Reproduces rows of the paper's Table 3: `python -m training.experiments table3 --help`.
 
-Without text it counts each row's parameters; with text it trains rows, at any scale.
+Without text, this counts each row's parameters. With text, it trains the rows, at any scale.
 """
 
 import dataclasses
@@ -26,14 +26,14 @@ CONFIGS = Path(__file__).parents[1] / "configs" / "table3"
 
 
 class Published(NamedTuple):
-    """The paper's perplexity per sub-word and BLEU on newstest2013, and its 10^6 parameters."""
+    """The paper's perplexity per sub-word and BLEU on newstest2013, and its parameters in 10^6."""
 
     perplexity: float
     bleu: float
     parameters: int | None = None
 
 
-# Table 3, from "base" to "big".
+# Table 3 of the paper, in its order.
 PAPER = {
     "base": Published(4.92, 25.8, 65),
     "A_heads_1": Published(5.29, 24.9),
@@ -58,7 +58,7 @@ PAPER = {
 }
 
 PAPER_VOCABULARY = 37_000  # "about 37000 tokens", section 5.1
-# With this many embeddings, each published count except that of "big" is right to the million.
+# With this many embeddings, our counts match each published one, except "big", to the million.
 FITTING_VOCABULARY = 41_000
 
 MODEL_COLUMNS = ("N", "d_model", "d_ff", "h", "d_k", "d_v", "P_drop", "eps_ls")
@@ -66,24 +66,24 @@ SCALED = ("model_dim", "feed_forward_dim", "head_dim", "value_dim")
 PAPER_WARMUP_STEPS = 4000
 
 REASON = (
-    f"The difference looks like rows of the embeddings: with {FITTING_VOCABULARY:,} of them instead"
-    f" of {PAPER_VOCABULARY:,}, every published count except that of `big` is right to the million,"
-    " the paper's precision. These rows matter more in a smaller model, so that three rows of the"
-    " table are off by more than 3.5%: C_layers_2, C_model_dim_256 and C_feed_forward_dim_1024."
-    ' (The count of `big` is right with 35,300 to 36,200 rows.) The paper says only "about 37000'
-    ' tokens". Biases and normalizations are at most 0.3% of a model, too few to explain it; rows B'
-    " fit only with values of width 64."
+    f"The differences look like rows of the embeddings: with {FITTING_VOCABULARY:,} rows instead of"
+    f" {PAPER_VOCABULARY:,}, every count except that of `big` matches the published one to the"
+    " million, the paper's precision. Embeddings matter more in a smaller model, so three counts"
+    " differ by more than 3.5%: C_layers_2, C_model_dim_256 and C_feed_forward_dim_1024. (The count"
+    ' of `big` matches with 35,300 to 36,200 rows.) The paper says only "about 37000 tokens".'
+    " Biases and normalizations are at most 0.3% of a model, too few to explain the differences."
+    " Rows B match only with values of width 64."
 )
 
 
 def run(arguments: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command."""
     parser = _parser()
     options = parse(parser, arguments)
     check_names(options, "rows", PAPER)
     rows = [row for row in PAPER if row in options.rows]  # in the paper's order
     text = text_of(options)
-    leave_devices_to_children()  # counting needs none
+    leave_devices_to_children()  # counting needs no device
     if text:
         train_rows(rows, text, options)
     else:
@@ -93,32 +93,32 @@ def run(arguments: Sequence[str]) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "experiments table3",
-        "Counts the parameters of each row of the paper's Table 3. With a text (--data, or the four"
-        " files), trains rows at any scale, one after the other, and prints the paper's columns."
-        " Run it again to resume, or to add rows; finished runs are kept.",
+        "Counts the parameters of each row of the paper's Table 3. With text (--data, or the four"
+        " files), trains the rows at any scale, one after the other, and prints the paper's"
+        " columns. Run the command again to resume, or to add rows; finished runs are kept.",
     )
     parser.add_output_folder(
         "output",
         "runs/table3",
-        "The folder for the table, and for the picture and runs of trained rows.",
+        "The folder for the table, and for the picture and the runs of trained rows.",
     )
     parser.add_option(
         "rows",
         str,
         list(PAPER),
-        "Which rows; all if not given. Training always includes base.",
+        "The rows. Training always includes base.",
         nargs="+",
     )
     add_text_options(parser)
     parser.add_option(
-        "steps", int | None, None, "Updates of each row; the paper's 100,000 and more if not given."
+        "steps", int | None, None, "Updates of each row; by default, the paper's 100,000 or more."
     )
     parser.add_option(
         "scale",
         float,
         1.0,
-        "Multiplies d_model, d_ff, d_k and d_v of each row: 0.125 is the smallest that leaves all"
-        " of them even. Nothing else changes.",
+        "The factor for d_model, d_ff, d_k and d_v of each row; 0.125 is the smallest that leaves"
+        " all of them even.",
     )
     parser.add_option("vocabulary_size", int, PAPER_VOCABULARY, "Sub-words of trained rows.")
     parser.add_option("batch_tokens", int, 25_000, "Tokens in a batch on each side.")
@@ -126,8 +126,8 @@ def _parser() -> CommandParser:
         "warmup_steps",
         int | None,
         None,
-        "Updates until the peak rate; if not given, the paper's 4,000 or a quarter of the steps,"
-        " whichever is less.",
+        "Updates until the peak learning rate; by default, the paper's 4,000 or a quarter of the"
+        " steps, whichever is less.",
     )
     parser.add_option("seed", int, 0, "Seed of all rows.")
     parser.add_threads()
@@ -138,7 +138,7 @@ def _parser() -> CommandParser:
 
 
 def count_rows(rows: Sequence[str], output: Path) -> None:
-    """Prints and writes the parameters of each row beside the paper's."""
+    """Prints and writes the number of parameters of each row, and that of the paper."""
     tell(f"counting the parameters of {len(rows)} rows ...")
     ours = {row: _count(row, PAPER_VOCABULARY) for row in rows}
     fitting = {row: _count(row, FITTING_VOCABULARY) for row in rows}
@@ -155,8 +155,8 @@ def count_rows(rows: Sequence[str], output: Path) -> None:
     write_report(
         output,
         "table3_parameters",
-        caption=f"Parameters of the rows of Table 3 with {PAPER_VOCABULARY:,} sub-words, and what"
-        f" the paper prints. {REASON}",
+        caption=f"Parameters of the rows of Table 3 with {PAPER_VOCABULARY:,} sub-words, and the"
+        f" published numbers. {REASON}",
         columns=[*columns, f"with {FITTING_VOCABULARY:,} sub-words (10^6)"],
         rows=cells,
         measured={
@@ -176,13 +176,13 @@ def _config(row: str) -> "TransformerConfig":
 
 
 def difference_percent(parameters: int, published_millions: int) -> float:
-    """By how many % a count is above the published one."""
+    """Returns the difference between a count and the published one, in % of the latter."""
     return 100 * (parameters / (1e6 * published_millions) - 1)
 
 
 def count_parameters(config: "TransformerConfig") -> int:
-    """The parameters of the model, from one block of each stack."""
-    # Many rows differ only in settings without weights.
+    """Counts a model's parameters, by building only one block of each stack."""
+    # Many rows differ only in settings without weights, so they share one count.
     return _count_shapes(dataclasses.replace(config, dropout=0.0, label_smoothing=0.0))
 
 
@@ -197,14 +197,14 @@ def _count_shapes(config: "TransformerConfig") -> int:
 
 
 def _count(row: str, vocabulary_size: int) -> int:
-    """The parameters of a row with embeddings of another size."""
-    config = _config(row)
+    """Counts the parameters of a row with another vocabulary size."""
+    config = TransformerConfig.table3(row, PAPER_VOCABULARY)
     added = (vocabulary_size - PAPER_VOCABULARY) * config.model_dim
     return count_parameters(config) + added
 
 
 def _model_cells(config: "TransformerConfig") -> list:
-    """The paper's columns, in its order."""
+    """Returns the values for `MODEL_COLUMNS`."""
     head_dim = config.head_dim or config.model_dim // config.num_heads
     widths = (config.num_layers, config.model_dim, config.feed_forward_dim, config.num_heads)
     shares = (config.dropout, config.label_smoothing)
@@ -215,10 +215,10 @@ def _model_cells(config: "TransformerConfig") -> list:
 
 
 def train_rows(rows: Sequence[str], text: dict[str, str], options) -> None:
-    """Trains what is not finished, and writes the table and the picture of these rows."""
+    """Trains the rows that are not finished, and writes the table and the picture of all rows."""
     output = Path(options.output)
-    # The others are compared to base. All settings come first, so that a wrong one fails before any
-    # run.
+    # The other rows are compared to base. All settings come first, so that an invalid one fails
+    # before any run.
     rows = list(dict.fromkeys(["base", *rows]))
     settings = {row: row_settings(row, text, options) for row in rows}
     measured = {}
@@ -229,7 +229,7 @@ def train_rows(rows: Sequence[str], text: dict[str, str], options) -> None:
 
 
 def row_settings(row: str, text: dict[str, str], options) -> TrainingSettings:
-    """A row's settings at the scale, steps and sizes of the options."""
+    """Returns a row's settings, with the text, scale, steps and sizes of the options."""
     values = read_settings_file(CONFIGS / f"{row}.yaml") | text
     values |= {name: _scaled(row, name, values[name], options.scale) for name in SCALED}
     names = ("vocabulary_size", "batch_tokens", "seed")
@@ -248,7 +248,7 @@ def _scaled(row: str, name: str, width: int, scale: float) -> int:
     if scaled != int(scaled) or scaled < 1:
         raise InputError(
             f"--scale must leave widths whole. Received: --scale {scale:g}, with which {name} of"
-            f" row {row} would be {scaled:g}. Choose for example --scale 0.125."
+            f" row {row} would be {scaled:g}. For example, choose --scale 0.125."
         )
     return int(scaled)
 
@@ -268,12 +268,12 @@ def _measured(run: Path, settings: TrainingSettings) -> dict:
 def write_results(
     output: Path, settings: dict[str, TrainingSettings], measured: dict[str, dict], scale: float
 ) -> None:
-    """Writes and prints the paper's columns, ours beside the paper's.
+    """Writes and prints a table with the paper's columns, for our numbers and the paper's.
 
     Args:
-        output: The folder.
-        settings: By row, including "base".
-        measured: By row, the result of `trained_and_scored` with steps and parameters.
+        output: The folder to write to.
+        settings: The settings of each row, including "base".
+        measured: For each row, the result of `trained_and_scored` with "steps" and "parameters".
         scale: The factor of the widths.
     """
     from training.experiments.table3_picture import results_figure
@@ -308,6 +308,6 @@ def write_results(
 
 
 def _as_numbers(settings: TrainingSettings) -> dict:
-    """All settings except the text's paths, which belong to one machine."""
+    """Returns all settings except the text's paths, which belong to one machine."""
     values = dataclasses.asdict(settings)
     return {name: value for name, value in values.items() if name not in DATA_SETTINGS}

@@ -1,4 +1,4 @@
-"""The picture of the rows of Table 3: how each changes its base, ours beside the paper's."""
+"""The picture of Table 3: the difference of each row from "base", measured and in the paper."""
 
 from collections.abc import Mapping
 
@@ -11,12 +11,12 @@ HEAD_INCHES, ROW_INCHES = 2.1, 0.27
 
 
 def results_figure(measured: Mapping[str, Mapping], paper: Mapping, how: str) -> Figure:
-    """Perplexity and BLEU of each row against those of "base".
+    """Draws the perplexity and BLEU of each row relative to "base".
 
     Args:
-        measured: "val_perplexity" and "bleu" by row, including "base".
-        paper: `Published` by row.
-        how: How ours were trained, for the caption.
+        measured: For each row, including "base", our "val_perplexity" and "bleu".
+        paper: `Published` numbers for each row.
+        how: A description of our trainings, for the caption.
     """
     rows = [row for row in measured if row != "base"]
     caption = (

@@ -1,4 +1,4 @@
-"""The parallel text that an experiment trains on, as options name it: a folder, or its files."""
+"""The options that name an experiment's parallel text, as a folder or as single files."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
 
 def add_text_options(parser: CommandParser) -> None:
-    """Adds --data, --languages, and an option for each file instead."""
+    """Adds --data and --languages, and options for single files instead of a folder."""
     parser.add_option(
         "data", str | None, None, "A folder with train.en, train.de, val.en, val.de, or .gz, .xz."
     )
@@ -21,37 +21,38 @@ def add_text_options(parser: CommandParser) -> None:
     )
     for name in DATA_SETTINGS:
         if name != "train_corpora":
-            parser.add_option(name, str | None, None, "Instead of --data: this file.")
+            parser.add_option(name, str | None, None, "A file, instead of --data.")
 
 
 def text_of(options) -> dict[str, str]:
-    """The text's files by setting; empty if the options name none."""
+    """Returns the text's files by the names of settings; empty if the options name no file."""
     files = {name: options.get(name) for name in DATA_SETTINGS if options.get(name) is not None}
     if options.data is None:
         return files
     if files:
         raise UsageError(
-            "--data must come without the names of files. Received: --data and"
-            f" {', '.join(files)}. Leave one out."
+            "--data must not be given together with single files. Received: --data and"
+            f" {', '.join(files)}. Leave out either."
         )
     return text_settings(options.data, options.languages)
 
 
 def text_settings(folder: str | Path, languages: Sequence[str]) -> dict[str, str]:
-    """The four settings of `training.train` that name its text.
+    """Returns the four settings of `training.train` that name the text's files.
 
     Args:
-        folder: Holds train.en, train.de, validation.en and validation.de, or other suffixes;
-            .gz, .bz2 and .xz files will do, and valid, val or dev for validation.
-        languages: The suffix of the source files and that of the target files.
+        folder: The folder with train.en, train.de, validation.en and validation.de, for example.
+            The names may start with valid, val or dev instead of validation, and .gz, .bz2 or .xz
+            may follow.
+        languages: The suffixes of the source files and of the target files.
 
     Raises:
-        InputError: If a file is missing, or the languages are not two.
+        InputError: If a file is missing, or there are not exactly two languages.
     """
     if len(languages) != 2:
         raise InputError(
             "--languages must be two, source and target. Received:"
-            f" {' '.join(languages) or 'none'}. Give for example --languages en de."
+            f" {' '.join(languages) or 'no language'}. For example, give --languages en de."
         )
     names = {"train": ("train",), "validation": VALIDATION_NAMES}
     return {

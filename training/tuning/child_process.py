@@ -1,9 +1,9 @@
-"""Runs a command in a process of its own, which stops when the search that started it is gone.
+"""Runs a command in a child process, which stops when its parent, the search, has ended.
 
     python -m training.tuning.child_process PARENT training.train OPTION ...
 
-A trial that crashes, or that the system kills for lack of memory, takes nothing else with it, and
-the next trial finds the devices empty. The exit code says whether its settings are at fault.
+A trial that crashes, or that the system kills for lack of memory, does not end the search, and the
+next trial starts with empty devices. The exit code tells whether the trial's settings are at fault.
 """
 
 import contextlib
@@ -25,16 +25,16 @@ SECONDS_BETWEEN_LOOKS = 0.25
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 
 UNFIT_SETTINGS = 3
-MOST_CHARACTERS = 200  # of an error that is not ours
+MOST_CHARACTERS = 200  # of an error from elsewhere
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "out of memory", "OOM when allocating")
 
 
 class Failure(NamedTuple):
-    """Why a command failed, in one line."""
+    """The reason why a command failed, in one line."""
 
     reason: str
-    # Whether other settings may do better: the loss was not finite, memory ran out, or the process
-    # crashed. If not, the cause is the text, the disk, or a bug.
+    # Whether other settings may succeed: the loss was not finite, memory ran out, or the process
+    # crashed. Otherwise the cause is the text, the disk, or a bug.
     is_of_settings: bool
 
 
@@ -45,12 +45,12 @@ def run_child(
 
     Args:
         module: The command's module, such as "training.train".
-        arguments: Its command line.
-        log_path: A file to append its output to.
-        watch: Called several times a second meanwhile.
+        arguments: The command's arguments.
+        log_path: A file to append the output to.
+        watch: Called several times a second while the command runs.
 
     Returns:
-        None if it succeeded; else what went wrong.
+        None if the command succeeded; otherwise the failure.
 
     Raises:
         KeyboardInterrupt: If this process or the child was asked to stop; the child has stopped.
@@ -65,7 +65,7 @@ def run_child(
             stdout=log,
             stderr=log,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,  # Ctrl-C reaches us alone: we pass it on once
+            start_new_session=True,  # Ctrl-C reaches only this process, which passes it on once
         )
         try:
             while process.poll() is None:
@@ -92,7 +92,7 @@ def _stop(process: subprocess.Popen) -> None:
 
 
 def _failure(code: int, log_path: Path, start: int) -> Failure | None:
-    """What an exit code and the end of the log say."""
+    """Reads the failure, if any, from the exit code and the end of the log."""
     if code == 0:
         return None
     if code < 0:
@@ -123,7 +123,7 @@ def main() -> int:
 
 
 def _run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
-    """Like `run_command`, but returns UNFIT_SETTINGS if the settings are at fault."""
+    """Works like `run_command`, but returns UNFIT_SETTINGS if the settings are at fault."""
     from training.command_line.errors import UnfitSettings
     from training.command_line.running import run_command
 
@@ -151,7 +151,7 @@ def _run(command: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> 
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, TensorFlow or JAX ran out of memory."""
+    """Returns whether Python, TensorFlow or JAX ran out of memory."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return bool(kinds & {"MemoryError", "ResourceExhaustedError"}) or any(
         words in str(error) for words in OUT_OF_MEMORY

@@ -1,4 +1,4 @@
-"""The best settings against those that the search started from, each trained afresh."""
+"""Compares the best settings with those the search started from, by training both from scratch."""
 
 import dataclasses
 import json
@@ -37,20 +37,20 @@ class Result:
     side: str  # one of SIDES
     seed: int
     bleu: float  # on the validation text, with the settings' beam search, 0 to 100
-    perplexity: float  # on the validation text, by the weights that were kept
+    perplexity: float  # on the validation text, with the weights that were kept
     epochs: int
     minutes: float
 
 
 class Comparison:
-    """Trains both sides with seeds that the search has not seen, at the same budget; resumable.
+    """Trains both sides with new seeds and the same budget; resumable.
 
     Args:
-        folder: That of a search that is over.
-        plan: The search.
-        num_seeds: Trainings of each side, at least 2.
-        epochs: Of each; None takes the settings'.
-        max_minutes: Of each; None takes the settings'.
+        folder: The folder of a finished search.
+        plan: The plan of that search.
+        num_seeds: The number of trainings of each side, at least 2.
+        epochs: The epochs of each training; None takes those of the settings.
+        max_minutes: The longest time of each training; None takes that of the settings.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Comparison:
         self.path = folder.comparison_path
 
     def perform(self) -> str:
-        """Trains whatever is not trained yet.
+        """Performs the trainings that are not finished, and compares both sides.
 
         Returns:
             A Markdown table, which is also written to comparison/table.md.
 
         Raises:
-            InputError: If one of the trainings fails.
-            KeyboardInterrupt: If it is stopped; the next call resumes it.
+            InputError: If a training fails.
+            KeyboardInterrupt: If the comparison is stopped; the next call resumes it.
         """
         best = read_settings_file(self.folder.best_path)
         settings = {"start": self.plan.settings, "best": make_settings(best, best)}
@@ -120,9 +120,9 @@ class Comparison:
         differences = record.differences(run.read_record())
         if differences:
             raise InputError(
-                f"{run.path}: the trainings of a comparison must share one budget and use the best"
-                f" settings. Received: a finished one that differs ({'; '.join(differences)})."
-                f" Remove {self.path} to compare anew."
+                f"{run.path}: the trainings of a comparison must use the current settings and"
+                f" budget. Received: a finished training that differs ({'; '.join(differences)})."
+                f" Remove {self.path} to compare again."
             )
 
     def _train(self, run: RunFolder, settings: TrainingSettings) -> None:
@@ -132,7 +132,7 @@ class Comparison:
         _run(run, "training.train", options)
 
     def _scores(self, run: RunFolder, settings: TrainingSettings) -> dict[str, Any]:
-        """What `training.evaluate` says of the run on the validation text; computed once."""
+        """Returns the scores of `training.evaluate` on the validation text; computes them once."""
         path = self.path / f"{run.path.name}.json"
         if not path.exists():
             source, reference = settings.validation_files()
@@ -149,7 +149,7 @@ def _run(run: RunFolder, command: str, options: list[str]) -> None:
 
 
 def comparison_table(results: Sequence[Result], *, shows_perplexity: bool) -> str:
-    """A Markdown table of both sides' means, and their difference in words."""
+    """Returns a Markdown table of both sides' means, and a sentence on their difference."""
     head = ["settings", "seeds", "BLEU", "each", *["perplexity"] * shows_perplexity]
     head += ["epochs", "minutes"]
     rows, scores = [], {}
@@ -176,6 +176,6 @@ def comparison_table(results: Sequence[Result], *, shows_perplexity: bool) -> st
 
 
 def difference_of_means(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """The mean of the second minus that of the first, and its standard error."""
+    """Returns the mean of `second` minus that of `first`, and the standard error."""
     variances = [statistics.variance(values) / len(values) for values in (first, second)]
     return statistics.mean(second) - statistics.mean(first), math.sqrt(sum(variances))

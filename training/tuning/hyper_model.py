@@ -10,7 +10,7 @@ try:
     import keras_tuner
 except ImportError as error:
     raise ImportError(
-        "TransformerHyperModel needs Keras Tuner. Received: none that can be imported"
+        "TransformerHyperModel needs Keras Tuner. Received: an import error"
         f" ({error}). Run pip install 'keras-seq2seq-transformer[tuner]'."
     ) from error
 
@@ -27,13 +27,13 @@ from training.tuning.space import SUB_WORDS, Space
 
 
 class TransformerHyperModel(keras_tuner.HyperModel):
-    """Builds and trains the model of a trial with some of the settings tuned.
+    """Builds and trains the model of a trial, with some of the settings tuned.
 
-    Give `search` lines of text, from which `fit` makes batches of the trial's `batch_tokens`, or
-    arrays. A dataset made with a live tokenizer does not work: stock tuners clear the session
-    before each trial, which destroys TensorFlow's tokenizers.
+    Give the tuner's `search` either arrays or lines of text, from which `fit` makes batches of the
+    trial's `batch_tokens`. A dataset that uses a tokenizer does not work: stock tuners clear the
+    session before each trial, which destroys TensorFlow's tokenizers.
 
-    The tuner decides on text, epochs and the objective, so these settings have no effect here:
+    The tuner determines text, epochs and the objective, so these settings have no effect here:
     `steps_per_epoch`, `sampling`, `initial_run`, `max_minutes`, `early_stopping_epochs`,
     `average_checkpoints`, `validation_bleu` and `bleu_tokenizer`.
 
@@ -41,11 +41,11 @@ class TransformerHyperModel(keras_tuner.HyperModel):
         space: The settings to tune: a mapping like the YAML of `python -m training.tune`, such as
             `{"num_layers": [2, 4], "dropout": {"min": 0.1, "max": 0.4}}`; the name of such a file;
             or a `Space`.
-        settings: What all trials share, and where tuning starts from.
-        tokenizer: The sub-words of both languages.
+        settings: The settings that all trials share, and from which tuning starts.
+        tokenizer: The tokenizer of both languages.
 
     Raises:
-        InputError: If the space is wrong, or tunes the tokenizer.
+        InputError: If the space is invalid, or tunes the tokenizer.
 
     Example:
         hyper_model = TransformerHyperModel({"dropout": [0.1, 0.3]}, settings, tokenizer)
@@ -69,18 +69,18 @@ class TransformerHyperModel(keras_tuner.HyperModel):
         if tuned:
             raise InputError(
                 f"{tuned[0]} must not be tuned, because the tokenizer is given. Received:"
-                f" {tuned[0]} in the space. Leave it out, or use `python -m training.tune`."
+                f" {tuned[0]} in the space. Remove it, or use `python -m training.tune`."
             )
         self.start = settings
         self.serialized_tokenizer = tokenizer.serialized_model
         self.vocabulary_size = tokenizer.vocabulary_size
 
     def settings(self, hp: keras_tuner.HyperParameters) -> TrainingSettings:
-        """The settings of a trial.
+        """Returns the settings of a trial.
 
         Raises:
-            keras_tuner.errors.FailedTrialError: If they contradict each other, which stock tuners
-                record before they continue.
+            keras_tuner.errors.FailedTrialError: If the settings contradict each other. Stock tuners
+                record this and continue.
         """
         self.space.declare(hp, self.start)
         values = {name: hp.get(name) for name in self.space.dimensions}
@@ -90,7 +90,7 @@ class TransformerHyperModel(keras_tuner.HyperModel):
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """The compiled model of a trial, initialized from the settings' seed."""
+        """Builds and compiles the model of a trial, initialized from the settings' seed."""
         settings = self.settings(hp)
         keras.utils.set_random_seed(settings.seed)
         with number_formats(settings.dtype_policy):
@@ -102,11 +102,12 @@ class TransformerHyperModel(keras_tuner.HyperModel):
         """Trains the model of a trial.
 
         Args:
-            hp: Its values.
-            model: Built from them.
+            hp: The trial's values.
+            model: The model that `build` returned for them.
             *data: Source lines and target lines, two lists of str of equal length; or anything
-                else that `keras.Model.fit` takes.
-            **options: For `keras.Model.fit`. With lines, `validation_data` is two such lists.
+                else that `keras.Model.fit` accepts.
+            **options: Options of `keras.Model.fit`. With lines, `validation_data` is also two lists
+                of lines.
         """
         settings = self.settings(hp)
         if _is_text(data):

@@ -1,18 +1,18 @@
-"""Keras Tuner's oracles, which choose the values of each trial, made robust.
+"""More robust versions of Keras Tuner's oracles, which choose the values of each trial.
 
-What they do beyond Keras Tuner's own:
+Unlike Keras Tuner's own oracles:
 
-- values that contradict each other, or make too large a model, are recorded and drawn again;
-- the first trial is the settings that the search starts from, if they lie in the space;
-- their state is written whole or not at all, and a search that was killed draws the same values as
-  one that was not;
-- the trial of a lost worker is given to another;
+- if values contradict each other, or make the model too large, they record and replace them;
+- the first trial uses the settings that the search starts from, if these lie in the space;
+- they write their state whole or not at all, and a search that was killed and resumed draws the
+  same values as one that was not;
+- they give the trial of a lost worker to another worker;
 - a failed trial counts as the worst of its Hyperband rung, which would otherwise wait for it;
-- of trials with the same objective, Hyperband promotes those with the lower perplexity;
-- when the space has no new values left, Hyperband promotes the trials that exist, where Keras Tuner
+- among trials with the same objective, Hyperband promotes those with the lower perplexity;
+- when the space has no new values left, Hyperband promotes the existing trials, where Keras Tuner
   would stop;
-- Bayesian search never repeats values, and starts its model after a third of the trials, where
-  Keras Tuner waits for three times as many trials as there are settings.
+- Bayesian search never repeats values, and fits its model after a third of the trials, where Keras
+  Tuner waits for three times as many trials as there are settings.
 """
 
 import json
@@ -29,19 +29,19 @@ from training.tuning.report import write_report
 from training.tuning.trials import PASSED_OVER, RUNNING, Outcome, Trials
 
 COMPLETED, FAILED = "COMPLETED", "FAILED"  # as Keras Tuner spells them
-MOST_DRAWS = 1000  # in a row that cannot be trained, before the space counts as exhausted
-MOST_COLLISIONS = 200  # in a row that were tried before
+MOST_DRAWS = 1000  # consecutive draws that cannot be trained, before the space counts as exhausted
+MOST_COLLISIONS = 200  # consecutive draws of values that were tried before
 
 
 def make_oracle(our_trials: Trials, max_trials: int | None) -> keras_tuner.Oracle:
-    """The oracle of a search; without `max_trials`, Hyperband decides when to stop."""
+    """Makes the oracle of a search. If `max_trials` is None, Hyperband decides when to stop."""
     plan = our_trials.plan
     hp = keras_tuner.HyperParameters()
     plan.space.declare(hp, plan.settings)
     options = {
         "objective": keras_tuner.Objective(plan.objective, "min" if plan.sign > 0 else "max"),
         "hyperparameters": hp,
-        "seed": plan.settings.seed + 1,  # Keras Tuner takes 0 for none
+        "seed": plan.settings.seed + 1,  # Keras Tuner treats seed 0 as no seed
         "max_consecutive_failed_trials": 10**9,
     }
     if plan.algorithm == "hyperband":
@@ -58,9 +58,9 @@ def make_oracle(our_trials: Trials, max_trials: int | None) -> keras_tuner.Oracl
 
 
 class _Robust:
-    """What the oracles share; comes before Keras Tuner's class among the bases."""
+    """The common part of the oracles; must precede Keras Tuner's class among the base classes."""
 
-    our_trials: Trials  # `trials` are Keras Tuner's
+    our_trials: Trials  # not Keras Tuner's `trials`
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -77,13 +77,13 @@ class _Robust:
         return super().create_trial(tuner_id)
 
     def end_trial(self, trial: Trial) -> None:
-        # The worker sent its values back with fewer digits.
+        # The worker sent the trial's values back with fewer digits.
         trial.hyperparameters = self.trials[trial.trial_id].hyperparameters
         super().end_trial(trial)
         self.report()
 
     def report(self) -> None:
-        """Frees the disk, and writes down how far the search has come."""
+        """Frees disk space, and writes the report on all trials."""
         outcomes = []
         for trial_id, trial in self.trials.items():
             settings = self.plan.space.settings(trial.hyperparameters.values)
@@ -144,13 +144,13 @@ class _Robust:
 
     def reload(self) -> None:
         super().reload()
-        # A trial that is missing from the oracle's own file was about to start when the search
-        # ended. It will be drawn again.
+        # A trial that is missing from the oracle's file was about to start when the search ended.
+        # It will be drawn again.
         self.trials = {trial_id: self.trials[trial_id] for trial_id in self.start_order}
-        # Keras Tuner saves that a trial has ended before it saves that it is no longer under way.
+        # Keras Tuner first saves that a trial has ended, and later that it is no longer under way.
         waiting = {*self._retry_queue} - {*self.end_order}
         for tuner_id, trial_id in self._trials_under_way.items():
-            # If the worker still runs, only the chief was gone.
+            # If the worker is still running, only the chief had stopped.
             if trial_id in waiting and self._is_at_work(tuner_id):
                 waiting.remove(trial_id)
                 self.ongoing_trials[tuner_id] = self.trials[trial_id]
@@ -160,7 +160,7 @@ class _Robust:
 
     @property
     def is_saved(self) -> bool:
-        """Whether there is a state to reload."""
+        """Whether there is a saved state to reload."""
         return Path(self._get_oracle_fname()).exists()
 
 
@@ -169,7 +169,7 @@ class RandomSearchOracle(_Robust, keras_tuner.oracles.RandomSearchOracle):
 
 
 class BayesianOracle(_Robust, keras_tuner.oracles.BayesianOptimizationOracle):
-    """Chooses the values of which a Gaussian process expects most."""
+    """Chooses the values that a Gaussian process expects to be most useful."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         # Keras Tuner does not save the state of this generator.
@@ -182,7 +182,7 @@ class BayesianOracle(_Robust, keras_tuner.oracles.BayesianOptimizationOracle):
 
 
 class HyperbandOracle(_Robust, keras_tuner.oracles.HyperbandOracle):
-    """Gives many trials few epochs, and the best of them more."""
+    """Trains many trials for a few epochs, and the best of them for more."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         ended = [trial for trial in self.trials.values() if trial.status in (COMPLETED, FAILED)]
@@ -196,7 +196,7 @@ class HyperbandOracle(_Robust, keras_tuner.oracles.HyperbandOracle):
                 trial.status, trial.score = status, score
 
     def _rank(self, trial: Trial) -> tuple[float, ...]:
-        """What Keras Tuner sorts trials by, in the direction of the objective."""
+        """Returns the key by which Keras Tuner sorts trials, in the objective's direction."""
         badness = (math.inf,)
         if trial.status == COMPLETED:
             badness = self.our_trials.outcome(trial.trial_id).badness(self.plan.objective)
@@ -206,12 +206,12 @@ class HyperbandOracle(_Robust, keras_tuner.oracles.HyperbandOracle):
         response = super()._random_trial(trial_id, bracket)
         if "values" in response:
             return response
-        # No new values are left: the first rung is full, and the next ones follow.
+        # No new values are left, so the first rung is full, and the next rungs follow.
         bracket["num_values"] = len(bracket["rounds"][0])
         return self.populate_space(trial_id)
 
     def _get_size(self, bracket_num: int, round_num: int) -> int:
-        """The size of a rung: Keras Tuner's, or less if the space ran out of values."""
+        """Returns the size of a rung: Keras Tuner's, or less if the space ran out of values."""
         size = super()._get_size(bracket_num, round_num)
         for bracket in self._brackets:
             if bracket["bracket_num"] == bracket_num and "num_values" in bracket:

@@ -1,4 +1,4 @@
-"""The picture of a search: what each trial reached, and with which settings."""
+"""The picture of a search: the objective of each trial, and its settings."""
 
 import math
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ TOP_INCHES, PANEL_INCHES, CAPTION_INCHES = 3.0, 2.0, 0.7
 PANELS_IN_A_ROW = 4
 RUNG_COLORS = ("#9ecae1", "#4292c6", "#08519c", "#08306b", "#000000")  # light to dark: more epochs
 FAILURE_COLOR = LINE_COLOURS[1]
-# A perplexity of more than this many times the median would squeeze all others together.
+# Perplexities above this many times the median would squeeze all others together.
 FARTHEST = 10.0
 
 
 def draw_trials(plan: SearchPlan, outcomes: Sequence[Outcome], path: Path) -> None:
-    """Writes a PNG; at least one trial must be completed."""
+    """Writes the picture as PNG; at least one trial must be completed."""
     save_picture(trials_figure(plan, outcomes), path)
 
 
 def trials_figure(plan: SearchPlan, outcomes: Sequence[Outcome]) -> Figure:
-    """The objective of each trial and the best so far; below, plotted over each tuned setting."""
+    """Draws the objective by trial, with the best so far; below it, by each tuned setting."""
     names = [*plan.space.dimensions]
     trials = [outcome for outcome in outcomes if outcome.trial is not None]
     completed = [outcome for outcome in trials if outcome.status == COMPLETED]
@@ -72,7 +72,7 @@ def _caption(plan: SearchPlan, has_triangles: bool) -> str:
 
 
 def _limits(plan: SearchPlan, values: Sequence[float]) -> tuple[float, float]:
-    """The ends of the objective's axis; a perplexity far above the others is left out."""
+    """Returns the ends of the objective's axis, without perplexities far above the others."""
     low, high = min(values), max(values)
     if plan.sign < 0:  # a score from 0 to 100
         margin = 0.06 * max(high - low, 1.0)
@@ -83,7 +83,7 @@ def _limits(plan: SearchPlan, values: Sequence[float]) -> tuple[float, float]:
 
 
 class _Points:
-    """Draws completed trials: darker with more epochs, a triangle on the edge if beyond it."""
+    """Draws completed trials, darker for more epochs; triangles mark values beyond the edge."""
 
     def __init__(self, completed: Sequence[Outcome], edge: float):
         epochs = sorted({outcome.epochs for outcome in completed})
@@ -115,7 +115,7 @@ def _draw_progress(
     axes: Axes, plan: SearchPlan, trials: Sequence[Outcome], points: _Points
 ) -> None:
     best, best_so_far, failed = math.nan, [], []
-    for place, outcome in enumerate(trials):  # Keras Tuner numbers them from 0
+    for place, outcome in enumerate(trials):  # Keras Tuner numbers trials from 0
         if outcome.status == COMPLETED:
             points.draw(axes, place, outcome, 42)
             is_better = math.isnan(best) or plan.sign * outcome.objective < plan.sign * best
@@ -139,7 +139,7 @@ def _draw_setting(
     axes: Axes, plan: SearchPlan, name: str, completed: Sequence[Outcome], points: _Points
 ) -> None:
     dimension = plan.space.dimensions[name]
-    is_list = isinstance(dimension, Choices)  # then evenly spaced, whatever the values are
+    is_list = isinstance(dimension, Choices)  # listed values are spaced evenly
     for outcome in completed:
         value = outcome.settings[name]
         place = dimension.values.index(value) if is_list else value
@@ -169,7 +169,7 @@ def _finish(axes: Axes, plan: SearchPlan, limits: tuple[float, float]) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers between the ends of a logarithmic axis."""
+    """Returns a few round numbers between the ends of a logarithmic axis."""
     for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), [n / 10 for n in range(10, 100, 2)]):
         ticks = [
             step * 10.0**power

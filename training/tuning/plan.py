@@ -1,10 +1,10 @@
-"""What a search is, and the folder that it owns.
+"""The plan of a search, and its folder.
 
-search.yaml   the plan; a rerun must agree with it
+search.yaml   the plan, which a rerun must match
 trials/       for each trial a run folder, its log and its outcome     tokenizers/
 keras_tuner/  Keras Tuner's own state          .lock   workers/   locks of running processes
 trials.jsonl  trials.md  trials.png  best.yaml    the results, rewritten after each trial
-comparison/   the winner against the start, with --confirm-seeds
+comparison/   the best settings against the start, with --confirm-seeds
 """
 
 import contextlib
@@ -28,20 +28,20 @@ Algorithm = Literal["random", "bayesian", "hyperband"]
 
 FORMAT_KEY, FORMAT_VERSION = "search_format_version", 1
 OWN_VALUES = ("algorithm", "objective", "max_epochs", "max_parameters", "factor")
-LOCK_SECONDS = 10  # `is_held` takes a lock for a moment to see whether it is free
+LOCK_SECONDS = 10  # not 0, since `is_held` briefly takes a lock to see whether it is free
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchPlan:
-    """Everything that decides what a search does, except how long it runs."""
+    """Everything that determines a search, except how long it runs."""
 
-    record: RunRecord  # the settings that it starts from, and the fingerprints of the data
-    space: Space  # what it tries instead of them
+    record: RunRecord  # the settings that the search starts from, and fingerprints of the data
+    space: Space  # the settings to tune, and their values
     algorithm: Algorithm
-    objective: Monitor  # judges the best epoch of each trial
+    objective: Monitor  # the metric that ranks trials, at the best epoch of each
     max_epochs: int  # of a trial
-    factor: int  # Hyperband: how many times more epochs each rung has than the one before
-    max_parameters: int | None  # larger models are passed over
+    factor: int  # Hyperband: the ratio of the epochs of each rung to those of the rung below
+    max_parameters: int | None  # the search passes over larger models
 
     @property
     def settings(self) -> TrainingSettings:
@@ -53,7 +53,7 @@ class SearchPlan:
         return sign_of(self.objective)
 
     def differences(self, earlier: "SearchPlan") -> list[str]:
-        """What differs from an earlier plan, each as `name: OLD there, NEW now`."""
+        """Lists differences from an earlier plan, each as `name: OLD there, NEW now`."""
         old, new = earlier._compared(), self._compared()
         lines = [
             f"{name}: {old.get(name, 'none')} there, {new.get(name, 'none')} now"
@@ -96,14 +96,14 @@ class SearchFolder:
         write_text(self.plan_path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
     def read_plan(self) -> SearchPlan:
-        """The plan in search.yaml, refused if it is missing, damaged or of another format."""
+        """Reads the plan from search.yaml; raises InputError if that fails."""
         content = {name: entry.value for name, entry in read_yaml_mapping(self.plan_path).items()}
         version = content.get(FORMAT_KEY)
         if version != FORMAT_VERSION:
             raise InputError(
                 f"{self.plan_path}: the search's format must be version {FORMAT_VERSION}. Received:"
-                f" {FORMAT_KEY}={version}. Use the version of this project that wrote it, or choose"
-                " another --output."
+                f" {FORMAT_KEY}={version}. Use the version of this project that wrote the file, or"
+                " choose another --output."
             )
         try:
             record = RunRecord(make_settings(content["settings"]), content["data_sha256"])
@@ -111,16 +111,17 @@ class SearchFolder:
             return SearchPlan(record=record, space=Space.of(content["space"]), **own)
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{self.plan_path}: the file must be as the search wrote it. Received: a damaged"
-                f" one ({error}). Choose another --output."
+                f"{self.plan_path}: the file must be unchanged since the search wrote it. Received:"
+                f" a damaged file ({error}). Choose another --output."
             ) from error
 
     @contextlib.contextmanager
     def claimed(self, plan: SearchPlan) -> Iterator[None]:
-        """Holds the folder; only workers of the same search may use it meanwhile.
+        """Locks the folder, so that only workers of this search may use it.
 
         Raises:
-            InputError: If another process holds it, or it holds another search or anything else.
+            InputError: If another process has locked the folder, or the folder contains another
+                search or anything else.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(
@@ -129,8 +130,8 @@ class SearchFolder:
         names = {entry.name for entry in self.path.iterdir()} if self.path.exists() else set()
         if not self.plan_path.exists() and names - {self.lock_path.name, self.workers_path.name}:
             raise InputError(
-                f"{self.path}: a search needs a folder of its own. Received: a folder that holds"
-                " something else. Choose another --output."
+                f"{self.path}: a search needs a folder of its own. Received: a folder with other"
+                " files. Choose another --output."
             )
         self.path.mkdir(parents=True, exist_ok=True)
         with held(self.lock_path, f"{self.path}: only one process may search in a folder"):
@@ -141,22 +142,23 @@ class SearchFolder:
             yield
 
     def check_same(self, plan: SearchPlan) -> None:
-        """Refuses a plan that differs from the folder's, and names the differences."""
+        """Raises InputError with the differences if a plan differs from the folder's."""
         differences = plan.differences(self.read_plan())
         if differences:
             raise InputError(
-                f"{self.path}: a search must be resumed as it was started. Received:"
-                f" {'; '.join(differences)}. Give the earlier values, or choose another --output."
+                f"{self.path}: a search must be resumed with the values it was started with."
+                f" Received: {'; '.join(differences)}. Give the earlier values, or choose another"
+                " --output."
             )
 
     def worker_lock(self, tuner_id: str) -> contextlib.AbstractContextManager:
-        """The lock that a worker of this name holds while it runs."""
+        """Returns the lock that the worker with this name holds while it runs."""
         self.workers_path.mkdir(parents=True, exist_ok=True)
         rule = f"{tuner_id}: each worker must have a KERASTUNER_TUNER_ID of its own"
         return held(self._worker_path(tuner_id), rule)
 
     def is_at_work(self, tuner_id: str) -> bool:
-        """Whether the worker of this name runs, on this machine or another."""
+        """Returns whether the worker with this name is running, on this or another machine."""
         return is_held(self._worker_path(tuner_id))
 
     def _worker_path(self, tuner_id: str) -> Path:
@@ -165,7 +167,7 @@ class SearchFolder:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock of this file."""
+    """Returns whether a process holds the lock on this file."""
     if not path.exists():
         return False
     try:
@@ -177,14 +179,18 @@ def is_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def held(path: Path, rule: str) -> Iterator[None]:
-    """Holds the lock of a file with this process's id in it; refuses with `rule` if it is taken."""
+    """Locks a file, and writes this process's id into it.
+
+    Raises:
+        InputError: If another process holds the lock. The message starts with `rule`.
+    """
     lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=LOCK_SECONDS)
     except filelock.Timeout as error:
         owner = path.read_text().strip() or "?"
         raise InputError(
-            f"{rule}. Received: process {owner} is running. Wait for it, or stop it."
+            f"{rule}. Received: process {owner} is running. Wait for that process, or stop it."
         ) from error
     try:
         path.write_text(f"{os.getpid()}\n")

@@ -1,4 +1,4 @@
-"""What came out of a search: a line and a row for each trial, a picture, and the best settings."""
+"""The results of a search: a line and a row for each trial, a picture, and the best settings."""
 
 import collections
 import dataclasses
@@ -14,12 +14,12 @@ from training.tuning.plan import SearchFolder, SearchPlan
 from training.tuning.space import spelled
 from training.tuning.trials import COMPLETED, FAILED, PASSED_OVER, RUNNING, Outcome, best_of
 
-LONGEST_REASON = 140  # in the table; trials.jsonl has it in full
+LONGEST_REASON = 140  # characters, in the table; trials.jsonl has the full text
 IN_TABLE = (COMPLETED, RUNNING, FAILED, PASSED_OVER)  # from top to bottom
 
 
 def write_report(folder: SearchFolder, plan: SearchPlan, outcomes: Sequence[Outcome]) -> None:
-    """Rewrites trials.jsonl, trials.md, trials.png and best.yaml; trials come in their order."""
+    """Rewrites trials.jsonl, trials.md, trials.png and best.yaml."""
     write_text(folder.rows_path, "".join(_line(outcome) for outcome in outcomes))
     write_text(folder.table_path, table(plan, outcomes))
     if best_of(outcomes, plan.objective) is not None:
@@ -36,24 +36,24 @@ def _line(outcome: Outcome) -> str:
 
 
 def best_settings(plan: SearchPlan, outcomes: Sequence[Outcome]) -> str:
-    """YAML for `python -m training.train --config`: the start's settings with the best values."""
+    """Returns the best settings as YAML for `python -m training.train --config`."""
     best = best_of(outcomes, plan.objective)
     count = sum(outcome.status == COMPLETED for outcome in outcomes)
     head = (
         f"# The best of {count} completed trials: trial {best.trial}, {plan.objective}"
         f" {best.objective:.4f} in epoch {best.best_epoch}.\n"
-        f"# Tuned: {', '.join(best.settings)}. The rest is what the search started from.\n"
+        f"# Tuned: {', '.join(best.settings)}. All other settings are those of the start.\n"
     )
     settings = dataclasses.asdict(dataclasses.replace(plan.settings, **best.settings))
     requested, actual = settings["vocabulary_size"], best.vocabulary_size
-    if actual not in (None, requested):  # None comes from a search that an earlier version began
+    if actual not in (None, requested):  # None if an earlier version started the search
         head += f"# The text gave {actual} sub-words; {requested} were requested.\n"
         settings["vocabulary_size"] = actual
     return head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
 def table(plan: SearchPlan, outcomes: Sequence[Outcome]) -> str:
-    """A Markdown table: completed trials, best first, then the others; below it the reasons."""
+    """Returns a Markdown table of completed trials, best first, and the others, with reasons."""
     ranked = sorted(
         outcomes,
         key=lambda one: (
@@ -93,7 +93,7 @@ def _cell(value, form: str = "") -> str:
 
 
 def _reasons_to_pass_over(plan: SearchPlan, outcomes: Sequence[Outcome]) -> list[str]:
-    """One line for all that were too large, and one for each other reason."""
+    """Returns one line for all models that were too large, and one for each other reason."""
     sizes = [one.parameters for one in outcomes if one.parameters is not None]
     lines = []
     if sizes:
@@ -111,6 +111,6 @@ def _reasons_to_pass_over(plan: SearchPlan, outcomes: Sequence[Outcome]) -> list
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first two are aligned right, for numbers."""
+    """Returns a Markdown table with all columns except the first two aligned right."""
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,4 +1,4 @@
-"""A search: Keras Tuner's loop over this project's trials, alone or as chief and workers."""
+"""Runs a search: Keras Tuner's loop over trials, in one process or in a chief and workers."""
 
 import os
 import time
@@ -24,11 +24,11 @@ SECONDS_FOR_THE_CHIEF = 600
 
 
 class _Stop(keras_tuner.errors.FatalError):
-    """Carries an error through Keras Tuner, which would otherwise record it as the trial's."""
+    """Carries an error through Keras Tuner, which would otherwise record it as a failed trial."""
 
 
 class _Tuner(BaseTuner):
-    """Keras Tuner's loop, with each trial performed by `Trials`; a worker's asks the chief."""
+    """Keras Tuner's loop, in which `Trials` performs each trial; workers ask the chief for it."""
 
     def __init__(self, trials: Trials, oracle: keras_tuner.Oracle, is_worker: bool = False):
         super().__init__(oracle, directory=str(trials.folder.path), project_name=PROJECT_NAME)
@@ -38,7 +38,7 @@ class _Tuner(BaseTuner):
             self.reload()
 
     def _get_tuner_fname(self) -> str:
-        return os.devnull + ".json"  # this class has no state, and its oracle is reloaded above
+        return os.devnull + ".json"  # the tuner has no state, and __init__ reloads the oracle
 
     def save(self) -> None:
         if not self.is_worker:
@@ -86,18 +86,18 @@ def _in_words(plan: SearchPlan, values: dict[str, Any]) -> str:
 
 
 def search(trials: Trials, max_trials: int | None) -> bool:
-    """Runs or resumes a search to its end, alone, as chief or as worker.
+    """Runs or resumes a search to its end, alone, as the chief, or as a worker.
 
     Args:
-        trials: What to search, and in which folder.
-        max_trials: The most trials; None lets Hyperband decide.
+        trials: The trials to perform, with the plan and the folder of the search.
+        max_trials: The largest number of trials; None lets Hyperband decide.
 
     Returns:
-        Whether this process is alone or the chief, and has written the results.
+        True if this process has written the results: if it is alone or the chief.
 
     Raises:
-        InputError: If the folder, the environment or the disk does not allow it.
-        KeyboardInterrupt: If it is stopped; the next call resumes it.
+        InputError: If the folder, the environment or the disk prevents the search.
+        KeyboardInterrupt: If the search is stopped; the next call resumes it.
     """
     role = _role()
     leave_devices_to_children()
@@ -113,7 +113,7 @@ def search(trials: Trials, max_trials: int | None) -> bool:
 
 
 def _role() -> str:
-    """The role that the environment gives this process: "alone", "chief" or "worker"."""
+    """Reads this process's role from the environment: "alone", "chief" or "worker"."""
     missing = [name for name in ENVIRONMENT if not os.environ.get(name)]
     if len(missing) == len(ENVIRONMENT):
         return "alone"
@@ -149,8 +149,8 @@ def _work(trials: Trials, oracle: keras_tuner.Oracle) -> None:
         except grpc.RpcError as error:
             raise InputError(
                 f"{folder.path}: the chief must run until the search is over. Received: no answer"
-                f" from it ({error.code().name}: {error.details()}). Run the same commands again to"
-                " resume."
+                f" from the chief ({error.code().name}: {error.details()}). Run the same commands"
+                " again to resume."
             ) from error
 
 
@@ -167,7 +167,7 @@ def _await_chief(folder: SearchFolder, plan: SearchPlan) -> None:
         if time.monotonic() > deadline:
             raise InputError(
                 f"{folder.path}: a worker needs a chief that searches in the same folder. Received:"
-                f" none after {SECONDS_FOR_THE_CHIEF} seconds. Start the same command with"
+                f" no chief within {SECONDS_FOR_THE_CHIEF} seconds. Start the same command with"
                 " KERASTUNER_TUNER_ID=chief."
             )
         time.sleep(SECONDS_BETWEEN_REQUESTS)

@@ -1,4 +1,4 @@
-"""Which settings a search tries, and which values of each."""
+"""The settings that a search tunes, and the values to try."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ _NAMES_BY_REASON = {
     "it changes what BLEU counts": ("bleu_tokenizer",),
 }
 NOT_TUNED = {name: reason for reason, names in _NAMES_BY_REASON.items() for name in names}
-# Tuning these changes what perplexity counts.
+# Tuning these changes the tokens that perplexity averages over.
 SUB_WORDS = ("vocabulary_size", "tokenizer_type", "normalization")
 RANGE_KEYS = ("min", "max", "step", "log")
 # Chief and workers exchange values as 32-bit floats, which keep seven digits.
@@ -60,7 +60,7 @@ class Choices:
             hp.Choice(name, list(self.values), default=default)
 
     def value(self, raw):
-        """The value that Keras Tuner means by `raw`."""
+        """Converts Keras Tuner's value `raw` to the setting's."""
         if self._as_text:
             return next(value for value in self.values if str(value) == raw)
         if isinstance(raw, float | int):
@@ -72,13 +72,13 @@ class Choices:
 
     @property
     def _as_text(self) -> bool:
-        """Keras Tuner takes neither null nor a mixture of types."""
+        """Whether to pass values as text: Keras Tuner takes neither null nor mixed types."""
         return len({type(value) for value in self.values}) > 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """A number from `minimum` to `maximum`, inclusive; whole if these are int."""
+    """A range of numbers from `minimum` to `maximum`, inclusive; integers if both are int."""
 
     minimum: int | float
     maximum: int | float
@@ -90,7 +90,7 @@ class Range:
         add(name, self.minimum, self.maximum, sampling=sampling, default=default)
 
     def value(self, raw):
-        """The number that Keras Tuner means by `raw`, with few digits."""
+        """Converts Keras Tuner's number `raw` to the setting's, rounded."""
         number = round(raw) if isinstance(self.minimum, int) else _rounded(raw)
         return min(max(number, self.minimum), self.maximum)
 
@@ -100,33 +100,33 @@ class Range:
 
 
 class Space:
-    """The settings to tune.
+    """The settings to tune, and the values to try.
 
     Args:
-        dimensions: `Choices` or `Range` by the name of the setting.
+        dimensions: Maps the name of each setting to its `Choices` or `Range`.
 
     Raises:
-        InputError: If there are none.
+        InputError: If `dimensions` is empty.
     """
 
     def __init__(self, dimensions: Mapping[str, Choices | Range]):
         if not dimensions:
             raise InputError(
-                "A space must have at least one setting. Received: none. Write for example"
-                " dropout: [0.1, 0.2, 0.3]."
+                "A space must have at least one setting. Received: an empty space. For example,"
+                " write dropout: [0.1, 0.2, 0.3]."
             )
         self.dimensions = dict(dimensions)
 
     @classmethod
     def read(cls, path: str | Path) -> "Space":
-        """Reads a YAML file.
+        """Reads a space from a YAML file.
 
             num_layers: [2, 3, 4]
             dropout: {min: 0.1, max: 0.4, step: 0.1}
             peak_learning_rate: {min: 0.0005, max: 0.008, log: true}
 
         Raises:
-            InputError: Naming the line at fault.
+            InputError: If an entry is invalid; the message names its line.
         """
         entries = read_yaml_mapping(path).items()
         return cls(
@@ -135,15 +135,15 @@ class Space:
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Space":
-        """The space that a mapping like such a file's describes.
+        """Makes a space from a mapping with the content of such a file.
 
         Raises:
-            InputError: If an entry is wrong.
+            InputError: If an entry is invalid.
         """
         return cls({name: _dimension(name, value, "space") for name, value in content.items()})
 
     def content(self) -> dict[str, Any]:
-        """A mapping that `of` accepts."""
+        """Returns the space as a mapping that `of` accepts."""
         return {
             name: list(dimension.values)
             if isinstance(dimension, Choices)
@@ -152,7 +152,7 @@ class Space:
         }
 
     def declare(self, hp: "keras_tuner.HyperParameters", settings: TrainingSettings) -> None:
-        """Declares the space to Keras Tuner; `settings` are the defaults where it has them."""
+        """Declares the space to Keras Tuner, with values of `settings` as defaults if allowed."""
         for name, dimension in self.dimensions.items():
             value = getattr(settings, name)
             if not dimension.contains(value):
@@ -161,11 +161,11 @@ class Space:
             dimension.declare(hp, name, value)
 
     def settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that Keras Tuner means by the values of a trial."""
+        """Converts Keras Tuner's values of a trial to settings."""
         return {name: dimension.value(values[name]) for name, dimension in self.dimensions.items()}
 
     def rounded(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Keras Tuner's values, with floats rounded so that they survive the way to a worker."""
+        """Rounds the floats among Keras Tuner's values, so that workers receive them unchanged."""
         return {
             name: self.dimensions[name].value(value)
             if isinstance(self.dimensions.get(name), Range)
@@ -174,7 +174,7 @@ class Space:
         }
 
     def start(self, settings: TrainingSettings) -> dict[str, Any] | None:
-        """Keras Tuner's values for `settings`; None if they lie outside the space."""
+        """Returns Keras Tuner's values for `settings`; None if they are outside the space."""
         import keras_tuner
 
         for name, dimension in self.dimensions.items():
@@ -186,7 +186,7 @@ class Space:
 
 
 def spelled(value) -> str:
-    """A setting's value as YAML spells it, floats rounded."""
+    """Spells a setting's value as YAML does, with floats rounded."""
     if isinstance(value, float):
         return f"{value:.{SIGNIFICANT_DIGITS}g}"
     return value if isinstance(value, str) else json.dumps(value)
@@ -202,7 +202,7 @@ def _dimension(name: str, content, where: str) -> Choices | Range:
     if name in NOT_TUNED:
         raise InputError(
             f"{where}: {name} must not be tuned, because {NOT_TUNED[name]}. Received: {name}."
-            " Leave it out."
+            " Remove it from the space."
         )
     is_number = bool({TYPES[name], *typing.get_args(TYPES[name])} & {int, float})
     if isinstance(content, list):
@@ -221,7 +221,7 @@ def _choices(name: str, values: list, where: str) -> Choices:
     if len(values) < 2 or len(unique) < len(values):
         raise InputError(
             f"{where}: {name} must have at least two values, all different. Received:"
-            f" {values}. Set a single value with --config or as an option."
+            f" {values}. To set a single value, use --config or the option of that name."
         )
     return Choices(tuple(values))
 
@@ -232,7 +232,7 @@ def _range(name: str, content: Mapping, where: str) -> Choices | Range:
     if unknown or not {"min", "max"} <= content.keys() or not isinstance(is_log, bool):
         raise InputError(
             f"{where}: the range of {name} must have min and max, and may have step (a number) and"
-            f" log (true or false). Received: {dict(content)}. Write for example"
+            f" log (true or false). Received: {dict(content)}. For example, write"
             f" {name}: {{min: 1, max: 4}}."
         )
     low, high = (convert_value(name, content[key], where) for key in ("min", "max"))
@@ -252,9 +252,9 @@ def _range(name: str, content: Mapping, where: str) -> Choices | Range:
 
 
 def _steps(name: str, low, high, step, is_log: bool, where: str) -> list:
-    """The values of a range with steps, which are differences or, with `is_log`, factors.
+    """Lists the values of a range; `step` is a difference or, with `is_log`, a factor.
 
-    Keras Tuner counts steps in floating point, and loses the last one of 0.1, 0.2, 0.3.
+    Keras Tuner counts steps in floating point, and loses the last value of 0.1, 0.2, 0.3.
     """
     least = 1 if is_log else 0
     is_number = isinstance(step, int | float) and not isinstance(step, bool)
@@ -269,7 +269,7 @@ def _steps(name: str, low, high, step, is_log: bool, where: str) -> list:
     count = math.floor(ratio + 1e-9) + 1
     if count > MOST_CHOICES:
         raise InputError(
-            f"{where}: a range must have at most {MOST_CHOICES} steps. Received: {count} for"
+            f"{where}: a range must have at most {MOST_CHOICES} steps. Received: {count} steps for"
             f" {name}. Leave out step."
         )
     numbers = [low * step**place if is_log else low + step * place for place in range(count)]

@@ -1,4 +1,4 @@
-"""The run folder of a trial, and the process of its own that trains it."""
+"""The run folder of a trial, and the child process that trains it."""
 
 import math
 import os
@@ -16,28 +16,29 @@ from training.runs.record import RunRecord
 from training.settings import TrainingSettings
 from training.tuning.child_process import run_child
 
-LOCK_SECONDS = 60  # a training stops within this time after its search is gone
+LOCK_SECONDS = 60  # a training stops within this time after its search has ended
 
 
 class TrialFailed(Exception):
-    """The settings of a trial cannot be trained with; the message says why."""
+    """Raised if a trial's settings cannot be trained with; the message gives the reason."""
 
 
 def train_apart(run: RunFolder, settings: TrainingSettings, watch: Callable[[], None]) -> None:
-    """Trains a prepared run folder, as `run_apart` runs a command."""
+    """Trains a prepared run folder in a child process, with `run_apart`."""
     options = ["--config", str(run.config_path), "--output", str(run.path)]
     run_apart(run, "training.train", options, watch)
 
 
 def run_apart(run: RunFolder, command: str, options: list[str], watch: Callable[[], None]) -> None:
-    """Runs a command on a run folder in a process of its own, with its log beside the folder.
+    """Runs a command on a run folder in a child process, and writes its log beside the folder.
 
-    A training whose search was killed may be about to stop there, so it waits for that.
+    First waits for another training in the folder to stop, since its search may have been killed.
 
     Raises:
         TrialFailed: If the run's settings are at fault.
-        InputError: If it fails for another reason, or another process is training in the folder.
-        KeyboardInterrupt: If it is stopped.
+        InputError: If the command fails for another reason, or another process keeps training in
+            the folder.
+        KeyboardInterrupt: If the command is stopped.
     """
     if run.path.exists():
         try:
@@ -45,9 +46,9 @@ def run_apart(run: RunFolder, command: str, options: list[str], watch: Callable[
                 pass
         except filelock.Timeout as error:
             raise InputError(
-                f"{run.path}: only one process may train in a folder. Received: another one that"
-                f" is still running after {LOCK_SECONDS} seconds. Wait for it, or stop it, and run"
-                " the same command again."
+                f"{run.path}: only one process may train in a folder. Received: another process"
+                f" that is still running after {LOCK_SECONDS} seconds. Wait for that process, or"
+                " stop it, and run the same command again."
             ) from error
     failure = run_child(command, options, _log_path(run), watch)
     if failure is not None:
@@ -56,7 +57,7 @@ def run_apart(run: RunFolder, command: str, options: list[str], watch: Callable[
 
 
 def stopped_by(run: RunFolder, reason: str) -> InputError:
-    """The error with which a run stops the search or the comparison."""
+    """Returns the error with which a run stops the search or the comparison."""
     where = f"The output of the training is in {_log_path(run)}."
     return InputError(f"{run.path}: {reason.rstrip('.')}. {where}")
 
@@ -66,12 +67,12 @@ def _log_path(run: RunFolder) -> Path:
 
 
 def epochs_of(run: RunFolder) -> list[dict[str, Any]]:
-    """The lines of a run's metrics that are about an epoch."""
+    """Returns the lines of a run's metrics that describe epochs."""
     return [line for line in run.read_metrics() if "epoch" in line]
 
 
 class EpochLines:
-    """Prints, on each call, the epochs of a run that have ended since the last call."""
+    """Prints, on each call, the epochs of a run that ended since the previous call."""
 
     def __init__(self, run: RunFolder, objective: str):
         self.run = run
@@ -89,13 +90,13 @@ class EpochLines:
 def prepare(
     run: RunFolder, record: RunRecord, tokenizer: Path, earlier: RunFolder | None = None
 ) -> None:
-    """Makes an unfinished run folder, whole or not at all, unless it exists.
+    """Makes an unfinished run folder unless it exists, either whole or not at all.
 
     Args:
-        run: The folder.
-        record: What to train it with.
-        tokenizer: Its tokenizer.model.
-        earlier: A run that differs only in having fewer epochs. The new one continues it as if it
+        run: The folder to make.
+        record: The settings to train with, and the fingerprints of the data.
+        tokenizer: The run's tokenizer.model.
+        earlier: A run that differs only in having fewer epochs. The new run continues it as if it
             had never ended, or starts over if its checkpoints are gone.
     """
     if run.path.exists():
@@ -106,7 +107,7 @@ def prepare(
     staging.write_record(record)
     shutil.copyfile(tokenizer, staging.tokenizer_path)
     if earlier is not None and earlier.position_saved > START:
-        # Files of a run are replaced, never changed, so both runs may share them.
+        # A run replaces its files and never changes them, so both runs may share these.
         shutil.copytree(
             earlier.checkpoints_path, staging.checkpoints_path, copy_function=_link_or_copy
         )
@@ -124,7 +125,7 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def num_parameters(settings: TrainingSettings, vocabulary_size: int) -> int:
-    """The number of parameters of the model of some settings; allocates none of them."""
+    """Returns the number of parameters of a settings' model, without allocating them."""
     import keras
 
     from training.runs.architectures import build_model

@@ -1,4 +1,4 @@
-"""The trials of a search: values become settings, a trained run folder, and an outcome."""
+"""The trials of a search: turns values into settings, a trained run folder, and an outcome."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ COMPLETED, FAILED, RUNNING, PASSED_OVER = "completed", "failed", "running", "pas
 
 
 class Complaint(NamedTuple):
-    """Why some values cannot be trained with; the size of the model if that is the reason."""
+    """The reason not to train with given values, and the model's size if that is the reason."""
 
     reason: str
     parameters: int | None = None
@@ -43,30 +43,30 @@ class Complaint(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a trial, or of values that were passed over."""
+    """The outcome of a trial, or of values that the search passed over."""
 
-    trial: str | None  # its name; None if the values were passed over
+    trial: str | None  # the trial's name; None if the values were passed over
     status: str  # COMPLETED, FAILED, RUNNING or PASSED_OVER
-    settings: dict[str, Any]  # the tuned ones, by name
-    reason: str | None = None  # why it failed or was passed over
-    objective: float | None = None  # of its best epoch
-    perplexity: float | None = None  # of that epoch; ranks trials with equal objectives
+    settings: dict[str, Any]  # the tuned settings, by name
+    reason: str | None = None  # why the trial failed, or the values were passed over
+    objective: float | None = None  # of the best epoch
+    perplexity: float | None = None  # of the best epoch; ranks trials with equal objectives
     best_epoch: int | None = None  # from 1
-    epochs: int | None = None  # including those of the trial that it continues
+    epochs: int | None = None  # including those of the trial that this one continues
     parameters: int | None = None
-    vocabulary_size: int | None = None  # of its tokenizer, which may have fewer than requested
-    minutes: float | None = None  # of training, including the trial that it continues
-    continues: str | None = None  # a trial of a lower rung
+    vocabulary_size: int | None = None  # of the tokenizer; may be less than requested
+    minutes: float | None = None  # of training, including the trial that this one continues
+    continues: str | None = None  # the trial of a lower rung that this one continues
 
     def badness(self, objective: str) -> tuple[float, float]:
-        """A sort key that puts the better of two completed trials first."""
+        """Returns a sort key that puts the better of two completed trials first."""
         # Trials of earlier versions have no perplexity.
         perplexity = math.inf if self.perplexity is None else self.perplexity
         return badness({objective: self.objective, "val_perplexity": perplexity}, objective)
 
 
 def best_of(outcomes: Iterable[Outcome], objective: str) -> Outcome | None:
-    """The best of the completed trials; None if there is none."""
+    """Returns the best completed trial; None if there is none."""
     completed = [outcome for outcome in outcomes if outcome.status == COMPLETED]
     return min(completed, key=lambda outcome: outcome.badness(objective), default=None)
 
@@ -75,8 +75,8 @@ class Trials:
     """The trials of a search, in its folder.
 
     Args:
-        folder: The search's.
-        plan: What it searches.
+        folder: The folder of the search.
+        plan: The plan of the search.
         train: Trains a prepared run folder, as `train_apart` does.
     """
 
@@ -94,7 +94,7 @@ class Trials:
         return RunFolder(self.folder.trials_path / trial)
 
     def outcome(self, trial: str) -> Outcome | None:
-        """What came of a trial; None until it has ended."""
+        """Reads the outcome of a trial; None until the trial has ended."""
         path = self._outcome_path(trial)
         if not path.exists():
             return None
@@ -104,7 +104,7 @@ class Trials:
         return self.folder.trials_path / f"{trial}.json"
 
     def complaint(self, values: Mapping[str, Any]) -> Complaint | None:
-        """Why a trial of Keras Tuner's values should not be tried; None if it may be."""
+        """Returns the reason not to try Keras Tuner's values; None if they may be tried."""
         try:
             settings = self._settings(values)
         except TrialFailed as error:
@@ -125,15 +125,15 @@ class Trials:
         return Complaint(f"too large: {number:,} parameters, of at most {limit:,}", number)
 
     def perform(self, trial: str, values: Mapping[str, Any]) -> Outcome:
-        """Trains a trial, or what is left of it.
+        """Trains a trial, or resumes it, and returns its outcome.
 
         Args:
-            trial: Its name.
-            values: Keras Tuner's, including Hyperband's epochs and lower trial.
+            trial: The trial's name.
+            values: Keras Tuner's values, including Hyperband's epochs and the trial to continue.
 
         Raises:
-            InputError: If it cannot be trained, for a reason that all trials share.
-            KeyboardInterrupt: If it is stopped; the next call resumes it.
+            InputError: If the training fails for a reason that all trials share.
+            KeyboardInterrupt: If the trial is stopped; the next call resumes it.
         """
         outcome = self.outcome(trial)
         if outcome is None:
@@ -180,7 +180,7 @@ class Trials:
             raise TrialFailed(f"continues trial {earlier}, which failed: {outcome.reason}")
 
     def _settings(self, values: Mapping[str, Any]) -> TrainingSettings:
-        """The settings of a trial; its model is that of its best epoch, so nothing is averaged."""
+        """Returns a trial's settings, without averaging: it keeps the best epoch's model."""
         start, objective = self.plan.settings, self.plan.objective
         try:
             return dataclasses.replace(
@@ -195,7 +195,7 @@ class Trials:
             raise TrialFailed(str(error)) from error
 
     def _tokenizer(self, settings: TrainingSettings) -> tuple[Path, "SubwordTokenizer"]:
-        """The tokenizer that trials with the same sub-words share, and its file."""
+        """Returns the file and the tokenizer that all trials with the same sub-words share."""
         name = f"{settings.tokenizer_type}_{settings.vocabulary_size}"
         if settings.normalization != "none":
             name += f"_{settings.normalization}"
@@ -207,7 +207,7 @@ class Trials:
             except input_errors() as error:
                 if settings.tokenizer is not None or settings.initial_run is not None:
                     raise
-                check_text(settings)  # unreadable text is not the vocabulary's fault
+                check_text(settings)  # raises if the text, not the vocabulary, is at fault
                 raise TrialFailed(str(error)) from error
             if not run.tokenizer_path.exists():
                 with replacing(run.tokenizer_path) as temporary:
@@ -224,7 +224,7 @@ class Trials:
         return best
 
     def free_disk(self, outcomes: Iterable[Outcome]) -> None:
-        """Keeps the best trial's model, and checkpoints that Hyperband may continue from."""
+        """Deletes models except the best trial's, and checkpoints that no trial can continue."""
         ended = [one for one in outcomes if one.status in (COMPLETED, FAILED)]
         best = best_of(ended, self.plan.objective)
         continued = {outcome.continues for outcome in ended}

@@ -174,9 +174,9 @@ def test_the_table_is_written_after_each_run_without_a_device_of_its_own(
     [
         (["--systems", "rnn"], "--systems must be among transformer, gru_attention"),
         (["--minutes", "0"], "--minutes must be above 0. Received: 0"),
-        (["--test-source", "x"], "--test-source and --test-target must come together"),
+        (["--test-source", "x"], "--test-source and --test-target must be given together"),
         ([], "--data or by the names of its files. Received: neither"),
-        (["--data", ".", "--train-source", "x"], "--data must come without the names of files"),
+        (["--data", ".", "--train-source", "x"], "--data must not be given together with"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(options, message, capfd):

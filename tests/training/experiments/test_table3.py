@@ -160,7 +160,7 @@ def test_the_warm_up_is_the_papers_where_there_are_steps_enough():
     ("arguments", "code", "message"),
     [
         (["--rows", "base", "F"], 2, "--rows must be among base, A_heads_1"),
-        (["--data=x", "--train-source=y"], 2, "--data must come without the names of files."),
+        (["--data=x", "--train-source=y"], 2, "--data must not be given together with single"),
         (["--data=absent"], 1, "absent: the folder of the text must hold train.en."),
         (["--train-source=a", "--scale=0.1"], 1, "--scale must leave widths whole."),
         (["--stepps=3"], 2, "Did you mean --steps?"),
