@@ -371,7 +371,7 @@ class TrainingSettings:
         if self.position_encoding == "learned" and self.max_positions < longest:
             raise ValueError(
                 f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} where"
-                " positions are learned, since a translation may get that long. Received:"
+                " positions are learned, since a translation may be that long. Received:"
                 f" max_positions={self.max_positions}, max_source_tokens={self.max_source_tokens}."
                 f" Choose max_positions={longest} or another max_source_tokens."
             )

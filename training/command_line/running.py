@@ -110,15 +110,15 @@ def import_keras() -> None:
         import keras  # noqa: F401
 
 
-def import_tensorflow(what: str = "starting TensorFlow") -> None:
+def import_tensorflow(what: str | None = None) -> None:
     """Imports TensorFlow and looks for a GPU, without its log lines.
 
     Args:
-        what: What to tell the user the first time, because it takes seconds.
+        what: What to tell the user; None says that TensorFlow starts, the first time.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if "tensorflow" not in sys.modules:
-        tell(f"{what} ...")
+    if what is not None or "tensorflow" not in sys.modules:
+        tell(f"{what or 'starting TensorFlow'} ...")
     with quiet_stderr():
         import tensorflow as tf
 

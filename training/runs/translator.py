@@ -1,7 +1,7 @@
 """Loads the translator of a run."""
 
 from training.command_line.errors import InputError
-from training.command_line.running import import_tensorflow, tell
+from training.command_line.running import import_tensorflow
 from training.runs.folder import RunFolder
 from training.runs.kept_epochs import check_kept, model_of_epoch
 
@@ -40,8 +40,7 @@ def load_translator(
         "length_penalty": settings.length_penalty if length_penalty is None else length_penalty,
     }
     check_search(**search)
-    tell(f"loading {path} ...")
-    import_tensorflow()
+    import_tensorflow(f"loading {path}")
     import training.baselines  # noqa: F401  registers their classes
     from keras_transformer.translator import Translator
 
