@@ -21,7 +21,7 @@ class AddAndNorm(keras.Layer):
     Args:
         dropout: P_drop, share of the sub-layer's output dropped in training, 0 to 1.
         normalize_first: Whether to use pre-norm.
-        epsilon: Layer normalization adds it to the variance; the paper gives no value.
+        epsilon: Added to the variance in layer normalization; the paper gives no value.
 
     Call arguments:
         inputs: Float (batch, length, model_dim), carried past the sub-layer by the residual.
