@@ -133,7 +133,7 @@ def test_clipping_is_refused_where_replicas_accumulate(monkeypatch):
     optimizer = Adam(0.1, gradient_accumulation_steps=2, global_clipnorm=1.0)
     variable = keras.Variable([1.0])
     optimizer.build([variable])
-    with pytest.raises(ValueError, match="global_clipnorm and weight_decay must be None where"):
+    with pytest.raises(ValueError, match="global_clipnorm and weight_decay must be None when"):
         optimizer.apply([ops.ones((1,))])
 
 

@@ -709,7 +709,7 @@ def test_files_that_are_no_settings_are_refused(run, content):
     path.unlink()
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError, match=r"config\.yaml: must hold the settings of a run.*\. Check"):
+    with pytest.raises(InputError, match=r"config\.yaml: must hold the settings .*\. Check"):
         Translator.load(run)
 
 
