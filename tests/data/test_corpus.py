@@ -141,7 +141,7 @@ def test_files_and_corpora_are_told_apart():
     assert as_corpora((one, other), None) == [one, other]
     assert as_corpora(["a", "c"], ["b", "d"]) == [Corpus(["a", "c"], ["b", "d"])]
     for source, target in (([one, "c"], None), (one, "b")):
-        with pytest.raises(InputError, match=r"source must be files, with target, or corpora"):
+        with pytest.raises(InputError, match=r"source must be files, or corpora"):
             as_corpora(source, target)
 
 
