@@ -271,7 +271,7 @@ class Adam(keras.optimizers.Adam):
         return gradient + ops.convert_to_tensor(accumulated)
 
     def _num_devices(self) -> int:
-        """The number of replicas that each have a part of the gradient; 1 on JAX."""
+        """Returns the number of replicas that each have a part of the gradient; 1 on JAX."""
         if keras.backend.backend() != "tensorflow":
             return 1
         return self._distribution_strategy.num_replicas_in_sync

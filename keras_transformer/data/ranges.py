@@ -8,7 +8,7 @@ def check_at_least(least: int, **settings: int) -> None:
     for name, value in settings.items():
         if value < least:
             raise InputError(
-                f"{name} must be at least {least}. Received: {name}={value}. Choose {least} or more."
+                f"{name} must be at least {least}. Received: {name}={value}. Choose a larger value."
             )
 
 

@@ -87,7 +87,7 @@ def cross_attention_step(
 
 
 def _to_heads(layer, rows, beams, widths, order):
-    """Float (batch * beams, heads * all widths) to (batch, heads, beams, width) for each width."""
+    """Splits rows (batch * beams, heads * all widths) to (batch, heads, beams, width) each."""
     if order is not None and len(set(widths)) == 1:
         rows = ops.reshape(rows, (-1, widths[0]))  # (batch * beams * parts * heads, width)
         if len(widths) == 1:
@@ -107,7 +107,7 @@ def _split_heads(rows, heads, beams, width):
 
 
 def _scores(query, key, key_in_columns=False):
-    """Q K^T / sqrt(d_k): Float (batch, heads, beams, slots)."""
+    """Computes Q K^T / sqrt(d_k), Float (batch, heads, beams, slots)."""
     return _matmul(query * query.shape[-1] ** -0.5, key, transpose_y=not key_in_columns)
 
 

@@ -18,7 +18,7 @@ from keras_transformer.masks import hide
 
 
 def scaled_dot_product_attention(query, key, value, attention_mask=None, dropout=None):
-    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V.
+    """Computes Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V.
 
     Source: equation 1.
 
@@ -39,7 +39,7 @@ def scaled_dot_product_attention(query, key, value, attention_mask=None, dropout
 
 
 def attention_weights(query, key, attention_mask=None):
-    """softmax(Q K^T / sqrt(d_k)), the weight of each key's value in a query's output.
+    """Computes softmax(Q K^T / sqrt(d_k)), the weight of each key's value in a query's output.
 
     Source: equation 1.
 

@@ -47,7 +47,7 @@ class AddAndNorm(keras.Layer):
         self.normalization.build(inputs_shape)
 
     def sublayer_input(self, inputs):
-        """The sub-layer's input: normalized in pre-norm, unchanged in post-norm."""
+        """Returns the sub-layer's input: normalized in pre-norm, unchanged in post-norm."""
         return self.normalization(inputs) if self.normalize_first else inputs
 
     def call(self, inputs, sublayer_output, training=None):
