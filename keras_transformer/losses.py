@@ -101,7 +101,7 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
 
 
 def smoothed_crossentropy(labels, logits, label_smoothing: float):
-    """Computes the formula of LabelSmoothedCrossentropy for each token, padding included.
+    """Computes the formula of LabelSmoothedCrossentropy for each token, including padding.
 
     Each pass over the vocabulary is expensive. So the softmax is computed once and kept, and the
     gradient is a formula: three times faster on a CPU than differentiating `log_softmax`.
@@ -135,7 +135,7 @@ def _crossentropy_gradient(upstream, labels, logits, probabilities, share, less_
 
 
 def negative_log_likelihood(labels, logits):
-    """Computes -log softmax(logits)[label] of each token, padding included.
+    """Computes -log softmax(logits)[label] of each token, including padding.
 
     Uses the same operations as the loss, so that a graph with both computes the softmax once
     (TensorFlow and XLA merge equal operations).

@@ -373,7 +373,7 @@ def paper_adam(
         )
     if not scale > 0:
         raise ValueError(
-            f"scale must be above 0. Received: scale={scale}. 1 gives the rate of the paper."
+            f"scale must be above 0. Received: scale={scale}. Choose 1 for the paper's rate."
         )
     check_warmup_steps(warmup_steps)
     schedule = InverseSquareRootSchedule(

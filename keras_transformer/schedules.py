@@ -34,7 +34,7 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
         if not peak_learning_rate > 0:
             raise ValueError(
                 "peak_learning_rate must be above 0. Received:"
-                f" peak_learning_rate={peak_learning_rate}. The paper's base model peaks at 0.0007."
+                f" peak_learning_rate={peak_learning_rate}. Choose 0.0007, as in the paper."
             )
         check_warmup_steps(warmup_steps)
         super().__init__()
@@ -58,6 +58,6 @@ def check_warmup_steps(warmup_steps: int) -> None:
     """Raises ValueError unless there is at least one step of warm-up."""
     if not warmup_steps >= 1:
         raise ValueError(
-            f"warmup_steps must be at least 1. Received: warmup_steps={warmup_steps}. The paper"
-            " uses 4000."
+            f"warmup_steps must be at least 1. Received: warmup_steps={warmup_steps}. Choose 4000,"
+            " as in the paper."
         )

@@ -45,8 +45,8 @@ class AttentionWeights(NamedTuple):
     """Attention of the last decoder block to the source.
 
     Attributes:
-        source_tokens: The source's sub-words, the end included.
-        target_tokens: The target's sub-words, the end included.
+        source_tokens: The source's sub-words, including the end.
+        target_tokens: The target's sub-words, including the end.
         weights: Float32 (heads, target_length, source_length). Row t was used to predict target
             token t.
     """
@@ -60,7 +60,7 @@ class AttentionByLayer(NamedTuple):
     """Attention in every layer.
 
     Attributes:
-        source_tokens: The source's sub-words, the end included.
+        source_tokens: The source's sub-words, including the end.
         read_tokens: What the decoder reads: the start, then the target's sub-words without the end.
         target_tokens: What the decoder predicts from them: the target's sub-words and the end.
         encoder: Float32 (layers, heads, source_length, source_length), self-attention.

@@ -359,7 +359,7 @@ def test_a_text_without_spaces_may_continue_a_word_after_one():
 
 
 def test_each_text_needs_its_prefix(translator):
-    with pytest.raises(ValueError, match=r"Received: 1 prefixes, 2 texts\. Give '' where"):
+    with pytest.raises(ValueError, match=r"Received: 1 prefixes, 2 texts\. Give '' for"):
         translator.translate(["a man", "snow"], prefixes=["the"])
 
 
@@ -382,7 +382,7 @@ def test_a_score_is_the_sum_over_the_tokens_and_the_end(random_model, translator
 
 def test_scores_need_pairs_that_are_read_in_full(random_model, tokenizer, translator):
     assert translator.score([], []) == []
-    with pytest.raises(ValueError, match=r"Received: 2 sources, 1 targets\. Give as many"):
+    with pytest.raises(ValueError, match=r"Received: 2 sources, 1 targets\. Give one"):
         translator.score(["a", "b"], ["c"])
     short = Translator(random_model, tokenizer, max_source_tokens=6)
     with pytest.raises(InputError, match=r"at most 6 tokens.* Received: \d+\. Shorten it, or"):

@@ -78,7 +78,7 @@ def plan_batches(
         raise ValueError(
             "max_tokens must hold the longest line and its end id."
             f" Received: max_tokens={max_tokens}, longest={longest}."
-            " Raise max_tokens or drop such pairs."
+            " Raise max_tokens or drop longer pairs."
         )
     batches, rest = _fill_cells(_cells(source_lengths, target_lengths, rng), max_tokens)
     return [*(batches[index] for index in _order(len(batches), rng)), *rest]
@@ -144,7 +144,7 @@ class StreamPlan:
     The shapes are the cells of `length_grid` that hold `_SMALLEST_SHARE` of all pairs seen so far,
     as in `plan_batches`, and one for the longest possible pair. The first block, which is small,
     determines them; later ones change them if that saves `_WORTHWHILE_SAVING` of the tokens,
-    padding included.
+    including padding.
 
     Args:
         max_tokens: The most source tokens, and the most target tokens, of a batch, including

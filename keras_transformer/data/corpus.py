@@ -235,7 +235,7 @@ def _check_partners(source: PathNames, target: PathNames, source_files, target_f
         if _stands_for(source, paths[0]) != _stands_for(target, paths[1]):
             raise InputError(
                 f"{source} and {target} must match files that belong together."
-                f" Received: {paths[0]} beside {paths[1]}. Complete the files, or list them in"
+                f" Received: {paths[0]} beside {paths[1]}. Add missing files, or list all files in"
                 " order."
             )
 

@@ -91,8 +91,8 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
 
 def _refuse_to_be_saved(*_, **__):
     raise TypeError(
-        "A model that is saved, copied or pickled must not come from inference_model. Received: one"
-        " that does, whose weights are rounded or reordered. Use the original model, which is a"
+        "A model that is saved, copied or pickled must not come from inference_model. Received: a"
+        " model from it, whose weights are rounded or reordered. Use the original model, which is a"
         " Translator's `model`, and call inference_model again later."
     )
 

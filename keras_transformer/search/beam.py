@@ -76,7 +76,7 @@ def beam_search(
         state: DecodingState for the first step, with `beam_size` beams.
         start_id: The token before the first.
         end_id: The token that ends a sentence.
-        max_length: Integer (batch,), the most tokens of each sentence, the end included, 1 or more.
+        max_length: Integer (batch,), the most tokens of each sentence, 1 or more, with the end.
         longest: The length of the results, with room for prefixes and the end. None computes it,
             which is not possible in a search compiled for fixed shapes.
         beam_size: Hypotheses followed at once, 1 or more.

@@ -56,7 +56,7 @@ def check_length_penalty(alpha, length_normalization="gnmt"):
     if length_normalization not in LENGTH_NORMALIZATIONS:
         raise ValueError(
             f"length_normalization must be one of {LENGTH_NORMALIZATIONS}. Received:"
-            f" length_normalization={length_normalization!r}. Choose 'gnmt', the paper's."
+            f" length_normalization={length_normalization!r}. Choose 'gnmt', as in the paper."
         )
 
 

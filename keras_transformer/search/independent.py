@@ -22,7 +22,7 @@ class Search(NamedTuple):
     token_ids: object  # Integer (batch, beams, length), padding after the newest token
     last_ids: object  # Integer (batch, beams), the newest token of each
     log_probability: object  # Float32 (batch, beams)
-    num_tokens: object  # Integer (batch, beams), the end included
+    num_tokens: object  # Integer (batch, beams), including the end
     ended: object  # Boolean (batch, beams)
     done: object  # Boolean (batch,)
     held_to: Constraints

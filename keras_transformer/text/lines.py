@@ -171,7 +171,7 @@ def _iterate_bytes(path: PathName) -> Iterator[bytes]:
     except ModuleNotFoundError as error:
         raise InputError(
             f"{path}: needs a Python that can unpack {format_of_name(path)}."
-            f" Received: one without the module {error.name}. Unpack the file first."
+            f" Received: a Python without the module {error.name}. Unpack the file first."
         ) from error
 
 

@@ -343,7 +343,7 @@ def _processor_and_normalization(
     except RuntimeError as error:
         raise InputError(
             "a tokenizer must be a whole SentencePiece model."
-            f" Received: {len(serialized_model)} other bytes. Train or copy it again."
+            f" Received: {len(serialized_model)} bytes that are not. Train or copy it again."
         ) from error
     names = "pad", "unk", "bos", "eos"
     special_ids = tuple(getattr(processor, f"{name}_id")() for name in names)
