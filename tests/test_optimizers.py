@@ -477,5 +477,5 @@ def test_scale_must_be_above_zero(scale):
 
 
 def test_paper_adam_needs_a_step_of_warmup():
-    with pytest.raises(ValueError, match=r"at least 1\. Received: warmup_steps=0\. The paper"):
+    with pytest.raises(ValueError, match=r"at least 1\. Received: warmup_steps=0\. Choose"):
         paper_adam(512, warmup_steps=0)

@@ -31,7 +31,7 @@ def share_of(batch: tuple, index: int, count: int) -> tuple:
     if not 0 <= index < count:
         raise ValueError(
             "index must be at least 0 and less than count."
-            f" Received: index={index}, count={count}. Count shares from 0."
+            f" Received: index={index}, count={count}. Shares are counted from 0."
         )
     inputs, *others = batch
     share = {name: _rows_of_share(ids, index, count) for name, ids in inputs.items()}

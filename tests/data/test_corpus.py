@@ -106,7 +106,7 @@ def test_a_file_matched_with_its_neighbors_partner_is_refused(shards):
     (shards / "part-c.en").unlink()
     corpus = Corpus(f"{shards}/part-*.en*", f"{shards}/part-*.de*")
     with pytest.raises(
-        InputError, match=r"belong together\. Received: .*a\.en beside .*b\.de.* Co"
+        InputError, match=r"belong together\. Received: .*a\.en beside .*b\.de.* Add"
     ):
         corpus.files()
 
