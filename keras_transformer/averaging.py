@@ -1,4 +1,4 @@
-"""Averages of weights: over several checkpoints (section 6.1), or moving during training."""
+"""Averages of weights: over several checkpoints (section 6.1), or moving averages in training."""
 
 from collections.abc import Iterable
 
