@@ -1,4 +1,4 @@
-"""Averages of the weights: over several checkpoints (6.1), or moving along with training."""
+"""Averages of weights: over several checkpoints (section 6.1), or moving averages in training."""
 
 from collections.abc import Iterable
 
@@ -10,12 +10,12 @@ def average_weights(checkpoints: Iterable[list[np.ndarray]]) -> list[np.ndarray]
     """Returns the mean of the checkpoints, array by array.
 
     Sums in float64 and returns each array in its own dtype. Arrays that are not floats (counters,
-    the state of dropout's random generators) have no mean and are those of the last checkpoint.
+    the state of dropout's random generators) are taken from the last checkpoint.
 
     Source: section 6.1: the base model averages the last 5 checkpoints, the big model the last 20.
 
     Args:
-        checkpoints: The arrays of each checkpoint, ordered as by `model.get_weights()`. With a
+        checkpoints: The arrays of each checkpoint, in the order of `model.get_weights()`. With a
             generator, at most two checkpoints and the sum are in memory at a time.
 
     Raises:
@@ -44,8 +44,8 @@ def average_weights(checkpoints: Iterable[list[np.ndarray]]) -> list[np.ndarray]
         num_checkpoints += 1
     if sums is None:
         raise ValueError(
-            "Averaging needs at least one checkpoint. Received: none. Keep at least one checkpoint"
-            " of the run, and read a generator only once."
+            "Averaging needs at least one checkpoint. Received: no checkpoints. Keep at least one"
+            " checkpoint of the run, and read a generator only once."
         )
     return [
         np.asarray(total / num_checkpoints, dtype=array.dtype) if _is_float(array) else array
@@ -60,7 +60,7 @@ def averaged_variables(model: keras.Model) -> list[keras.Variable]:
         model: Compiled with `Adam(ema_decay=...)`.
 
     Returns:
-        For each of `model.weights`, in order, its average; the weight itself if it is not trained,
+        The average of each of `model.weights`, in order; the weight itself if it is not trainable,
         or before the first update.
 
     Raises:
@@ -91,12 +91,12 @@ def keeps_averages(model: keras.Model) -> bool:
 
 
 def innermost_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
-    """The optimizer itself, which Keras wraps under the dtype policy mixed_float16."""
+    """Returns the optimizer without the wrapper that Keras adds under the policy mixed_float16."""
     return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
 def _is_float(array: np.ndarray) -> bool:
-    # To NumPy, bfloat16 is no float.
+    # NumPy does not regard bfloat16 as a float.
     return keras.backend.is_float_dtype(array.dtype.name)
 
 

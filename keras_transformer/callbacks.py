@@ -23,7 +23,7 @@ class TokensPerSecond(keras.callbacks.Callback):
     Adds the number to the logs of batches and epochs for the callbacks after this one: History, the
     progress bar, CSVLogger. So put it first in the list. Reads the count after an epoch's first
     batches and then at most twice a second, because reading waits for the device. With several
-    workers (`tf.distribute`), each reads its own part and assumes that the others' are as large.
+    workers (`tf.distribute`), each reads its own count and assumes that the others' are the same.
 
     Raises:
         ValueError: At the end of fit's first batch (when Keras builds the metrics) if the model
@@ -76,7 +76,7 @@ class TokensPerSecond(keras.callbacks.Callback):
 
     def _read(self):
         tokens = self._num_tokens() - self._start_tokens
-        # Only now, since reading the count waits for the steps still running.
+        # The clock is read only now, since reading the count waits for the steps still running.
         self._last_reading_seconds = time.monotonic()
         if tokens > 0:  # else the epoch's only batch has been read already
             seconds = self._last_reading_seconds - self._start_seconds
@@ -87,7 +87,7 @@ class TokensPerSecond(keras.callbacks.Callback):
         copies = getattr(count.value, "values", None)
         if copies is None:
             return float(keras.ops.convert_to_numpy(count))
-        # To sum a count over workers, all of them would have to ask at once.
+        # Summing over workers would require all of them to ask at the same time.
         own = sum(float(copy) for copy in copies)
         return own * self.model.distribute_strategy.num_replicas_in_sync / len(copies)
 
@@ -114,7 +114,7 @@ class GradientNorm(keras.callbacks.Callback):
 
 
 class AveragedWeights(keras.callbacks.Callback):
-    """Validates the moving averages of the weights, while training continues from the weights.
+    """Validates with the moving averages of the weights; training continues without them.
 
     The model holds the averages from the start of an epoch's validation to the epoch's end:
     callbacks before this one see them in `on_epoch_end`, those after it see the weights. An epoch
@@ -150,14 +150,14 @@ class AveragedWeights(keras.callbacks.Callback):
         self.close()
 
     def close(self) -> None:
-        """Restores the model's weights, if it holds the averages."""
+        """Restores the model's own weights if it holds the averages."""
         if self._weights is not None:
             _assign(self.model.weights, self._weights)
             self._weights = None
 
 
 def _copies(variables: list[keras.Variable]) -> list[np.ndarray]:
-    """Arrays that share no memory with the variables, whose memory JAX reuses."""
+    """Copies the variables' values, since JAX reuses the memory of variables."""
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
@@ -167,7 +167,7 @@ def _assign(variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:
 
 
 def _perplexity_of(model: keras.Model) -> Perplexity:
-    """The first Perplexity that the model was compiled with."""
+    """Returns the first Perplexity that the model was compiled with."""
     for metric in model.metrics:
         for candidate in [metric, *getattr(metric, "metrics", [])]:
             if isinstance(candidate, Perplexity):

@@ -1,4 +1,4 @@
-"""Functions of NumPy arrays, compiled by TensorFlow or JAX and kept."""
+"""Compiles functions of NumPy arrays with TensorFlow or JAX, and keeps them."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -13,11 +13,11 @@ _MOST_KEPT = 8
 
 
 class CompiledFunctions:
-    """Compiles functions over a model when they first run, and keeps the latest few.
+    """Compiles functions that call a model when they first run, and keeps the latest few.
 
     Args:
         model: The model that the functions call. JAX runs them with its current weights.
-        most_tokens: The longest sequence that the model takes; None for any.
+        most_tokens: The longest sequence that the model accepts, in tokens; None for no limit.
     """
 
     def __init__(self, model, most_tokens: int | None):
@@ -26,13 +26,13 @@ class CompiledFunctions:
         self._lock = threading.Lock()
 
     def run(self, key: Hashable, function: Callable, *arrays: np.ndarray):
-        """Returns the function's result: tensors, or a tuple of tensors.
+        """Runs a function and returns its result: tensors, or a tuple of tensors.
 
         Args:
             key: The name of the function and everything else that its code depends on.
-            function: From tensors to tensors.
-            arrays: (batch, ..., length), (batch,) or numbers. Only batch and length may differ
-                from one call with this key to the next.
+            function: Maps tensors to tensors.
+            arrays: Arrays (batch, ..., length) or (batch,), or numbers. Only batch and length may
+                differ between calls with the same key.
         """
         check_not_forked()
         with self._lock:
@@ -54,7 +54,7 @@ class CompiledFunctions:
 
 
 def _free_shape(array) -> list[int | None]:
-    """The shape with batch and length left open."""
+    """Returns an array's shape with batch and length left open."""
     shape = list(array.shape)
     for axis in (0, -1) if shape else ():
         shape[axis] = None
@@ -62,7 +62,7 @@ def _free_shape(array) -> list[int | None]:
 
 
 def _jitted(function, model, most_tokens):
-    """The function compiled by JAX, which compiles it again for each new shape."""
+    """Compiles the function with JAX, which compiles it again for each new shape."""
     import jax
 
     variables = getattr(model, "variables", [])

@@ -7,8 +7,8 @@ POSITION_ENCODINGS = ("sinusoidal", "learned")
 # Section 6.1: "We set the maximum output length during inference to input length + 50".
 EXTRA_TARGET_TOKENS = 50
 
-# Table 3: what each row changes against the base model. The paper keeps d_v at 64 in the B rows:
-# only then do its published parameter counts come out.
+# How each row of Table 3 differs from the base model. The paper keeps d_v at 64 in the B rows: no
+# other value gives its published parameter counts.
 TABLE_3 = {
     "base": {},
     "A_heads_1": {"num_heads": 1, "head_dim": 512, "value_dim": 512},
@@ -40,8 +40,8 @@ class TransformerConfig:
     Source: section 3 and Table 3 of "Attention Is All You Need".
 
     Args:
-        vocabulary_size: Sub-words shared by source and target, the four special ids included.
-        num_layers: N, blocks in the encoder, and again in the decoder.
+        vocabulary_size: Sub-words shared by source and target, including the four special ids.
+        num_layers: N, number of blocks in the encoder, and also in the decoder.
         model_dim: d_model, width of every block's input and output.
         feed_forward_dim: d_ff, inner width of the position-wise feed-forward networks.
         num_heads: h, attention heads.
@@ -54,8 +54,8 @@ class TransformerConfig:
             True normalizes each sub-layer's input instead (pre-norm).
         position_encoding: "sinusoidal" (section 3.5) or "learned" (Table 3, row E).
         max_positions: The longest sequence for learned positions, in tokens.
-        max_source_tokens: The longest source that the `Translator` of the model reads, in tokens,
-            the end included.
+        max_source_tokens: The longest source that the model's `Translator` reads, in tokens,
+            including the end.
 
     Raises:
         ValueError: If a number is out of its range, or num_heads does not divide model_dim.
@@ -110,7 +110,7 @@ class TransformerConfig:
 
     @classmethod
     def tiny(cls, vocabulary_size: int, **changes) -> "TransformerConfig":
-        """The model for small corpora: 4 layers of width 128, strongly regularized.
+        """Returns the config for small corpora: 4 layers of width 128, strongly regularized.
 
         Source: Transformer-Tiny of Wu et al. 2021, section 5 (Multi30k); not in the paper.
         """
@@ -125,17 +125,17 @@ class TransformerConfig:
 
     @classmethod
     def base(cls, vocabulary_size: int, **changes) -> "TransformerConfig":
-        """The paper's base model (Table 3, first row)."""
+        """Returns the config of the paper's base model (Table 3, first row)."""
         return cls.table3("base", vocabulary_size, **changes)
 
     @classmethod
     def big(cls, vocabulary_size: int, **changes) -> "TransformerConfig":
-        """The paper's big model (Table 3, last row)."""
+        """Returns the config of the paper's big model (Table 3, last row)."""
         return cls.table3("big", vocabulary_size, **changes)
 
     @classmethod
     def table3(cls, row: str, vocabulary_size: int, **changes) -> "TransformerConfig":
-        """One row of the paper's Table 3, by its name in `TABLE_3`."""
+        """Returns the config of a row of the paper's Table 3, by its name in `TABLE_3`."""
         if row not in TABLE_3:
             raise ValueError(
                 f"row must name a row of Table 3. Received: row={row!r}. Choose one of"
@@ -147,7 +147,7 @@ class TransformerConfig:
 def check_position_encoding(
     position_encoding: str | None, model_dim: int, choices: tuple = POSITION_ENCODINGS
 ) -> None:
-    """Raises ValueError if the encoding is none of the choices or does not fit the width."""
+    """Raises ValueError if the encoding is not among the choices or does not fit the width."""
     if position_encoding not in choices:
         raise ValueError(
             f"position_encoding must be one of {choices}. Received:"
@@ -162,7 +162,7 @@ def check_position_encoding(
 
 
 def multiples_near(width: int, divisor: int) -> str:
-    """The multiples of `divisor` next to a width between them, in words: "8 or 12", or "4"."""
+    """Returns the multiples of `divisor` nearest to a width, in words: "8 or 12", or "4"."""
     lower = width - width % divisor
     return f"{lower} or {lower + divisor}" if lower else str(divisor)
 
@@ -177,22 +177,22 @@ def check_positive(**numbers: int | None) -> None:
 
 
 def check_below_1(**numbers: float) -> None:
-    """Raises ValueError for a number outside of [0, 1)."""
+    """Raises ValueError for a number outside [0, 1)."""
     for name, number in numbers.items():
         if not 0 <= number < 1:
             raise ValueError(
-                f"{name} must be at least 0 and below 1. Received: {name}={number}. Choose for"
-                " example 0.1."
+                f"{name} must be at least 0 and below 1. Received: {name}={number}. Choose 0.1,"
+                " for example."
             )
 
 
 def check_learned_positions(max_positions: int, max_source_tokens: int) -> None:
-    """Raises ValueError for fewer learned positions than the longest translation needs."""
+    """Raises ValueError if the longest translation needs more than the learned positions."""
     longest = max_source_tokens + EXTRA_TARGET_TOKENS
     if max_positions < longest:
         raise ValueError(
-            f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} where"
+            f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} if"
             " positions are learned, since a translation may be that long. Received:"
             f" max_positions={max_positions}, max_source_tokens={max_source_tokens}. Choose"
-            f" max_positions={longest} or another max_source_tokens."
+            f" max_positions={longest} or a smaller max_source_tokens."
         )

@@ -1,4 +1,4 @@
-"""Gradients written as a formula instead of derived by the backend."""
+"""Gradients given by a formula instead of derived by the backend."""
 
 import contextlib
 from collections.abc import Callable
@@ -11,14 +11,14 @@ def with_gradient(name: str, function: Callable, gradient: Callable, *arguments)
     """Computes a function whose gradient is given by a formula.
 
     TensorFlow's own `custom_gradient` registers a new gradient for each traced graph and never
-    releases it, nor the graph. Here each gradient is registered once, by name, and reads what it
-    needs from the inputs of its operation.
+    releases either. Here each gradient is registered once, by name, and reads what it needs from
+    the inputs of its operation.
 
     Args:
         name: A unique name for the gradient.
         function: Maps the arguments to (output, a tuple of more tensors that the gradient needs).
         gradient: Maps (gradient of the output, *arguments, *those tensors) to a tuple with the
-            gradient of each argument, None where there is none. It must depend on nothing else.
+            gradient of each argument, or None. It must depend on nothing else.
         arguments: Tensors.
 
     Returns:

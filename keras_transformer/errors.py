@@ -1,4 +1,4 @@
-"""The exception that a command shows its user as a single line."""
+"""The exception for unusable input, which commands print as a single line."""
 
 
 class InputError(ValueError):

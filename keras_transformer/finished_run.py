@@ -16,13 +16,13 @@ _TYPES = {
 
 
 def read_settings(path: Path) -> dict:
-    """The settings of a run that a `Translator` takes.
+    """Reads the settings of a run that a `Translator` takes.
 
     Args:
         path: The run's `config.yaml`.
 
     Raises:
-        InputError: The file is missing, or lacks one of them.
+        InputError: The file is missing, or a setting is missing or invalid.
     """
     import yaml
 
@@ -34,27 +34,27 @@ def read_settings(path: Path) -> dict:
                 raise TypeError(f"{name}: {settings[name]!r}")
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: must be the settings of a run that training.train wrote. Received:"
+            f"{path}: must hold the settings of a run, as training.train wrote them. Received:"
             f" {' '.join(str(error).split())}. Check the path, or train again."
         ) from error
     return {name: settings[name] for name in _TYPES}
 
 
 def read_model(path: Path) -> keras.Model:
-    """The model of a finished run, not compiled.
+    """Reads the model of a finished run, without compiling it.
 
     Raises:
-        InputError: The file is missing, damaged or no model.
+        InputError: The file is missing, damaged or not a model.
     """
     check_not_forked()
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras raises many kinds for files that are cut or foreign
+    except Exception as error:  # Keras raises many kinds for truncated or foreign files
         what_to_do = "Check the path, or finish the training."
         if "Could not locate class" in str(error):
             what_to_do = (
                 "Import the module that registers the class first: `import training.baselines`"
-                " for a run of this project that is no Transformer."
+                " for a run of this project that is not a Transformer."
             )
         raise InputError(
             f"{path}: must be the model of a finished run. Received:"

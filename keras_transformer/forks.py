@@ -32,7 +32,7 @@ def _note_fork() -> None:
 
 
 def _is_backend_running() -> bool:
-    # Neither backend can be asked publicly without starting it.
+    # Neither backend has a public function that tells without starting it.
     tensorflow = sys.modules.get("tensorflow.python.eager.context")
     if tensorflow is not None:
         context = tensorflow.context_safe()

@@ -1,19 +1,19 @@
-"""Picking by index with one operation on TensorFlow."""
+"""Picks elements by index, with a single operation on TensorFlow."""
 
 import keras
 from keras import ops
 
 
 def take(x, index, axis=0):
-    """`ops.take` without negative indices, whose handling costs TensorFlow three operations more.
+    """`ops.take` for indices from 0: negative ones cost TensorFlow three more operations.
 
     Args:
-        x: Any (..., places, ...), with the places on `axis`.
+        x: Any (..., places, ...).
         index: Integer (picks...), from 0 to places - 1.
         axis: The axis of the places.
 
     Returns:
-        Like `x`, with the picks in place of the places.
+        Like `x`, with (picks...) instead of the places.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -23,9 +23,9 @@ def take(x, index, axis=0):
 
 
 def gather_rows(x, index):
-    """Picks by a separate index for each row: result[r, i, ...] = x[r, index[r, i], ...].
+    """Picks with a separate index for each row: result[r, i, ...] = x[r, index[r, i], ...].
 
-    One operation on TensorFlow, where `ops.take_along_axis` is some twenty.
+    On TensorFlow this is one operation, while `ops.take_along_axis` is about twenty.
 
     Args:
         x: Any (rows..., places, ...).

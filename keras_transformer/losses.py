@@ -39,7 +39,7 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
 
     Call arguments:
         y_true: Labels, Integer (batch, length).
-        y_pred: Logits, Float (batch, length, vocabulary); computed with as float32.
+        y_pred: Logits, Float (batch, length, vocabulary); cast to float32.
         sample_weight: Optional factor of each sentence, Float (batch,), or of each token, Float
             (batch, length). It scales the losses but not the number of tokens.
 
@@ -70,8 +70,8 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
         self.reduction = reduction
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        # Keras' own would convert ids to floats, apply the implicit mask of y_pred and divide by
-        # batch * length.
+        # Keras' version would convert ids to floats, apply the implicit mask of y_pred and divide
+        # by batch * length.
         losses = self.call(y_true, y_pred)
         if sample_weight is not None:
             losses = losses * per_token(sample_weight)
@@ -85,10 +85,10 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
         return ops.where(padding_mask(labels), losses, 0.0)
 
     def num_tokens(self, labels):
-        """Returns the divisor of the sum of the losses, Float (), at least 1.
+        """Returns the number by which to divide the summed losses, Float (), at least 1.
 
         Each replica divides by the tokens of all replicas. Optimizers sum the replicas' gradients,
-        so together they make the update of the whole batch.
+        so the update is that of the whole batch.
         """
         return ops.maximum(sum_over_replicas(ops.sum(real_tokens(labels))), 1.0)
 
@@ -101,11 +101,10 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
 
 
 def smoothed_crossentropy(labels, logits, label_smoothing: float):
-    """Computes the formula of LabelSmoothedCrossentropy for each token, padding included.
+    """Computes the formula of LabelSmoothedCrossentropy for each token, including padding.
 
-    The vocabulary makes this the widest part of training, where each pass costs. So the softmax is
-    computed once and kept, and the gradient is a formula: three times faster on a CPU than
-    differentiating `log_softmax`.
+    Each pass over the vocabulary is expensive. So the softmax is computed once and kept, and the
+    gradient is a formula: three times faster on a CPU than differentiating `log_softmax`.
 
     Args:
         labels: Integer (batch, length).
@@ -136,7 +135,7 @@ def _crossentropy_gradient(upstream, labels, logits, probabilities, share, less_
 
 
 def negative_log_likelihood(labels, logits):
-    """Computes -log softmax(logits)[label] of each token, padding included.
+    """Computes -log softmax(logits)[label] of each token, including padding.
 
     Uses the same operations as the loss, so that a graph with both computes the softmax once
     (TensorFlow and XLA merge equal operations).
@@ -153,7 +152,7 @@ def negative_log_likelihood(labels, logits):
 
 
 def log_normalizer(logits, probabilities):
-    """log sum_v exp(logits[v]) without another exp over the vocabulary: Float (batch, length).
+    """Returns log sum_v exp(logits[v]), Float (batch, length), without another exp.
 
     Solves log p[v] = logits[v] - log_normalizer for the largest p[v], which is at least
     1 / vocabulary and so never underflows.
@@ -162,7 +161,7 @@ def log_normalizer(logits, probabilities):
 
 
 def label_logits(labels, logits):
-    """The logit of each label: Float (batch, length)."""
+    """Returns the logit of each label, Float (batch, length)."""
     chosen = ops.take_along_axis(logits, ops.expand_dims(labels, -1), axis=-1)  # (batch, length, 1)
     return ops.squeeze(chosen, -1)  # (batch, length)
 
@@ -178,27 +177,27 @@ def add_at_labels(values, labels, addends):
 
 
 def real_tokens(labels):
-    """1 for each real token, 0 for padding: Float (batch, length)."""
+    """Returns 1 for each real token and 0 for padding, Float (batch, length)."""
     return ops.cast(padding_mask(labels), "float32")
 
 
 def sum_over_replicas(number):
     """Sums a number, Float (), over all replicas of `tf.distribute`.
 
-    Returns the number itself for one replica, and on JAX, where a batch is one array on however
-    many devices.
+    Returns the number itself for one replica, and on JAX, where a batch is one array across all
+    devices.
     """
     if keras.backend.backend() != "tensorflow":
         return number
     import tensorflow as tf
 
     replica = tf.distribute.get_replica_context() if tf.distribute.has_strategy() else None
-    # None also where Keras infers shapes, outside of all replicas.
+    # It is also None when Keras infers shapes, outside all replicas.
     return number if replica is None else replica.all_reduce(tf.distribute.ReduceOp.SUM, number)
 
 
 def per_token(sample_weight):
-    """Weights of sentences (batch,) or tokens (batch, length), broadcastable to (batch, length)."""
+    """Makes weights (batch,) or (batch, length) broadcastable to (batch, length)."""
     sample_weight = ops.cast(sample_weight, "float32")
     if len(sample_weight.shape) == 1:
         sample_weight = ops.expand_dims(sample_weight, -1)  # (batch, 1)

@@ -1,4 +1,4 @@
-"""Which positions may be attended to (section 3.2.3).
+"""Masks, which say what positions may be attended to (section 3.2.3).
 
 Masks are Boolean everywhere, and True means "may be attended to". An attention mask has the shape
 (batch, query_length, key_length) or broadcasts to it. Layers also accept numbers, where 0 is False.
@@ -71,9 +71,9 @@ def for_all_heads(attention_mask):
 
 
 def to_add(attention_mask):
-    """Converts a mask to numbers that are added to scores: once, for many layers.
+    """Converts a mask to numbers to add to scores, once for many layers.
 
-    In float32, TensorFlow with oneDNN fuses the sum into the product before it.
+    In float32, TensorFlow with oneDNN fuses the addition into the product before it.
 
     Args:
         attention_mask: Boolean.

@@ -27,7 +27,7 @@ class TokenMean(keras.metrics.Metric):
         self.num_tokens = self.add_weight(name="num_tokens", **state)
 
     def token_values(self, labels, logits):
-        """Returns the value of each token, Float (batch, length); padding may be anything."""
+        """Returns the value of each token, Float (batch, length), and any value at padding."""
         raise NotImplementedError
 
     def update_state(self, y_true, y_pred, sample_weight=None):
@@ -55,9 +55,9 @@ class TokenMean(keras.metrics.Metric):
 class Perplexity(TokenMean):
     """The number of equally likely tokens that would leave the model equally unsure.
 
-    exp(mean -log p[label]), of the model's own probabilities: label smoothing plays no part, so
-    runs with and without it compare. 1 is certainty (and the result without tokens), the size of
-    the vocabulary is uniform guessing.
+    exp(mean -log p[label]), from the model's own probabilities: label smoothing plays no part, so
+    runs with and without it are comparable. 1 means certainty (and is the result without tokens);
+    the vocabulary size means uniform guessing.
 
     Source: Table 3, column PPL (dev), per sub-word.
 
@@ -66,7 +66,7 @@ class Perplexity(TokenMean):
         dtype: The dtype of the state; None for float32.
     """
 
-    _direction = "down"  # read by Keras' callbacks that are given no mode
+    _direction = "down"  # for Keras' callbacks whose mode is "auto"
 
     def __init__(self, name: str = "perplexity", dtype: str | None = None):
         super().__init__(name=name, dtype=dtype)
@@ -93,7 +93,7 @@ class TokenAccuracy(TokenMean):
         super().__init__(name=name, dtype=dtype)
 
     def token_values(self, labels, logits):
-        # argmax gives the same, four times slower on TensorFlow's CPU.
+        # argmax gives the same, but is four times slower on TensorFlow's CPU.
         _, best = ops.top_k(logits, k=1)  # (batch, length, 1)
         predictions = ops.cast(ops.squeeze(best, -1), "int32")  # (batch, length)
         return ops.cast(ops.equal(labels, predictions), "float32")
@@ -102,6 +102,6 @@ class TokenAccuracy(TokenMean):
 # Keras Tuner, given an objective without a direction, looks its name up in Keras and takes the
 # direction from the name of the class it finds, if that is one of Keras' own.
 keras.saving.get_custom_objects().update(
-    perplexity=type("SparseCategoricalCrossentropy", (Perplexity,), {}),  # the lower the better
-    token_accuracy=type("SparseCategoricalAccuracy", (TokenAccuracy,), {}),  # the higher
+    perplexity=type("SparseCategoricalCrossentropy", (Perplexity,), {}),  # lower is better
+    token_accuracy=type("SparseCategoricalAccuracy", (TokenAccuracy,), {}),  # higher is better
 )

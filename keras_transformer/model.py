@@ -1,4 +1,4 @@
-"""The whole model (Figure 1), and where its attention looks."""
+"""The whole model (Figure 1), and its attention weights."""
 
 import functools
 import itertools
@@ -22,8 +22,8 @@ class Transformer(keras.Model):
     Figure 1 names, and keeps the config's longest source with the weights.
 
     Args:
-        max_source_tokens: A translator's default for the longest source it reads, in tokens, the
-            end included. The model itself takes longer ones.
+        max_source_tokens: The longest source that a translator reads by default, in tokens,
+            including the end. The model itself accepts longer ones.
     """
 
     def __init__(self, *args, max_source_tokens=TransformerConfig.max_source_tokens, **kwargs):
@@ -35,7 +35,7 @@ class Transformer(keras.Model):
 
     @property
     def embedding(self) -> PositionalEmbedding:
-        """The one matrix of section 3.4, and the positions."""
+        """The shared embedding matrix of section 3.4, and the positions."""
         return self.get_layer("embedding")
 
     @property
@@ -48,7 +48,7 @@ class Transformer(keras.Model):
 
     @property
     def normalizations(self) -> dict[str, keras.Layer]:
-        """The layer that pre-norm puts after each stack, by the stack's name; {} in post-norm."""
+        """Pre-norm's final normalization of each stack, by the stack's name; {} in post-norm."""
         return {
             layer.name.removesuffix("_normalization"): layer
             for layer in self.layers
@@ -57,7 +57,7 @@ class Transformer(keras.Model):
 
 
 def build_transformer(config: TransformerConfig, name: str = "transformer") -> Transformer:
-    """The encoder-decoder Transformer as a functional Keras model.
+    """Builds the encoder-decoder Transformer as a functional Keras model.
 
     Source: section 3, Figure 1.
     Deviation: it has no softmax; the loss and the search need logits.
@@ -67,7 +67,7 @@ def build_transformer(config: TransformerConfig, name: str = "transformer") -> T
         name: The model's name.
 
     Returns:
-        A model from {"source_ids": Integer (batch, source_length), "target_ids": Integer
+        A model that maps {"source_ids": Integer (batch, source_length), "target_ids": Integer
         (batch, target_length)} to logits, Float32 (batch, target_length, vocabulary). The target
         begins with the start id; row t holds the logits of the token after target token t.
     """
@@ -129,10 +129,10 @@ def _blocks(block_class, config):
 
 
 def encoder_states(boxes, source_ids, source_mask):
-    """The encoder's pass.
+    """Runs the encoder.
 
     Yields:
-        The input of each block, last the memory: Float (batch, source_length, model_dim).
+        The input of each block, then the memory: Float (batch, source_length, model_dim).
     """
     x = boxes.embedding(source_ids)
     for block in boxes.encoder_blocks:
@@ -142,10 +142,10 @@ def encoder_states(boxes, source_ids, source_mask):
 
 
 def decoder_states(boxes, target_ids, target_mask, memory, source_mask):
-    """The decoder's pass.
+    """Runs the decoder.
 
     Yields:
-        The input of each block, last that of the logits: Float (batch, target_length, model_dim).
+        The input of each block, then of the logits: Float (batch, target_length, model_dim).
     """
     masks = {"padding_mask": target_mask, "memory_padding_mask": source_mask}
     x = boxes.embedding(target_ids)
@@ -156,14 +156,14 @@ def decoder_states(boxes, target_ids, target_mask, memory, source_mask):
 
 
 def normalized(boxes, stack, x):
-    """Applies pre-norm's last normalization of a stack; in post-norm there is none."""
+    """Applies a stack's final normalization, which only pre-norm has."""
     normalization = boxes.normalizations.get(stack)
     return x if normalization is None else normalization(x)
 
 
 @functools.singledispatch
 def cross_attention_weights(model, source_ids, target_ids):
-    """The decoder's attention to the source where it looks last: in the last decoder block.
+    """Returns the weights of the last decoder block's attention to the source.
 
     Register another architecture with `@cross_attention_weights.register(ItsModelClass)`.
 
@@ -181,13 +181,13 @@ def cross_attention_weights(model, source_ids, target_ids):
     """
     raise TypeError(
         "cross_attention_weights needs a model of a registered class. Received: model of class"
-        f" {type(model).__name__}. Ask has_cross_attention first: not every model attends to its"
+        f" {type(model).__name__}. Call has_cross_attention first: not every model attends to its"
         " source."
     )
 
 
 def has_cross_attention(model) -> bool:
-    """Whether `cross_attention_weights` knows the model's class."""
+    """Whether `cross_attention_weights` supports the model's class."""
     nothing = cross_attention_weights.dispatch(object)
     return cross_attention_weights.dispatch(type(model)) is not nothing
 
@@ -218,16 +218,16 @@ class AttentionOfLayers(NamedTuple):
 
 
 def attention_of_layers(model: Transformer, source_ids, target_ids) -> AttentionOfLayers:
-    """All attention weights of a model.
+    """Returns the attention weights of every head in every layer.
 
-    Source: section 3.2.3 names the three kinds; the paper's appendix pictures some.
+    Source: section 3.2.3 names the three kinds; the paper's appendix shows some.
 
     Args:
         model: The model.
         source_ids, target_ids: As in `cross_attention_weights`.
 
     Returns:
-        AttentionOfLayers; `cross[-1]` is what `cross_attention_weights` returns.
+        AttentionOfLayers; `cross[-1]` equals the result of `cross_attention_weights`.
     """
     source_mask, target_mask = padding_mask(source_ids), padding_mask(target_ids)
     *sources, memory = encoder_states(model, source_ids, source_mask)

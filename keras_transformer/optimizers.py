@@ -13,7 +13,7 @@ from keras_transformer.schedules import InverseSquareRootSchedule, check_warmup_
 class Adam(keras.optimizers.Adam):
     """Keras' Adam, which on TensorFlow updates each variable with one operation.
 
-    Keras builds an update from some fifteen operations that each pass over the variable.
+    Keras builds an update from about fifteen operations, each of which passes over the variable.
     TensorFlow has a kernel that computes the same in one pass; on JAX the compiler fuses Keras'
     operations. Slots, arguments and config are those of `keras.optimizers.Adam`, plus the
     following.
@@ -26,28 +26,29 @@ class Adam(keras.optimizers.Adam):
 
         average = sum over k from 1 to t of d**(t - k) * variable_k / sum over k of d**(t - k)
 
-    so that the values before the first update have no weight. Unlike Keras' `use_ema`, it moves
-    once per update whatever `gradient_accumulation_steps` and the number of calls of fit, and the
-    end of fit does not copy it to the weights: see `averaging` and `callbacks.AveragedWeights`.
+    so values before the first update have no weight. Unlike with Keras' `use_ema`, the average
+    moves once per update, whatever `gradient_accumulation_steps` and however often fit is called,
+    and fit does not end by copying it to the weights: see `averaging` and
+    `callbacks.AveragedWeights`.
     Every variable must have a gradient.
 
-    With `clip_norm`, the gradient g of an update, over all variables together, is scaled to
+    With `clip_norm`, the gradient g of an update is scaled to
 
         g * clip_norm / max(clip_norm, norm of g)
 
-    where g is the gradient of the whole update, over all accumulated batches and all devices.
+    where g covers all variables, all accumulated batches and all devices of the update.
     Keras' `global_clipnorm` clips each device's part separately.
 
     With `track_gradient_norm`, the variable `gradient_norm` holds the Euclidean norm of the last
     update's gradient, over all variables together and before clipping (on several devices, after
     Keras' own options have clipped each part). It is not one of `variables`, so saved files stay
-    the same. It is None on other backends than TensorFlow.
+    the same. On backends other than TensorFlow, it is None.
 
-    Variables of float16 have slots of float32 and are updated in float32: float16 holds neither the
+    Float16 variables have float32 slots and are updated in float32: float16 can hold neither the
     squares of gradients nor the paper's epsilon, and would divide 0 by 0.
 
-    Source: Kingma and Ba 2015, the formulation before section 2.1, like Keras; the average is that
-    of section 7.2, with its bias corrected.
+    Source: Kingma and Ba 2015, the formulation before section 2.1, as in Keras; the average is that
+    of section 7.2, with bias correction.
 
     Args:
         ema_decay: d of the average, above 0 and below 1; None for no average.
@@ -66,13 +67,13 @@ class Adam(keras.optimizers.Adam):
     def __init__(self, *args, ema_decay=None, track_gradient_norm=False, clip_norm=None, **kwargs):
         if clip_norm is not None and not 0 < clip_norm < math.inf:
             raise ValueError(
-                f"clip_norm must be above 0 and finite. Received: clip_norm={clip_norm}. Choose for"
-                " example 1.0, or None."
+                f"clip_norm must be above 0 and finite. Received: clip_norm={clip_norm}. Choose"
+                " 1.0, for example, or None."
             )
         if ema_decay is not None and not 0 < ema_decay < 1:
             raise ValueError(
                 f"ema_decay must be above 0 and below 1. Received: ema_decay={ema_decay}. Choose"
-                " for example 0.999, or None."
+                " 0.999, for example, or None."
             )
         super().__init__(*args, **kwargs)
         self.ema_decay = ema_decay
@@ -85,7 +86,7 @@ class Adam(keras.optimizers.Adam):
         if self.built:
             return
         # fit builds the optimizer while tracing a step, where each variable would add a graph for
-        # its initial value: seconds for a model of many layers.
+        # its initial value, which takes seconds for a model of many layers.
         with _outside_of_graphs():
             super().build(variables)
             if self.ema_decay is not None:
@@ -113,8 +114,8 @@ class Adam(keras.optimizers.Adam):
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if self._updates_by_one_operation():
-            # Shared by all variables and computed once: twenty operations more for each would
-            # delay the first step of a model of many layers by a second or two.
+            # Computed once for all variables: twenty more operations for each would delay the
+            # first step of a model of many layers by a second or two.
             dtypes = {keras.backend.standardize_dtype(v.dtype) for v in trainable_variables}
             learning_rate = {
                 dtype: learning_rate if _is_float16(dtype) else self._shared(dtype, learning_rate)
@@ -156,16 +157,16 @@ class Adam(keras.optimizers.Adam):
             return
         if self.clipnorm or self.clipvalue or self.global_clipnorm or self.weight_decay:
             raise ValueError(
-                "clipnorm, clipvalue, global_clipnorm and weight_decay must be None where several"
-                " replicas accumulate gradients. Received: one that is not. Leave it out, or set"
-                " gradient_accumulation_steps=None."
+                "clipnorm, clipvalue, global_clipnorm and weight_decay must be None when several"
+                " replicas accumulate gradients. Received: at least one that is not None. Leave it"
+                " out, or set gradient_accumulation_steps=None."
             )
         # Keras puts the whole update under a condition, where TensorFlow allows no sum over
         # replicas. So the replicas sum each batch, and each variable has its own condition.
         self._backend_update_step(grads, trainable_variables, self.learning_rate)
 
     def _accumulate(self, gradient, variable, learning_rate):
-        """Adds a gradient to the accumulated ones; the last one updates the variable."""
+        """Adds a gradient to the accumulated ones; the last one triggers the update."""
         import tensorflow as tf
 
         steps = self.gradient_accumulation_steps
@@ -182,7 +183,7 @@ class Adam(keras.optimizers.Adam):
         tf.cond((self._iterations.value + 1) % steps == 0, update, accumulate)
 
     def _shared(self, dtype, learning_rate) -> dict:
-        """The arguments of TensorFlow's operation that are the same for all variables."""
+        """Returns the arguments of TensorFlow's operation that all variables share."""
         import tensorflow as tf
 
         beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
@@ -230,12 +231,12 @@ class Adam(keras.optimizers.Adam):
         share = math.expm1(log_decay) / ops.expm1(log_decay * update)
         self.assign_add(average, ops.multiply(share, ops.subtract(variable, average)))
 
-    # Keras calls the next two with the gradients of an update, the second on TensorFlow only. On
-    # several devices the first gets the gradient of one device's part.
+    # Keras calls the next two methods with the gradients of an update, the second on TensorFlow
+    # only. On several devices, the first gets only the gradients of its own device.
 
     def _clip_gradients(self, gradients):
         if self._needs_norm() and self._num_devices() == 1:
-            # Dense here, or a sparse gradient would be made dense twice.
+            # Otherwise a sparse gradient would be made dense twice.
             gradients = [_dense(gradient) for gradient in gradients]
             scale = self._scale_of_clipping(gradients)
             if scale is not None:
@@ -263,14 +264,14 @@ class Adam(keras.optimizers.Adam):
         ]
 
     def _with_accumulated(self, gradient, variable):
-        """The sum of an update's gradients so far."""
+        """Returns the sum of an update's gradients so far."""
         if not self._accumulates_on_replicas():
             return gradient
         accumulated = self._accumulated_gradients[self._get_variable_index(variable)]
         return gradient + ops.convert_to_tensor(accumulated)
 
     def _num_devices(self) -> int:
-        """The number of replicas that each have a part of the gradient; JAX passes the whole."""
+        """Returns the number of replicas that each have a part of the gradient; 1 on JAX."""
         if keras.backend.backend() != "tensorflow":
             return 1
         return self._distribution_strategy.num_replicas_in_sync
@@ -289,7 +290,7 @@ class Adam(keras.optimizers.Adam):
 
 
 def _dense(gradient):
-    """Makes a gradient dense; only TensorFlow has gradients of a few rows."""
+    """Makes a gradient dense; only TensorFlow has sparse ones."""
     if keras.backend.backend() != "tensorflow":
         return gradient
     import tensorflow as tf
@@ -298,7 +299,7 @@ def _dense(gradient):
 
 
 def _global_norm(gradients):
-    """The Euclidean norm of all gradients together, Float32 ()."""
+    """Returns the Euclidean norm of all gradients together, Float32 ()."""
     if keras.backend.backend() != "tensorflow":
         squares = [ops.sum(ops.square(ops.cast(gradient, "float32"))) for gradient in gradients]
         return ops.sqrt(sum(squares))
@@ -309,7 +310,7 @@ def _global_norm(gradients):
 
 
 def _outside_of_graphs():
-    """A context that creates variables at once; under a strategy, none."""
+    """Returns a context that creates variables at once; under a strategy, an empty one."""
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
     import tensorflow as tf
@@ -318,7 +319,7 @@ def _outside_of_graphs():
 
 
 def _number_of_each_device():
-    """A TensorFlow variable that each device writes separately; reading gives the first's."""
+    """Makes a TensorFlow variable with a value per device; reading gives the first one."""
     import tensorflow as tf
 
     return tf.Variable(
@@ -335,7 +336,7 @@ def _is_float16(dtype) -> bool:
 
 
 def _handle(variable):
-    """The handle of a TensorFlow variable, or of the one that a Keras variable holds."""
+    """Returns the handle of a TensorFlow variable, or of the one inside a Keras variable."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
@@ -372,7 +373,7 @@ def paper_adam(
         )
     if not scale > 0:
         raise ValueError(
-            f"scale must be above 0. Received: scale={scale}. 1 gives the rate of the paper."
+            f"scale must be above 0. Received: scale={scale}. Choose 1 for the paper's rate."
         )
     check_warmup_steps(warmup_steps)
     schedule = InverseSquareRootSchedule(

@@ -21,7 +21,7 @@ def without_information() -> Iterator[None]:
 
     All other output appears when the block ends.
     """
-    if sys.stderr is None:  # started without one; 2 may be any file by now
+    if sys.stderr is None:  # Python started without it, and 2 may be any file by now
         yield
         return
     with _one_at_a_time, contextlib.ExitStack() as stack:

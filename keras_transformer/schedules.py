@@ -13,8 +13,8 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
     Source: section 5.3, equation 3, where the peak is model_dim**-0.5 * warmup_steps**-0.5.
 
     Deviation: equation 3 counts updates from 1, `keras.optimizers` from 0. Step 0 has the rate of
-    step 1, since a rate of 0 would teach nothing; every later update has the equation's rate of the
-    update before it.
+    step 1, since a rate of 0 would teach nothing; every later update has the equation's rate for
+    the update before it.
 
     Args:
         peak_learning_rate: The rate of update number `warmup_steps`, above 0.
@@ -34,7 +34,7 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
         if not peak_learning_rate > 0:
             raise ValueError(
                 "peak_learning_rate must be above 0. Received:"
-                f" peak_learning_rate={peak_learning_rate}. The paper's base model peaks at 0.0007."
+                f" peak_learning_rate={peak_learning_rate}. Choose 0.0007, as in the paper."
             )
         check_warmup_steps(warmup_steps)
         super().__init__()
@@ -55,9 +55,9 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
 
 
 def check_warmup_steps(warmup_steps: int) -> None:
-    """Raises ValueError without at least one step of warm-up."""
+    """Raises ValueError unless there is at least one step of warm-up."""
     if not warmup_steps >= 1:
         raise ValueError(
-            f"warmup_steps must be at least 1. Received: warmup_steps={warmup_steps}. The paper"
-            " uses 4000."
+            f"warmup_steps must be at least 1. Received: warmup_steps={warmup_steps}. Choose 4000,"
+            " as in the paper."
         )

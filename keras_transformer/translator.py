@@ -1,4 +1,4 @@
-"""Text to text: a model, its tokenizer and a search."""
+"""Translates text with a model, its tokenizer and a search."""
 
 import itertools
 import logging
@@ -45,9 +45,10 @@ class AttentionWeights(NamedTuple):
     """Attention of the last decoder block to the source.
 
     Attributes:
-        source_tokens: The source's sub-words, the end included.
-        target_tokens: The target's sub-words, the end included.
-        weights: Float32 (heads, target_length, source_length). Row t predicted target token t.
+        source_tokens: The source's sub-words, including the end.
+        target_tokens: The target's sub-words, including the end.
+        weights: Float32 (heads, target_length, source_length). Row t was used to predict target
+            token t.
     """
 
     source_tokens: list[str]
@@ -59,14 +60,14 @@ class AttentionByLayer(NamedTuple):
     """Attention in every layer.
 
     Attributes:
-        source_tokens: The source's sub-words, the end included.
+        source_tokens: The source's sub-words, including the end.
         read_tokens: What the decoder reads: the start, then the target's sub-words without the end.
-        target_tokens: What it predicts from these: the target's sub-words, the end included.
+        target_tokens: What the decoder predicts from them: the target's sub-words and the end.
         encoder: Float32 (layers, heads, source_length, source_length), self-attention.
         decoder: Float32 (layers, heads, target_length, target_length), self-attention over
             `read_tokens`.
-        cross: Float32 (layers, heads, target_length, source_length). Row t of it and of `decoder`
-            predicted target token t.
+        cross: Float32 (layers, heads, target_length, source_length), attention to the source. Row
+            t of `decoder` and `cross` was used to predict target token t.
     """
 
     source_tokens: list[str]
@@ -81,18 +82,18 @@ class Translator:
     """Translates lists of texts.
 
     Args:
-        model: A trained model of a class that `decoding_steps` knows.
-        tokenizer: The tokenizer that it was trained with.
+        model: A trained model of a class that `decoding_steps` supports.
+        tokenizer: The tokenizer that the model was trained with.
         beam_size: Beams of the search; 1 is greedy search.
         length_penalty: Alpha of section 6.1.
         length_normalization: "gnmt" divides scores by the paper's formula. "length" divides by
             length ** alpha, so an alpha of 1 compares the mean log-probability of a token.
-        max_source_tokens: Longest source in tokens, the end included. Longer ones are cut, and a
-            warning counts them. None for the model's own, see `TransformerConfig`.
-        max_target_tokens: Longest translation in tokens, the end included. None for 50 more than
+        max_source_tokens: Longest source in tokens, including the end. Longer ones are cut, and a
+            warning counts them. None for the model's own limit, see `TransformerConfig`.
+        max_target_tokens: Longest translation in tokens, including the end. None for 50 more than
             the source has (section 6.1).
-        min_target_tokens: Shortest translation in tokens, the end included.
-        batch_tokens: Source tokens of a batch, padding included.
+        min_target_tokens: Shortest translation in tokens, including the end.
+        batch_tokens: The most source tokens in a batch, including padding.
         precision: "float32", "bfloat16", "int8" or "int8_bfloat16" translate with a copy of the
             model as it is now, see `inference_model`. None translates with the model itself, and
             follows its training.
@@ -102,7 +103,7 @@ class Translator:
         fast_model: The model that translates: the copy, or `model` if the precision is None.
 
     A translator can be pickled and copied. The copy has its own model, not compiled, with the
-    weights of that moment. Start processes by spawning them, not by forking.
+    weights at that moment. Start processes by spawning them, not by forking.
 
     Raises:
         ValueError: A number is out of range, the precision is unknown, model and tokenizer differ
@@ -168,14 +169,14 @@ class Translator:
         length_normalization: str | None = None,
         precision: str = "float32",
     ) -> "Translator":
-        """The translator of a finished run folder.
+        """Loads the translator of a finished run folder.
 
         Args:
             run: The folder that `python -m training.train` wrote.
             beam_size: Replaces the run's own setting.
             length_penalty: Replaces the run's own setting.
             length_normalization: Replaces the run's own setting.
-            precision: As for a Translator, whatever precision the run was trained in.
+            precision: As for `Translator`; need not be the precision that the run was trained in.
 
         Raises:
             InputError: The folder is not a finished run, or a file in it cannot be read.
@@ -218,7 +219,7 @@ class Translator:
             self._set_model(model)
 
     def __call__(self, texts: Iterable[str]) -> list[str]:
-        """Translates each text, in order. Blank ones (see `is_blank`) become the empty text."""
+        """Translates each text, in order. Blank texts (see `is_blank`) become empty."""
         return self.translate(texts)
 
     def translate(
@@ -229,7 +230,7 @@ class Translator:
         length_penalty: float | None = None,
         prefixes: Iterable[str] | None = None,
     ) -> list[str]:
-        """The best translation of each text; options as in `n_best`."""
+        """Returns the best translation of each text; options as in `n_best`."""
         results = self.n_best(
             texts, 1, beam_size=beam_size, length_penalty=length_penalty, prefixes=prefixes
         )
@@ -240,7 +241,7 @@ class Translator:
 
         Args:
             texts: Read only as far as translations are consumed.
-            texts_at_once: How many to hold, and to sort by length, at a time.
+            texts_at_once: The number of texts to hold, and to sort by length, at a time.
 
         Yields:
             The translation of each text, in order.
@@ -258,27 +259,27 @@ class Translator:
         length_penalty: float | None = None,
         prefixes: Iterable[str] | None = None,
     ) -> list[list[tuple[str, float]]]:
-        """The `n` best translations of each text with their scores, best first.
+        """Returns the `n` best translations of each text with their scores, best first.
 
-        They differ as texts: if the search finds one text in several spellings (splits into
-        sub-words), the best counts.
+        All are different: if the search finds several splits of one text into sub-words, only the
+        best counts.
 
         Args:
             texts: Any number of texts.
             n: Translations of each, at most `beam_size`.
             beam_size: Replaces the translator's own.
             length_penalty: Replaces the translator's own.
-            prefixes: The beginning of each translation; "" leaves one free, None all. Use whole
-                words, since a new sub-word follows. After white space comes a new word, or the
-                end.
+            prefixes: The beginning of each translation; "" for no prefix, None for none at all.
+                Use whole words, since a new sub-word follows. A prefix that ends in white space is
+                followed by a new word or the end.
 
         Returns:
             For each text up to `n` pairs of translation and score: fewer if the search found fewer
-            texts. A score is the log-probability of the tokens, the end included, divided by the
-            length penalty. A blank text has the one translation ("", 0.0).
+            texts. A score is the log-probability of the tokens, including the end, divided by the
+            length penalty. A blank text has only the translation ("", 0.0).
 
         Raises:
-            ValueError: `n` is not 1 to `beam_size`, or texts and prefixes differ in number.
+            ValueError: `n` is not from 1 to `beam_size`, or texts and prefixes differ in number.
         """
         beam_size = self.beam_size if beam_size is None else beam_size
         alpha = self.length_penalty if length_penalty is None else length_penalty
@@ -314,16 +315,17 @@ class Translator:
 
         Args:
             texts: Any number of texts.
-            n: Translations of each, 1 or more; some may be equal.
+            n: Translations of each text, 1 or more; some may be equal.
             temperature: Above 0. Low values favor probable tokens.
-            top_k: Draws from the `top_k` most probable tokens only; None from all.
-            top_p: Draws from the fewest tokens that together have this probability; None from all.
-            seed: The same seed draws the same translations for the same text in the same place.
+            top_k: Draws only from the `top_k` most probable tokens; None for all.
+            top_p: Draws only from the fewest tokens that together have this probability; None for
+                all.
+            seed: The same seed draws the same translations of a text at the same place in the list.
             first_place: The place of the first text, if these texts are part of a longer list.
             prefixes: As in `n_best`.
 
         Returns:
-            For each text `n` pairs of translation and score, scored as in `n_best`.
+            For each text, `n` pairs of translation and score, with scores as in `n_best`.
         """
         if n < 1:
             raise ValueError(f"n must be at least 1. Received: n={n}. Choose 1 or more.")
@@ -346,18 +348,18 @@ class Translator:
         return self._translations(texts, prefixes, draw_rows, n)
 
     def score(self, sources: Iterable[str], targets: Iterable[str]) -> list[tuple[float, int]]:
-        """How probable given translations are, split into sub-words by the tokenizer.
+        """Scores given translations as the tokenizer splits them into sub-words.
 
-        A search may find a more probable split, above all if the model was trained on sampled
-        sub-words; `n_best` has the score of the best. Blank texts are scored like any other.
+        A search may find a more probable split, especially if the model was trained on sampled
+        sub-words; `n_best` returns the score of the best one. Blank texts are scored like others.
 
         Args:
             sources: Any number of texts.
             targets: A translation of each.
 
         Returns:
-            For each pair the log-probability of the target and its number of tokens, the end
-            included in both.
+            For each pair, the log-probability of the target and its number of tokens, both
+            including the end.
 
         Raises:
             InputError: A source has more than `max_source_tokens` tokens, or a target more than
@@ -367,7 +369,7 @@ class Translator:
         if len(sources) != len(targets):
             raise ValueError(
                 "Each source needs a target. Received:"
-                f" {len(sources)} sources, {len(targets)} targets. Give as many of both."
+                f" {len(sources)} sources, {len(targets)} targets. Give one target per source."
             )
         source, target = self._whole_ids(sources, targets)
 
@@ -402,7 +404,7 @@ class Translator:
             num_results: A number, or with several beams a tensor.
             prefix: Integer (batch, prefix_length), the beginning of each translation, then padding;
                 None for none.
-            new_word: Boolean (batch,), whether a new word must follow the prefix; None for no row.
+            new_word: Boolean (batch,), whether a new word must follow the prefix; None for never.
 
         Returns:
             Hypotheses.
@@ -414,7 +416,7 @@ class Translator:
         return beam_search(step, state, beam_size=beam_size, num_results=num_results, **options)
 
     def _start(self, source_ids, prefix, new_word, beams):
-        """The step, the first state and the options that all searches share."""
+        """Returns the step, the first state and the options that all searches share."""
         encode, initial_state, step = self.steps
         prefix_length = 0 if prefix is None else ops.shape(prefix)[1]
         longest = self._longest(ops.shape(source_ids)[1], prefix_length)
@@ -438,21 +440,21 @@ class Translator:
         return step, initial_state(encode(source_ids), beams, max_length=longest), options
 
     def _longest(self, source_length, prefix_length):
-        """The most tokens that a translation of a batch may have, the end included."""
+        """Returns the most tokens that a translation in a batch may have, including the end."""
         longest = self.max_target_tokens or source_length - 1 + EXTRA_TARGET_TOKENS
         if isinstance(longest, int) and isinstance(prefix_length, int):
             return max(longest, prefix_length + 1)
         return ops.maximum(longest, prefix_length + 1)
 
     def _translations(self, texts, prefixes, search, n) -> list[list[tuple[str, float]]]:
-        """Searches batch by batch; `search` takes the numbers of the texts, then their arrays."""
+        """Translates batch by batch; `search` takes the indices of texts, then their arrays."""
         check_not_forked()
         texts = _checked(texts)
         prefixes = [""] * len(texts) if prefixes is None else _checked(prefixes)
         if len(prefixes) != len(texts):
             raise ValueError(
-                "prefixes must be as many as the texts. Received:"
-                f" {len(prefixes)} prefixes, {len(texts)} texts. Give '' where there is none."
+                "Each text needs a prefix. Received:"
+                f" {len(prefixes)} prefixes, {len(texts)} texts. Give '' for a text without one."
             )
         results = [[("", 0.0)] for _ in texts]
         rows = [row for row, text in enumerate(texts) if not is_blank(text)]
@@ -473,9 +475,9 @@ class Translator:
 
     @property
     def most_target_tokens(self) -> int:
-        """The longest target for `score` and `attention`, in tokens, the end included.
+        """The longest target for `score` and `attention`, in tokens, including the end.
 
-        As long as a translation of the longest source may get, within learned positions.
+        It is the longest possible translation of the longest source, within learned positions.
         """
         longest = self.max_source_tokens - 1 + EXTRA_TARGET_TOKENS
         longest = max(longest, self.max_target_tokens or 0)
@@ -484,11 +486,11 @@ class Translator:
 
     @property
     def has_attention(self) -> bool:
-        """Whether the model attends to its source, as `attention` needs."""
+        """Whether the model attends to its source, which `attention` requires."""
         return has_cross_attention(self.model)
 
     def attention(self, source: str, target: str) -> AttentionWeights:
-        """Which parts of a source the model looks at while it writes a target.
+        """Returns which parts of a source the model looks at while it writes a target.
 
         Args:
             source: A text.
@@ -511,7 +513,7 @@ class Translator:
         return AttentionWeights(*tokens, _one_sentence([weights])[0])
 
     def attention_by_layer(self, source: str, target: str) -> AttentionByLayer:
-        """`attention` of every head in every layer, only for a Transformer."""
+        """Returns the attention of every head in every layer; only for a Transformer."""
         if not isinstance(self.model, Transformer):
             raise InputError(
                 "attention_by_layer needs a Transformer. Received: a model of class"
@@ -523,12 +525,12 @@ class Translator:
         return AttentionByLayer(*map(self.tokenizer.pieces, ids), *map(_one_sentence, found))
 
     def _attention_ids(self, source: str, target: str) -> tuple[list[int], list[int], list[int]]:
-        """Ids of the source, of what the decoder reads, and of what it predicts."""
+        """Returns the ids of the source, of the decoder's input and of its predictions."""
         [source_ids], [target_ids] = self._whole_ids([source], [target])
         return source_ids, [self.tokenizer.start_id, *target_ids[:-1]], target_ids
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text, cut at `max_source_tokens`, with the end id."""
+        """Returns the ids of each text, cut at `max_source_tokens`, with the end id."""
         room = self.max_source_tokens - 1
         encoded = self.tokenizer.encode(texts)
         num_cut = sum(len(ids) > room for ids in encoded)
@@ -542,7 +544,7 @@ class Translator:
         return [[*ids[:room], self.tokenizer.end_id] for ids in encoded]
 
     def _whole_ids(self, sources, targets) -> list[list[list[int]]]:
-        """Ids of all sources and of all targets with the end id; none may be too long."""
+        """Returns the ids of sources and of targets, with the end id; refuses long texts."""
         check_not_forked()
         sides = []
         for name, texts, most_tokens in (
@@ -579,7 +581,7 @@ class Translator:
 
 
 def _best_of_each_text(results: list[tuple[str, float]]) -> list[tuple[str, float]]:
-    """The results, sorted best first, without repeated texts."""
+    """Drops repeated texts from results that are sorted best first."""
     best = {}
     for result in results:
         best.setdefault(result[0], result)
@@ -587,7 +589,7 @@ def _best_of_each_text(results: list[tuple[str, float]]) -> list[tuple[str, floa
 
 
 def _batches_by_length(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Batches rows of similar length, so that little is padding and short ones end early."""
+    """Batches rows of similar length: less padding, and short batches end early."""
     batch, longest = [], 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         longest = max(longest, lengths[row])
@@ -607,12 +609,12 @@ def _padded(rows: list[list[int]]) -> np.ndarray:
 
 
 def _one_sentence(layers) -> np.ndarray:
-    """Float32 (layers, ...) from a tensor of batch 1 for each layer."""
+    """Stacks one tensor of batch 1 per layer: Float32 (layers, ...)."""
     return np.stack([ops.convert_to_numpy(ops.cast(tensor, "float32"))[0] for tensor in layers])
 
 
 def _checked(texts) -> list[str]:
-    """The texts as a list, since an iterator can be read only once."""
+    """Returns the texts as a list, since an iterator can be read only once."""
     if isinstance(texts, Iterable) and not isinstance(texts, str):
         texts = list(texts)
         if all(isinstance(text, str) for text in texts):
@@ -624,13 +626,13 @@ def _checked(texts) -> list[str]:
 
 
 def _most_positions(model) -> int | None:
-    """The longest sequence that the model has learned positions for; None if it needs none."""
+    """Returns the number of the model's learned positions; None if it has none."""
     embedding = getattr(model, "embedding", None)
     return embedding.most_tokens if isinstance(embedding, PositionalEmbedding) else None
 
 
 def _source_tokens_of(model) -> int:
-    """The longest source that fits the model, in tokens, the end included."""
+    """Returns the longest source that fits the model, in tokens, including the end."""
     own = getattr(model, "max_source_tokens", TransformerConfig.max_source_tokens)
     positions = _most_positions(model)
     return own if positions is None else max(1, min(own, positions - EXTRA_TARGET_TOKENS))
@@ -644,8 +646,8 @@ def _check_positions(model, max_source_tokens: int, max_target_tokens: int | Non
             f"max_source_tokens + {EXTRA_TARGET_TOKENS}, or both max_source_tokens and"
             f" max_target_tokens, must be at most the model's {positions} learned positions."
             f" Received: max_source_tokens={max_source_tokens},"
-            f" max_target_tokens={max_target_tokens}. Choose less, or train a model with a larger"
-            " max_positions."
+            f" max_target_tokens={max_target_tokens}. Choose smaller ones, or train a model with a"
+            " larger max_positions."
         )
 
 

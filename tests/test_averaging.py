@@ -94,7 +94,7 @@ def test_a_model_takes_the_average_with_its_dropout_seeds():
 
 @pytest.mark.parametrize("nothing", [[], iter(())])
 def test_no_checkpoint_is_refused(nothing):
-    with pytest.raises(ValueError, match=r"at least one checkpoint\. Received: none\. Keep"):
+    with pytest.raises(ValueError, match=r"at least one checkpoint\. Received: no checkpoints"):
         average_weights(nothing)
 
 

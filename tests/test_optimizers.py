@@ -133,7 +133,7 @@ def test_clipping_is_refused_where_replicas_accumulate(monkeypatch):
     optimizer = Adam(0.1, gradient_accumulation_steps=2, global_clipnorm=1.0)
     variable = keras.Variable([1.0])
     optimizer.build([variable])
-    with pytest.raises(ValueError, match="global_clipnorm and weight_decay must be None where"):
+    with pytest.raises(ValueError, match="global_clipnorm and weight_decay must be None when"):
         optimizer.apply([ops.ones((1,))])
 
 
@@ -343,7 +343,7 @@ def test_the_norm_is_that_before_the_limit():
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_limit_must_be_above_zero(limit):
-    with pytest.raises(ValueError, match="above 0 and finite. Received: clip_norm=.*1.0, or None"):
+    with pytest.raises(ValueError, match="above 0 and finite. Received: clip_norm=.* or None"):
         paper_adam(512, clip_norm=limit)
 
 
@@ -477,5 +477,5 @@ def test_scale_must_be_above_zero(scale):
 
 
 def test_paper_adam_needs_a_step_of_warmup():
-    with pytest.raises(ValueError, match=r"at least 1\. Received: warmup_steps=0\. The paper"):
+    with pytest.raises(ValueError, match=r"at least 1\. Received: warmup_steps=0\. Choose"):
         paper_adam(512, warmup_steps=0)

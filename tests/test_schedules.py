@@ -43,5 +43,5 @@ def test_peak_must_be_above_zero(rate):
 
 
 def test_warmup_must_have_a_step():
-    with pytest.raises(ValueError, match=r"at least 1\. Received: warmup_steps=0\. The paper"):
+    with pytest.raises(ValueError, match=r"at least 1\. Received: warmup_steps=0\. Choose"):
         InverseSquareRootSchedule(peak_learning_rate=0.1, warmup_steps=0)

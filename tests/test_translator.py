@@ -196,7 +196,7 @@ def test_learned_positions_bound_sources_and_translations(
     of_70_positions, tokenizer, most, is_refused
 ):
     if is_refused:
-        message = r"must be at most the model's 70 learned positions\. Received: .*\. Choose less"
+        message = r"must be at most the model's 70 learned positions\. Received: .*\. Choose small"
         with pytest.raises(ValueError, match=message):
             Translator(of_70_positions, tokenizer, **most)
     else:
@@ -359,7 +359,7 @@ def test_a_text_without_spaces_may_continue_a_word_after_one():
 
 
 def test_each_text_needs_its_prefix(translator):
-    with pytest.raises(ValueError, match=r"Received: 1 prefixes, 2 texts\. Give '' where"):
+    with pytest.raises(ValueError, match=r"Received: 1 prefixes, 2 texts\. Give '' for"):
         translator.translate(["a man", "snow"], prefixes=["the"])
 
 
@@ -382,7 +382,7 @@ def test_a_score_is_the_sum_over_the_tokens_and_the_end(random_model, translator
 
 def test_scores_need_pairs_that_are_read_in_full(random_model, tokenizer, translator):
     assert translator.score([], []) == []
-    with pytest.raises(ValueError, match=r"Received: 2 sources, 1 targets\. Give as many"):
+    with pytest.raises(ValueError, match=r"Received: 2 sources, 1 targets\. Give one"):
         translator.score(["a", "b"], ["c"])
     short = Translator(random_model, tokenizer, max_source_tokens=6)
     with pytest.raises(InputError, match=r"at most 6 tokens.* Received: \d+\. Shorten it, or"):
@@ -709,7 +709,7 @@ def test_files_that_are_no_settings_are_refused(run, content):
     path.unlink()
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError, match=r"config\.yaml: must be the settings of a run .*\. Check"):
+    with pytest.raises(InputError, match=r"config\.yaml: must hold the settings .*\. Check"):
         Translator.load(run)
 
 

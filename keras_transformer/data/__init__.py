@@ -1,8 +1,8 @@
-"""From text pairs to batches of few shapes within a budget of tokens; no tokenizers, no models.
+"""From text pairs to batches of few shapes within a budget of tokens; no tokenizers or models.
 
-`corpus` names the files, `filters` drops pairs, `token_lines` holds ids, `plan` groups pairs into
-batches. `batches` works in memory; `stream`, with a thread of `read_ahead`, on any size. `shares`
-divides batches, `epochs` and `from_files` feed `model.fit`.
+`corpus` names the files, `filters` drops pairs, `token_lines` holds ids, and `batches_by_length`
+groups pairs into batches. `batches` works in memory; `stream`, with the thread of `read_ahead`,
+handles any size. `shares` divides batches; `epochs` and `from_files` feed `model.fit`.
 """
 
 from keras_transformer.data.batches import PairBatches

@@ -1,6 +1,6 @@
 """From text in memory to the batches of its epochs.
 
-Lines are encoded once and kept as ids. The order depends on (seed, epoch) alone, so an interrupted
+Lines are encoded once and kept as ids. The order depends only on (seed, epoch), so an interrupted
 run can resume.
 """
 
@@ -29,14 +29,15 @@ class PairBatches:
 
     Args:
         source: The source lines.
-        target: The target lines, as many.
+        target: The target lines, as many as source lines.
         tokenizer: Makes the ids.
-        max_tokens: The most source tokens and the most target tokens of a batch, padding included.
+        max_tokens: The most source tokens, and the most target tokens, of a batch, including
+            padding.
         seed: Determines the order, together with the epoch.
         shuffle: False gives the same order in each epoch, from short pairs to long ones.
-        max_length: The longest line to keep, in tokens, end id included.
-        max_length_ratio: The largest ratio to keep between the tokens of a pair's two sides, end
-            ids not counted; None for any.
+        max_length: The longest line to keep, in tokens, including the end id.
+        max_length_ratio: The largest ratio to keep between the tokens of a pair's two sides,
+            without end ids; None for any.
 
     Raises:
         InputError: No pair is left, or a setting is out of range.
@@ -84,11 +85,11 @@ class PairBatches:
 
     @property
     def num_pairs(self) -> int:
-        """The number of pairs in each epoch, without those dropped."""
+        """The number of pairs in each epoch, without the dropped ones."""
         return len(self._kept)
 
     def plan(self, epoch: int) -> list[PlannedBatch]:
-        """The pairs of each batch of an epoch; see `plan_batches`."""
+        """Plans the pairs of each batch of an epoch; see `plan_batches`."""
         source_lengths, target_lengths = self._pairs.lengths
         plan = plan_batches(
             source_lengths[self._kept],
@@ -99,12 +100,12 @@ class PairBatches:
         return [batch._replace(rows=self._kept[batch.rows]) for batch in plan]
 
     def batch(self, epoch: int, index: int) -> Batch:
-        """One batch of an epoch, both counted from 0.
+        """Returns one batch of an epoch, both counted from 0.
 
         Returns:
             `({"source_ids", "target_ids"}, labels)`, int32 (batch, source_length), (batch,
-            target_length) and (batch, target_length). The source ends with the end id, target_ids
-            begin with the start id, labels are target_ids shifted by one and end with the end id.
+            target_length) and (batch, target_length). source_ids end with the end id, target_ids
+            begin with the start id, and labels are target_ids shifted by one, with the end id.
         """
         number, plan = self._latest_plan
         if epoch != number:
@@ -116,12 +117,12 @@ class PairBatches:
         """Yields the batches of an epoch; see `batch`.
 
         Args:
-            number: The epoch, from 0.
-            first_batch: The first batch to yield, from 0.
+            number: The number of the epoch, from 0.
+            first_batch: The number of the first batch to yield, from 0.
         """
         for index in range(first_batch, len(self)):
             yield self.batch(number, index)
 
     def epochs(self, accumulation_steps: int = 1) -> Epochs:
-        """All epochs, for `model.fit`; see `Epochs` for `accumulation_steps`."""
+        """Returns all epochs, for `model.fit`; see `Epochs` for `accumulation_steps`."""
         return Epochs(self.batch, len(self), accumulation_steps, self.num_pairs)

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-# A cell with at least this share of the text makes its own batches, which bounds the shapes to
-# about 35 for any text. Padding on Multi30k (29,000 pairs, 10,000 sub-words, 4,096 tokens a batch):
-# 7.6% in 22 shapes; without the bound 5.4% in 50; with a grid of every fourth length 11.6% in 14.
+# A cell with at least this share of the text makes its own batches, which limits any text to about
+# 35 shapes. Padding on Multi30k (29,000 pairs, 10,000 sub-words, 4,096 tokens a batch): 7.6% in 22
+# shapes; 5.4% in 50 without the limit; 11.6% in 14 with a grid of every fourth length.
 _SMALLEST_SHARE = 0.03
 
-# A stream changes its shapes if that saves this share of the tokens of all pairs so far. A smaller
-# share would not repay compiling new shapes.
+# A stream changes its shapes if that saves this share of the tokens of all pairs so far. Saving
+# less would not be worth compiling new shapes.
 _WORTHWHILE_SAVING = 0.01
 
 
@@ -22,9 +22,9 @@ class PlannedBatch(NamedTuple):
     """The pairs of a batch, and the shape that they are padded to.
 
     Attributes:
-        rows: Int (batch,), numbers of pairs.
-        source_length: The padded length of the source side, end id included.
-        target_length: The padded length of the target side, end id included.
+        rows: Int (batch,), the indices of the pairs.
+        source_length: The padded length of the source side, including the end id.
+        target_length: The padded length of the target side, including the end id.
     """
 
     rows: np.ndarray
@@ -33,7 +33,7 @@ class PlannedBatch(NamedTuple):
 
 
 def length_grid(longest: int) -> np.ndarray:
-    """The lengths to pad to: 2, 4, ... 16, then each an eighth more, up to the longest."""
+    """Returns the lengths to pad to: 2, 4, ... 16, then an eighth more each, up to the longest."""
     grid = list(range(2, 17, 2))
     while grid[-1] < longest:
         grid.append(grid[-1] * 9 // 8)
@@ -50,18 +50,19 @@ def plan_batches(
 
     `length_grid` divides the pairs into cells of (source length, target length). A batch of a cell
     has as many rows as the budget allows on both sides. Pairs too few for a batch move to the next
-    larger cell, as do all pairs of a cell with less than `_SMALLEST_SHARE` of the text. The last
-    ones left make one batch of fewer rows. Lengths alone determine how many pairs go where, so each
-    epoch has the same number of batches and the same shapes.
+    larger cell, as do all pairs of a cell with less than `_SMALLEST_SHARE` of the text. The pairs
+    left over at the end make one smaller batch. Lengths alone determine how many pairs go where, so
+    each epoch has the same number of batches and the same shapes.
 
     Source: batches by approximate length, with a number of source tokens and of target tokens,
     section 5.1 of the paper.
 
     Args:
-        source_lengths: Int (pairs,), end ids included.
-        target_lengths: Int (pairs,), end ids included.
-        max_tokens: The most source tokens and the most target tokens of a batch, padding included.
-        rng: Shuffles the pairs and then the batches. None keeps pairs in the order given within
+        source_lengths: Int (pairs,), including end ids.
+        target_lengths: Int (pairs,), including end ids.
+        max_tokens: The most source tokens, and the most target tokens, of a batch, including
+            padding.
+        rng: Shuffles the pairs and then the batches. None keeps the given order of pairs within
             each cell, and batches from short to long.
 
     Returns:
@@ -77,19 +78,19 @@ def plan_batches(
         raise ValueError(
             "max_tokens must hold the longest line and its end id."
             f" Received: max_tokens={max_tokens}, longest={longest}."
-            " Raise max_tokens or drop such pairs."
+            " Raise max_tokens or drop longer pairs."
         )
     batches, rest = _fill_cells(_cells(source_lengths, target_lengths, rng), max_tokens)
     return [*(batches[index] for index in _order(len(batches), rng)), *rest]
 
 
 def _order(number: int, rng: np.random.Generator | None) -> np.ndarray:
-    """The numbers below `number`, shuffled if there is an `rng`."""
+    """Returns the numbers from 0 to number - 1, shuffled if there is an `rng`."""
     return np.arange(number) if rng is None else rng.permutation(number)
 
 
 def _cells(source_lengths, target_lengths, rng) -> dict[tuple[int, int], np.ndarray]:
-    """The pairs of each cell in use, smaller cells first; the largest is last, even if empty."""
+    """Sorts pairs into cells, smaller cells first; the largest comes last, even if empty."""
     source_grid = length_grid(source_lengths.max())
     target_grid = length_grid(target_lengths.max())
     pairs = _order(len(source_lengths), rng)
@@ -109,7 +110,7 @@ def _cells(source_lengths, target_lengths, rng) -> dict[tuple[int, int], np.ndar
 
 
 def _fill_cells(cells, max_tokens: int) -> tuple[list[PlannedBatch], list[PlannedBatch]]:
-    """The full batches, and the last batch, of pairs left over, if there are any."""
+    """Returns the full batches, and a list of the last batch if pairs are left over."""
     batches = []
     waiting = dict(cells)
     num_batches = sum(len(pairs) * max(shape) for shape, pairs in cells.items()) / max_tokens
@@ -129,7 +130,7 @@ def _fill_cells(cells, max_tokens: int) -> tuple[list[PlannedBatch], list[Planne
 
 
 def _next_larger(shape, waiting) -> tuple[int, int]:
-    """The cell with the largest batches among those that the pairs of this shape fit into."""
+    """Returns the cell with the largest batches among those that hold pairs of this shape."""
     fitting = [larger for larger in waiting if larger[0] >= shape[0] and larger[1] >= shape[1]]
     return min(fitting, key=lambda larger: (max(larger), sum(larger)))
 
@@ -137,17 +138,18 @@ def _next_larger(shape, waiting) -> tuple[int, int]:
 class StreamPlan:
     """Groups the pairs of a stream into batches of the same few shapes, block by block.
 
-    Every batch is full, with `max_tokens // longer side` rows, to keep shapes few. Pairs that fill
-    no batch wait for the next block.
+    Every batch is full, with `max_tokens // longer side` rows, to keep shapes few. Pairs that do
+    not fill a batch wait for the next block.
 
     The shapes are the cells of `length_grid` that hold `_SMALLEST_SHARE` of all pairs seen so far,
     as in `plan_batches`, and one for the longest possible pair. The first block, which is small,
     determines them; later ones change them if that saves `_WORTHWHILE_SAVING` of the tokens,
-    padding included.
+    including padding.
 
     Args:
-        max_tokens: The most source tokens and the most target tokens of a batch, padding included.
-        longest: The longest possible line, in tokens, end id included.
+        max_tokens: The most source tokens, and the most target tokens, of a batch, including
+            padding.
+        longest: The longest possible line, in tokens, including the end id.
     """
 
     def __init__(self, max_tokens: int, longest: int):
@@ -175,12 +177,12 @@ class StreamPlan:
         """Groups pairs into full batches.
 
         Args:
-            source_lengths: Int (pairs,), end ids included.
-            target_lengths: Int (pairs,), end ids included.
+            source_lengths: Int (pairs,), including end ids.
+            target_lengths: Int (pairs,), including end ids.
             rng: As in `plan_batches`.
 
         Returns:
-            The batches, and the numbers of the pairs left over, Int (left over,).
+            The batches, and the indices of the pairs left over, Int (left over,).
         """
         pairs = _order(len(source_lengths), rng)
         shapes = self._shape_of_cell[self._cells(source_lengths[pairs], target_lengths[pairs])]
@@ -202,7 +204,7 @@ class StreamPlan:
         )
 
     def _chosen_shapes(self) -> np.ndarray:
-        """Int (shapes, 2), ascending by size, the largest possible included."""
+        """Chooses shapes: Int (shapes, 2), ascending by size, including the largest possible."""
         used = np.argwhere(self._seen)
         top = tuple(used.max(axis=0)) if len(used) else (0, 0)
         waiting = {
@@ -222,12 +224,12 @@ class StreamPlan:
         return np.array(sorted(chosen, key=lambda shape: (sum(shape), max(shape))))
 
     def _smallest_fitting(self, shapes: np.ndarray) -> np.ndarray:
-        """The first shape that holds each cell: Int (source cells, target cells)."""
+        """Returns the first shape that holds each cell, Int (source cells, target cells)."""
         holds_source = shapes[:, 0, np.newaxis] >= self._grid  # (shapes, source cells)
         holds_target = shapes[:, 1, np.newaxis] >= self._grid  # (shapes, target cells)
         fits = holds_source[:, :, np.newaxis] & holds_target[:, np.newaxis, :]
         return np.argmax(fits, axis=0)  # (source cells, target cells)
 
     def _num_tokens(self, shapes: np.ndarray, shape_of_cell: np.ndarray) -> int:
-        """The tokens of all pairs seen, padding included."""
+        """Returns the number of tokens of all pairs seen, including padding."""
         return int((self._seen * shapes.sum(axis=1)[shape_of_cell]).sum())

@@ -1,4 +1,4 @@
-"""The files that pairs of lines come from: two for both sides or one, or many, with weights."""
+"""The files that pairs of lines come from: one, a file for each side, or many, with weights."""
 
 import glob
 import os
@@ -31,13 +31,13 @@ class Corpus:
     Args:
         source: A file, a pattern with `*`, `?` or `[...]` for all files that match, in the order
             of their names, or a list of files and patterns.
-        target: The same for the target side, with as many files, and in each as many lines as its
-            partner has. None if each line of the source's files is a pair, separated by a tab.
-        weight: The corpus's share of the pairs drawn from several corpora is its weight divided by
-            the sum of all weights.
-        columns: The columns of source and target in such lines, counted from 1. None for the only
-            two; longer lines are then refused, because a tab within a sentence would silently move
-            its rest to the other side.
+        target: The same for the target side: as many files, each with as many lines as its partner.
+            None if each line of the source's files is a pair, separated by a tab.
+        weight: When pairs are drawn from several corpora, the corpus's share of them is its weight
+            divided by the sum of all weights.
+        columns: Without a target, the columns of source and target, counted from 1. None for the
+            only two; longer lines are then refused, because a tab within a sentence would silently
+            move the rest of it to the other side.
 
     Raises:
         InputError: A setting is out of range.
@@ -62,10 +62,10 @@ class Corpus:
             )
 
     def files(self) -> list[tuple[Path, Path | None]]:
-        """Each file of the source with its partner of the target, or with None.
+        """Returns each file of the source with its partner of the target, or with None.
 
         Raises:
-            InputError: A file is missing, a pattern matches none, or a file has no partner.
+            InputError: A file is missing, a pattern matches no file, or a file has no partner.
         """
         source = _files(self.source)
         if self.target is None:
@@ -81,10 +81,10 @@ class Corpus:
         return list(zip(source, target, strict=True))
 
     def pairs(self, files: Sequence[tuple[Path, Path | None]] | None = None) -> Iterator:
-        """Yields source and target of each pair, reading as it goes.
+        """Yields source and target of each pair as it reads the files.
 
         Args:
-            files: Files to read, in this order; None for all of `files()`.
+            files: The files to read, in order; None for all of `files()`.
 
         Raises:
             InputError: A file has a fault, or two files differ in their number of lines.
@@ -102,21 +102,21 @@ class Corpus:
 def as_corpora(
     source: "PathNames | Corpus | Sequence[Corpus]", target: PathNames | None
 ) -> list[Corpus]:
-    """The corpora as a list; files become one corpus."""
+    """Returns the corpora as a list; turns files into one corpus."""
     if isinstance(source, Corpus):
         source = [source]
     if isinstance(source, str | os.PathLike) or not any(isinstance(s, Corpus) for s in source):
         return [Corpus(source, target)]
     if target is not None or not all(isinstance(corpus, Corpus) for corpus in source):
         raise InputError(
-            "source must be files, with target, or corpora, without."
+            "source must be files, or corpora without a target."
             f" Received: source={source}, target={target}. Put both sides into each Corpus."
         )
     return list(source)
 
 
 def read_corpora(corpora: Sequence[Corpus]) -> tuple[list[str], list[str]]:
-    """Reads all pairs of corpora of equal weight: the source lines, and as many target lines.
+    """Reads all pairs of corpora of equal weight, and returns source lines and target lines.
 
     Raises:
         InputError: A file has a fault, or the weights differ.
@@ -139,8 +139,8 @@ def sample_pairs(
 ) -> tuple[list[str], list[str]]:
     """Draws pairs at random from a whole text, to train a tokenizer on.
 
-    Reads the text once and holds no more than it draws. All pairs are equally likely, whatever the
-    weights.
+    Reads the text once, and holds only the pairs drawn so far. All pairs are equally likely,
+    whatever the weights.
 
     Example:
         >>> english, german = sample_pairs("train.en", "train.de", num_pairs=500_000)
@@ -149,7 +149,7 @@ def sample_pairs(
     Args:
         source: As for `pair_batches`.
         target: As for `pair_batches`.
-        num_pairs: The number of pairs; all if the text has fewer.
+        num_pairs: The number of pairs to draw; all pairs if the text has fewer.
         seed: Determines the pairs.
 
     Returns:
@@ -189,7 +189,7 @@ def _as_list(names: PathNames) -> list[str]:
 
 
 def _name(names: PathNames) -> str:
-    """The files as the user wrote them, for messages: the first, and how many more."""
+    """Names the files in messages, as the user wrote them: the first, and how many more."""
     first, *others = _as_list(names) or ["no file"]
     return f"{first} and {len(others)} more" if others else first
 
@@ -197,14 +197,16 @@ def _name(names: PathNames) -> str:
 def _files(names: PathNames) -> list[Path]:
     files = [path for name in _as_list(names) for path in _matching(name)]
     if not files:
-        raise InputError("a corpus must have at least one file. Received: an empty list. Name one.")
+        raise InputError(
+            "a corpus must have at least one file. Received: an empty list. Name a file."
+        )
     for path in files:
         _check_readable(path)
     return files
 
 
 def _matching(name: str) -> list[Path]:
-    """The file of this name, or those that match the pattern, in the order of their names."""
+    """Returns the file with this name, or those that match the pattern, sorted by name."""
     if not _WILDCARD.search(name) or os.path.exists(name):
         return [Path(name)]
     paths = sorted(path for path in map(Path, glob.glob(name)) if not path.is_dir())
@@ -224,7 +226,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _check_partners(source: PathNames, target: PathNames, source_files, target_files) -> None:
-    """Refuses pairs of files that differ in what their patterns' wildcards match."""
+    """Refuses pairs of files whose names differ where their patterns have wildcards."""
     (source, *more), (target, *others) = _as_list(source), _as_list(target)
     one, other = _WILDCARD.findall(source), _WILDCARD.findall(target)
     if more or others or not one or one != other:
@@ -233,13 +235,13 @@ def _check_partners(source: PathNames, target: PathNames, source_files, target_f
         if _stands_for(source, paths[0]) != _stands_for(target, paths[1]):
             raise InputError(
                 f"{source} and {target} must match files that belong together."
-                f" Received: {paths[0]} beside {paths[1]}. Complete the files, or list them in"
+                f" Received: {paths[0]} beside {paths[1]}. Add missing files, or list all files in"
                 " order."
             )
 
 
 def _stands_for(pattern: str, path: Path) -> tuple[str, ...]:
-    """The parts of a path that the wildcards of its pattern match."""
+    """Returns the parts of a path that the wildcards of its pattern match."""
     pieces = _WILDCARD.split(os.path.normpath(pattern))
     expression = "".join(
         f"({'.*' if piece[0] == '*' else '.'})" if index % 2 else re.escape(piece)

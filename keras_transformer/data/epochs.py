@@ -17,8 +17,8 @@ from keras_transformer.forks import check_not_forked
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# fit looks at one batch before it starts. Reading ahead must not take that look to the end of the
-# epoch, which would count the epoch as done: shorter epochs than this are not read ahead.
+# fit looks at one batch before it starts. Reading ahead must then not reach the end of the epoch,
+# which would count the epoch as done: shorter epochs than this are not read ahead.
 _FEWEST_BATCHES_TO_PREFETCH = 16
 
 
@@ -26,18 +26,18 @@ class Epochs:
     """Epochs of equally many batches, each read by its number.
 
     Args:
-        batch: Returns a batch, given the numbers of its epoch and of the batch, both from 0.
+        batch: Returns a batch, given the numbers of the epoch and of the batch, both from 0.
         num_batches: The number of batches in an epoch.
-        accumulation_steps: Hands out each batch in this many parts, in turn, for an optimizer with
-            as many `gradient_accumulation_steps`. Weights make the mean of the parts' losses equal
-            the batch's. The methods below then count parts as batches. Parts have equally many
-            rows; blank rows fill up the last ones. fit's `loss`, which weighs by rows, counts
+        accumulation_steps: The number of parts into which each batch is divided, for an optimizer
+            with as many `gradient_accumulation_steps`. Weights make the mean of the parts' losses
+            equal the batch's. The methods below then count parts as batches. Parts have equally
+            many rows; blank rows fill up the last ones. fit's `loss`, which weighs by rows, counts
             blank rows; metrics of tokens do not.
         num_pairs: The number of pairs in an epoch; None if unknown.
 
     Attributes:
-        fault: The last exception while reading a batch, or None. TensorFlow passes on its message
-            alone.
+        fault: The last exception while reading a batch, or None. TensorFlow passes on only its
+            message.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Epochs:
         self.fault: Exception | None = None
 
     def __len__(self) -> int:
-        """The number of batches that `fit` sees in an epoch."""
+        """The number of batches, or parts of batches, that `fit` sees in an epoch."""
         return self._num_batches * self._num_parts
 
     @property
@@ -64,7 +64,7 @@ class Epochs:
         return self._num_parts > 1
 
     def batch(self, epoch: int, index: int) -> tuple:
-        """A batch of an epoch, both counted from 0.
+        """Returns a batch of an epoch, both counted from 0.
 
         Returns:
             `({"source_ids", "target_ids"}, labels)`, see `PairBatches.batch`; with several parts
@@ -79,11 +79,11 @@ class Epochs:
         return weighted_share_of(batch, part, self._num_parts) if self.has_weights else batch
 
     def stream(self, first_epoch: int = 0, first_batch: int = 0) -> Iterator[tuple]:
-        """The batches of endless epochs as arrays, for any Keras backend.
+        """Returns the batches of endless epochs as arrays, for any Keras backend.
 
         Args:
             first_epoch: The number of the first epoch, from 0.
-            first_batch: The first batch of that epoch, from 0.
+            first_batch: The number of the first batch in that epoch, from 0.
         """
         _silence_shuffle_warning()
         return (
@@ -93,15 +93,15 @@ class Epochs:
         )
 
     def dataset(self, first_epoch: int = 0, first_batch: int = 0) -> "tf.data.Dataset":
-        """A dataset of known cardinality; each iteration is the next epoch.
+        """Makes a dataset of known cardinality, of which each iteration is the next epoch.
 
-        An iteration counts as an epoch once it reaches the last batch; `fit` looks at one batch
-        before it starts, which does not count.
+        An iteration counts as an epoch once it reaches the last batch, so the one batch that `fit`
+        looks at before it starts does not count.
 
         Args:
             first_epoch: The number of the first epoch, from 0, to resume a run.
-            first_batch: Batches of that epoch that are done. If any, the dataset holds only the
-                rest of that epoch.
+            first_batch: The number of batches of that epoch that are done. If not 0, the dataset
+                holds only the rest of that epoch.
 
         Raises:
             InputError: There is no such epoch or batch.
@@ -118,7 +118,7 @@ class Epochs:
                 f" Received: first_batch={first_batch}. Begin with the next epoch."
             )
         reader = _Reader(self, first_epoch, goes_on=not first_batch)
-        # TensorFlow keeps Python functions forever. Text and threads must end with the dataset.
+        # TensorFlow keeps Python functions forever, but text and threads must end with the dataset.
         reference = weakref.ref(reader)
         types = [tf.int32] * 3 + [tf.float32] * self.has_weights
 
@@ -131,21 +131,20 @@ class Epochs:
                 weight.set_shape((None,))
             return {"source_ids": source_ids, "target_ids": target_ids}, labels, *weights
 
-        # Not Dataset.from_generator, with which TensorFlow makes malloc return memory to the system
-        # all the time, so that training pays for new pages in each step.
+        # Not Dataset.from_generator, with which malloc keeps returning memory to the system, so
+        # that training pays for new pages in each step.
         dataset = tf.data.Dataset.range(first_batch, len(self)).map(read)
         if len(self) - first_batch >= _FEWEST_BATCHES_TO_PREFETCH:
             dataset = dataset.prefetch(2)
         dataset = without_tuning(dataset)
-        dataset._keras_transformer_reader = reader  # datasets made from this one refer to it
+        dataset._keras_transformer_reader = reader  # derived datasets refer to this one
         return dataset
 
 
 def without_tuning(dataset: "tf.data.Dataset") -> "tf.data.Dataset":
-    """The dataset without tf.data's tuning thread.
+    """Returns the dataset without tf.data's tuning thread.
 
-    That thread sleeps for up to a minute, and the end of an iterator, and so of each epoch, waits
-    for it.
+    That thread sleeps for up to a minute, and an iterator waits for it at the end of each epoch.
     """
     import tensorflow as tf
 
@@ -160,7 +159,7 @@ def _silence_shuffle_warning() -> None:
 
 
 class _Reader:
-    """Reads batches of one epoch; with `goes_on`, after its last batch those of the next."""
+    """Reads batches of one epoch; with `goes_on`, also those of the following epochs."""
 
     def __init__(self, epochs: Epochs, first_epoch: int, *, goes_on: bool):
         self._epochs, self._epoch, self._goes_on = epochs, first_epoch, goes_on
@@ -168,5 +167,5 @@ class _Reader:
     def arrays(self, index: int) -> list[np.ndarray]:
         inputs, *others = self._epochs.batch(self._epoch, int(index))
         if self._goes_on and index == len(self._epochs) - 1:
-            self._epoch += 1  # now, since nothing asks for a batch after the last
+            self._epoch += 1  # now, since nobody asks for a batch after the last one
         return [inputs["source_ids"], inputs["target_ids"], *others]

@@ -16,13 +16,13 @@ _LOGGER = logging.getLogger("keras_transformer")
 class PairFilter:
     """Drops pairs, and counts them.
 
-    A blank side (see `is_blank`) teaches to translate something to nothing, a long line costs
-    memory, and a side many times as long as the other is seldom its translation.
+    A blank side (see `is_blank`) teaches the model to translate something to nothing, a long line
+    costs memory, and a side many times as long as the other is seldom its translation.
 
     Args:
-        longest: The longest line to keep, in tokens, end id included.
-        max_length_ratio: The largest ratio to keep between the tokens of a pair's two sides, end
-            ids not counted; None for any.
+        longest: The longest line to keep, in tokens, including the end id.
+        max_length_ratio: The largest ratio to keep between the tokens of a pair's two sides,
+            without end ids; None for any.
     """
 
     def __init__(self, longest: int, max_length_ratio: float | None = None):
@@ -41,18 +41,18 @@ class PairFilter:
     def not_blank(
         self, source: Sequence[str], target: Sequence[str]
     ) -> tuple[list[str], list[str]]:
-        """The pairs of lines without a blank side."""
+        """Returns the pairs of lines that have no blank side."""
         pairs = zip(source, target, strict=True)
         kept = [(one, other) for one, other in pairs if not (is_blank(one) or is_blank(other))]
         self._left_out[self._reasons[0]] += len(source) - len(kept)
         return [one for one, _ in kept], [other for _, other in kept]
 
     def kept(self, source_lengths: np.ndarray, target_lengths: np.ndarray) -> np.ndarray:
-        """The pairs to keep, Int (kept,), of pairs with these lengths.
+        """Returns the indices of the pairs to keep, Int (kept,), judging by their lengths.
 
         Args:
-            source_lengths: Int (pairs,), end ids included.
-            target_lengths: Int (pairs,), end ids included.
+            source_lengths: Int (pairs,), including end ids.
+            target_lengths: Int (pairs,), including end ids.
         """
         longer = np.maximum(source_lengths, target_lengths)
         kept = longer <= self._longest
@@ -66,7 +66,7 @@ class PairFilter:
         return np.flatnonzero(kept)
 
     def report(self, where: str = "", level: int = logging.WARNING) -> None:
-        """Logs, for each reason, how many pairs were dropped; `where` begins the line."""
+        """Logs how many pairs were dropped for each reason; each line begins with `where`."""
         for reason, num_pairs in self._counts():
             verb = "is" if num_pairs == 1 else "are"
             _LOGGER.log(

@@ -30,10 +30,10 @@ def pair_batches(
     steps_per_epoch: int | None = None,
     accumulation_steps: int = 1,
 ) -> "tf.data.Dataset":
-    """Batches of text files as a `tf.data.Dataset` of known cardinality.
+    """Returns batches of text files as a `tf.data.Dataset` of known cardinality.
 
     Without `steps_per_epoch`, reads the text into memory, and an epoch holds each pair once; see
-    `PairBatches`. With it, streams a text of any size; see `PairStream`.
+    `PairBatches`. With `steps_per_epoch`, streams a text of any size; see `PairStream`.
 
     Example:
         >>> pair_batches("train.en", "train.de", tokenizer)
@@ -42,32 +42,32 @@ def pair_batches(
     Args:
         source: The source side: a file, plain or compressed, a pattern such as "train-*.en", or a
             list of these. Or one `Corpus` or several, with None as target.
-        target: The target side: as many files, line by line. None if each line of the source's
-            files is a pair, separated by a tab.
+        target: The target side: as many files, with corresponding lines. None if each line of the
+            source's files is a pair, separated by a tab.
         tokenizer: Makes the ids.
         max_tokens, seed, max_length, max_length_ratio: As for `PairBatches`.
         shuffle: False gives the same order in each epoch, from short pairs to long ones; in a
             stream, block by block.
         first_epoch: The number of the first epoch, from 0, to resume a run.
-        first_batch: Batches of that epoch that are done. If any, the dataset holds only the rest
-            of that epoch.
-        sampling: Splits lines differently each time, at this rate; see `SubwordTokenizer.sample`.
-            Needs `steps_per_epoch`, since lengths, and so the number of batches, change from pass
-            to pass. 0 always splits them the same way.
-        steps_per_epoch: Batches of a stream that count as an epoch. None reads the text into
-            memory.
-        accumulation_steps: Hands out each batch in this many parts, with weights as a third
-            element, for an optimizer with as many `gradient_accumulation_steps`: the gradients of
-            the parts add up to the batch's. Compile with `metrics`, not `weighted_metrics`.
-            `Epochs` says how fit's `loss` then counts.
+        first_batch: The number of batches of that epoch that are done. If not 0, the dataset holds
+            only the rest of that epoch.
+        sampling: The rate at which lines are split differently each time; see
+            `SubwordTokenizer.sample`. Needs `steps_per_epoch`, since lengths, and so the number of
+            batches, change from pass to pass. 0 always splits them the same way.
+        steps_per_epoch: The number of batches of a stream that count as an epoch. None reads the
+            text into memory.
+        accumulation_steps: The number of parts into which each batch is divided, with weights as a
+            third element, for an optimizer with as many `gradient_accumulation_steps`: the
+            gradients of the parts add up to the batch's. Compile with `metrics`, not
+            `weighted_metrics`. `Epochs` describes how fit's `loss` then counts.
 
     Returns:
         A dataset of known cardinality of `({"source_ids", "target_ids"}, labels)`; see
         `PairBatches.batch`, and `Epochs.dataset` for what one iteration holds.
 
     Raises:
-        InputError: A file has a fault, no pair is left, or a setting is out of range. Faults
-            within the files of a stream are raised as they are met.
+        InputError: A file has a fault, no pair is left, or a setting is out of range. For faults
+            within the files of a stream, only when the stream reaches them.
     """
     corpora = as_corpora(source, target)
     settings = {

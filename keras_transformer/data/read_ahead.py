@@ -12,18 +12,18 @@ _LAST = object()
 def read_ahead(produce: Callable[[Callable[[], bool]], Iterator[Any]]) -> Iterator[Any]:
     """Yields the items of `produce`, which runs one item ahead in its own thread.
 
-    The thread starts with the first item asked for. It ends with the iterator: used up, closed,
-    garbage collected, or alive when Python exits. Errors of `produce` are raised where the item is
-    asked for.
+    The thread starts when the first item is requested. It ends when the iterator is used up, closed
+    or garbage collected, or when Python exits. Errors in `produce` are raised when the item is
+    requested.
 
     Args:
-        produce: Returns an iterator over the items. Takes a function that says whether to stop,
-            which it must ask often. It must not refer to the iterator returned here, which could
+        produce: Returns an iterator over the items. Takes a function that tells whether to stop,
+            which it must call often. It must not refer to the iterator returned here, which could
             then never be collected.
     """
     stopped = []
-    # Simple queues, because the iterator may be collected at any moment in any thread, even within
-    # a call of an ordinary queue, whose lock would then be taken twice.
+    # Simple queues, because the iterator may be collected at any time in any thread, even during a
+    # call of an ordinary queue, whose lock would then be taken twice.
     wanted, items = SimpleQueue(), SimpleQueue()
     thread = threading.Thread(
         target=_run, args=(produce, stopped, wanted, items), name="read_ahead", daemon=True
@@ -49,13 +49,13 @@ def read_ahead(produce: Callable[[Callable[[], bool]], Iterator[Any]]) -> Iterat
             yield item
             del item  # before waiting for the next one: holding two is enough
     finally:
-        if not stopped:  # else Python is ending, and modules may be gone
+        if not stopped:  # otherwise Python is exiting, and modules may be gone
             atexit.unregister(stop)
             stop()
 
 
 def _run(produce, stopped: list, wanted: SimpleQueue, items: SimpleQueue) -> None:
-    """Runs in the thread: produces one item for each that is wanted."""
+    """Runs in the thread, and produces one item for each request."""
     try:
         wanted.get()
         for item in produce(lambda: bool(stopped)):

@@ -1,6 +1,6 @@
 """Equal shares of a batch's rows, for devices that train together or parts trained in turn.
 
-Axis words: batch = rows of a batch, rows = rows of a share.
+Axes: batch = rows of a batch, rows = rows of a share.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from keras_transformer.data.token_lines import Batch
 
 
 def share_of(batch: tuple, index: int, count: int) -> tuple:
-    """One of several shares of a batch, all with the same number of rows.
+    """Returns one of several shares of a batch, all with the same number of rows.
 
     Blank rows fill up the last shares if the rows do not divide evenly. They are all padding,
     without labels, so they do not count in the loss, the metrics or the gradient.
@@ -18,15 +18,15 @@ def share_of(batch: tuple, index: int, count: int) -> tuple:
         batch: `({"source_ids", "target_ids"}, labels)`, Integer (batch, source_length), (batch,
             target_length) and (batch, target_length), with at least 1 row; then, optionally,
             weights Float (batch,).
-        index: The share, from 0.
+        index: The number of the share, from 0.
         count: The number of shares, at least 1.
 
     Returns:
-        The same structure and types, with rows = ceil(batch / count). The shares in order make the
-        batch, then the blank rows.
+        The same structure and types, with rows = ceil(batch / count). All shares in order make up
+        the batch, followed by the blank rows.
 
     Raises:
-        ValueError: There is no such share.
+        ValueError: `index` is not from 0 to count - 1.
     """
     if not 0 <= index < count:
         raise ValueError(
@@ -41,15 +41,15 @@ def share_of(batch: tuple, index: int, count: int) -> tuple:
 def weighted_share_of(
     batch: Batch, index: int, count: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """A share of a batch, weighted by its part of the batch's tokens.
+    """Returns a share of a batch, weighted by its part of the batch's tokens.
 
-    A loss that divides by the number of tokens would count the tokens of a small share for more.
+    A loss that divides by the number of tokens would give the tokens of a small share more weight.
     With these weights, the mean of the shares' mean losses is the mean loss over the batch's
     tokens.
 
     Returns:
-        `share_of`, then Float32 (rows,): `count` times the share's part of the batch's tokens, the
-        same for all its rows.
+        The result of `share_of`, then weights Float32 (rows,): `count` times the share's part of
+        the batch's tokens, the same in all rows.
     """
     inputs, labels = share_of(batch, index, count)
     weight = count * np.count_nonzero(labels) / np.count_nonzero(batch[1])

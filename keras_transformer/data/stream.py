@@ -1,8 +1,8 @@
-"""From texts of any size to endless batches, in bounded memory and a repeatable order.
+"""From texts of any size to endless batches, in bounded memory and a reproducible order.
 
 Pairs are read in blocks. A random part of each block is held back and mixed into the next ones, so
 shuffling crosses the borders of blocks; a thread prepares the next block while the current one is
-in use. The seed alone determines the order, so a resumed run skips the first n batches by reading
+in use. The order depends only on the seed, so a resumed run skips the first n batches by reading
 them again.
 """
 
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
 # Pairs to read and encode at once.
 _PAIRS_PER_CHUNK = 8192
 
-# The buffer holds a block and pairs held back from earlier blocks. Smaller blocks hold back more,
-# and copy it more often.
+# The buffer holds a block and pairs held back from earlier blocks. With smaller blocks it holds
+# back more pairs, and copies them more often.
 _BLOCKS_PER_BUFFER = 5
 
-# Batches kept to be asked for again: fit looks at one before it starts, and tf.data reads a few
-# more by then.
+# Batches kept because they may be read again: fit looks at one before it starts, and tf.data has
+# read a few more by then.
 _BATCHES_KEPT = 16
 
 
 class PairStream:
     """Endless batches of texts of any size, as `pair_batches` streams them.
 
-    A text that ends starts again, with its files in another order. All pairs of a single text come
-    before its next pass begins, except those too few for a batch of their shape, which come in the
-    next pass. From several texts, pairs are drawn by weight, and their passes overlap.
+    At its end, a text starts again with its files in a different order. All pairs of a single text
+    come before its next pass begins, except those too few for a batch of their shape, which come in
+    the next pass. From several texts, pairs are drawn by weight, and their passes overlap.
 
-    Each block gives out a fifth of the pairs in the buffer, so a pair comes on average four fifths
-    of `buffer_pairs` after it was read, sometimes at once and sometimes much later. A text no
-    larger than a block is shuffled as a whole.
+    Each block yields a fifth of the pairs in the buffer, so a pair is delayed by 0.8 * buffer_pairs
+    pairs on average, sometimes by none and sometimes by many more. A text no larger than a block is
+    shuffled as a whole.
 
     Example, on JAX without TensorFlow:
         >>> stream = PairStream([Corpus("*.en.gz", "*.de.gz")], tokenizer)
@@ -62,16 +62,16 @@ class PairStream:
         tokenizer: Makes the ids.
         max_tokens, max_length, max_length_ratio: As for `PairBatches`.
         seed: Determines the order, and the sampled splits of lines.
-        shuffle: False reads files in order, and gives out each block at once, from short pairs to
-            long ones.
-        sampling: Splits lines differently each time, at this rate; see `SubwordTokenizer.sample`.
-            0 always splits them the same way.
+        shuffle: False reads files in order, and yields all of each block at once, from short pairs
+            to long ones.
+        sampling: The rate at which lines are split differently each time; see
+            `SubwordTokenizer.sample`. 0 always splits them the same way.
         buffer_pairs: Pairs to hold for shuffling, as ids: 100 MB for 500,000 pairs of 25 sub-words
             a side, and about four times as much while blocks are mixed.
 
     Raises:
-        InputError: A file is missing, or a setting is out of range. Faults within files, and texts
-            of which no pair is kept, are raised as they are met.
+        InputError: A file is missing, or a setting is out of range. For faults within files, and
+            texts without a pair to keep, only when the stream reaches them.
     """
 
     def __init__(
@@ -115,13 +115,13 @@ class PairStream:
         self._recent = _RecentBatches(functools.partial(_batches, self._settings))
 
     def batches(self, skip: int = 0) -> Iterator[Batch]:
-        """Yields endless batches, the same ones each time.
+        """Yields batches without end, the same ones each time.
 
         Args:
             skip: The number of batches to skip. They still have to be read and planned.
 
         Yields:
-            As `PairBatches.batch` returns them; all batches of a shape have equally many rows.
+            Batches as `PairBatches.batch` returns them; all of one shape have equally many rows.
 
         Raises:
             InputError: A file has a fault, or no pair of a text is kept.
@@ -129,9 +129,9 @@ class PairStream:
         return _batches(self._settings, skip)
 
     def epochs(self, steps_per_epoch: int, accumulation_steps: int = 1) -> Epochs:
-        """Epochs of `steps_per_epoch` batches, for `model.fit`; see `Epochs`.
+        """Returns epochs of `steps_per_epoch` batches, for `model.fit`; see `Epochs`.
 
-        Consecutive epochs are read once; going back means reading again.
+        Consecutive epochs are read once; going back means reading again from the start.
         """
         check_at_least(1, steps_per_epoch=steps_per_epoch)
 
@@ -143,7 +143,7 @@ class PairStream:
 
 @dataclass(frozen=True)
 class _Settings:
-    """The settings of a stream; `longest` is in tokens, end id included."""
+    """The settings of a stream; `longest` is in tokens, including the end id."""
 
     corpora: tuple[Corpus, ...]
     tokenizer: "SubwordTokenizer"
@@ -157,14 +157,14 @@ class _Settings:
 
 
 class _Block(NamedTuple):
-    """Pairs given out together, and their batches."""
+    """Pairs that leave the buffer together, and their batches."""
 
     pairs: TokenPairs
     plan: list[PlannedBatch]
 
 
 def _batches(settings: _Settings, skip: int) -> Iterator[Batch]:
-    """See `PairStream.batches`; not a method, so that the thread does not keep its owner alive."""
+    """`PairStream.batches`, as a function, so that the thread does not keep the stream alive."""
     start_id, end_id = settings.tokenizer.start_id, settings.tokenizer.end_id
     with contextlib.closing(read_ahead(_Blocks(settings).blocks)) as blocks:
         for block in blocks:
@@ -183,7 +183,7 @@ class _RecentBatches:
         self._go_to(0)
 
     def batch(self, number: int) -> Batch:
-        """The batch of this number: kept, next, or found by reading on or again."""
+        """Returns the batch with this number: kept, read next, or read again from the start."""
         with self._lock:
             if not self._next - len(self._kept) <= number <= self._next:
                 self._go_to(number)
@@ -209,7 +209,7 @@ class _Blocks:
         self._shares = weights / weights.sum()
 
     def blocks(self, is_stopped: Callable[[], bool]) -> Iterator[_Block]:
-        """Yields blocks until told to stop; see `read_ahead`."""
+        """Yields blocks until `is_stopped()`; see `read_ahead`."""
         held = TokenPairs.concatenate([])
         for number in itertools.count():
             chunks = []
@@ -223,13 +223,13 @@ class _Blocks:
             del block
 
     def _block_pairs(self, number: int) -> int:
-        """How many pairs a block reads: few at first, so that training starts soon."""
+        """Returns how many pairs a block reads: few at first, so that training starts soon."""
         most = -(-self._settings.buffer_pairs // _BLOCKS_PER_BUFFER)
         enough_for_some_batches = max(_PAIRS_PER_CHUNK, 2 * self._settings.max_tokens)
         return min(most, enough_for_some_batches * 2 ** min(number, 20))
 
     def _read(self, num_pairs: int) -> Iterator[TokenPairs]:
-        """Yields about `num_pairs` in chunks; fewer at the end of a single text's pass."""
+        """Yields about `num_pairs` pairs in chunks; fewer at the end of a single text's pass."""
         for reader, wanted in zip(self._readers, self._wanted(num_pairs), strict=True):
             while wanted > 0:
                 num_lines, chunk = reader.read(min(wanted, _PAIRS_PER_CHUNK))
@@ -239,13 +239,13 @@ class _Blocks:
                     return
 
     def _wanted(self, num_pairs: int) -> list[int]:
-        """How many pairs of each text to read, so that those kept reach their shares."""
+        """Returns how many pairs of each text to read so that the kept pairs match the weights."""
         kept = np.array([reader.num_kept for reader in self._readers])
         missing = np.maximum(self._shares * (kept.sum() + num_pairs) - kept, 0)
         return np.ceil(missing * (num_pairs / missing.sum())).astype(int).tolist()
 
     def _mix(self, held: TokenPairs, read: TokenPairs, number: int) -> tuple[_Block, TokenPairs]:
-        """Gives out part of the pairs, in batches, and holds back the rest."""
+        """Makes a block of some of the pairs, with its batches, and holds back the rest."""
         pairs = TokenPairs.concatenate([held, read])
         source_lengths, target_lengths = pairs.lengths
         self._plan.see(source_lengths[held.num_pairs :], target_lengths[held.num_pairs :])
@@ -266,7 +266,7 @@ class _Blocks:
         return _Block(pairs.take(np.concatenate(rows)), plan), held
 
     def _draw(self, num_pairs: int, num_read: int, rng) -> tuple[np.ndarray, np.ndarray]:
-        """The random numbers of pairs to give out now, and of those to hold back."""
+        """Draws the indices of the pairs for this block, and of those to hold back."""
         is_end = len(self._readers) == 1 and self._readers[0].is_at_end
         if is_end or not self._settings.shuffle:
             return np.arange(num_pairs), np.zeros(0, int)
@@ -276,7 +276,7 @@ class _Blocks:
 
 
 class _Reader:
-    """Reads a text pass after pass: ids of the pairs kept, and a report for each pass."""
+    """Reads a text, pass after pass, into ids of the pairs kept; reports on each pass."""
 
     def __init__(self, settings: _Settings, number: int):
         self._settings, self._number = settings, number
@@ -290,7 +290,7 @@ class _Reader:
         return self._num_kept_before + self._filter.num_kept
 
     def read(self, num_pairs: int) -> tuple[int, TokenPairs]:
-        """Reads on, at most to the end of the pass: the number of pairs read, and those kept."""
+        """Reads at most to the end of the pass; returns the number of pairs, and those kept."""
         if self.is_at_end:
             self._num_kept_before += self._filter.num_kept
             self._begin_pass(self._pass + 1)
@@ -327,7 +327,7 @@ class _Reader:
         return np.random.SeedSequence([self._settings.seed, self._number], spawn_key=what)
 
     def _report(self) -> None:
-        """Logs what the pass has dropped: the first pass as a warning, later ones as info."""
+        """Logs which pairs the pass dropped: a warning for the first pass, info for later ones."""
         self._filter.require_some(str(self._corpus))
         self._filter.report(
             f"{self._corpus}, pass {self._pass + 1}, {self._filter.num_pairs} pairs: ",

@@ -1,6 +1,6 @@
-"""The ids of many lines in flat arrays, and the batches made of them.
+"""The ids of many lines in flat arrays, and the batches made from them.
 
-Axis words: batch = pairs of one batch, source_length and target_length = sub-words of the longest.
+Axes: batch = pairs of a batch, source_length and target_length = sub-words of the longest line.
 """
 
 import itertools
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 
-# Lines that one call of the tokenizer encodes: enough to be fast, few enough to stay small.
+# Lines that one call of the tokenizer encodes: enough to be fast, few enough to save memory.
 _LINES_PER_CALL = 8192
 
 
@@ -26,8 +26,8 @@ class TokenLines:
     """The ids of many lines in one flat array, which holds millions of lines in little memory.
 
     Attributes:
-        ids: Int32 (total,), the ids of all lines in a row, without start and end ids.
-        offsets: Int64 (lines + 1,), where each line begins in `ids`, and the total.
+        ids: Int32 (total,), the concatenated ids of all lines, without start and end ids.
+        offsets: Int64 (lines + 1,), where each line begins in `ids`, then the total.
     """
 
     ids: np.ndarray
@@ -48,14 +48,14 @@ class TokenLines:
 
     @classmethod
     def concatenate(cls, parts: Sequence["TokenLines"]) -> "TokenLines":
-        """The lines of all parts, in order."""
+        """Joins the lines of all parts, in order."""
         ids = np.concatenate([np.zeros(0, "int32"), *(part.ids for part in parts)])
         lengths = np.concatenate([np.zeros(1, "int64"), *(part.lengths for part in parts)])
         return cls(ids, np.cumsum(lengths, dtype="int64"))
 
     @property
     def lengths(self) -> np.ndarray:
-        """Int64 (lines,), without start and end ids."""
+        """The lengths of the lines, Int64 (lines,), without start and end ids."""
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> "TokenLines":
@@ -66,7 +66,7 @@ class TokenLines:
         return TokenLines(self.ids[np.repeat(moved_by, lengths) + np.arange(offsets[-1])], offsets)
 
     def padded(self, rows: np.ndarray, length: int) -> np.ndarray:
-        """The ids of the lines `rows`, Int (batch,), padded: Int32 (batch, length)."""
+        """Pads the ids of the lines `rows`, Int (batch,), to Int32 (batch, length)."""
         begins = self.offsets[rows][:, np.newaxis]  # (batch, 1)
         ends = self.offsets[rows + 1][:, np.newaxis]
         positions = begins + np.arange(length)  # (batch, length)
@@ -87,7 +87,7 @@ class TokenPairs(NamedTuple):
 
     Attributes:
         source: The source side.
-        target: The target side, as many lines.
+        target: The target side, with the same number of lines.
     """
 
     source: TokenLines
@@ -95,7 +95,7 @@ class TokenPairs(NamedTuple):
 
     @classmethod
     def concatenate(cls, parts: Sequence["TokenPairs"]) -> "TokenPairs":
-        """The pairs of all parts, in order."""
+        """Joins the pairs of all parts, in order."""
         sides = [part.source for part in parts], [part.target for part in parts]
         return cls(*map(TokenLines.concatenate, sides))
 
@@ -106,7 +106,7 @@ class TokenPairs(NamedTuple):
 
     @property
     def lengths(self) -> tuple[np.ndarray, np.ndarray]:
-        """Int64 (pairs,) of the source and of the target, end ids included."""
+        """The lengths of source and target lines, Int64 (pairs,) each, including end ids."""
         return self.source.lengths + 1, self.target.lengths + 1
 
     def take(self, rows: np.ndarray) -> "TokenPairs":
@@ -114,7 +114,7 @@ class TokenPairs(NamedTuple):
         return TokenPairs(self.source.take(rows), self.target.take(rows))
 
     def batch(self, planned: PlannedBatch, start_id: int, end_id: int) -> Batch:
-        """The arrays of a batch; see `PairBatches.batch`."""
+        """Makes the arrays of a batch; see `PairBatches.batch`."""
         rows, source_length, target_length = planned
         source_ids = self.source.padded_with_end(rows, source_length, end_id)
         labels = self.target.padded_with_end(rows, target_length, end_id)

@@ -1,1 +1,1 @@
-"""Decoding one position at a time, and fast: cache, steps, precision. No search, no layer."""
+"""Fast decoding, one position at a time: cache, steps, precision; without search and layers."""

@@ -1,8 +1,8 @@
-"""Both attention layers for one new position of each hypothesis.
+"""Both kinds of attention, for one new position of each hypothesis.
 
 The hypotheses of a sentence take the place of the positions in a layer's `call`:
     rows    batch * beams, the new position of every hypothesis
-    slots   places of the cache, which take the place of key positions
+    slots   entries of the cache, which take the place of key positions
 """
 
 from typing import NamedTuple
@@ -20,8 +20,8 @@ class ProjectedMemory(NamedTuple):
     """What cross-attention reads at every step, the same for every hypothesis of a sentence.
 
     Attributes:
-        key_columns: Float (batch, heads, head_dim, source_length), the keys as columns: a CPU
-            multiplies a few queries by them in half the time that rows would take.
+        key_columns: Float (batch, heads, head_dim, source_length), the keys as columns: on a CPU,
+            multiplying a few queries by columns takes half as long as by rows.
         value: Float (batch, heads, source_length, value_dim).
     """
 
@@ -30,7 +30,7 @@ class ProjectedMemory(NamedTuple):
 
 
 def project_memory(layer, memory) -> ProjectedMemory:
-    """Projects the encoder's output once for all steps of a MultiHeadCrossAttention.
+    """Projects the encoder's output for all steps of a MultiHeadCrossAttention.
 
     Args:
         layer: The layer.
@@ -41,7 +41,7 @@ def project_memory(layer, memory) -> ProjectedMemory:
 
 
 def self_attention_step(layer, rows, cache: KeyValues, place: Place, attention_mask):
-    """MultiHeadSelfAttention of the new position to itself and those in the cache.
+    """Computes MultiHeadSelfAttention of the new position to itself and the earlier positions.
 
     Args:
         layer: The layer.
@@ -65,9 +65,9 @@ def self_attention_step(layer, rows, cache: KeyValues, place: Place, attention_m
 def cross_attention_step(
     layer, rows, beams: int, memory: ProjectedMemory, attention_mask, order: HeadOrder | None = None
 ):
-    """MultiHeadCrossAttention of the new position to the source.
+    """Computes MultiHeadCrossAttention of the new position to the source.
 
-    All hypotheses of a sentence ask the same keys, which are never copied for each beam.
+    All hypotheses of a sentence read the same keys, which are not copied for each beam.
 
     Args:
         layer: The layer.
@@ -75,7 +75,7 @@ def cross_attention_step(
         beams: Hypotheses of each sentence.
         memory: From `project_memory`.
         attention_mask: (batch, 1, source_length), Boolean or from `masks.to_add`.
-        order: HeadOrder of the hypotheses; None to transpose instead.
+        order: How to split and join heads; None to transpose instead.
 
     Returns:
         Float (batch * beams, model_dim).
@@ -87,7 +87,7 @@ def cross_attention_step(
 
 
 def _to_heads(layer, rows, beams, widths, order):
-    """Float (batch * beams, heads * all widths) to (batch, heads, beams, width) for each width."""
+    """Splits rows (batch * beams, heads * all widths) to (batch, heads, beams, width) each."""
     if order is not None and len(set(widths)) == 1:
         rows = ops.reshape(rows, (-1, widths[0]))  # (batch * beams * parts * heads, width)
         if len(widths) == 1:
@@ -107,12 +107,12 @@ def _split_heads(rows, heads, beams, width):
 
 
 def _scores(query, key, key_in_columns=False):
-    """Q K^T / sqrt(d_k): Float (batch, heads, beams, slots)."""
+    """Computes Q K^T / sqrt(d_k), Float (batch, heads, beams, slots)."""
     return _matmul(query * query.shape[-1] ** -0.5, key, transpose_y=not key_in_columns)
 
 
 def _attend(layer, scores, value, attention_mask, order):
-    """Equation 1 from the scores on, then the heads side by side, projected."""
+    """Computes equation 1 from the scores on, then joins and projects the heads."""
     weights = masked_softmax(scores, ops.expand_dims(attention_mask, 1))  # one mask for all heads
     attended = _matmul(weights, value)  # (batch, heads, beams, value_dim)
     if order is not None:

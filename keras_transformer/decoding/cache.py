@@ -1,13 +1,13 @@
-"""The keys and values of the positions decoded so far: a tree.
+"""The cache: keys and values of the positions decoded so far, as a tree.
 
-Each position of each hypothesis takes one slot of the cache, for good: when hypotheses branch or
-die, no key and no value moves. Only a table changes, which says for each hypothesis which slots
-hold its ancestors, and attention sees no others. All hypotheses of a sentence share one cache, so
-a beginning that they have in common is kept once and read once.
+Each position of each hypothesis keeps its slot in the cache: when hypotheses branch or die, no key
+or value moves. Only a table changes, which says for each hypothesis which slots hold its ancestors;
+attention sees no others. All hypotheses of a sentence share one cache, so a common beginning is
+stored once and read once.
 
-Here and in `search/loop.py` backends differ. JAX compiles for fixed shapes: there a cache has all
-its slots from the start. On TensorFlow it grows by a position at a time or, in the loop of a
-search, by `Cache.with_room`, which drops the slots that no hypothesis descends from any more.
+Backends differ here and in `search/loop.py`. JAX compiles for fixed shapes, so a cache has all its
+slots from the start. On TensorFlow it grows one position at a time or, in the loop of a search, by
+`Cache.with_room`, which drops the slots that no hypothesis descends from any more.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from keras_transformer.search.shapes import shapes_are_dynamic
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of one self-attention layer, heads split.
+    """The keys and values of one self-attention layer, split into heads.
 
     Attributes:
         key: Float (batch, heads, slots, head_dim).
@@ -36,7 +36,8 @@ class Cache(NamedTuple):
 
     Attributes:
         layers: For each decoder block, KeyValues.
-        visible: Boolean (batch, beams, slots), True at a hypothesis and its ancestors.
+        visible: Boolean (batch, beams, slots), True at the slots of a hypothesis and its
+            ancestors.
         num_filled: Integer scalar, the slots in use, a multiple of the beams.
     """
 
@@ -50,7 +51,7 @@ class Cache(NamedTuple):
         return shapes_are_dynamic()
 
     def reorder(self, beam_indices) -> "Cache":
-        """The cache in which beam i continues beam `beam_indices[:, i]`.
+        """Returns the cache in which beam i continues beam `beam_indices[:, i]`.
 
         Args:
             beam_indices: Integer (batch, beams).
@@ -58,11 +59,11 @@ class Cache(NamedTuple):
         return self._replace(visible=gather_rows(self.visible, beam_indices))
 
     def used_once(self) -> "CacheUsedOnce":
-        """The same cache, written in place from now on."""
+        """Returns the same cache, to be written in place from now on."""
         return CacheUsedOnce(*self)
 
     def with_room(self, sentences, num_positions: int) -> "Cache":
-        """A copy for some of the sentences: the slots still seen, and room for more.
+        """Copies the slots still visible for some of the sentences, and adds room for more.
 
         Only on TensorFlow.
 
@@ -76,12 +77,12 @@ class Cache(NamedTuple):
         seen = ops.cast(ops.any(visible, axis=1), "int32")  # (new_batch, slots)
         most_seen = ops.max(ops.sum(seen, axis=1), initial=0)
         num_kept = (most_seen + beams - 1) // beams * beams  # at most num_filled, a multiple too
-        # The slots seen, in order, then others, which nobody looks at.
+        # The visible slots, in order, then others, which nobody reads.
         _, kept = ops.top_k(seen * (slots - ops.arange(slots, dtype="int32")), num_kept)
         kept = ops.cast(kept, "int32")  # (new_batch, num_kept)
         room = ((0, 0), (0, num_positions * beams))
         visible = gather_for_all_beams(visible, kept)  # (new_batch, beams, num_kept)
-        kept = ops.pad(kept, room)  # the room may hold anything: nobody sees it
+        kept = ops.pad(kept, room)  # the room may hold anything: it is not visible
 
         heads = self.layers[0].key.shape[1]
         first = (sentences[:, None] * heads + ops.arange(heads, dtype="int32")) * slots
@@ -98,10 +99,10 @@ class Cache(NamedTuple):
 
 
 class CacheUsedOnce(Cache):
-    """A cache that has room for the next position, and that nobody reads after it is written.
+    """A cache with room for the next position, which nobody reads once it has been written to.
 
-    TensorFlow then writes into the slots there are instead of copying everything for a new one. The
-    loop of a search promises both; that the type says so keeps the loop's structure the same.
+    TensorFlow then writes into the existing slots instead of copying everything for new ones. The
+    loop of a search guarantees both; a type of its own keeps the structure of the loop's state.
     """
 
     __slots__ = ()
@@ -109,13 +110,13 @@ class CacheUsedOnce(Cache):
 
 
 def empty_cache(batch, beams, widths, max_length, dtype) -> Cache:
-    """A cache of no positions.
+    """Makes a cache without positions.
 
     Args:
-        batch: Sentences.
-        beams: Hypotheses of each.
-        widths: For each decoder block (heads, head_dim, value_dim), with the same number of heads.
-        max_length: The most positions it will hold; TensorFlow allocates none of them.
+        batch: The number of sentences.
+        beams: Hypotheses of each sentence.
+        widths: (heads, head_dim, value_dim) of each decoder block, all with equally many heads.
+        max_length: The most positions that it will hold; TensorFlow allocates none of them yet.
         dtype: The dtype of keys and values.
     """
     slots = _slots_that_may_grow(beams) if shapes_are_dynamic() else beams * int(max_length)
@@ -137,10 +138,10 @@ class Place(NamedTuple):
     """Where the newest position of each hypothesis is written, the same in each layer.
 
     Attributes:
-        rows: Integer (batch * heads,), in a cache seen as a matrix whose rows hold the slots that
-            all beams fill together; None where the cache grows instead.
-        shapes: The shape of a layer's keys or values, (batch, heads, slots, width), by their width:
-            made once for all layers.
+        rows: Integer (batch * heads,), the rows to write in the cache as a matrix, in which a row
+            holds the slots of one position in all beams; None if the cache grows instead.
+        shapes: The shape of a layer's keys or values, (batch, heads, slots, width), by width: made
+            once for all layers.
         order: How to split and join heads; None for one beam, which needs no order, and on JAX,
             which transposes.
     """
@@ -151,10 +152,10 @@ class Place(NamedTuple):
 
 
 def next_position(cache: Cache) -> tuple[Cache, Place]:
-    """Gives each hypothesis a slot for its newest position, which it sees at once.
+    """Gives each hypothesis a slot for its newest position, visible to itself at once.
 
     Returns:
-        (the cache, whose layers `write` must now fill, the place to write to).
+        (the cache, whose layers `write` must fill next; the place to write to).
     """
     beams = cache.visible.shape[1]
     visible, first_slot = cache.visible, cache.num_filled
@@ -191,7 +192,7 @@ def _write(old, new, place):
 
 
 def _as_shape(*lengths):
-    """A shape to give to `ops.reshape`; on TensorFlow one tensor."""
+    """Returns a shape for `ops.reshape`; on TensorFlow it is one tensor."""
     if not shapes_are_dynamic():
         return lengths
     import tensorflow as tf
@@ -204,16 +205,16 @@ def _replace_rows(matrix, rows, new):
         return ops.scatter_update(matrix, rows[:, None], new)
     import tensorflow as tf
 
-    # TensorFlow's scatter ops copy the matrix. This one writes into it, so only a `CacheUsedOnce`
-    # may come here.
+    # TensorFlow's scatter ops copy the matrix. This one writes into it, so it is only for a
+    # `CacheUsedOnce`.
     return tf.raw_ops.InplaceUpdate(x=matrix, i=rows, v=new)
 
 
 def _slots_that_may_grow(beams):
-    """No slots; in a graph those of one position that nobody sees, for `with_room` to copy.
+    """Returns 0; in a graph, the slots of one invisible position, for `with_room` to copy.
 
-    A loop in a graph must not change its tensors' static shapes. An axis whose length is unknown
-    while the graph is traced may grow; one that is known may not.
+    A loop in a graph must not change the static shapes of its tensors. An axis may grow only if its
+    length is unknown while the graph is traced.
     """
     import tensorflow as tf
 

@@ -1,20 +1,20 @@
-"""Products of few rows."""
+"""Matrix products with few rows."""
 
 import keras
 from keras import ops
 
 
 def matmul_of_few_rows(x, y, transpose_y=False):
-    """x y, like `ops.matmul`, with less overhead on a CPU.
+    """Returns the product x y, like `ops.matmul`, with less overhead on a CPU.
 
-    On a CPU TensorFlow hands its usual products to oneDNN, but not this operation: with one row and
-    a small kernel it takes half the time, with many rows about the same. Half precisions and other
-    backends use `ops.matmul`.
+    On a CPU, TensorFlow hands its usual products to oneDNN, but not this operation. It takes half
+    the time with one row and a small kernel, and about the same with many rows. Half precision and
+    other backends use `ops.matmul`.
 
     Args:
         x: Float (..., rows, inner).
-        y: Float (..., inner, columns), with `transpose_y` (..., columns, inner); its leading axes
-            are as many as those of `x` and broadcast to them, or none.
+        y: Float (..., inner, columns), with `transpose_y` (..., columns, inner). It has as many
+            leading axes as `x`, which broadcast to those of `x`, or none.
         transpose_y: Whether to swap the last two axes of `y` first.
 
     Returns:

@@ -7,11 +7,11 @@ from keras import ops
 
 
 class HeadOrder(NamedTuple):
-    """Which row goes where between beams before heads and heads before beams.
+    """The indices that reorder rows between beams before heads and heads before beams.
 
     A row is one head of one hypothesis. Projections give rows in the order (batch, beams, heads);
-    attention takes all beams of a head at once, (batch, heads, beams). One pick moves query, key
-    and value.
+    attention takes all beams of a head at once, (batch, heads, beams). `parts_first` reorders
+    query, key and value together.
 
     Attributes:
         heads_first: Integer (batch, heads, beams), rows of (batch, beams, heads).
@@ -25,7 +25,7 @@ class HeadOrder(NamedTuple):
 
 
 def head_order(batch, heads: int, beams: int) -> HeadOrder:
-    """The order for `batch` sentences."""
+    """Makes the order for `batch` sentences."""
     head, beam = np.arange(heads, dtype="int32")[:, None], np.arange(beams, dtype="int32")
     part = np.arange(3, dtype="int32")[:, None, None, None]
     first_row = ops.arange(batch, dtype="int32")[:, None, None] * (heads * beams)

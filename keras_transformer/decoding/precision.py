@@ -1,7 +1,7 @@
-"""Copies of models that only translate, each in a precision of its own.
+"""Makes copies of models that only translate, in any of several precisions.
 
-A model may translate in another precision than it was trained in: bfloat16 has half the bits of
-float32 and int8 a quarter, which memory delivers faster and newer processors multiply faster.
+A model may translate in a different precision than it was trained in: bfloat16 has half the bits of
+float32 and int8 a quarter, which are read faster and, on newer processors, multiplied faster.
 """
 
 import keras
@@ -15,14 +15,14 @@ from keras_transformer.layers.normalization import LayerNormalization, layer_nor
 
 PRECISIONS = ("float32", "bfloat16", "int8", "int8_bfloat16")
 
-# A smaller product takes less time than rounding its factors.
+# Smaller products take less time than rounding their factors.
 _FEWEST_WEIGHTS_IN_8_BITS = 2**16
 
-# A smaller kernel stays in the processor's cache, whatever its order. With fewer inputs the usual
-# product is so quick that panels save less time than it takes to put their outputs in order.
+# Smaller kernels stay in the processor's cache, whatever their order. With fewer inputs, the usual
+# product is so quick that panels save less time than reordering their outputs takes.
 _FEWEST_WEIGHTS_IN_PANELS = 2**19
 _FEWEST_INPUTS_OF_PANELS = 256
-# The first that divides the number of outputs, so that none must be cut off; else the first.
+# Uses the first that divides the number of outputs, so that none must be cut off, or else 64.
 _PANEL_WIDTHS = (64, 80, 96, 48, 112)
 
 # Keeps scales above 0; no weight and no vector is this small.
@@ -30,25 +30,25 @@ _SMALLEST = 1e-30
 
 
 def inference_model(model: keras.Model, precision: str) -> keras.Model:
-    """A copy of a model that only translates, with the weights that the model has now.
+    """Makes a copy of a model that only translates, with the model's current weights.
 
     float32: everything, whatever policy the model was trained with.
     bfloat16: weights and products; softmax, normalization and logits stay float32.
     int8: the weights of linear maps, with a scale for each output, and their inputs, with a scale
-        for each row, so that no sentence changes another. All else is float32. It pays on
+        for each row, so that no sentence changes another. All else is float32. It pays off on
         processors that multiply 8 bits (Intel since 2019, AMD since 2022). On TensorFlow it needs
-        an x86 processor, and large sums overflow on older ones than these.
-    int8_bfloat16: the same, with attention's queries, keys and values in bfloat16, which halves the
-        memory that beams read. It pays for beams on processors that also multiply bfloat16 (Intel
-        since 2023, AMD since 2022).
+        an x86 processor, and large sums overflow on older processors.
+    int8_bfloat16: int8, but with attention's queries, keys and values in bfloat16, which halves the
+        memory that beams read. It pays off for beams on processors that also multiply bfloat16
+        (Intel since 2023, AMD since 2022).
 
     Args:
         model: A functional model.
         precision: One of `PRECISIONS`.
 
     Returns:
-        A model of the same class. It cannot be trained, saved, copied or pickled: its parts have no
-        place in a file. Save the model that it was made from.
+        A model of the same class. It cannot be trained, saved, copied or pickled, because no file
+        format holds its parts. Save the original model instead.
 
     Raises:
         ValueError: If the precision is unknown.
@@ -62,7 +62,7 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
 
     def with_policy(layer):
         config = layer.get_config()
-        if isinstance(layer, keras.Layer):  # and not one of Keras' functions
+        if isinstance(layer, keras.Layer):  # not one of Keras' functions
             config["dtype"] = policy
         if "dropout" in config:
             config["dropout"] = 0.0  # a seed generator would leak 20 kB
@@ -83,7 +83,7 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
         if isinstance(layer, MultiHeadLayer) and precision == "int8_bfloat16":
             _attend_in_bfloat16(layer)
     # The first two refuse before half a file is written; every other way to write, copy, pickle or
-    # fill a Keras model calls one of the rest.
+    # load a Keras model calls one of the others.
     for name in ("save", "save_weights", "get_config", "save_own_variables", "load_own_variables"):
         setattr(copy, name, _refuse_to_be_saved)
     return copy
@@ -91,9 +91,9 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
 
 def _refuse_to_be_saved(*_, **__):
     raise TypeError(
-        "A model that is saved, copied or pickled must not come from inference_model. Received: one"
-        " that does, whose weights are rounded or in another order. Take the model that it was made"
-        " from, which is a Translator's `model`, and call inference_model again later."
+        "A model that is saved, copied or pickled must not come from inference_model. Received: a"
+        " model from it, whose weights are rounded or reordered. Use the original model, which is a"
+        " Translator's `model`, and call inference_model again later."
     )
 
 
@@ -108,7 +108,7 @@ def _replace_parts(layer, precision):
 
 
 def _attend_in_bfloat16(layer):
-    """Rounds queries, keys and values, which attention then reads; its output stays float32."""
+    """Rounds the queries, keys and values that attention reads; its output stays float32."""
 
     def rounded(part):
         return lambda x: ops.cast(part(x), "bfloat16")
@@ -121,14 +121,14 @@ def _attend_in_bfloat16(layer):
 
 
 class FastEmbedding(PositionalEmbedding):
-    """A PositionalEmbedding of a model for translating, whose logits are `output_product(x)`."""
+    """A PositionalEmbedding for translating, whose logits are `output_product(x)`."""
 
     def logits(self, x):
         return ops.cast(self.output_product(x), "float32")
 
 
 def _faster_product(kernel, precision):
-    """The class that multiplies by a kernel faster than Keras' Dense; None if none does."""
+    """Returns the class that multiplies by a kernel faster than Keras' Dense, or None."""
     num_weights = np.prod(kernel.shape)
     if precision.startswith("int8") and num_weights >= _FEWEST_WEIGHTS_IN_8_BITS:
         return Int8Product
@@ -140,7 +140,7 @@ def _faster_product(kernel, precision):
 
 
 class Product:
-    """activation(x W + b).
+    """Computes activation(x W + b).
 
     Args:
         kernel: Float (inputs, outputs).
@@ -176,7 +176,7 @@ class Product:
 
 
 def _by_rows(product):
-    """Makes a product of (rows, inputs) one of (..., inputs)."""
+    """Extends a product that takes (rows, inputs) to (..., inputs)."""
 
     def by_rows(self, x):
         if len(x.shape) == 2:
@@ -188,7 +188,7 @@ def _by_rows(product):
 
 
 class FixedNormalization:
-    """A LayerNormalization of the last axis, with constants for weights, as in `Product`."""
+    """A LayerNormalization of the last axis whose weights are constants, as in `Product`."""
 
     def __init__(self, layer):
         self.gamma = ops.convert_to_numpy(ops.cast(layer.gamma, "float32"))
@@ -202,7 +202,7 @@ class FixedNormalization:
 
 
 class FewRowsProduct(Product):
-    """A Product for few rows, see `matmul_of_few_rows`."""
+    """A Product for few rows; see `matmul_of_few_rows`."""
 
     @_by_rows
     def _product(self, rows):
@@ -210,10 +210,10 @@ class FewRowsProduct(Product):
 
 
 class PanelProduct(Product):
-    """A Product for few rows on TensorFlow, with the kernel cut into panels of some columns.
+    """A Product for few rows on TensorFlow, with the kernel cut into panels of several columns.
 
     A product of few rows takes as long as reading the kernel. Panels lie in memory one after the
-    other, so this kernel is read straight through.
+    other, so this kernel is read sequentially.
     """
 
     def __init__(self, kernel, bias=None, activation=None):
@@ -266,17 +266,17 @@ class Int8Product(Product):
         return self._exact_product(rows * (127 / largest)) * largest * self.scale
 
     def _biased(self, outputs):
-        return outputs + self.bias  # which `ops.add` would round in another way
+        return outputs + self.bias  # `ops.add` would round differently
 
 
 def _exact_product(kernel):
-    """A function from rows to their product with a kernel, see `_int8_matmul`."""
+    """Returns a function that multiplies rows by a kernel; see `_int8_matmul`."""
     if keras.backend.backend() != "tensorflow":
         return lambda rows: _int8_matmul(rows, kernel)
     import tensorflow as tf
 
-    # A graph holds the constants of a function once, however often it calls it. Otherwise every
-    # signature of an export would hold a copy of each kernel and take a minute to load.
+    # A graph holds the constants of a function once, however often it calls the function. Otherwise
+    # every signature of an export would hold a copy of each kernel and take a minute to load.
     rows = tf.TensorSpec([None, kernel.shape[0]], tf.float32)
     return tf.function(
         lambda rows: _int8_matmul(rows, kernel), input_signature=[rows], autograph=False
@@ -284,7 +284,7 @@ def _exact_product(kernel):
 
 
 def _int8_matmul(rows, kernel):
-    """The exact product of rounded rows.
+    """Rounds rows and returns their exact product with a kernel.
 
     Args:
         rows: Float32 (rows, inputs), -127 to 127.
@@ -298,8 +298,8 @@ def _int8_matmul(rows, kernel):
         return ops.cast(ops.matmul(rows, ops.convert_to_tensor(kernel)), "float32")
     import tensorflow as tf
 
-    # TensorFlow's fast operation needs one factor unsigned: add 128 to it, and subtract from the
-    # product what that adds. The kernel must be a constant of the graph to be packed only once.
+    # TensorFlow's fast operation needs one unsigned factor: add 128 to it, and subtract what this
+    # adds to the product. The kernel must be a constant of the graph to be packed only once.
     # Casting a positive number plus a half rounds it.
     offset = -128 * kernel.sum(axis=0, dtype="int32")
     return tf.raw_ops.QuantizedMatMulWithBiasAndDequantize(

@@ -19,10 +19,10 @@ from keras_transformer.search.state import DecodingState
 
 @functools.singledispatch
 def decoding_steps(model):
-    """The three functions by which a search drives a model of any architecture.
+    """Returns the three functions by which a search drives a model of any architecture.
 
     encode(source_ids) -> encoded
-        source_ids: Integer (batch, source_length). Only the model knows what `encoded` holds.
+        source_ids: Integer (batch, source_length). What `encoded` holds is up to the model.
     initial_state(encoded, num_beams=1, max_length=...) -> DecodingState
         max_length: The most positions that will be decoded.
     step(token_ids, state) -> (logits, state)
@@ -60,10 +60,10 @@ class Encoded(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What every step reads of the source, the same for all beams of a sentence.
+    """The part of the source that every step reads, the same for all beams of a sentence.
 
     Attributes:
-        layers: For each decoder block, what its cross-attention reads.
+        layers: The input of each decoder block's cross-attention.
         mask: Float32 (batch, 1, source_length), from `masks.to_add`.
     """
 
@@ -115,7 +115,7 @@ def _(model):
 
 
 def embedding_step(embedding, token_ids, position):
-    """A PositionalEmbedding of the tokens of one position.
+    """Applies a PositionalEmbedding to the tokens of one position.
 
     Args:
         embedding: The layer.
@@ -132,7 +132,7 @@ def embedding_step(embedding, token_ids, position):
 
 
 def _block_step(block, rows, cache, place, attention_mask, memory, memory_mask):
-    """A DecoderBlock for one new position; arguments as in `decoding/attention.py`."""
+    """Applies a DecoderBlock to one new position; arguments as in `decoding/attention.py`."""
     residual = block.self_attention_residual
     attended, cache = self_attention_step(
         block.self_attention, residual.sublayer_input(rows), cache, place, attention_mask

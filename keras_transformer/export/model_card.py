@@ -16,7 +16,7 @@ from keras_transformer.wording import counted
 
 _PACKAGES = ("keras-seq2seq-transformer", "keras", "tensorflow", "tensorflow-text")
 
-# By SentencePiece's own numbers.
+# By SentencePiece's numbers for them.
 _TOKENIZER_KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
 _NORMALIZATIONS = {"none": "text unchanged", "nfkc": "text normalized to NFKC"}
@@ -29,7 +29,7 @@ _PURPOSES = {
     "score": "the log-probability of a translation, summed over its tokens, the end included",
     "attention": "for each target token, where each head of the last decoder layer looked",
 }
-# Of inputs and outputs that are more than (batch,).
+# The axes of inputs and outputs that have more than (batch,).
 _AXES = {
     "translations": "batch, n",
     "scores": "batch, n",
@@ -47,15 +47,15 @@ def write_model_card(
     functions: Mapping[str, Any],
     about: Mapping[str, Any],
 ) -> None:
-    """Writes both files.
+    """Writes `model.json` and `README.md`.
 
     Args:
         version: The folder of the version.
         name: The model's name.
         number: The version's number.
         translator: The exported translator.
-        functions: Its concrete functions, by signature.
-        about: More entries, as JSON: `description`, a text, `training` and `evaluation`.
+        functions: The translator's concrete functions, by signature.
+        about: Additional JSON entries: `description`, a text, `training` and `evaluation`.
     """
     card = {
         "name": name,
@@ -72,7 +72,7 @@ def write_model_card(
     }
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     for name, content in (("model.json", text), ("README.md", _readme(card))):
-        # File names that are not UTF-8 decode to surrogates; JSON escapes them in this form.
+        # File names that are not UTF-8 decode to surrogates, which JSON escapes this way.
         (version / name).write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
@@ -112,7 +112,7 @@ def _search(translator: Translator) -> dict[str, Any]:
 
 
 def _signature(function) -> dict[str, Any]:
-    """Types and shapes of the inputs and outputs, by name."""
+    """Describes the types and shapes of the inputs and outputs, by name."""
     inputs = {spec.name: spec for spec in function.structured_input_signature[0]}
     sides = {"inputs": inputs, "outputs": function.structured_outputs}
     return {

@@ -1,14 +1,14 @@
 """TensorFlow Serving's messages for warm-up requests, without TensorFlow Serving's package.
 
 Serving reads them from a TFRecord file in each version. Only the fields that requests need are
-declared here, and a TensorProto stays serialized.
+declared here, and a TensorProto is kept as serialized bytes.
 
 Source: tensorflow_serving/apis/prediction_log.proto, predict.proto and model.proto.
 """
 
 import functools
 
-# Where the requests are, in the folder of a version.
+# The file of the requests, relative to the folder of a version.
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 
 # A protocol buffer's map is a list of entries with a key and a value.
@@ -32,11 +32,10 @@ message_type { name: "PredictionLog"
 
 @functools.cache
 def prediction_log_class() -> type:
-    """The class of PredictionLog messages."""
+    """Returns the class of PredictionLog messages."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-    pool = (
-        descriptor_pool.DescriptorPool()
-    )  # of its own: tensorflow-serving-api may be in the other
+    # Not the default pool, which may hold those of tensorflow-serving-api.
+    pool = descriptor_pool.DescriptorPool()
     pool.Add(text_format.Parse(_MESSAGES, descriptor_pb2.FileDescriptorProto()))
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("PredictionLog"))

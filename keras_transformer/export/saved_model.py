@@ -1,4 +1,4 @@
-"""A translator as a SavedModel that TensorFlow Serving loads as it is."""
+"""Exports a translator as a SavedModel, ready for TensorFlow Serving."""
 
 import contextlib
 import fcntl
@@ -28,9 +28,9 @@ def export_saved_model(
 ) -> str:
     """Writes the next version of a SavedModel: text in, translations out, nothing else needed.
 
-    Tokenizer, search and weights are in the graph, which only has TensorFlow's own ops and the
+    The graph holds tokenizer, search and weights, and uses only TensorFlow's own ops and the
     SentencePiece ops that TensorFlow Serving links. `served_functions` describes its signatures.
-    With it come `README.md`, `model.json` and requests that warm TensorFlow Serving up.
+    The version also holds `README.md`, `model.json` and requests that warm up TensorFlow Serving.
 
     A version appears whole or not at all. Its number follows the highest ever written there, even
     if that version has been deleted.
@@ -40,9 +40,9 @@ def export_saved_model(
             In 8 bits its weights are constants of the graph: once in the file, and in memory once
             for each signature in use.
         directory: saved_models/NAME; the version becomes a folder in it.
-        verify_texts: Texts to compare the version with the translator by before it appears, see
-            `verify_saved_model`; None for no comparison.
-        about: More for README.md and model.json, as JSON: `description`, a text such as "English
+        verify_texts: Texts for comparing the version with the translator before it appears; see
+            `verify_saved_model`. None skips the comparison.
+        about: JSON entries for README.md and model.json: `description`, a text such as "English
             to German"; `training`, with `num_pairs`; `evaluation`, as training.evaluate writes it.
 
     Returns:
@@ -50,7 +50,7 @@ def export_saved_model(
 
     Raises:
         InputError: The directory cannot hold versions, another export is writing there, or the
-            version does not answer as the translator does.
+            version gives different answers than the translator.
 
     Example:
         >>> export_saved_model(translator, "saved_models/en-de")
@@ -60,7 +60,7 @@ def export_saved_model(
     with _only_writer(directory):
         version = _highest_version(directory) + 1
         unfinished = directory / _UNFINISHED
-        shutil.rmtree(unfinished, ignore_errors=True)  # of an export that was killed
+        shutil.rmtree(unfinished, ignore_errors=True)  # left by an export that was killed
         try:
             _write(translator, unfinished, directory.resolve().name, version, about or {})
             if verify_texts is not None:
@@ -75,11 +75,11 @@ def export_saved_model(
 
 
 def _write(translator, folder: Path, name: str, version: int, about: Mapping[str, Any]) -> None:
-    """Writes everything that a version holds.
+    """Writes all files of a version.
 
-    The saved module holds the tokenizer and the TensorFlow variables that the signatures use. They
-    reach the Keras model by closure: saving it too would give each variable, which Keras wraps, a
-    second handle that only Python's loader can fill.
+    The saved module holds the tokenizer and the TensorFlow variables that the signatures use. The
+    signatures refer to the Keras model by closure: saving the model too would give each variable,
+    which Keras wraps, a second handle that only Python's loader can fill.
     """
     import tensorflow as tf
 
@@ -96,14 +96,14 @@ def _write(translator, folder: Path, name: str, version: int, about: Mapping[str
 
 
 def _flush(folder: Path) -> None:
-    """Puts everything in a folder on the disk, before a name says that it is whole."""
+    """Flushes all files in a folder to disk, before a rename marks it as whole."""
     for path, _, names in os.walk(folder):
         for name in (*names, "."):
             _flush_file(Path(path) / name)
 
 
 def _flush_file(path: Path) -> None:
-    """Puts the content of a file, or the names in a folder, on the disk."""
+    """Flushes the content of a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -113,28 +113,29 @@ def _flush_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def _only_writer(directory: Path) -> Iterator[None]:
-    """Locks the directory, so that a second export is refused."""
+    """Locks the directory, and refuses a second export."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock_path = directory / ".lock"
         lock_path.touch()
     except OSError as error:
         raise InputError(
-            f"{directory}: must be a writable folder. Received: {error.strerror}. Choose another."
+            f"{directory}: must be a writable folder. Received: {error.strerror}. Choose another"
+            " folder."
         ) from error
     with lock_path.open() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"{directory}: only one export may write there at a time. Received: another is"
-                " running. Wait for it."
+                f"{directory}: only one export may write there at a time. Received: another export"
+                " is running. Wait for it."
             ) from error
         yield
 
 
 def _highest_version(directory: Path) -> int:
-    """The highest version that is or ever was there; 0 for none."""
+    """Returns the highest version that is or ever was in the directory; 0 for none."""
     versions = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
     record = directory / _RECORD
     if record.exists():
@@ -142,7 +143,7 @@ def _highest_version(directory: Path) -> int:
             versions.append(int(json.loads(record.read_text())["highest_version"]))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{record}: must hold the highest version. Received: something else. Write"
+                f"{record}: must hold the highest version. Received: other content. Write"
                 ' {"highest_version": N} with the highest N that was ever served.'
             ) from error
     return max(versions, default=0)

@@ -1,8 +1,8 @@
-"""Requests with which TensorFlow Serving warms a version up before it serves it.
+"""Requests that TensorFlow Serving uses to warm up a version before serving it.
 
 The first call of a signature optimizes its graph and sets up its kernels, which takes many times
 as long as later calls. Serving makes that call itself if it finds requests in
-`assets.extra/tf_serving_warmup_requests`: a TFRecord file of PredictionLog messages.
+`assets.extra/tf_serving_warmup_requests`, a TFRecord file of PredictionLog messages.
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from pathlib import Path
 from keras_transformer.export.prediction_log import WARMUP_FILE, prediction_log_class
 from keras_transformer.translator import Translator
 
-# Tokens of the texts, the end not included: a word, a sentence, a long one.
+# Lengths of the texts in tokens, without the end: a word, a sentence, a long sentence.
 _LENGTHS = (1, 10, 40)
 
-# Of signatures that take more than a text.
+# The inputs of signatures that take more than a text.
 _INPUTS = {
     "n_best_from_prefix": ("text", "prefix"),
     "score": ("source", "target"),
@@ -29,13 +29,13 @@ Inputs = dict[str, list[str]]
 def write_warmup_requests(
     version: Path, model_name: str, signatures: list[str], translator: Translator
 ) -> None:
-    """Writes the file, with several requests for each signature.
+    """Writes the warm-up file, with several requests for each signature.
 
     Args:
         version: The folder of the version.
-        model_name: The model's name on the server, which is that of the folder above the version.
-        signatures: Their names.
-        translator: Its tokenizer makes the texts, within its limit on their length.
+        model_name: The model's name on the server: the name of the folder above the version.
+        signatures: The names of the signatures.
+        translator: Its tokenizer makes the texts, of at most `max_source_tokens` tokens.
     """
     import tensorflow as tf
 
@@ -48,7 +48,7 @@ def write_warmup_requests(
 
 
 def _requests(signature: str, translator: Translator) -> Iterator[Inputs]:
-    """Each text alone, then all in one batch."""
+    """Yields each text alone, then all texts in one batch."""
     names = _INPUTS.get(signature, ("text",))
     texts = [_text(translator, length) for length in _LENGTHS]
     for batch in (*([text] for text in texts), texts):
@@ -56,7 +56,7 @@ def _requests(signature: str, translator: Translator) -> Iterator[Inputs]:
 
 
 def _text(translator: Translator, num_tokens: int) -> str:
-    """Sub-words from all over the vocabulary; their meaning does not matter."""
+    """Makes a text of sub-words from all over the vocabulary; it need not make sense."""
     last = translator.tokenizer.vocabulary_size - 1
     first = min(_FIRST_SUBWORD, last)
     most = min(num_tokens, translator.max_source_tokens - 1)

@@ -1,9 +1,9 @@
-"""The signatures of an export: from text, with TensorFlow's own ops and SentencePiece's.
+"""The signatures of an export, which take text and use TensorFlow's and SentencePiece's ops.
 
-Like the live translator, they group rows of similar length up to `batch_tokens` tokens, padding
-included, so a batch of any size is answered in bounded memory.
+Like the live translator, they group rows of similar length up to `batch_tokens` tokens, including
+padding, so they answer a batch of any size in bounded memory.
 
-Invalid UTF-8 is read with U+FFFD in its place, as `bytes.decode(errors="replace")` does.
+Invalid UTF-8 is replaced with U+FFFD, as by `bytes.decode(errors="replace")`.
 """
 
 from collections.abc import Callable
@@ -18,37 +18,37 @@ from keras_transformer.text.blank import is_blank_in_graph
 from keras_transformer.text.prefixes import PrefixesInGraph
 from keras_transformer.translator import Translator
 
-# The score that fills up a row of results. JSON has no infinity.
+# The score that fills up rows with too few results. JSON has no infinity.
 NO_RESULT = IMPOSSIBLE
 
 # The most attention weights in one answer: 256 MiB.
 MOST_WEIGHTS = 2**26
 
 # Lengths are padded to multiples of this. TensorFlow makes and keeps kernels for each shape, so
-# with fewer shapes a server is warm, and stops growing, sooner.
+# with fewer shapes a server warms up sooner and uses less memory.
 LENGTH_STEP = 8
 
 
 def served_functions(translator: Translator) -> dict:
-    """The concrete functions to serve, by signature.
+    """Returns the concrete functions to serve, by signature.
 
     Signatures: texts, prefixes, sources, targets, translations and tokens are String, UTF-8, and
     inputs have the shape (batch,).
         serving_default, greedy: from text to translation (batch,) and score Float (batch,).
         n_best: from text to translations (batch, beams), best first and all different, and scores
-            Float (batch, beams). "" and `NO_RESULT` fill up rows with fewer results, such as a
-            blank text's, which has one.
-        n_best_from_prefix: the same from text and prefix, see `Translator.n_best`.
+            Float (batch, beams). "" and `NO_RESULT` fill up rows with fewer results, such as that
+            of a blank text, which has one.
+        n_best_from_prefix: the same from text and prefix; see `Translator.n_best`.
         score: from source and target to log_probability Float (batch,) and num_tokens Integer
             (batch,).
         attention: from source and target to source_tokens (batch, source_length) and target_tokens
             (batch, target_length), padded with "", and weights Float (batch, heads, target_length,
             source_length), 0 at padding. Only for models that attend to the source.
 
-    `is_blank` says which texts are blank. A text to translate is cut at `max_source_tokens`. score
-    and attention refuse longer sources, and targets longer than a translation may get;
-    n_best_from_prefix refuses prefixes that leave the longest translation no room for its end. They
-    refuse with InvalidArgument, and the rest of the batch gets no answer either.
+    `is_blank` defines blank texts. A text to translate is cut at `max_source_tokens`. score and
+    attention refuse longer sources, and targets longer than any translation; n_best_from_prefix
+    refuses prefixes that leave the longest translation no room for its end. They refuse the whole
+    batch, with InvalidArgument.
     """
 
     def concrete(function, *names):
@@ -78,7 +78,7 @@ def _search_of(translator, beam_size):
 
 
 def _shared_search(translator):
-    """The beam search, which is most of a graph, as a function that several signatures call."""
+    """Makes the beam search, most of the graph, a function that several signatures share."""
     search = _search_of(translator, translator.beam_size)
 
     def beam_search(source_ids, num_results):
@@ -193,14 +193,14 @@ def _attends(translator):
 
 
 def _results(translator, search, text, num_results, prefix=None):
-    """Searches for texts String (batch,), with prefixes String (batch,) or None.
+    """Translates texts.
 
     Args:
         translator: The translator.
-        search: `_search_of` or `_shared_search`, with at least `num_results` beams.
-        text: The texts.
-        num_results: Results for each text.
-        prefix: The beginnings of the translations.
+        search: From `_search_of` or `_shared_search`, with at least `num_results` beams.
+        text: The texts, String (batch,).
+        num_results: The number of results for each text.
+        prefix: The beginnings of the translations, String (batch,), or None.
 
     Returns:
         (String (batch, num_results), scores Float32 (batch, num_results)).
@@ -240,7 +240,7 @@ def _results(translator, search, text, num_results, prefix=None):
         tf.zeros([0, num_results], "string"),
         tf.zeros([0, num_results], "float32"),
     )
-    # Blank texts are not searched for: they all take one row after the others.
+    # Blank texts are not translated: they all share one extra row after the others.
     row = tf.where(is_blank, tf.shape(scores)[0], tf.cumsum(tf.cast(~is_blank, "int32")) - 1)
     of_blank = [[0.0] + [NO_RESULT] * (num_results - 1)]
     return (
@@ -250,7 +250,7 @@ def _results(translator, search, text, num_results, prefix=None):
 
 
 def _texts_and_scores(translator, found, num_results):
-    """The first results of Hypotheses: String and Float32 (batch, num_results)."""
+    """Returns the first results of Hypotheses: String and Float32 (batch, num_results)."""
     token_ids = found.token_ids[:, :num_results]
     token_ids = tf.reshape(token_ids, [-1, tf.shape(token_ids)[2]])  # (batch * results, length)
     texts = translator.tokenizer.detokenize(token_ids)
@@ -265,7 +265,7 @@ def _best_of_each_text(translations, scores):
         scores: Float32 (batch, results).
 
     Returns:
-        Both, in the new order.
+        Translations and scores in the new order.
     """
     num_results = translations.shape[1]
     is_better = np.tri(num_results, k=-1, dtype=bool)  # [one, other]: other comes before one
@@ -276,7 +276,7 @@ def _best_of_each_text(translations, scores):
 
 
 def source_ids_in_graph(translator: Translator, text):
-    """The ids that the encoder reads for texts String (batch,), UTF-8.
+    """Converts texts, String (batch,), UTF-8, to the ids that the encoder reads.
 
     Returns:
         Ragged int32 (batch, source_length), each row cut at `max_source_tokens`, with the end id.
@@ -286,7 +286,7 @@ def source_ids_in_graph(translator: Translator, text):
 
 
 def _whole_ids(translator, source, target):
-    """The ids of both, none cut, with the end id: two ragged int32 (batch, length)."""
+    """Returns the uncut ids of both sides with the end id, ragged int32 (batch, length)."""
     source, target = _as_many("source", source, "target", target)
     return [
         _refuse_longer(
@@ -303,7 +303,7 @@ def _whole_ids(translator, source, target):
 
 
 def _refuse_longer(name, token_ids, most_tokens: int, unit):
-    """The ragged ids; refuses a row of more than `most_tokens`."""
+    """Returns the ragged ids; refuses rows of more than `most_tokens`."""
     lengths = token_ids.row_lengths()
     [token_ids] = _refuse_unless(
         tf.reduce_all(lengths <= most_tokens),
@@ -316,20 +316,20 @@ def _refuse_longer(name, token_ids, most_tokens: int, unit):
 
 
 def _as_many(name, text, other_name, other):
-    """Both, String (batch,) each; refuses different numbers of them."""
+    """Returns both texts, String (batch,); refuses unequal numbers of them."""
     sizes = tf.stack([tf.size(text), tf.size(other)])
     return _refuse_unless(
         tf.equal(*tf.unstack(sizes)),
         f"Each {name} needs a {other_name}. Received: their numbers are ",
         sizes,
-        ". Give as many of both.",
+        ". Give equally many.",
         text,
         other,
     )
 
 
 def _refuse_unless(condition, must_hold, received, what_to_do, *tensors):
-    """The tensors; reading them raises InvalidArgument unless the condition holds."""
+    """Returns the tensors; reading them raises InvalidArgument unless the condition holds."""
     received = tf.strings.reduce_join(tf.strings.as_string(received), separator=" and ")
     message = tf.strings.join([must_hold, received, what_to_do])
     with tf.control_dependencies([tf.debugging.Assert(condition, [message])]):
@@ -346,9 +346,9 @@ def _valid(text):
 
 
 def _rows_of(token_ids, rows, most_tokens: int):
-    """Some rows of ragged ids, padded: Integer (rows, length).
+    """Pads some rows of ragged ids: Integer (rows, length).
 
-    The length is a multiple of `LENGTH_STEP`, or `most_tokens`, which bounds all rows.
+    The length is a multiple of `LENGTH_STEP`, but at most `most_tokens`.
     """
     matrix = tf.gather(token_ids, rows).to_tensor(0)
     length = tf.shape(matrix)[1]
@@ -360,18 +360,19 @@ def _longer_of(source_ids, target_ids):
 
 
 def _padded_length(lengths):
-    """The next multiples of `LENGTH_STEP`: Int32."""
+    """Rounds lengths up to multiples of `LENGTH_STEP`, Int32."""
     return tf.cast(-(-lengths // LENGTH_STEP) * LENGTH_STEP, "int32")
 
 
 def _in_groups(results_of: Callable, lengths, most_tokens: int, *no_results):
-    """Answers rows of similar length together, the shortest first.
+    """Computes results for groups of rows of similar length, the shortest first.
 
     Args:
-        results_of: From rows, Integer (some,), to a tuple of results (some, ...).
-        lengths: Int32 (batch,), tokens of each row, 1 or more.
-        most_tokens: Tokens of a group, padding included; a longer row is a group of its own.
-        no_results: The results of no rows: (0, ...) each.
+        results_of: Maps the rows of a group, Integer (rows,), to a tuple of results (rows, ...).
+        lengths: Int32 (batch,), the number of tokens in each row, 1 or more.
+        most_tokens: The most tokens of a group, including padding; a longer row is a group of its
+            own.
+        no_results: Empty results, (0, ...) each.
 
     Returns:
         A tuple of results (batch, ...).
@@ -395,7 +396,7 @@ def _in_groups(results_of: Callable, lengths, most_tokens: int, *no_results):
             tf.TensorShape([]),
             *(tf.TensorShape([None, *x.shape[1:]]) for x in no_results),
         ),
-        parallel_iterations=1,  # several at once would take the memory of several
+        parallel_iterations=1,  # parallel groups would take more memory
     )
     place = tf.math.invert_permutation(order)
     return tuple(tf.gather(x, place) for x in results)

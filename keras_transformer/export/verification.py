@@ -1,4 +1,4 @@
-"""Checks that an export answers as the live translator does."""
+"""Checks that an export gives the same answers as the live translator."""
 
 import contextlib
 import os
@@ -13,10 +13,10 @@ from keras_transformer.search.hypotheses import IMPOSSIBLE, length_penalty_of
 from keras_transformer.text.blank import is_blank
 from keras_transformer.translator import Translator
 
-# Every third text that can be scored is also translated from a prefix.
+# Every third text that can be scored is also translated with a prefix.
 _TEXTS_PER_PREFIX = 3
 
-# By how much two ways to compute the same may differ, by precision.
+# The largest difference between two ways to compute the same number, by precision.
 _HALF = 0.05
 _ROUNDING = {"bfloat16": _HALF, "float16": _HALF, "int8_bfloat16": _HALF, "int8": 0.01}
 
@@ -31,35 +31,35 @@ def verify_saved_model(
     *,
     tolerance: float | None = None,
 ) -> None:
-    """Loads an export again and compares every signature with the live translator.
+    """Loads an export and compares every signature with the live translator.
 
-    It is loaded twice: as Python does, and as TensorFlow Serving does, the graph alone into a
-    session, which can fail where Python succeeds. All texts form one batch. Signatures of pairs
-    get each text that is short enough with its live translation; prefixes are the first words of
-    some live translations.
+    It is loaded twice: as Python does, and as TensorFlow Serving does, with only the graph in a
+    session, which can fail where Python succeeds. All texts form one batch. Signatures that take
+    pairs get each text that is short enough with its live translation; prefixes are the first words
+    of some live translations.
 
-    Texts must be equal, with one exception: sums in another order may swap results that are
-    equally good. A different text passes if its score is that of the live result in its place and
-    is also the live translator's score for it. For the same reason one text more or less may
-    remain where the live search found fewer texts than it has beams, because it found one in
+    Texts must be equal, with one exception: sums in a different order may swap results that are
+    equally good. A different text passes if its score equals that of the live result in its place
+    and the live translator's own score for the text. For the same reason, the number of texts may
+    differ if the live search found fewer texts than it has beams, because it found one text in
     several spellings.
 
     Args:
         path: The folder of a version.
         translator: The translator that was exported.
         texts: The texts to translate, 1 or more.
-        tolerance: The largest difference of two scores, relative to the score, or absolute if it
-            is below 1; for attention weights always absolute. None allows for rounding: 0.001, in
-            int8 0.01, in half precision, even of attention alone, 0.05.
+        tolerance: The largest difference of two scores, relative to the score, or absolute if the
+            score is below 1; for attention weights always absolute. None allows for rounding: 0.01
+            in int8, 0.05 in half precision, even of attention alone, and 0.001 otherwise.
 
     Raises:
-        InputError: The export does not load, lacks a signature, or gives another answer. The
+        InputError: The export does not load, lacks a signature, or gives a different answer. The
             message names the signature and the text, and shows both answers.
     """
     path, texts = Path(path), list(texts)
     if not texts:
         raise InputError(
-            f"{path}: an export must be verified with some texts. Received: none. Give a few."
+            f"{path}: an export must be verified with some texts. Received: no texts. Give a few."
         )
     precision = translator.precision or translator.model.compute_dtype
     live = _LiveAnswers(translator, texts, tolerance or _ROUNDING.get(precision, 1e-3))
@@ -76,7 +76,7 @@ def verify_saved_model(
 
 
 class _LiveAnswers:
-    """The live translator's answers to some texts, compared with an export's."""
+    """Compares the live translator's answers to some texts with those of an export."""
 
     def __init__(self, translator, texts, tolerance):
         self.translator = translator
@@ -113,7 +113,7 @@ class _LiveAnswers:
         )
 
     def differences(self, name: str, ask: Ask) -> Iterator[tuple]:
-        """Yields text, export's answer and live answer wherever the answers differ."""
+        """Yields the text, the export's answer and the live answer wherever these differ."""
         if not self.pairs and name in ("n_best_from_prefix", "score", "attention"):
             return iter(())
         of_pairs = {"score": self._different_scores, "attention": self._different_weights}
@@ -191,13 +191,13 @@ class _LiveAnswers:
 
 
 def _first_words(text: str) -> str:
-    """The first half of a text, up to the space after its last word; without spaces, just half."""
+    """Returns the first half of a text and the rest of its last word; half if there is no space."""
     half = len(text) // 2
     return text[: text.find(" ", half) + 1] or text[:half]
 
 
 def _without_padding(tokens) -> list[str]:
-    """The tokens without the empty ones at the end; no sub-word is empty."""
+    """Drops empty tokens at the end, which are padding: no sub-word is empty."""
     tokens = [token.decode("utf-8") for token in tokens]
     while tokens and not tokens[-1]:
         tokens.pop()
@@ -205,7 +205,7 @@ def _without_padding(tokens) -> list[str]:
 
 
 def _padded_like(weights, expected):
-    """The live weights padded with 0 to the export's shape, or NaN, which equals nothing."""
+    """Pads the live weights with 0 to the export's shape; returns NaN if they are larger."""
     more = [(0, there - here) for there, here in zip(weights.shape, expected.shape, strict=True)]
     if min(missing for _, missing in more) < 0:
         return np.full_like(weights, np.nan)
@@ -248,7 +248,7 @@ def _loaded_as_serving_does(path: Path) -> Iterator[tuple[list[str], Ask]]:
         signatures = {
             name: signature
             for name, signature in export.signature_def.items()
-            if not name.startswith("__")  # how variables are restored
+            if not name.startswith("__")  # these restore variables
         }
 
         def ask(name, **inputs):
@@ -262,7 +262,7 @@ def _loaded_as_serving_does(path: Path) -> Iterator[tuple[list[str], Ask]]:
 
 @contextlib.contextmanager
 def _without_deprecation() -> Iterator[None]:
-    """Hides TensorFlow's note that loading into a session is deprecated: nothing else does it."""
+    """Hides TensorFlow's note that loading into a session is deprecated: there is no other way."""
     import tensorflow as tf
 
     def is_other(record):

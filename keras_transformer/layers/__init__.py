@@ -1,1 +1,1 @@
-"""The boxes of the paper's Figure 1, one file each; nothing of decoding or search."""
+"""The boxes of the paper's Figure 1, one file each, without decoding and search."""

@@ -18,7 +18,7 @@ from keras_transformer.masks import hide
 
 
 def scaled_dot_product_attention(query, key, value, attention_mask=None, dropout=None):
-    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V.
+    """Computes Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V.
 
     Source: equation 1.
 
@@ -39,7 +39,7 @@ def scaled_dot_product_attention(query, key, value, attention_mask=None, dropout
 
 
 def attention_weights(query, key, attention_mask=None):
-    """softmax(Q K^T / sqrt(d_k)), the share of each key in what a query reads.
+    """Computes softmax(Q K^T / sqrt(d_k)), the weight of each key's value in a query's output.
 
     Source: equation 1.
 
@@ -58,9 +58,9 @@ def attention_weights(query, key, attention_mask=None):
 
 
 def masked_softmax(scores, attention_mask):
-    """The softmax of the scores that the mask leaves.
+    """Returns the softmax over the scores that the mask allows.
 
-    Deviation: computed in float32 at least, since half precision loses small weights; a query that
+    Deviation: computed in float32 or wider, since half precision loses small weights; a query that
         may see no key gets equal weights, not NaN.
     """
     if scores.shape[-1] == 1:
@@ -80,8 +80,8 @@ class MultiHeadSelfAttention(MultiHeadLayer):
     head_i = Attention(X W_i^Q, X W_i^K, X W_i^V).
 
     Source: section 3.2.2.
-    Deviation: the projections have biases, as in the authors' own code; query, key and value are
-        one fused product, the same map computed faster.
+    Deviation: the projections have biases, as in the authors' own code; query, key and value come
+        from one fused product, which gives the same result faster.
 
     Args:
         num_heads: h.
@@ -104,7 +104,7 @@ class MultiHeadSelfAttention(MultiHeadLayer):
         Float (batch, length, model_dim).
 
     Raises:
-        ValueError: If `head_dim` is None and the input's width is no multiple of `num_heads`.
+        ValueError: If `head_dim` is None and the input's width is not a multiple of `num_heads`.
     """
 
     def build(self, inputs_shape):
@@ -122,7 +122,7 @@ class MultiHeadSelfAttention(MultiHeadLayer):
         return self.join_heads(attended, inputs)  # (batch, length, model_dim)
 
     def attention_weights(self, inputs, attention_mask=None):
-        """The weights by which `call` sums the values: Float (batch, heads, length, length)."""
+        """Returns `call`'s weights of the values, Float (batch, heads, length, length)."""
         query, key, _ = self._project(inputs)  # (batch, heads, length, width) each
         return attention_weights(query, key, self.mask_of_heads(attention_mask))
 
@@ -141,7 +141,7 @@ class MultiHeadCrossAttention(MultiHeadLayer):
     head_i = Attention(Q W_i^Q, M W_i^K, M W_i^V).
 
     Source: section 3.2.3, "encoder-decoder attention".
-    Deviation: as in `MultiHeadSelfAttention`; here key and value are one fused product.
+    Deviation: as in `MultiHeadSelfAttention`; here key and value come from one fused product.
 
     Args:
         num_heads, head_dim, value_dim, dropout, use_bias, kernel_initializer, bias_initializer:
@@ -158,7 +158,7 @@ class MultiHeadCrossAttention(MultiHeadLayer):
         Float (batch, query_length, model_dim).
 
     Raises:
-        ValueError: If `head_dim` is None and the query's width is no multiple of `num_heads`.
+        ValueError: If `head_dim` is None and the query's width is not a multiple of `num_heads`.
     """
 
     def build(self, query_shape, memory_shape):
@@ -179,7 +179,7 @@ class MultiHeadCrossAttention(MultiHeadLayer):
         return self.join_heads(attended, query)  # (batch, query_length, model_dim)
 
     def attention_weights(self, query, memory, attention_mask=None):
-        """The weights by which `call` sums the values.
+        """Returns `call`'s weights of the values.
 
         Returns:
             Float (batch, heads, query_length, key_length).
@@ -193,7 +193,7 @@ class MultiHeadCrossAttention(MultiHeadLayer):
         return query
 
     def keys_and_values(self, memory):
-        """The projected memory: key and value, Float (batch, heads, key_length, width) each."""
+        """Projects the memory to key and value, Float (batch, heads, key_length, width) each."""
         return self.to_heads(self.key_value, memory, self.key_width, self.value_width)
 
     def compute_output_shape(self, query_shape, memory_shape):

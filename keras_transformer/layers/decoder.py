@@ -28,8 +28,8 @@ class DecoderBlock(keras.Layer):
         padding_mask: Boolean (batch, target_length), True at tokens; None if there is no padding.
             In a mask of numbers 0 is False.
         memory_padding_mask: Boolean (batch, source_length), likewise.
-        inputs_mask, memory_mask: The same two. Keras passes the implicit masks of inputs and memory
-            here; `padding_mask` and `memory_padding_mask` replace them.
+        inputs_mask, memory_mask: The implicit masks of inputs and memory, which Keras passes;
+            `padding_mask` and `memory_padding_mask` replace them.
         training: Whether to apply dropout.
 
     Returns:
@@ -109,7 +109,7 @@ class DecoderBlock(keras.Layer):
         return residual(x, transformed, training=training)
 
     def attention_weights(self, inputs, memory, padding_mask=None, memory_padding_mask=None):
-        """The weight of each source position in what a target position reads, for every head.
+        """Returns each head's weights of the source positions, for every target position.
 
         Args:
             inputs, memory, padding_mask, memory_padding_mask: As in `call`.
@@ -123,7 +123,7 @@ class DecoderBlock(keras.Layer):
         )
 
     def self_attention_weights(self, inputs, padding_mask=None):
-        """The weight of each target position in what it or a later one reads, for every head.
+        """Returns each head's self-attention weights, for every target position.
 
         Args:
             inputs, padding_mask: As in `call`.

@@ -1,9 +1,9 @@
-"""Dropout (section 5.4) from half as many random bits."""
+"""Dropout (section 5.4) with half as many random bits."""
 
 import keras
 from keras import ops
 
-# Random bits that decide the fate of one element: its chance is exact to 1 / 65,536.
+# Random bits for each element: the rate is exact to 1 / 65,536.
 _BITS = 16
 
 
@@ -11,9 +11,9 @@ _BITS = 16
 class Dropout(keras.layers.Dropout):
     """Keras' Dropout, drawing 16 random bits for each element on TensorFlow instead of 32.
 
-    On a CPU dropout spends its time on random numbers, so this takes about half as long. The rate
-    is rounded to a multiple of 1 / 65,536; what is kept is scaled by exactly that, so the expected
-    value does not change.
+    On a CPU, dropout spends its time on random numbers, so this takes about half as long. The rate
+    is rounded to a multiple of 1 / 65,536. The scale of kept elements follows the rounded rate, so
+    expected values do not change.
 
     Arguments and outputs are those of `keras.layers.Dropout`.
 
@@ -34,7 +34,7 @@ class Dropout(keras.layers.Dropout):
 
 
 def _random_bits(x, seed):
-    """Uint16 in the shape of x, from a seed of two integers; TensorFlow only."""
+    """Returns random Uint16 in the shape of x, from a seed of two integers; TensorFlow only."""
     import tensorflow as tf
 
     size = tf.size(x)

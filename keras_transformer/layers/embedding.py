@@ -16,16 +16,16 @@ class PositionalEmbedding(keras.Layer):
     forward: dropout(sqrt(d_model) E[token] + PE[position]); in reverse: x E^T.
 
     Source: section 3.4 (one matrix E for source, target and output; the scale), section 3.5
-        (positions), section 5.4 (dropout of the sum).
-    Deviation: the paper leaves the initial E open. Here it is normal(0, d_model**-0.5): scaled by
-        sqrt(d_model), the vectors are then as large as the position encoding.
+        (positions), section 5.4 (dropout on the sum).
+    Deviation: the paper does not say how E is initialized. Here it is normal(0, d_model**-0.5):
+        scaled by sqrt(d_model), the vectors are then as large as the position encoding.
 
     Args:
         vocabulary_size: Rows of E.
         model_dim: Width of E, even for sinusoidal positions.
         dropout: Share of the sum dropped in training, 0 to 1.
         position_encoding: "sinusoidal", "learned" (Table 3, row E) or None for no positions.
-        max_positions: Rows of the learned table of positions; sinusoids need none.
+        max_positions: Rows of the table of learned positions; sinusoids need none.
         embeddings_initializer: Initializes E; the normal distribution above if None.
 
     Call arguments:
@@ -51,7 +51,7 @@ class PositionalEmbedding(keras.Layer):
         embeddings_initializer=None,
         **kwargs,
     ):
-        # Ids may come as float32, Keras' default; float16 would change them.
+        # Ids may be float32, Keras' default; casting them to float16 would change them.
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         check_position_encoding(position_encoding, model_dim, (*POSITION_ENCODINGS, None))
@@ -80,7 +80,7 @@ class PositionalEmbedding(keras.Layer):
 
     @property
     def most_tokens(self) -> int | None:
-        """The longest sequence that has positions, in tokens; None if there is no limit."""
+        """The longest sequence that the layer accepts, in tokens; None if there is no limit."""
         return self.max_positions if self.position_encoding == "learned" else None
 
     def call(self, inputs, reverse=False, training=None):
@@ -94,13 +94,13 @@ class PositionalEmbedding(keras.Layer):
         return self.sum_dropout(embedded, training=training)
 
     def scaled(self, token_ids):
-        """sqrt(d_model) E[token]: Integer (...) to Float (..., model_dim)."""
+        """Maps token ids, Integer (...), to sqrt(d_model) E[token], Float (..., model_dim)."""
         token_ids = ops.cast(token_ids, "int32")
         embedded = take(self.embeddings, token_ids)  # (..., model_dim)
         return ops.cast(embedded, self.compute_dtype) * self.model_dim**0.5
 
     def positions(self, positions):
-        """PE[position]: Integer (length,) to Float (length, model_dim)."""
+        """Maps positions, Integer (length,), to PE[position], Float (length, model_dim)."""
         if self.position_encoding == "sinusoidal":
             encoding = sinusoidal_encoding(positions, self.model_dim)
         else:
@@ -108,7 +108,7 @@ class PositionalEmbedding(keras.Layer):
         return ops.cast(encoding, self.compute_dtype)
 
     def logits(self, x):
-        """x E^T: Float (..., model_dim) to Float32 (..., vocabulary)."""
+        """Maps x, Float (..., model_dim), to x E^T, Float32 (..., vocabulary)."""
         kernel = ops.transpose(ops.cast(self.embeddings, self.compute_dtype))
         logits = ops.matmul(ops.cast(x, self.compute_dtype), kernel)  # (..., vocabulary)
         return ops.cast(logits, "float32")

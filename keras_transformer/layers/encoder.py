@@ -29,7 +29,7 @@ class EncoderBlock(keras.Layer):
         inputs: Float (batch, length, model_dim).
         padding_mask: Boolean (batch, length), True at tokens; None if there is no padding. In a
             mask of numbers 0 is False.
-        mask: The same. Keras passes the inputs' implicit mask here; a `padding_mask` replaces it.
+        mask: The inputs' implicit mask, which Keras passes; a `padding_mask` replaces it.
         training: Whether to apply dropout.
 
     Returns:
@@ -91,7 +91,7 @@ class EncoderBlock(keras.Layer):
         return residual(x, transformed, training=training)
 
     def attention_weights(self, inputs, padding_mask=None):
-        """The weight of each position in what another reads, for every head.
+        """Returns each head's self-attention weights, for every position.
 
         Args:
             inputs, padding_mask: As in `call`.
@@ -111,7 +111,7 @@ class EncoderBlock(keras.Layer):
 
 
 def options_of(block):
-    """The constructor's arguments, of either stack's block, from its sub-layers."""
+    """Recovers an encoder or decoder block's constructor arguments from its sub-layers."""
     attention, feed_forward = block.self_attention, block.feed_forward
     return {
         "num_heads": attention.num_heads,

@@ -54,7 +54,7 @@ class FeedForward(keras.Layer):
         self.outer.build((*inputs_shape[:-1], self.feed_forward_dim))
 
     def call(self, inputs):
-        # Rows of a matrix: their product is one TensorFlow operation, with more axes some twenty.
+        # A product of two matrices is one TensorFlow operation; with more axes it is about twenty.
         rows = ops.reshape(inputs, (-1, inputs.shape[-1]))  # (batch * length, model_dim)
         rows = self.inner(rows)  # (batch * length, feed_forward_dim)
         rows = self.outer(rows)  # (batch * length, model_dim)

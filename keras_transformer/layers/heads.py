@@ -1,4 +1,4 @@
-"""The heads of attention (section 3.2.2): options, projections, the way in and the way out.
+"""The heads of attention (section 3.2.2): options, projections, splitting and joining.
 
 Axes as in `layers/attention.py`.
 """
@@ -15,7 +15,7 @@ from keras_transformer.masks import attend_to, for_all_heads
 
 
 class MultiHeadLayer(keras.Layer):
-    """What self- and cross-attention share."""
+    """The base class of self- and cross-attention."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class MultiHeadLayer(keras.Layer):
         self.value_width = self.value_dim or self.key_width
 
     def make_projection(self, name, input_dim, *head_widths):
-        """One fused linear map to all heads, for each of the widths."""
+        """Makes one fused linear map to all heads, with a part for each of the widths."""
         widths = [self.num_heads * width for width in head_widths]
         initializer = SideBySide(self.kernel_initializer, widths)
         return self._linear(name, input_dim, sum(widths), initializer)
@@ -90,10 +90,10 @@ class MultiHeadLayer(keras.Layer):
         return linear
 
     # Positions are projected as rows of a matrix: a product of two matrices is one TensorFlow
-    # operation, with more axes it is some twenty, which take time to trace.
+    # operation, while with more axes it is about twenty, which take time to trace.
 
     def to_heads(self, projection, inputs, *head_widths):
-        """Projects inputs: Float (batch, heads, length, width) for each of the widths."""
+        """Projects inputs to Float (batch, heads, length, width), for each of the widths."""
         _, length, input_dim = ops.shape(inputs)
         rows = ops.reshape(inputs, (-1, input_dim))  # (batch * length, input_dim)
         rows = projection(rows)  # (batch * length, heads * all widths)
@@ -105,18 +105,18 @@ class MultiHeadLayer(keras.Layer):
         return [ops.transpose(x, (0, 2, 1, 3)) for x in heads]  # (batch, heads, length, width)
 
     def split_parts(self, rows, *head_widths):
-        """Takes the output of a fused projection apart: for each width (rows, heads * width)."""
+        """Splits the output of a fused projection: (rows, heads * width) for each width."""
         if len(set(head_widths)) == 1:
             return ops.split(rows, len(head_widths), axis=-1)  # one operation instead of several
         ends = [self.num_heads * end for end in itertools.accumulate(head_widths[:-1])]
         return ops.split(rows, ends, axis=-1)
 
     def join_heads(self, heads, inputs):
-        """Concat(head_1, ..., head_h) W^O.
+        """Returns Concat(head_1, ..., head_h) W^O, in the shape of `inputs`.
 
         Args:
             heads: Float (batch, heads, length, value_dim).
-            inputs: Float (batch, length, model_dim), whose shape the output gets.
+            inputs: Float (batch, length, model_dim).
         """
         heads = ops.transpose(heads, (0, 2, 1, 3))  # (batch, length, heads, value_dim)
         width = self.num_heads * self.value_width
@@ -126,5 +126,5 @@ class MultiHeadLayer(keras.Layer):
 
     @staticmethod
     def mask_of_heads(attention_mask, key_mask=None):
-        """The attention mask, else one of the keys' padding, for the scores of all heads."""
+        """Prepares the attention mask, or if None the keys' padding mask, for all heads."""
         return for_all_heads(attend_to(key_mask) if attention_mask is None else attention_mask)

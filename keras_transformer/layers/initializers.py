@@ -6,14 +6,14 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
 class SideBySide(keras.initializers.Initializer):
-    """Fills a fused kernel with one freshly drawn matrix for each of its parts.
+    """Fills each part of a fused kernel with its own random matrix.
 
-    An initializer that scales by fan-in and fan-out would take the fused query, key and value
-    kernel for one wide matrix and draw it too small.
+    An initializer that scales by fan-in and fan-out would treat the fused query, key and value
+    kernel as one wide matrix, and make its values too small.
 
     Args:
         initializer: Fills each part; a name, a config or a Keras initializer.
-        widths: Output widths of the parts, in their order.
+        widths: Output widths of the parts, in order.
     """
 
     def __init__(self, initializer, widths):
@@ -28,7 +28,7 @@ class SideBySide(keras.initializers.Initializer):
         return ops.concatenate(parts, axis=-1)
 
     def _initializer_of(self, part):
-        """A copy that draws numbers of its own: two with the same seed would draw the same."""
+        """Copies the initializer with a seed of its own: equal seeds would draw equal parts."""
         config = self.initializer.get_config()
         if isinstance(config.get("seed"), int):
             config["seed"] += part

@@ -16,18 +16,18 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
         y = gamma * n + beta,  n = (x - mean) / sqrt(variance + epsilon)
 
-    and for a gradient g with respect to y, with u = gamma * g and means over the width again,
+    and, for a gradient g with respect to y, with u = gamma * g and means over the width,
 
         dx = (u - mean(u) - n * mean(n * u)) / sqrt(variance + epsilon)
 
-    while the gradients of gamma and beta are the sums of n * g and g over all positions. On a CPU
+    The gradients of gamma and beta are the sums of n * g and of g over all positions. On a CPU
     this is a third faster than automatic differentiation and needs a third of the operations. Half
-    precisions are computed in float32. Only training prepares the gradient, so exports hold none.
+    precision is computed in float32. Only training prepares the gradient, so exports have none.
 
     Source: section 3.1; Ba, Kiros and Hinton 2016, equation 4.
 
-    Arguments, weights and outputs are those of `keras.layers.LayerNormalization`. Keras' own
-    computation still serves other axes than the last, and layers without gamma or beta.
+    Arguments, weights and outputs are those of `keras.layers.LayerNormalization`. Axes other than
+    the last, and layers without gamma or beta, use Keras' own computation.
 
     Example:
         >>> LayerNormalization(epsilon=1e-6)(x)
@@ -44,7 +44,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
 
 def layer_normalization(x, gamma, beta, epsilon: float):
-    """The formula of LayerNormalization: Float (..., width) to (..., width)."""
+    """Computes the formula of LayerNormalization: Float (..., width) to (..., width)."""
     return _normalize(x, gamma, beta, epsilon)[0]
 
 
@@ -54,7 +54,7 @@ def _differentiable(x, gamma, beta, epsilon):
 
 
 def _normalize(x, gamma, beta, epsilon):
-    """The output, and the values that its gradient needs."""
+    """Returns the output, and the values that its gradient needs."""
     centered = x - _mean(x)
     scale = ops.rsqrt(_mean(centered * centered) + epsilon)  # (..., 1)
     normalized = centered * scale
@@ -70,5 +70,5 @@ def _gradient(upstream, x, gamma, beta, scale, normalized):
 
 
 def _mean(x):
-    """Float (..., width) to (..., 1)."""
+    """Returns the mean over the width: Float (..., width) to (..., 1)."""
     return ops.mean(x, axis=-1, keepdims=True)

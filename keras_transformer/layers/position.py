@@ -5,14 +5,14 @@ from keras import ops
 
 
 def sinusoidal_encoding(positions, model_dim):
-    """PE(pos, 2i) = sin(pos / 10000^(2i/d_model)), PE(pos, 2i+1) = cos(the same).
+    """Returns PE(pos, 2i) = sin(pos / 10000^(2i/d_model)), PE(pos, 2i+1) = cos(the same).
 
     Source: section 3.5. Sine and cosine alternate along the width, as in the formula; many
-        codebases put all sines first, the same columns in another order.
+        codebases put all sines first, which only reorders the columns.
 
     Args:
         positions: Integer (length,), counted from 0.
-        model_dim: Width, even.
+        model_dim: The width, an even number.
 
     Returns:
         Float32 (length, model_dim).

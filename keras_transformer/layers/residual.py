@@ -21,7 +21,7 @@ class AddAndNorm(keras.Layer):
     Args:
         dropout: P_drop, share of the sub-layer's output dropped in training, 0 to 1.
         normalize_first: Whether to use pre-norm.
-        epsilon: Layer normalization adds it to the variance; the paper gives no value.
+        epsilon: Added to the variance in layer normalization; the paper gives no value.
 
     Call arguments:
         inputs: Float (batch, length, model_dim), carried past the sub-layer by the residual.
@@ -47,7 +47,7 @@ class AddAndNorm(keras.Layer):
         self.normalization.build(inputs_shape)
 
     def sublayer_input(self, inputs):
-        """The sub-layer's input: normalized in pre-norm, unchanged in post-norm."""
+        """Returns the sub-layer's input: normalized in pre-norm, unchanged in post-norm."""
         return self.normalization(inputs) if self.normalize_first else inputs
 
     def call(self, inputs, sublayer_output, training=None):

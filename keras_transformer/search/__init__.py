@@ -1,1 +1,1 @@
-"""Greedy and beam search, sampling and scoring over a step function; no model, cache or text."""
+"""Greedy and beam search, sampling and scoring with a step function; no model, cache or text."""

@@ -63,10 +63,10 @@ def beam_search(
     Each step continues the live hypotheses by every token and keeps the best `beam_size`
     continuations: those that end are scored with the length penalty and set aside, and the best
     that do not end live on. A sentence is done once no live hypothesis can still enter its
-    results. One beam is greedy search; as many beams as there are sentences is enumeration.
+    results. One beam is greedy search; as many beams as possible sentences is enumeration.
 
-    At its `max_length` a hypothesis is ended, so every result ends with the end id and its score
-    counts it. The results of a sentence do not depend on its batch.
+    A hypothesis is ended at its `max_length`, so every result ends with the end id, whose
+    probability counts. The results of a sentence do not depend on its batch.
 
     Source: section 6.1 (beam 4, alpha 0.6); Wu et al. 2016, section 7 (the length penalty).
 
@@ -76,21 +76,21 @@ def beam_search(
         state: DecodingState for the first step, with `beam_size` beams.
         start_id: The token before the first.
         end_id: The token that ends a sentence.
-        max_length: Integer (batch,), the most tokens of each sentence, the end included, 1 or more.
-        longest: The length of the results, with room for prefixes and the end; None to compute it,
-            which a search compiled for fixed shapes cannot do.
+        max_length: Integer (batch,), the most tokens of each sentence, 1 or more, with the end.
+        longest: The length of the results, with room for prefixes and the end. None computes it,
+            which is not possible in a search compiled for fixed shapes.
         beam_size: Hypotheses followed at once, 1 or more.
         length_penalty: Alpha, 0 or more; 0 compares log-probabilities.
         length_normalization: "gnmt" or "length", see `length_penalty_of`.
-        num_results: Results wanted, 1 to `beam_size`, a number or a tensor; the search goes on
-            until they are certain.
-        min_length: Integer or Integer (batch,), the fewest tokens of each sentence, the end
-            included.
+        num_results: The number of results, 1 to `beam_size`, as a number or a tensor; the search
+            continues until they are certain.
+        min_length: Integer or Integer (batch,), the fewest tokens of each sentence, including the
+            end.
         prefix: Integer (batch, prefix_length), how each sentence must begin, padded on the right;
             None for no prefix. Its probability counts.
         new_word: Boolean (batch,), whether one of `new_word_ids` or the end must follow the
-            prefix; None if for no sentence.
-        barred_ids: Tokens that are never chosen. Probabilities are still those of the whole
+            prefix; None for never.
+        barred_ids: Tokens that are never chosen. Probabilities still refer to the whole
             vocabulary.
         new_word_ids: Tokens that begin a word.
 
@@ -123,7 +123,7 @@ def beam_search(
 
 
 def _start(state, start_id, held_to, longest, beam_size):
-    """One live hypothesis, the empty one; the other beams are impossible until it branches."""
+    """Starts with the empty hypothesis; all other beams are impossible until it branches."""
     no_ids = no_tokens(held_to.max_length, beam_size, longest)  # (batch, beams, length)
     batch = ops.shape(no_ids)[0]
     impossible = ops.full((batch, beam_size), IMPOSSIBLE, dtype="float32")
@@ -142,7 +142,7 @@ def _start(state, start_id, held_to, longest, beam_size):
 
 
 def _continue(logits, search, end_id, barred_ids, new_word_ids):
-    """The best 2 * beams continuations: enough to keep all beams live, however many end."""
+    """Finds the 2 * beams best continuations, so that all beams live on, however many end."""
     beams = logits.shape[1]
     gained, token = best_tokens(
         logits, 2 * beams, search.held_to, search.position, end_id, barred_ids, new_word_ids
@@ -159,9 +159,9 @@ def _continue(logits, search, end_id, barred_ids, new_word_ids):
 
 
 def _keep_finished(search, candidates, end_id, penalty_of):
-    """Sets aside what ends among the best `beam_size` candidates, unless the sentence is done.
+    """Sets aside those of the best `beam_size` candidates that end, unless the sentence is done.
 
-    A candidate beyond the best `beam_size` would not have been followed, so its end is no result.
+    Candidates beyond the best `beam_size` would not have been followed, so they are no results.
     """
     beams = search.finished_scores.shape[1]
     ends = ops.logical_and(
@@ -196,10 +196,10 @@ def _keep_live(search, candidates, state, end_id):
 
 
 def _decide_done(search, penalty_of, num_results):
-    """A sentence is done once no live hypothesis can still enter its results.
+    """Marks sentences as done if no live hypothesis can still enter their results.
 
-    A hypothesis only loses probability and only grows, so the best score it can reach is its
-    log-probability now, divided by the penalty of the longest sentence.
+    A hypothesis only loses probability and only grows, so the best score that it can reach is its
+    current log-probability, divided by the penalty for the longest sentence.
     """
     max_length = search.held_to.max_length
     reachable = search.live_log_probability[:, 0] / penalty_of(max_length)  # (batch,)
@@ -208,7 +208,7 @@ def _decide_done(search, penalty_of, num_results):
 
 
 def check_beams(beam_size, num_results):
-    """Raises ValueError if the beams cannot give that many results; a tensor is not checked."""
+    """Raises ValueError unless num_results is from 1 to beam_size; skips it if a tensor."""
     if beam_size < 1 or not (ops.is_tensor(num_results) or 1 <= num_results <= beam_size):
         raise ValueError(
             "beam_size must be at least 1, and num_results from 1 to beam_size. Received:"

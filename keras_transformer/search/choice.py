@@ -22,12 +22,11 @@ def best_tokens(
     """Finds the most probable tokens allowed next.
 
     Softmax keeps the order of tokens, so the best are picked from the logits, and only these get
-    probabilities. Barred tokens are ruled out afterwards: they are few, and the other logits stay
-    untouched.
+    probabilities. Barred tokens are few, so they are ruled out afterwards.
 
     Args:
         logits: Float (batch, beams, vocabulary).
-        num_tokens: The number of tokens wanted.
+        num_tokens: The number of tokens to find.
         held_to: The constraints of each sentence.
         position: Integer scalar.
         end_id: The token that ends a sentence.
@@ -36,8 +35,8 @@ def best_tokens(
 
     Returns:
         (log-probability Float32 (batch, beams, candidates), token Integer (batch, beams,
-        candidates)): the `num_tokens` best and some others, in no order; `IMPOSSIBLE` or less
-        where a token is not allowed. A forced token is the only one allowed.
+        candidates)): the `num_tokens` best and some others, in no particular order; `IMPOSSIBLE` or
+        less where a token is not allowed. A forced token is the only one allowed.
     """
     logits = ops.cast(logits, "float32")
     allowed = without_rest_of_word(logits, held_to, position, end_id, new_word_ids)
@@ -72,12 +71,12 @@ def log_normalizer(logits, maximum=None, most_probable=None):
     """Returns log sum exp(logits), so that log p[v] = logits[v] - log_normalizer.
 
     Solves that equation for the most probable token, whose probability is far from 0: softmax is
-    one fast operation, exponentials and their sum are several.
+    one fast operation, while exponentials and their sum are several.
 
     Args:
         logits: Float32 (..., vocabulary).
         maximum: Float32 (..., 1), the largest logit.
-        most_probable: Integer (..., 1), its token. For each of the two, None costs another pass
+        most_probable: Integer (..., 1), its token. Either may be None, which costs another pass
             over the vocabulary.
 
     Returns:
@@ -96,12 +95,12 @@ def log_normalizer(logits, maximum=None, most_probable=None):
 def top_logits(logits, num_tokens):
     """Returns the largest logits and their tokens, largest first; ties go to the lowest token.
 
-    The maximum of a block is much cheaper to find than an order. The `num_tokens` largest logits
+    Finding the maximum of a block is much cheaper than sorting it. The `num_tokens` largest logits
     lie in the `num_tokens` blocks with the largest maxima, so only these blocks are sorted.
 
     Args:
         logits: Float32 (batch, beams, vocabulary).
-        num_tokens: The number wanted; all if there are fewer.
+        num_tokens: The number of logits to return, at most the whole vocabulary.
 
     Returns:
         (logit Float32 (batch, beams, num_tokens), token Integer (batch, beams, num_tokens)).
@@ -126,9 +125,9 @@ def top_logits(logits, num_tokens):
 
 
 def _block_length(vocabulary, num_tokens):
-    """The block length with the fewest numbers to sort, or a nearby divisor of the vocabulary.
+    """Returns the block length with the fewest numbers to sort, or a nearby divisor of vocabulary.
 
-    Sorted are vocabulary / length maxima, then num_tokens * length candidates.
+    The search sorts vocabulary / length maxima, then num_tokens * length candidates.
     """
     ideal = math.isqrt(vocabulary // num_tokens)
     near = range(max(1, ideal // 2), 2 * ideal + 1)
@@ -137,6 +136,6 @@ def _block_length(vocabulary, num_tokens):
 
 
 def top_k(x, k):
-    """`ops.top_k` with int32 indices, as TensorFlow gathers by."""
+    """`ops.top_k` with int32 indices, which TensorFlow gathers by."""
     values, indices = ops.top_k(x, k)
     return values, ops.cast(indices, "int32")

@@ -1,4 +1,4 @@
-"""Rules that each sentence of a search must keep: its lengths, a prefix, a word boundary."""
+"""Rules that each sentence of a search must follow: its lengths, a prefix, a word boundary."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ class Constraints(NamedTuple):
     """The rules for the sentences of a batch; made by `constraints`.
 
     Attributes:
-        max_length: Integer (batch,), the most tokens, the end included; there the end is forced.
-        min_length: Integer (batch,), the fewest tokens, the end included.
-        prefix: Integer (batch, prefix_length + 1), the tokens a sentence must begin with, then
-            padding; () if no sentence has any, which costs nothing.
+        max_length: Integer (batch,), the most tokens, including the end, which is forced there.
+        min_length: Integer (batch,), the fewest tokens, including the end.
+        prefix: Integer (batch, prefix_length + 1), the tokens that a sentence must begin with, then
+            padding; () if no sentence has a prefix, which costs nothing.
         word_at: Integer (batch,), the position where a new word or the end must come, -1 for none;
-            () if no sentence has one, which costs nothing.
+            () if no sentence has such a position, which costs nothing.
     """
 
     max_length: object
@@ -34,10 +34,10 @@ def constraints(max_length, min_length=0, prefix=None, new_word=None) -> Constra
     Args:
         max_length: Integer (batch,), 1 or more; raised where a prefix would leave no room for the
             end.
-        min_length: Integer, or Integer (batch,); `max_length` wins.
+        min_length: Integer, or Integer (batch,); `max_length` takes precedence.
         prefix: Integer (batch, prefix_length), padded on the right; None for none.
-        new_word: Boolean (batch,), whether a new word or the end must follow the prefix; None if
-            for no sentence.
+        new_word: Boolean (batch,), whether a new word or the end must follow the prefix; None for
+            never.
     """
     max_length = ops.convert_to_tensor(max_length, dtype="int32")
     min_length = ops.convert_to_tensor(min_length, dtype="int32")
@@ -56,7 +56,7 @@ def constraints(max_length, min_length=0, prefix=None, new_word=None) -> Constra
 
 
 def forced_token(held_to: Constraints, position, end_id):
-    """The only token allowed at a position: Integer (batch,), padding where there is a choice."""
+    """Returns the only token allowed at a position, Integer (batch,), or padding if free."""
     forced = PADDING_ID
     if not isinstance(held_to.prefix, tuple):
         last = ops.shape(held_to.prefix)[1] - 1
@@ -65,12 +65,12 @@ def forced_token(held_to: Constraints, position, end_id):
 
 
 def end_is_too_early(held_to: Constraints, position):
-    """Whether the end is not yet allowed at a position: Boolean (batch,)."""
+    """Returns whether the end is not yet allowed at a position, Boolean (batch,)."""
     return position + 1 < held_to.min_length
 
 
 def without_rest_of_word(logits, held_to: Constraints, position, end_id, new_word_ids):
-    """Returns the logits, `IMPOSSIBLE` for tokens that would continue a word that must be complete.
+    """Returns the logits, with `IMPOSSIBLE` for tokens that would continue a complete word.
 
     Args:
         logits: Float32 (batch, beams, vocabulary).

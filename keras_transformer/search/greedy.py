@@ -25,8 +25,8 @@ def greedy_search(
 ):
     """Takes the most probable token at each step, until the end.
 
-    At its `max_length` a sentence is ended, so every result ends with the end id and its score
-    counts it.
+    A sentence is ended at its `max_length`, so every result ends with the end id, whose probability
+    counts.
 
     Args:
         step: (token_ids Integer (batch, 1), state) -> (logits Float (batch, 1, vocabulary), state).

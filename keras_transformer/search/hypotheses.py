@@ -8,7 +8,7 @@ from keras import ops
 from keras_transformer.masks import PADDING_ID
 from keras_transformer.search.shapes import as_length
 
-# Below the log-probability of anything possible, yet finite, so that sums still compare.
+# Below any possible log-probability, yet finite, so that sums remain comparable.
 IMPOSSIBLE = -1e9
 
 LENGTH_NORMALIZATIONS = ("gnmt", "length")
@@ -19,8 +19,8 @@ class Hypotheses(NamedTuple):
 
     Attributes:
         token_ids: Integer (batch, beams, length), without the start id; padding after the end id.
-        scores: Float32 (batch, beams), the log-probability of the tokens, the end included,
-            divided by the length penalty; `IMPOSSIBLE` where fewer results were found.
+        scores: Float32 (batch, beams), the log-probability of the tokens, including the end,
+            divided by the length penalty; `IMPOSSIBLE` in beams without a result.
     """
 
     token_ids: object
@@ -28,14 +28,14 @@ class Hypotheses(NamedTuple):
 
 
 def length_penalty_of(num_tokens, alpha, length_normalization="gnmt"):
-    """Returns lp(Y), the divisor that turns a log-probability into a score.
+    """Returns lp(Y), by which to divide a log-probability to get a score.
 
     "gnmt": ((5 + |Y|) / 6) ** alpha. Source: section 6.1, which takes it from Wu et al. 2016,
         equation 14.
     "length": |Y| ** alpha; alpha = 1 gives the mean log-probability of a token.
 
     Args:
-        num_tokens: Integer tensor, the end included.
+        num_tokens: |Y|, Integer tensor, including the end.
         alpha: A number or a tensor, 0 or more; 0 for no penalty, 0.6 in the paper.
         length_normalization: "gnmt" or "length".
 
@@ -47,16 +47,16 @@ def length_penalty_of(num_tokens, alpha, length_normalization="gnmt"):
 
 
 def check_length_penalty(alpha, length_normalization="gnmt"):
-    """Raises ValueError if either is invalid; an alpha that is a tensor is not checked."""
+    """Raises ValueError if either argument is invalid; skips an alpha that is a tensor."""
     if not ops.is_tensor(alpha) and not 0 <= alpha < math.inf:
         raise ValueError(
             "length_penalty must be 0 or more, and finite. Received:"
-            f" length_penalty={alpha}. Choose 0 for none; the paper uses 0.6."
+            f" length_penalty={alpha}. Choose 0 for no penalty; the paper uses 0.6."
         )
     if length_normalization not in LENGTH_NORMALIZATIONS:
         raise ValueError(
             f"length_normalization must be one of {LENGTH_NORMALIZATIONS}. Received:"
-            f" length_normalization={length_normalization!r}. Choose 'gnmt', the paper's."
+            f" length_normalization={length_normalization!r}. Choose 'gnmt', as in the paper."
         )
 
 

@@ -1,4 +1,4 @@
-"""Hypotheses that grow without competing: what greedy search and sampling share."""
+"""Hypotheses that grow without competing, for greedy search and sampling."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class Search(NamedTuple):
     token_ids: object  # Integer (batch, beams, length), padding after the newest token
     last_ids: object  # Integer (batch, beams), the newest token of each
     log_probability: object  # Float32 (batch, beams)
-    num_tokens: object  # Integer (batch, beams), the end included
+    num_tokens: object  # Integer (batch, beams), including the end
     ended: object  # Boolean (batch, beams)
     done: object  # Boolean (batch,)
     held_to: Constraints
@@ -31,7 +31,7 @@ class Search(NamedTuple):
 
 
 def start_search(state, start_id, held_to, longest, beams, noise=()) -> Search:
-    """The empty hypotheses; arguments as in the searches."""
+    """Starts with empty hypotheses; arguments as in `beam_search`."""
     token_ids = no_tokens(held_to.max_length, beams, longest)  # (batch, beams, length)
     shape = ops.shape(token_ids)[:2]
     return Search(
@@ -49,7 +49,7 @@ def start_search(state, start_id, held_to, longest, beams, noise=()) -> Search:
 
 
 def with_token(search: Search, token, gained, end_id, state) -> Search:
-    """The search one position later; hypotheses that have ended stay as they are.
+    """Appends a token to each hypothesis; those that have ended stay as they are.
 
     Args:
         search: The search so far.
@@ -73,7 +73,7 @@ def with_token(search: Search, token, gained, end_id, state) -> Search:
 
 
 def run_search(advance, start: Search, length_penalty, length_normalization) -> Hypotheses:
-    """Advances a search until every hypothesis has ended, and scores them."""
+    """Advances a search until every hypothesis has ended, then scores the hypotheses."""
     token_ids, log_probability, num_tokens = loop.run(
         advance, start, lambda search: (search.token_ids, search.log_probability, search.num_tokens)
     )

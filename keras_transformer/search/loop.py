@@ -1,7 +1,7 @@
-"""The loop of every search: it advances until all sentences are done.
+"""The loop of every search, which advances until all sentences are done.
 
-Where shapes may change (TensorFlow), finished sentences leave the batch every few positions, and
-the caches drop what nobody sees any more.
+If shapes may change (on TensorFlow), finished sentences leave the batch every few positions, and
+the caches drop slots that are no longer visible.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from keras import ops
 from keras_transformer.search.shapes import shapes_are_dynamic
 from keras_transformer.search.state import keep_sentences, take_sentences, used_once
 
-# Tidying copies what it keeps; until then each step looks at room that is not used yet. 4, 8 and 16
-# are within each other's noise on the base model.
+# Tidying copies what it keeps; until then, each step reads room that is not used yet. On the base
+# model, the differences between 4, 8 and 16 are noise.
 POSITIONS_BETWEEN_TIDYING = 8
 
-# A sentence alone waits for no other to leave, and its small steps feel the cost of tidying.
+# A single sentence has no others to drop, and tidying is expensive compared with its small steps.
 POSITIONS_OF_ONE_SENTENCE = 16
 
 
@@ -25,12 +25,12 @@ def run(advance: Callable, start, results_of: Callable):
     """Advances a search from its start to its end.
 
     Args:
-        advance: From a search to the search one position later. A search is a named tuple with
+        advance: Maps a search to the search one position later. A search is a named tuple with
             `position`, Integer scalar, `done`, Boolean (batch,), and `state`, a DecodingState; its
-            other fields are nests of (batch, ...) tensors and of scalars. It must use each state
-            once, and change nothing in the rows of sentences that are done.
+            other fields are nests of (batch, ...) tensors and of scalars. `advance` must use each
+            state once, and change nothing in the rows of sentences that are done.
         start: The search before the first position.
-        results_of: From a search to the nest of (batch, ...) tensors to return.
+        results_of: Maps a search to the nest of (batch, ...) tensors to return.
 
     Returns:
         The results of all sentences, in the order of the batch.
@@ -79,21 +79,21 @@ def _run_with_fewer_and_fewer_sentences(advance, start, results_of):
 class _Left(NamedTuple):
     """The unfinished part of a search."""
 
-    sentences: object  # Integer (rows,), which sentence of the batch each row of the search is
+    sentences: object  # Integer (rows,), the sentence of the batch in each row of the search
     going_on: object  # Integer, the rows that are not done
     search: object
-    results: object  # Of the whole batch
+    results: object  # for the whole batch
 
 
 def _keep_sentences(search, rows, num_positions):
-    """The search for some of its rows, with room for more positions."""
+    """Keeps some rows of a search, with room for more positions."""
     state = keep_sentences(search.state, rows, num_positions)
     others = take_sentences(search._replace(state=()), rows)
     return others._replace(state=state)
 
 
 def _while_loop(goes_on, advance, start):
-    """A loop over one nest of tensors whose first axis may change."""
+    """Loops over a nest of tensors whose first axis may change."""
     import tensorflow as tf
 
     def any_batch(x):

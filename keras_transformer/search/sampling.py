@@ -1,4 +1,4 @@
-"""Sampling: each next token is drawn by its probability."""
+"""Sampling: draws each next token by its probability."""
 
 import math
 
@@ -17,8 +17,8 @@ from keras_transformer.search.constraints import (
 from keras_transformer.search.hypotheses import check_length_penalty
 from keras_transformer.search.independent import run_search, start_search, with_token
 
-# Different logits differ by more than this, so a lower temperature would draw the same tokens;
-# float32 cannot divide by a number below 1e-38.
+# Unequal logits differ by more than this, so lower temperatures would draw the same tokens; float32
+# cannot divide by a number below 1e-38.
 _LOWEST_TEMPERATURE = 1e-30
 
 
@@ -44,10 +44,9 @@ def sample(
 ):
     """Draws token after token until the end.
 
-    P(token) is proportional to exp(logit / temperature) among the tokens left by the constraints,
-    then by `top_k`, then by `top_p`. Each beam is an independent sample; two may be equal. The
-    random numbers are an argument, one for each token, so a sentence's samples do not depend on
-    its batch.
+    P(token) is proportional to exp(logit / temperature) among the tokens that the constraints, then
+    `top_k`, then `top_p` leave. Each beam is an independent sample; two may be equal. The random
+    numbers are an argument, one for each token, so a sentence's samples do not depend on its batch.
 
     Source: Fan et al. 2018, section 5.1 (`top_k`); Holtzman et al. 2020, section 3.1 (`top_p`).
 
@@ -57,22 +56,22 @@ def sample(
         start_id, end_id, max_length, longest, min_length, prefix, new_word, barred_ids,
             new_word_ids: As in `beam_search`.
         noise: Float (batch, beams, length), uniform over [0, 1), as from `noise_of`. A sample has
-            at most as many tokens as it has numbers, unless its prefix is as long.
-        temperature: More than 0. The lower, the more often the most probable token is drawn.
-        top_k: Draws only from this many most probable tokens, 1 or more; None for all.
+            at most `length` tokens, unless its prefix is as long.
+        temperature: More than 0. Lower values draw the most probable token more often.
+        top_k: Draws only from the `top_k` most probable tokens, 1 or more; None for all.
         top_p: Draws only from the fewest most probable tokens that together have this probability,
-            more than 0 and at most 1; 1 or None for all. Without `top_k` it sorts the vocabulary at
-            each step.
+            more than 0 and at most 1; 1 or None for all. Without `top_k`, this sorts the vocabulary
+            at each step.
         length_penalty, length_normalization: As in `beam_search`; they change the scores, not the
             draws.
 
     Returns:
         Hypotheses in the order of the draws. As in beam search, scores come from the model's own
-        probabilities: of the whole vocabulary, at temperature 1.
+        probabilities over the whole vocabulary, at temperature 1.
 
     Raises:
-        ValueError: If `noise` has another shape or a number is out of its range. `temperature`,
-            `top_p` and `length_penalty` may be tensors, which are not checked.
+        ValueError: If `noise` has a different shape or a number is out of its range. Skips the
+            check for `temperature`, `top_p` and `length_penalty` if they are tensors.
     """
     check_length_penalty(length_penalty, length_normalization)
     check_sampling(temperature, top_k, top_p)
@@ -100,15 +99,15 @@ def sample(
 
 
 def noise_of(seed, sentences, num_samples, length):
-    """Makes the random numbers of `sample`, the same for a sentence in any batch.
+    """Makes the random numbers for `sample`, the same for a sentence in any batch.
 
     A number depends only on the seed, its sentence, its sample and its position.
 
     Args:
         seed: Integer, 0 or more.
         sentences: Integer (batch,), the index of each sentence in the whole text, 0 or more.
-        num_samples: Samples of each sentence, the beams.
-        length: The most tokens of a sample.
+        num_samples: Samples of each sentence, one per beam.
+        length: The most tokens in a sample.
 
     Returns:
         Float32 NumPy array (batch, beams, length), uniform over [0, 1).
@@ -119,8 +118,8 @@ def noise_of(seed, sentences, num_samples, length):
     sentences = [int(sentence) for sentence in sentences]
     if min([seed, *sentences]) < 0:
         raise ValueError(
-            "The seed and the sentences' numbers must be 0 or more. Received:"
-            f" seed={seed}, lowest number {min(sentences, default=None)}. Count from 0."
+            "The seed and the sentences' indices must be 0 or more. Received:"
+            f" seed={seed}, lowest index {min(sentences, default=None)}. Count from 0."
         )
     noise = np.empty((len(sentences), num_samples, length), "float32")
     for of_sentence, sentence in zip(noise, sentences, strict=True):
@@ -130,7 +129,7 @@ def noise_of(seed, sentences, num_samples, length):
 
 
 def distribution(logits, *, temperature=1.0, top_k=None, top_p=None):
-    """Returns P(token) of the tokens left to draw from; the others have 0.
+    """Returns P(token) for the tokens to draw from, and 0 for others.
 
     Args:
         logits: Float32 (batch, beams, vocabulary), -inf where a token is not allowed.
@@ -157,17 +156,17 @@ def distribution(logits, *, temperature=1.0, top_k=None, top_p=None):
 
 
 def leaves_some_out(top_p) -> bool:
-    """Whether this `top_p` makes sampling sort the vocabulary; a tensor might."""
+    """Whether `top_p` may exclude tokens, so that sampling must sort; a tensor may."""
     return top_p is not None and (ops.is_tensor(top_p) or top_p != 1)
 
 
 def check_sampling(temperature, top_k=None, top_p=None):
-    """Raises ValueError if a number is out of its range; tensors are not checked."""
+    """Raises ValueError if a number is out of its range; skips the check for tensors."""
     if not ops.is_tensor(temperature) and not 0 < temperature < math.inf:
         raise ValueError(
             "temperature must be more than 0, and finite. Received:"
             f" temperature={temperature}. Choose 1 for the model's own probabilities, or use"
-            " greedy search, which is what temperature 0 would be."
+            " greedy search instead of temperature 0."
         )
     if top_k is not None and top_k < 1:
         raise ValueError(
@@ -191,7 +190,7 @@ def _checked_noise(noise):
 
 
 def _allowed(logits, search, end_id, barred_ids, new_word_ids):
-    """The logits, -inf for tokens that the constraints or `barred_ids` forbid."""
+    """Returns the logits, with -inf for tokens that the constraints or `barred_ids` forbid."""
     logits = without_rest_of_word(logits, search.held_to, search.position, end_id, new_word_ids)
     token = ops.arange(logits.shape[-1], dtype="int32")  # (vocabulary,)
     too_early = end_is_too_early(search.held_to, search.position)[:, None, None]  # (batch, 1, 1)
@@ -202,19 +201,19 @@ def _allowed(logits, search, end_id, barred_ids, new_word_ids):
 
 
 def _number_at(noise, position):
-    """The random numbers of a position: Float32 (batch, beams, 1).
+    """Returns the random numbers of a position, Float32 (batch, beams, 1).
 
-    A position after the last number is forced anyway and gets the last number.
+    Positions after the last number have forced tokens, and get the last number.
     """
     last = ops.shape(noise)[2] - 1
     return take(noise, ops.minimum(position, last), axis=2)[..., None]
 
 
 def _draw(probability, token, number):
-    """The token where the cumulative sum of probabilities exceeds the number: (batch, beams).
+    """Returns the first token whose cumulative probability exceeds the number: (batch, beams).
 
-    Sums are rounded. So tokens without probability are excluded explicitly, and if no sum exceeds
-    the number, the last token that has any is drawn.
+    Sums are rounded. So tokens of probability 0 are excluded explicitly, and if no sum exceeds the
+    number, the last of the other tokens is drawn.
     """
     place = ops.arange(probability.shape[-1], dtype="int32")  # (candidates,)
     possible = probability > 0
@@ -225,5 +224,5 @@ def _draw(probability, token, number):
 
 
 def _log_probability(logits, token):
-    """The model's own log-probability of a token, at temperature 1: Float32 (batch, beams)."""
+    """Returns the log-probability of a token at temperature 1, Float32 (batch, beams)."""
     return (gather_rows(logits, token[..., None]) - log_normalizer(logits))[..., 0]

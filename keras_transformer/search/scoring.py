@@ -9,13 +9,13 @@ from keras_transformer.search.choice import log_normalizer
 def score(model, source_ids, target_ids, *, start_id):
     """Returns log P(target | source), each token predicted from the true tokens before it.
 
-    Divided by `length_penalty_of` the number of tokens, it is the score a search would give.
+    Divided by `length_penalty_of(num_tokens, ...)`, it is the score that a search would give.
 
     Args:
         model: Maps {"source_ids", "target_ids"} to logits, like that of `build_transformer`.
         source_ids: Integer (batch, source_length), each row with the end id, then padding.
-        target_ids: Integer (batch, target_length), without the start id, with the end id, then
-            padding.
+        target_ids: Integer (batch, target_length), without the start id; each row with the end id,
+            then padding.
         start_id: The token before the first.
 
     Returns:
@@ -30,7 +30,7 @@ def score(model, source_ids, target_ids, *, start_id):
 
 
 def log_probabilities(logits, labels):
-    """Returns the log-probability of each row of labels, summed over its tokens without padding.
+    """Returns the log-probability of each row of labels, summed over its tokens except padding.
 
     Args:
         logits: Float (batch, target_length, vocabulary).

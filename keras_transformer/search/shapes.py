@@ -1,4 +1,4 @@
-"""Fixed and growing shapes: where the backends differ most."""
+"""Fixed and growing shapes, in which the backends differ most."""
 
 import keras
 
@@ -9,5 +9,5 @@ def shapes_are_dynamic() -> bool:
 
 
 def as_length(length):
-    """A length to allocate by: a scalar tensor on TensorFlow, a Python int elsewhere."""
+    """Returns a length for allocation: as it is on TensorFlow, a Python int elsewhere."""
     return length if shapes_are_dynamic() else int(length)

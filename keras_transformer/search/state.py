@@ -8,14 +8,14 @@ from keras_transformer.gathering import gather_rows, take
 
 
 class DecodingState(NamedTuple):
-    """What a step function needs to go on.
+    """The state that a step function needs to continue.
 
     Attributes:
-        position: Integer scalar, how many positions have been decoded.
+        position: Integer scalar, the number of positions decoded so far.
         per_beam: Any nest of (batch, beams, ...) tensors; search reorders them with the beams.
         per_sentence: Any nest of (batch, ...) tensors that are the same for all beams of a
             sentence.
-        cache: The earlier positions, in a model that attends to them, else (). A named tuple with
+        cache: The earlier positions, for a model that attends to them, else (). A named tuple with
             the methods `reorder(beam_indices)`, `with_room(sentences, num_positions)` and
             `used_once()`, like `decoding.cache.Cache`.
     """
@@ -27,7 +27,7 @@ class DecodingState(NamedTuple):
 
 
 def reorder_beams(state: DecodingState, beam_indices) -> DecodingState:
-    """The state in which beam i continues beam `beam_indices[:, i]`.
+    """Returns the state in which beam i continues beam `beam_indices[:, i]`.
 
     Args:
         state: Its `per_beam` holds tensors (batch, beams, ...).
@@ -40,12 +40,12 @@ def reorder_beams(state: DecodingState, beam_indices) -> DecodingState:
 
 
 def keep_sentences(state: DecodingState, sentences, num_positions: int) -> DecodingState:
-    """The state of some of the sentences, with room for more positions in the cache.
+    """Returns the state of some of the sentences, with room for more positions in the cache.
 
     Only on TensorFlow.
 
     Args:
-        state: Of the whole batch.
+        state: The state of the whole batch.
         sentences: Integer (new_batch,), ascending, none of them twice.
         num_positions: The positions to make room for.
     """
@@ -57,20 +57,20 @@ def keep_sentences(state: DecodingState, sentences, num_positions: int) -> Decod
 
 
 def used_once(state: DecodingState) -> DecodingState:
-    """The same state, with the promise that nobody reads a state after a step has gone on from it.
+    """Returns the same state, promising that no state is read again after a step has used it.
 
-    A cache that has room may then be written in place.
+    A cache with room may then be written in place.
     """
     return state._replace(cache=state.cache.used_once() if state.cache else ())
 
 
 def take_sentences(nest, sentences):
-    """Picks some of the sentences; where all stay, nothing is copied.
+    """Picks some of the sentences; copies nothing if all stay.
 
     Only on TensorFlow.
 
     Args:
-        nest: Of (batch, ...) tensors, and of scalars, which stay.
+        nest: A nest of (batch, ...) tensors, and of scalars, which stay.
         sentences: Integer (new_batch,), ascending, none of them twice.
     """
     import tensorflow as tf

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# As `str.isspace` and `str.strip` define it. Unicode's white space ends at U+3000.
+# As defined by `str.isspace` and `str.strip`. Unicode's last white space is U+3000.
 WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
 
 # Adds the zero-width space and the byte order mark.

@@ -1,7 +1,7 @@
-"""Random sub-words that any process can repeat: BPE-dropout and subword regularization.
+"""Random, reproducible splits into sub-words: BPE-dropout and subword regularization.
 
-SentencePiece samples too, but salts its generator anew in each process, whatever the seed: a
-resumed run would see other data.
+SentencePiece can sample too, but seeds its generator differently in each process, whatever seed it
+is given: a resumed run would see different data.
 
 Sub-words never cross a space, so lines are split word by word, and splits of words are cached.
 """
@@ -25,7 +25,7 @@ _WORDS = re.compile(f"{_SPACE}?[^{_SPACE}]+|{_SPACE}")
 # The most ways in which byte-pair encoding continues after the first join that is dropped.
 _WAYS = 16
 
-# The random numbers of these ways: a generator for each would take longer than the joins.
+# Random numbers shared by all ways: a generator for each would take longer than the joins.
 _CHANCES = np.random.default_rng(0).random(2**12).tolist()
 
 # Cached words and ways to split them: less than 100 MB.
@@ -51,12 +51,12 @@ class SubwordSampler:
         if any(_SPACE in piece[1:] for piece in self._ids):
             raise InputError(
                 "sampling needs sub-words that do not cross a space."
-                " Received: a tokenizer with some that do."
+                " Received: a tokenizer with sub-words that do."
                 " Use one that SubwordTokenizer.train made, or no sampling."
             )
 
     def sample(self, lines: Sequence[str], seed: int) -> list[list[int]]:
-        """The ids of each line, which depend on the lines and the seed alone."""
+        """Returns the ids of each line, which depend only on the lines and the seed."""
         words = [_WORDS.findall(line.replace(" ", _SPACE)) for line in lines]
         chances = iter(np.random.default_rng(seed).random(sum(map(len, words))).tolist())
         return [
@@ -65,11 +65,11 @@ class SubwordSampler:
         ]
 
     def _split(self, word: str, chance: float) -> Sequence[int]:
-        """The ids of a word; `chance` is a random number from [0, 1)."""
+        """Returns the ids of a word; `chance` is a random number from [0, 1)."""
         raise NotImplementedError
 
     def _ids_of(self, parts: Iterable[str]) -> list[int]:
-        """The ids of sub-words; a character that is not one is spelled in bytes."""
+        """Returns the ids of sub-words; spells unknown characters in bytes."""
         ids = []
         for part in parts:
             if part in self._ids:
@@ -82,14 +82,14 @@ class SubwordSampler:
 class BytePairDropout(SubwordSampler):
     """Byte-pair encoding that drops joins at random.
 
-    Byte-pair encoding joins neighboring parts of a word, always the pair learned first, until no
-    learned pair is left. Here each pair is dropped with probability `rate` before each join, and a
-    word is done once all its pairs are dropped.
+    Byte-pair encoding repeatedly joins the pair of neighboring parts that was learned first, until
+    no learned pair is left. Here each pair is dropped with probability `rate` before each join, and
+    a word is done once all its pairs are dropped.
 
     Source: BPE-dropout, algorithm 1 of Provilkov et al., 2020.
 
     Deviation: After its first dropped pair, a word continues in one of 16 ways that are drawn only
-    once, because drawing each time takes several times as long.
+    once, because drawing a new one each time takes several times as long.
     """
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float):
@@ -103,8 +103,8 @@ class BytePairDropout(SubwordSampler):
         """Joins the characters of a word.
 
         Args:
-            word: The word, its space written as SentencePiece does.
-            is_dropped: Whether to drop each pair that is about to be joined.
+            word: The word, with SentencePiece's character for a space.
+            is_dropped: For each pair that is about to be joined, whether to drop it instead.
 
         Returns:
             The ids, and the number of joins.
@@ -122,7 +122,7 @@ class BytePairDropout(SubwordSampler):
                     ranks[near] = -scores.get(parts[near] + parts[near + 1], -math.inf)
 
     def _split(self, word: str, chance: float) -> Sequence[int]:
-        """The first n joins are all made with probability (1 - rate) ** n."""
+        """Uses that the first n joins are all made with probability (1 - rate) ** n."""
         ids, num_joins = self._whole(word)
         chance = 1 - chance
         is_made = max(0.0, 1 - self.rate)
@@ -139,7 +139,7 @@ class BytePairDropout(SubwordSampler):
 
 
 class UnigramSampling(SubwordSampler):
-    """Splits drawn from a unigram model.
+    """Draws splits from a unigram model.
 
     The model gives a split s of a word the probability p(s), the product over its sub-words. Splits
     are drawn with probabilities proportional to p(s) ** rate.
@@ -153,7 +153,7 @@ class UnigramSampling(SubwordSampler):
         self._last_parts = functools.lru_cache(_WORDS_KEPT)(self._weigh)
 
     def _split(self, word: str, chance: float) -> Sequence[int]:
-        """Draws the sub-words from last to first, each with its part of the chance."""
+        """Draws the sub-words from last to first, all with the one random number `chance`."""
         last_parts = self._last_parts(word)
         parts, end = [], len(word)
         while end:
@@ -167,13 +167,13 @@ class UnigramSampling(SubwordSampler):
         return self._ids_of(reversed(parts))
 
     def _weigh(self, word: str) -> list[list[tuple[int, float, float]]]:
-        """The probabilities of the last sub-word of a word's first characters.
+        """Computes where the last sub-word begins, for each number of a word's first characters.
 
         Returns:
-            For each number of characters, all places where it can begin: the place, the probability
-            that it begins earlier, and that it begins there.
+            For each number of characters, all places where the last sub-word can begin: the place,
+            the probability that it begins earlier, and the probability that it begins there.
         """
-        logarithms, last_parts = [0.0], [[]]  # of the sum over all splits of the first characters
+        logarithms, last_parts = [0.0], [[]]  # logarithms of the sums over all splits so far
         for end in range(1, len(word) + 1):
             starts = [
                 (start, logarithms[start] + self.rate * self._scores.get(word[start:end], 0.0))
@@ -196,11 +196,11 @@ class UnigramSampling(SubwordSampler):
 
 
 def subword_sampler(processor: sentencepiece.SentencePieceProcessor, rate: float) -> SubwordSampler:
-    """The sampler for a SentencePiece model.
+    """Returns the sampler for a SentencePiece model.
 
     Args:
         processor: The model.
-        rate: The probability of dropping a pair, or the exponent; above 0.
+        rate: Above 0: the probability of dropping a pair, or for unigram models the exponent.
 
     Raises:
         InputError: The model has sub-words that cross a space.
@@ -212,7 +212,7 @@ def subword_sampler(processor: sentencepiece.SentencePieceProcessor, rate: float
 
 
 def _first_not_dropped(ranks: Sequence[float], is_dropped) -> int | None:
-    """The place of the pair learned first of those not dropped, or None."""
+    """Returns the place of the first-learned pair that is not dropped, or None."""
     ranks = list(ranks)
     while ranks:
         place = ranks.index(min(ranks))

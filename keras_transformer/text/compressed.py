@@ -1,4 +1,4 @@
-"""Unpacks .gz, .bz2 and .xz files, in capitals too; tells formats by name or by first bytes."""
+"""Unpacks .gz, .bz2 and .xz files (in any case), and tells formats by name or by first bytes."""
 
 import gzip
 import io
@@ -11,7 +11,7 @@ PathName = str | os.PathLike[str]
 
 FORMATS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
 
-# How files begin. Some formats are only named in errors.
+# The first bytes of files. Some formats are only named in errors.
 _BEGINNINGS = {
     "gzip": rb"\x1f\x8b",
     "bzip2": rb"BZh[1-9](1AY&SY|\x17rE8P\x90)",
@@ -25,30 +25,30 @@ _PACKED_BYTES_AT_ONCE = 2**16
 
 
 class DamagedStream(Exception):
-    """A .bz2 or .xz file is cut short, damaged or something else; the message says which."""
+    """Raised for a .bz2 or .xz file that is cut short, damaged or in another format."""
 
 
-# Raised for such files by reading the result of `unpacked`.
+# Reading the result of `unpacked` raises these for damaged files.
 DAMAGES = (DamagedStream, gzip.BadGzipFile, EOFError, zlib.error)
 
 
 def format_of_name(path: PathName) -> str | None:
-    """The compressed format that a name promises; None for a plain file."""
+    """Returns the compressed format that a file's name promises; None for a plain file."""
     return FORMATS.get(os.path.splitext(path)[1].lower())
 
 
 def format_of_bytes(beginning: bytes) -> str | None:
-    """The compressed format of a file that begins with these bytes; None if unknown."""
+    """Returns the compressed format of a file that begins with these bytes; None if unknown."""
     return next((name for name, start in _BEGINNINGS.items() if re.match(start, beginning)), None)
 
 
 def without_suffix(name: str) -> str:
-    """A name without the suffix of its compression: "pairs.tsv" for "pairs.tsv.gz"."""
+    """Drops the suffix of a compressed format: "pairs.tsv" for "pairs.tsv.gz"."""
     return os.path.splitext(name)[0] if format_of_name(name) else name
 
 
 def unpacked(file: BinaryIO, path: PathName) -> BinaryIO:
-    """The content of a freshly opened file whose name `path` tells the format; read it once.
+    """Returns the unpacked content of a file, to be read once; `path` tells the format.
 
     Raises:
         ModuleNotFoundError: This Python was built without the module for the format.
@@ -60,9 +60,9 @@ def unpacked(file: BinaryIO, path: PathName) -> BinaryIO:
 
 
 class _Streams(io.RawIOBase):
-    """Unpacks a file of one compressed stream or several in a row.
+    """Unpacks a file of one or more compressed streams in a row.
 
-    `bz2.open` and `lzma.open` stop silently where a later stream is damaged.
+    `bz2.open` and `lzma.open` stop silently if a later stream is damaged.
     """
 
     def __init__(self, file: BinaryIO, name: str):
@@ -87,7 +87,7 @@ class _Streams(io.RawIOBase):
         return len(data)
 
     def _packed(self) -> bytes | None:
-        """The next input of the decompressor; None at the end of the file."""
+        """Returns the decompressor's next input; None at the end of the file."""
         if not (self._decompressor.eof or self._decompressor.needs_input):
             return b""
         packed = self._decompressor.unused_data or self._file.read(_PACKED_BYTES_AT_ONCE)

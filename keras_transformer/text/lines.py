@@ -1,4 +1,4 @@
-r"""Reads lines, ended by \n or \r\n, of plain and compressed text files; faults name the line."""
+r"""Reads lines that end in \n or \r\n from plain and compressed files; errors name the line."""
 
 import codecs
 import itertools
@@ -20,14 +20,14 @@ from keras_transformer.text.compressed import (
 
 
 def read_lines(path: PathName) -> list[str]:
-    r"""Reads a text file; lines end at \n or \r\n and nowhere else.
+    r"""Reads a text file, whose lines end only in \n or \r\n.
 
     Args:
         path: The file, in UTF-8, plain, .gz, .bz2 or .xz. A byte order mark is not part of the
             text.
 
     Returns:
-        The lines without their ends. A line may be empty.
+        The lines without \n or \r\n. A line may be empty.
 
     Raises:
         InputError: The file can't be read, is a pipe or a device, is cut short, is not UTF-8, has a
@@ -54,7 +54,7 @@ def read_pairs(source_path: PathName, target_path: PathName) -> tuple[list[str],
 
 
 def iterate_lines(path: PathName) -> Iterator[str]:
-    """`read_lines`, one line at a time; faults are raised as they are met."""
+    """`read_lines`, one line at a time; raises errors when it reaches them."""
     number, only_blank = 0, True
     for number, data in enumerate(_iterate_bytes(path), start=1):
         line = _decode(data, path, number)
@@ -68,13 +68,13 @@ def iterate_lines(path: PathName) -> Iterator[str]:
 
 
 def iterate_any_lines(path: PathName) -> Iterator[str]:
-    """`iterate_lines` for files that may be blank or empty."""
+    """`iterate_lines`, but accepts files that are blank or empty."""
     for number, data in enumerate(_iterate_bytes(path), start=1):
         yield _decode(data, path, number)
 
 
 def iterate_pairs(source_path: PathName, target_path: PathName) -> Iterator[tuple[str, str]]:
-    """`read_pairs`, one pair at a time; a shorter file is noticed at its end."""
+    """`read_pairs`, one pair at a time; notices a shorter file only at its end."""
     sides = iterate_lines(source_path), iterate_lines(target_path)
     number = 0
     for number, (source, target) in enumerate(itertools.zip_longest(*sides)):
@@ -94,11 +94,12 @@ def iterate_columns(path: PathName, columns: tuple[int, int] | None) -> Iterator
 
     Args:
         path: The file; see `read_lines`.
-        columns: The columns of source and target, counted from 1, of lines that may have more. None
+        columns: The columns of source and target, counted from 1; lines may have more columns. None
             for lines of exactly two columns.
 
     Raises:
-        InputError: The file has a fault, see `read_lines`, or a line has another number of columns.
+        InputError: The file has a fault, see `read_lines`, or a line has the wrong number of
+            columns.
     """
     first, second = columns or (1, 2)
     needed = max(first, second)
@@ -127,12 +128,12 @@ def iterate_stream(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def describe_os_error(error: OSError) -> str:
-    """The error in words: "No such file or directory"."""
+    """Describes the error in words, such as "No such file or directory"."""
     return error.strerror or str(error)
 
 
 def unreadable(path: PathName, error: OSError) -> InputError:
-    """The error for a file that is missing or may not be read."""
+    """Returns the error for a file that is missing or may not be read."""
     return InputError(
         f"{path}: must be a file that can be read."
         f" Received: {describe_os_error(error)}. Check the path."
@@ -142,8 +143,8 @@ def unreadable(path: PathName, error: OSError) -> InputError:
 def refuse_pipe(path: PathName) -> None:
     """Raises an InputError for a pipe, a device or a socket, which can't be read repeatedly.
 
-    Does not open it, because opening a pipe may hang. Missing files and folders pass: opening them
-    says what is wrong.
+    Does not open the file, because opening a pipe may hang. Missing files and folders pass: opening
+    them raises an error of its own.
     """
     try:
         mode = os.stat(path).st_mode
@@ -170,7 +171,7 @@ def _iterate_bytes(path: PathName) -> Iterator[bytes]:
     except ModuleNotFoundError as error:
         raise InputError(
             f"{path}: needs a Python that can unpack {format_of_name(path)}."
-            f" Received: one without the module {error.name}. Unpack the file first."
+            f" Received: a Python without the module {error.name}. Unpack the file first."
         ) from error
 
 
@@ -206,7 +207,7 @@ def _decode(line: bytes, path: PathName, number: int) -> str:
 
 
 def _not_text(path: PathName) -> InputError | None:
-    """The error for a compressed file whose name does not say so; None for other files."""
+    """Returns the error for a compressed file with an unsuitable name; None for other files."""
     found = _format_of(path)
     if found is None or found == format_of_name(path):
         return None

@@ -1,7 +1,7 @@
 """Prefixes: beginnings of translations, and how these continue after a space.
 
 A sub-word includes the space before it: "the house" is "the" and "▁house". For a prefix that ends
-in a space, the search gets the prefix without it, and the next sub-word must begin with one.
+in a space, the search gets the prefix without the space, and the next sub-word must begin with one.
 """
 
 import functools
@@ -27,8 +27,8 @@ class Prefix(NamedTuple):
     """The beginning of a translation.
 
     Attributes:
-        text: The whole beginning.
-        stem: The text without the white space at its end, which the search must write first.
+        text: The whole prefix.
+        stem: The text without white space at its end, with which the search must begin.
     """
 
     text: str
@@ -36,7 +36,7 @@ class Prefix(NamedTuple):
 
     @classmethod
     def of(cls, text: str, tokenizer: SubwordTokenizer) -> "Prefix":
-        """The prefix as the tokenizer writes it, without line breaks."""
+        """Makes the prefix from the text as the tokenizer decodes it, without line breaks."""
         text = tokenizer.decode(tokenizer.encode(text)) if text else ""
         return cls(text, text.rstrip())
 
@@ -61,28 +61,28 @@ class PrefixesInGraph(NamedTuple):
 
     @classmethod
     def of(cls, text: "tf.Tensor", tokenizer: SubwordTokenizer) -> "PrefixesInGraph":
-        """The prefixes as the tokenizer writes them, from String (batch,), UTF-8."""
+        """Makes prefixes, as the tokenizer decodes them, from String (batch,), UTF-8."""
         import tensorflow as tf
 
         text = tokenizer.detokenize(tokenizer.tokenize(text))
         return cls(text, tf.strings.regex_replace(text, f"[{WHITE_SPACE}]+$", ""))
 
     def of_rows(self, rows: "tf.Tensor") -> "PrefixesInGraph":
-        """The prefixes of the rows Integer (some,)."""
+        """Returns the prefixes of the given rows, Integer (rows,)."""
         import tensorflow as tf
 
         return PrefixesInGraph(tf.gather(self.text, rows), tf.gather(self.stem, rows))
 
     @property
     def need_new_word(self) -> "tf.Tensor":
-        """Boolean (batch,), see `Prefix.needs_new_word`."""
+        """`Prefix.needs_new_word` of each row, Boolean (batch,)."""
         import tensorflow as tf
 
         last_of_stem = f"[^{WHITE_SPACE}{_characters_without_spaces()}]"
         return tf.strings.regex_full_match(self.text, f"(?s:.*){last_of_stem}[{WHITE_SPACE}]+")
 
     def begin(self, translations: "tf.Tensor") -> "tf.Tensor":
-        """`Prefix.begin` for String (batch, n), each with the stem of its row, or empty."""
+        """`Prefix.begin` for String (batch, n): each begins with its row's stem or is empty."""
         import tensorflow as tf
 
         text, stem = self.text[:, None], self.stem[:, None]  # each (batch, 1)
@@ -95,7 +95,7 @@ class PrefixesInGraph(NamedTuple):
 
 
 def new_word_ids(tokenizer: SubwordTokenizer) -> list[int]:
-    """The sub-words that begin a word: with a space, or in a script without spaces."""
+    """Returns the sub-words that begin a word: with a space, or in a script without spaces."""
     pieces = tokenizer.pieces(range(tokenizer.vocabulary_size))
     return [
         token_id
@@ -105,7 +105,7 @@ def new_word_ids(tokenizer: SubwordTokenizer) -> list[int]:
 
 
 def _has_no_spaces(character: str) -> bool:
-    """Whether a character's script has no spaces between words, as Chinese has none."""
+    """Whether a character's script has no spaces between words, as in Chinese."""
     if unicodedata.category(character) == "Cn":  # unassigned; older Pythons call it wide
         return False
     name = unicodedata.name(character, "")
@@ -115,7 +115,7 @@ def _has_no_spaces(character: str) -> bool:
 
 @functools.cache
 def _characters_without_spaces() -> str:
-    """The characters of `_has_no_spaces` as ranges for the brackets of a regular expression."""
+    """Returns the characters of `_has_no_spaces` as a character class of a regular expression."""
     codes = [code for code in range(_NO_SCRIPTS_FROM) if _has_no_spaces(chr(code))]
     runs = itertools.groupby(enumerate(codes), key=lambda item: item[1] - item[0])
     runs = [[code for _, code in run] for _, run in runs]

@@ -1,6 +1,6 @@
-"""Sub-words that keep the text: a SentencePiece model, for Python and for the TensorFlow graph.
+"""Lossless sub-words: a SentencePiece model, for Python and for the TensorFlow graph.
 
-Axis words: batch = lines, length = sub-words of a line.
+Axes: batch = lines, length = sub-words of a line.
 """
 
 import io
@@ -34,15 +34,15 @@ NORMALIZATIONS = ("none", "nfkc")
 
 _LOGGER = logging.getLogger("keras_transformer")
 
-# The longest line that SentencePiece learns from. By default it silently drops lines of more than
+# The longest line that SentencePiece learns from. By default, it silently drops lines of more than
 # 4,192 bytes.
 _LONGEST_LINE_BYTES = 2**30
 
-# SentencePiece's mark for a rare character, and its replacement in text to learn from.
+# SentencePiece's mark for a rare character, and our replacement for it in text to learn from.
 _RARE_MARK, _RARE = "\u2585".encode(), b"\0"
 
-# White space and letters that normalization would change, a character in no alphabet, and words
-# that a foreign model may read as its special pieces.
+# White space and letters that normalization would change, a character outside any alphabet, and
+# words that another model may read as its special pieces.
 _PROBE = (
     "  two  Spaces\t\u2028\u00ad \N{LATIN SMALL LIGATURE FI} \N{EXTRATERRESTRIAL ALIEN} <s></s> "
 )
@@ -55,8 +55,8 @@ class SubwordTokenizer:
     `decode(encode(line)) == line` for every line of valid UTF-8 without U+2581, which SentencePiece
     writes for a space: text is not normalized, white space is kept, and characters outside the
     alphabet are spelled in bytes. With `normalization="nfkc"`, `decode(encode(line)) ==
-    normalize(line)`. Padding is id 0, unknown 1 (never produced, thanks to the bytes), start 2 and
-    end 3. Text cannot spell them: "</s>" is three or more ordinary sub-words.
+    normalize(line)`. The special ids are padding 0, unknown 1 (never produced, thanks to bytes),
+    start 2 and end 3. Text cannot spell them: "</s>" is three or more ordinary sub-words.
 
     `encode` and `decode` work on Python strings, without TensorFlow. `tokenize` and `detokenize`
     do the same in the TensorFlow graph, and import TensorFlow Text when first used.
@@ -91,7 +91,7 @@ class SubwordTokenizer:
         self._sampler = None
 
     def __reduce__(self):
-        # Everything else follows from it, and TensorFlow's tokenizer belongs to one process.
+        # Everything else follows from the bytes, and TensorFlow's tokenizer belongs to one process.
         return type(self), (self.serialized_model,)
 
     @classmethod
@@ -155,7 +155,7 @@ class SubwordTokenizer:
         """Reads a tokenizer that `save` wrote.
 
         Raises:
-            InputError: The file is missing, a pipe, cut short, or something else.
+            InputError: The file is missing, a pipe, cut short, or not a tokenizer.
         """
         refuse_pipe(path)
         try:
@@ -180,28 +180,28 @@ class SubwordTokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of ids, special ids and bytes included."""
+        """The number of ids, including special ids and bytes."""
         return self._processor.get_piece_size()
 
     def normalize(self, text: str | Sequence[str]) -> str | list[str]:
-        """A line, or each of several, as the tokenizer reads it; raises as `encode` does."""
+        """Returns a line, or each of several, as the tokenizer reads it; raises like `encode`."""
         ids = self.encode(text)
         return self.decode(ids) if ids or isinstance(text, str) else []
 
     def id_to_piece(self, token_id: int) -> str:
-        """The sub-word of an id as SentencePiece writes it: spaces are U+2581, bytes `<0x0A>`."""
+        """Returns an id's sub-word as SentencePiece writes it: spaces as U+2581, bytes `<0x0A>`."""
         if not 0 <= token_id < self.vocabulary_size:
             raise _id_error(f"token_id={token_id}", self.vocabulary_size)
         return self._processor.id_to_piece(int(token_id))
 
     def pieces(self, token_ids: Iterable[int]) -> list[str]:
-        """The sub-words of several ids; see `id_to_piece`."""
+        """Returns the sub-words of several ids; see `id_to_piece`."""
         return [self.id_to_piece(token_id) for token_id in token_ids]
 
     def encode(self, text: str | Sequence[str]) -> list[int] | list[list[int]]:
         """Splits a line, or each of several, into ids, without start and end ids.
 
-        Many lines in one call are about ten times faster than one by one.
+        Encoding many lines in one call is about ten times faster than one by one.
 
         Raises:
             InputError: A line is not a string, or has half of a surrogate pair.
@@ -223,7 +223,7 @@ class SubwordTokenizer:
             rate: For byte-pair encoding, the probability of dropping each possible join, above 0;
                 1 leaves single characters. For unigram models, the exponent of a split's
                 probability, above 0; lower values make splits differ more. 0.1 suits both.
-            seed: Determines the splits, from 0.
+            seed: Determines the splits; 0 or more.
 
         Returns:
             The ids of each line, without start and end ids.
@@ -247,11 +247,11 @@ class SubwordTokenizer:
             raise _text_error(lines) from error
 
     def decode(self, token_ids: Sequence[int] | Sequence[Sequence[int]]) -> str | list[str]:
-        """Joins ids into a line, or each of several lists of ids into lines.
+        """Joins ids into a line, or each of several lists of ids into a line.
 
-        Padding, start and end ids disappear. A line break, which bytes can spell, becomes one
-        space, so the result is always one line. Bytes that are not UTF-8 become U+FFFD. An empty
-        list is one empty line.
+        Padding, start and end ids disappear. A line break, which bytes can spell, becomes a space,
+        so the result is always one line. Bytes that are not UTF-8 become U+FFFD. An empty list
+        becomes one empty line.
         """
         token_ids = [_plain(item) for item in token_ids]
         try:
@@ -265,10 +265,10 @@ class SubwordTokenizer:
         """The TensorFlow Text tokenizer behind `tokenize` and `detokenize`, which exports track.
 
         Made on first use. `keras.utils.set_random_seed`, `tf.random.set_seed` and
-        `keras.utils.clear_session` destroy it, since TensorFlow then drops all kernels, its own
-        included: seed first, then trace functions that tokenize. Functions and datasets traced
-        before raise `NotFoundError` and must be built again. Outside of functions, `tokenize` and
-        `detokenize` make a new one themselves.
+        `keras.utils.clear_session` destroy it, since TensorFlow then drops all kernels, including
+        the tokenizer's: seed first, then trace functions that tokenize. Functions and datasets
+        traced before raise `NotFoundError` and must be built again. Outside traced functions,
+        `tokenize` and `detokenize` make a new one themselves.
 
         Raises:
             RuntimeError: The process was forked from one that had used TensorFlow.
@@ -278,7 +278,7 @@ class SubwordTokenizer:
             import tensorflow as tf
             import tensorflow_text
 
-            # Outside of the function being traced, to outlive it.
+            # Made outside the function being traced, to outlive it.
             with tf.init_scope(), without_information():
                 self._graph_tokenizer = tensorflow_text.SentencepieceTokenizer(
                     model=self.serialized_model, out_type=tf.int32
@@ -328,7 +328,7 @@ def _one_line(text: str) -> str:
 
 
 def _plain(item):
-    """An id or a list of ids as Python numbers, since SentencePiece takes no others."""
+    """Converts an id or a list of ids to Python numbers: SentencePiece accepts no others."""
     if isinstance(item, numbers.Integral):
         return int(item)
     return [int(token_id) for token_id in item]
@@ -337,13 +337,13 @@ def _plain(item):
 def _processor_and_normalization(
     serialized_model: bytes,
 ) -> tuple[sentencepiece.SentencePieceProcessor, str]:
-    """The model, and which of NORMALIZATIONS it applies; refuses other models."""
+    """Loads a model and tells which of NORMALIZATIONS it applies; refuses other models."""
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=serialized_model)
     except RuntimeError as error:
         raise InputError(
             "a tokenizer must be a whole SentencePiece model."
-            f" Received: {len(serialized_model)} other bytes. Train or copy it again."
+            f" Received: {len(serialized_model)} bytes that are not. Train or copy it again."
         ) from error
     names = "pad", "unk", "bos", "eos"
     special_ids = tuple(getattr(processor, f"{name}_id")() for name in names)
@@ -377,14 +377,14 @@ def _check_settings(vocabulary_size: int, model_type: str, normalization: str) -
 
 
 def _learnable(lines: Iterable[str], faults: list[Exception]) -> Iterator[bytes]:
-    """The lines, changed so that SentencePiece drops none.
+    """Yields the lines, changed so that SentencePiece drops none.
 
     It drops lines that contain its mark for a rare character. A NUL, which it never puts into a
     sub-word either, replaces the mark. It cannot learn from NULs alone, so a space follows them.
 
     Args:
         lines: Lines to learn from.
-        faults: Collects the exception, which SentencePiece replaces with one of its own.
+        faults: Collects an exception, which SentencePiece would replace with its own.
     """
     has_some, is_rare_only = False, True
     try:
@@ -408,12 +408,12 @@ def _learnable(lines: Iterable[str], faults: list[Exception]) -> Iterator[bytes]
 def _train(
     lines: Iterator[bytes], vocabulary_size: int, model_type: str, normalization: str
 ) -> bytes:
-    """The bytes of a new SentencePiece model; only uses options that every version knows."""
+    """Trains a SentencePiece model and returns its bytes; any version knows the options."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=lines,
         model_writer=model,
-        # With fewer than the special ids, the error would not say how many the text needs.
+        # Below the number of special ids, the error would not say how many ids the text needs.
         vocab_size=max(vocabulary_size, 4),
         hard_vocab_limit=False,
         model_type=model_type,
@@ -425,10 +425,10 @@ def _train(
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
         byte_fallback=True,
-        # Spells the rarest 0.01% of all characters in bytes. At 1.0 each character that occurs once
-        # would take an embedding that is never learned, and the characters of a Chinese text could
-        # exceed a small vocabulary. SentencePiece's 0.9995 would spell even "Q" and "Ü" of English
-        # and German in bytes.
+        # Spells the rarest 0.01% of all characters in bytes. At 1.0, each character that occurs
+        # once would get an embedding that is never learned, and the characters of a Chinese text
+        # could exceed a small vocabulary. SentencePiece's default of 0.9995 would spell even "Q"
+        # and "Ü" of English and German in bytes.
         character_coverage=0.9999,
         # A rarer space, as in Chinese, would be spelled in bytes and come back as U+2581.
         required_chars="\u2581",
@@ -457,8 +457,8 @@ def _training_error(message: str, vocabulary_size: int) -> InputError:
 
 def _text_error(text) -> InputError:
     return InputError(
-        "text must be a string, or strings, that UTF-8 can write."
-        f" Received: text={text!a:.200}. Pass str without half surrogate pairs."
+        "text must be a string, or several, that UTF-8 can encode."
+        f" Received: text={text!a:.200}. Pass strings without half surrogate pairs."
     )
 
 

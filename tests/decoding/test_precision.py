@@ -361,7 +361,7 @@ def test_with_8_bits_and_bfloat16_only_attention_is_in_bfloat16():
 )
 def test_a_copy_refuses_to_be_saved(precision, write, tmp_path):
     fast = inference_model(with_policy("float32", num_layers=1), precision)
-    message = r"must not come from inference_model\. Received: .*\. Take the model that it was made"
+    message = r"must not come from inference_model\. Received: .*\. Use the original model"
     with pytest.raises(TypeError, match=message):
         write(fast, tmp_path)
 

@@ -59,12 +59,12 @@ PREFIXED = [
 PREFIXED_BATCHES = [[], PREFIXED[:1], PREFIXED[1:2], PREFIXED]
 PREFIXES_REFUSED = [
     (["a", "b"], ["", "x" * 89], r"A prefix must have at most 88 tokens.*Received: 89\. Shorten"),
-    (["a", "b"], ["a"], r"Each text needs a prefix\. Received: .* 2 and 1\. Give as many"),
+    (["a", "b"], ["a"], r"Each text needs a prefix\. Received: .* 2 and 1\. Give equally"),
 ]
 REFUSED = [
     (["snow " * 50], ["a"], r"A source .* must have at most 40 tokens.*Received: \d+\. Shorten"),
     (["a"], ["snow " * 50], r"A target .* must have at most 89 tokens.*Received: \d+\. Shorten"),
-    (["a", "b"], ["a"], r"Each source needs a target\. Received: .* 2 and 1\. Give as many"),
+    (["a", "b"], ["a"], r"Each source needs a target\. Received: .* 2 and 1\. Give equally"),
 ]
 LOADERS = [
     "c_api",

@@ -65,7 +65,7 @@ def test_an_export_that_does_not_load_is_named(exported, served_translator, tmp_
 
 
 def test_verifying_needs_a_text(exported, served_translator):
-    with pytest.raises(InputError, match="verified with some texts. Received: none. Give a few"):
+    with pytest.raises(InputError, match="with some texts. Received: no texts. Give a few"):
         verify_saved_model(exported, served_translator, [])
 
 

@@ -327,6 +327,6 @@ def test_negative_length_penalty_is_refused():
 
 @pytest.mark.parametrize(("seed", "sentences"), [(-1, [0, 3]), (7, [3, -2])])
 def test_noise_of_negative_numbers_is_refused(seed, sentences):
-    message = rf"0 or more\. Received: seed={seed}, lowest number {min(sentences)}\. Count from 0"
+    message = rf"0 or more\. Received: seed={seed}, lowest index {min(sentences)}\. Count from 0"
     with pytest.raises(ValueError, match=message):
         noise_of(seed, sentences, 2, 3)

@@ -131,7 +131,7 @@ def test_settings_out_of_range_are_refused(trained, rate, seed):
 
 
 def test_half_a_surrogate_pair_is_refused(trained):
-    with pytest.raises(InputError, match=r"text must be .* that UTF-8 can write\. .* Pass str"):
+    with pytest.raises(InputError, match=r"text must be .* that UTF-8 can encode\. .* Pass str"):
         trained.sample(["a", "\ud800"], 0.1, seed=0)
 
 
