@@ -1,5 +1,6 @@
 """The whole model (Figure 1), and its attention weights."""
 
+import collections
 import functools
 import itertools
 from typing import NamedTuple
@@ -75,8 +76,8 @@ def build_transformer(config: TransformerConfig, name: str = "transformer") -> T
     target_ids = keras.Input((None,), dtype="int32", name="target_ids")
     boxes = _boxes(config)
     source_mask, target_mask = padding_mask(source_ids), padding_mask(target_ids)
-    *_, memory = encoder_states(boxes, source_ids, source_mask)
-    *_, x = decoder_states(boxes, target_ids, target_mask, memory, source_mask)
+    memory = last_of(encoder_states(boxes, source_ids, source_mask))
+    x = last_of(decoder_states(boxes, target_ids, target_mask, memory, source_mask))
     logits = boxes.embedding(x, reverse=True)  # (batch, target_length, vocabulary)
     inputs = {"source_ids": source_ids, "target_ids": target_ids}
     return Transformer(
@@ -128,31 +129,36 @@ def _blocks(block_class, config):
     ]
 
 
-def encoder_states(boxes, source_ids, source_mask):
-    """Runs the encoder.
+def encoder_states(boxes, source_ids, source_mask, **options):
+    """Runs the encoder; `options` go to every layer's call, such as training=False.
 
     Yields:
         The input of each block, then the memory: Float (batch, source_length, model_dim).
     """
-    x = boxes.embedding(source_ids)
+    x = boxes.embedding(source_ids, **options)
     for block in boxes.encoder_blocks:
         yield x
-        x = block(x, padding_mask=source_mask)
+        x = block(x, padding_mask=source_mask, **options)
     yield normalized(boxes, "encoder", x)
 
 
-def decoder_states(boxes, target_ids, target_mask, memory, source_mask):
-    """Runs the decoder.
+def decoder_states(boxes, target_ids, target_mask, memory, source_mask, **options):
+    """Runs the decoder; `options` as in `encoder_states`.
 
     Yields:
         The input of each block, then of the logits: Float (batch, target_length, model_dim).
     """
-    masks = {"padding_mask": target_mask, "memory_padding_mask": source_mask}
-    x = boxes.embedding(target_ids)
+    in_block = {"padding_mask": target_mask, "memory_padding_mask": source_mask, **options}
+    x = boxes.embedding(target_ids, **options)
     for block in boxes.decoder_blocks:
         yield x
-        x = block(x, memory, **masks)
+        x = block(x, memory, **in_block)
     yield normalized(boxes, "decoder", x)
+
+
+def last_of(states):
+    """Returns the last state, and lets go of the others on the way."""
+    return collections.deque(states, maxlen=1).pop()
 
 
 def normalized(boxes, stack, x):
@@ -195,10 +201,11 @@ def has_cross_attention(model) -> bool:
 @cross_attention_weights.register(Transformer)
 def _(model, source_ids, target_ids):
     source_mask, target_mask = padding_mask(source_ids), padding_mask(target_ids)
-    *_, memory = encoder_states(model, source_ids, source_mask)
-    states = decoder_states(model, target_ids, target_mask, memory, source_mask)
+    off = {"training": False}
+    memory = last_of(encoder_states(model, source_ids, source_mask, **off))
+    states = decoder_states(model, target_ids, target_mask, memory, source_mask, **off)
     blocks = model.decoder_blocks
-    *_, x = itertools.islice(states, len(blocks))  # what the last block reads
+    x = last_of(itertools.islice(states, len(blocks)))  # what the last block reads
     return blocks[-1].attention_weights(x, memory, target_mask, source_mask)
 
 
@@ -230,8 +237,9 @@ def attention_of_layers(model: Transformer, source_ids, target_ids) -> Attention
         AttentionOfLayers; `cross[-1]` equals the result of `cross_attention_weights`.
     """
     source_mask, target_mask = padding_mask(source_ids), padding_mask(target_ids)
-    *sources, memory = encoder_states(model, source_ids, source_mask)
-    states = decoder_states(model, target_ids, target_mask, memory, source_mask)
+    off = {"training": False}
+    *sources, memory = encoder_states(model, source_ids, source_mask, **off)
+    states = decoder_states(model, target_ids, target_mask, memory, source_mask, **off)
     targets = list(zip(model.decoder_blocks, states, strict=False))  # without the last state
     return AttentionOfLayers(
         encoder=tuple(

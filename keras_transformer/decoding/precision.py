@@ -66,8 +66,7 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
             config["dtype"] = policy
         if "dropout" in config:
             config["dropout"] = 0.0  # a seed generator would leak 20 kB
-        is_embedding = isinstance(layer, PositionalEmbedding)
-        return (FastEmbedding if is_embedding else type(layer)).from_config(config)
+        return type(layer).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=with_policy)
     if hasattr(model, "max_source_tokens"):  # Keras clones only the graph
@@ -75,9 +74,9 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
     copy.set_weights(model.get_weights())
     copy.trainable = False
     for layer in copy._flatten_layers():
-        if isinstance(layer, FastEmbedding):
+        if isinstance(layer, PositionalEmbedding):
             kernel = ops.transpose(layer.embeddings)  # (model_dim, vocabulary)
-            layer.output_product = (_faster_product(kernel, precision) or Product)(kernel)
+            layer.logits = Logits((_faster_product(kernel, precision) or Product)(kernel))
         else:
             _replace_parts(layer, precision)
         if isinstance(layer, MultiHeadLayer) and precision == "int8_bfloat16":
@@ -120,11 +119,14 @@ def _attend_in_bfloat16(layer):
     layer.output_projection = lambda x: project(ops.cast(x, "float32"))
 
 
-class FastEmbedding(PositionalEmbedding):
-    """A PositionalEmbedding for translating, whose logits are `output_product(x)`."""
+class Logits:
+    """Replaces the method `logits` of a PositionalEmbedding by a product."""
 
-    def logits(self, x):
-        return ops.cast(self.output_product(x), "float32")
+    def __init__(self, product):
+        self.product = product
+
+    def __call__(self, x):
+        return ops.cast(self.product(x), "float32")
 
 
 def _faster_product(kernel, precision):

@@ -13,7 +13,7 @@ from keras_transformer.decoding.attention import (
 )
 from keras_transformer.decoding.cache import empty_cache, next_position
 from keras_transformer.masks import attend_to, padding_mask, to_add
-from keras_transformer.model import Transformer, encoder_states, normalized
+from keras_transformer.model import Transformer, encoder_states, last_of, normalized
 from keras_transformer.search.state import DecodingState
 
 
@@ -77,7 +77,7 @@ def _(model):
 
     def encode(source_ids):
         source_mask = padding_mask(source_ids)
-        *_, memory = encoder_states(model, source_ids, source_mask)
+        memory = last_of(encoder_states(model, source_ids, source_mask, training=False))
         return Encoded(memory, source_mask)
 
     def initial_state(encoded, num_beams=1, *, max_length):

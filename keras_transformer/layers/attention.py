@@ -10,6 +10,8 @@ Axes, always in this order:
     value_dim       d_v, width of one head's values
 """
 
+import functools
+
 import keras
 from keras import ops
 
@@ -117,7 +119,7 @@ class MultiHeadSelfAttention(MultiHeadLayer):
     def call(self, inputs, attention_mask=None, mask=None, training=None):
         query, key, value = self._project(inputs)  # (batch, heads, length, width) each
         attention_mask = self.mask_of_heads(attention_mask, mask)
-        dropout = self.weights_dropout if training else None
+        dropout = functools.partial(self.weights_dropout, training=training)
         attended = scaled_dot_product_attention(query, key, value, attention_mask, dropout)
         return self.join_heads(attended, inputs)  # (batch, length, model_dim)
 
@@ -174,7 +176,7 @@ class MultiHeadCrossAttention(MultiHeadLayer):
         key, value = self.keys_and_values(memory)  # (batch, heads, key_length, width) each
         query_heads = self._query_heads(query)  # (batch, heads, query_length, head_dim)
         attention_mask = self.mask_of_heads(attention_mask, memory_mask)
-        dropout = self.weights_dropout if training else None
+        dropout = functools.partial(self.weights_dropout, training=training)
         attended = scaled_dot_product_attention(query_heads, key, value, attention_mask, dropout)
         return self.join_heads(attended, query)  # (batch, query_length, model_dim)
 

@@ -149,7 +149,7 @@ def test_float32_takes_panels_for_large_kernels_and_keeps_the_logits():
         assert isinstance(block.feed_forward.inner, PanelProduct)
         assert isinstance(block.feed_forward.outer, PanelProduct)
         assert isinstance(block.self_attention.query_key_value, FewRowsProduct)
-    assert isinstance(copy.embedding.output_product, PanelProduct)
+    assert isinstance(copy.embedding.logits.product, PanelProduct)
     np.testing.assert_allclose(numbers(copy(ids())), numbers(model(ids())), atol=1e-4)
 
 
@@ -160,7 +160,7 @@ def test_float32_takes_the_usual_product_for_large_kernels_of_few_inputs():
     for block in copy.decoder_blocks:
         assert isinstance(block.feed_forward.inner, keras.layers.Dense)
         assert isinstance(block.feed_forward.outer, PanelProduct)
-    assert type(copy.embedding.output_product) is Product
+    assert type(copy.embedding.logits.product) is Product
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -323,7 +323,7 @@ def test_large_maps_are_rounded_and_small_ones_are_not():
         assert isinstance(block.feed_forward.outer, Int8Product)
         assert not isinstance(block.self_attention.query_key_value, Int8Product)
         assert not isinstance(block.self_attention.output_projection, Int8Product)
-    assert isinstance(copy.embedding.output_product, Int8Product)
+    assert isinstance(copy.embedding.logits.product, Int8Product)
     logits, expected = numbers(copy(ids())), numbers(model(ids()))
     assert 0 < np.abs(logits - expected).max() < 0.1 * np.abs(expected).max()
     assert isinstance(model.decoder_blocks[0].feed_forward.inner, keras.layers.Dense)
