@@ -205,13 +205,13 @@ def test_equals_the_papers_equations_in_numpy(kind):
 # What may depend on what
 
 
-def test_padding_of_the_source_changes_nothing(model):
+def test_padding_in_the_source_changes_nothing(model):
     expected = logits_of(model, source_ids(), target_ids())
     longer = np.pad(source_ids(), ((0, 0), (0, 4)))
     assert_close(logits_of(model, longer, target_ids()), expected)
 
 
-def test_padding_of_the_target_changes_nothing(model):
+def test_padding_in_the_target_changes_nothing(model):
     expected = logits_of(model, source_ids(), target_ids())
     longer = np.pad(target_ids(), ((0, 0), (0, 2)))
     logits = logits_of(model, source_ids(), longer)[:, :TARGET_LENGTH]
@@ -252,7 +252,7 @@ def test_every_source_token_reaches_every_logit(post_norm_model):
         assert np.all(difference.max(axis=-1) > 1e-4)
 
 
-def test_a_source_of_nothing_but_padding_stays_finite(post_norm_model):
+def test_a_source_of_padding_only_stays_finite(post_norm_model):
     logits = logits_of(post_norm_model, 0 * source_ids(), target_ids())
     assert np.all(np.isfinite(logits))
 

@@ -60,7 +60,7 @@ def test_the_thread_ends_with_the_iterator(end, running_threads):
     assert not running_threads()
 
 
-def test_a_thread_at_work_stops_when_told_to(running_threads):
+def test_a_busy_thread_stops_on_request(running_threads):
     def produce(is_stopped):
         yield "first"
         while not is_stopped():
@@ -72,7 +72,7 @@ def test_a_thread_at_work_stops_when_told_to(running_threads):
     assert not running_threads()
 
 
-def test_errors_come_out_where_the_item_is_asked_for(running_threads):
+def test_errors_are_raised_where_the_item_is_requested(running_threads):
     def produce(is_stopped):
         yield 1
         raise ValueError("line 7")

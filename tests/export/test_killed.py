@@ -132,7 +132,7 @@ def killed_at(operation, folder):
 
 
 @pytest.mark.slow
-def test_killing_an_export_leaves_the_old_versions_or_a_whole_new_one(tmp_path):
+def test_killing_an_export_leaves_the_old_versions_or_a_complete_new_one(tmp_path):
     seconds, operations = exports_wholly(tmp_path)
     assert versions_in(tmp_path) == {"1"}
     appears = operations.index("os.rename/.unfinished") + 1

@@ -15,12 +15,12 @@ SOME_TEXTS = [*TEXTS, " ", "눈 🚲", "snow " * 30]
 
 
 @pytest.mark.slow
-def test_an_export_answers_as_its_translator_by_both_loaders(exported, served_translator):
+def test_both_loaders_answer_like_the_live_translator(exported, served_translator):
     verify_saved_model(exported, served_translator, SOME_TEXTS)
 
 
 @pytest.mark.slow
-def test_an_export_with_other_answers_is_refused(exported, random_model, tokenizer):
+def test_an_export_with_different_answers_is_refused(exported, random_model, tokenizer):
     other = Translator(
         random_model, tokenizer, beam_size=3, length_penalty=0.9, max_source_tokens=40
     )
@@ -154,7 +154,7 @@ def differences(live, answers, signature):
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
-def test_equal_answers_do_not_differ(live, signature):
+def test_equal_answers_pass(live, signature):
     assert len(live.pairs) == len(SOME_TEXTS) - 1  # the text that is cut cannot be scored
     assert live.signatures == [*SIGNATURES]
     assert differences(live, right_answers(live), signature) == []
@@ -189,7 +189,7 @@ def test_each_output_is_compared(live, signature, output, place, value):
 
 
 @pytest.mark.parametrize(("change", "is_near"), [(0.9e-3, True), (1.1e-3, False)])
-def test_scores_may_differ_by_a_part_of_themselves(live, change, is_near):
+def test_scores_may_differ_by_a_relative_tolerance(live, change, is_near):
     answers = right_answers(live)
     scores = answers["score"]["log_probability"]
     assert scores[1] < -10
@@ -224,20 +224,20 @@ ONE, OTHER, THIRD = ("one", -2.0), ("other", -2.001), ("third", -3.0)
         ([ONE, OTHER], [], True),
     ],
 )
-def test_n_best_lists_may_differ_in_results_that_are_equally_good(
+def test_n_best_lists_may_differ_in_equally_good_results(
     live, monkeypatch, expected, found, is_refused
 ):
     assert n_best_differs(live, monkeypatch, expected, found) == is_refused
 
 
-def test_one_more_text_passes_with_its_own_score(live, monkeypatch):
+def test_an_additional_text_passes_with_its_own_score(live, monkeypatch):
     [(log_probability, num_tokens)] = live.translator.score([SOME_TEXTS[1]], ["snow"])
     more = "snow", log_probability / float(length_penalty_of(num_tokens, 0.7))
     assert not n_best_differs(live, monkeypatch, [ONE, OTHER], [ONE, OTHER, more])
     assert n_best_differs(live, monkeypatch, [ONE, OTHER], [ONE, OTHER, ("snow", more[1] - 1)])
 
 
-def test_another_text_passes_only_with_its_own_score(live):
+def test_a_different_text_passes_only_with_its_own_score(live):
     row, other = 1, "snow"
     [(log_probability, num_tokens)] = live.translator.score([SOME_TEXTS[row]], [other])
     its_score = log_probability / float(length_penalty_of(num_tokens, 0.7))

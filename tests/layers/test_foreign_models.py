@@ -60,7 +60,7 @@ def classifier_of_two_inputs():
 
 @SLOW_TO_COMPILE
 @pytest.mark.parametrize("build", [classifier_of_sequence, classifier_of_two_inputs])
-def test_learns_saves_and_loads(build, tmp_path):
+def test_each_layer_learns_saves_and_loads(build, tmp_path):
     model = build()
     ids, labels = reviews()
     model.compile(keras.optimizers.Adam(0.01), loss="sparse_categorical_crossentropy")
@@ -97,7 +97,7 @@ def test_layers_compute_in_the_dtype_of_their_policy(policy, dtype):
 @pytest.mark.parametrize(
     "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=SLOW_TO_COMPILE)]
 )
-def test_a_row_of_nothing_but_padding_stays_finite(policy):
+def test_a_row_of_padding_only_stays_finite(policy):
     x, nothing = random_vectors(2, 7, 12), np.zeros((2, 7), bool)
     encoded = EncoderBlock(3, 17, dtype=policy)(x, nothing)
     decoded = DecoderBlock(3, 17, dtype=policy)(x, encoded, nothing, nothing)
@@ -107,7 +107,7 @@ def test_a_row_of_nothing_but_padding_stays_finite(policy):
 @pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="JAX has float64 switched off for the whole process"
 )
-def test_float64_is_not_rounded_to_float32_on_the_way():
+def test_float64_is_not_rounded_to_float32():
     layer = MultiHeadSelfAttention(3, dtype="float64")
     x = random_vectors(1, 5, 12).astype("float64")
     base = numbers(layer(x))

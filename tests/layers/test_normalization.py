@@ -47,7 +47,7 @@ def gradients(layer, x, upstream):
     return [old - new for old, new in zip(before, model.get_weights(), strict=True)]
 
 
-def test_the_gradient_is_that_of_the_formula():
+def test_the_gradient_equals_the_formula():
     x, upstream = random_vectors(*SHAPE), random_vectors(*SHAPE, seed=8) / 7
     layer = layer_of(LayerNormalization)
     gamma, _ = layer.get_weights()
@@ -69,7 +69,7 @@ def test_the_gradient_is_that_of_the_formula():
 
 
 @pytest.mark.parametrize("policy", ["float32", FLOAT64, "mixed_bfloat16", "mixed_float16"])
-def test_values_and_gradients_are_those_of_keras(policy):
+def test_values_and_gradients_equal_those_of_keras(policy):
     x, upstream = random_vectors(*SHAPE), random_vectors(*SHAPE, seed=8)
     ours = layer_of(LayerNormalization, dtype=policy)
     theirs = layer_of(keras.layers.LayerNormalization, dtype=policy)
@@ -101,7 +101,7 @@ def test_equal_numbers_give_the_shift_and_finite_gradients():
 @pytest.mark.parametrize(
     "options", [{"axis": 1}, {"axis": [1, 2]}, {"center": False}, {"scale": False}], ids=str
 )
-def test_rare_options_are_those_of_keras(options):
+def test_rare_options_work_as_in_keras(options):
     x = random_vectors(*SHAPE)
     ours = layer_of(LayerNormalization, **options)
     theirs = layer_of(keras.layers.LayerNormalization, **options)
@@ -131,7 +131,7 @@ def test_it_compiles_with_xla():
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_weights_are_named_as_those_of_keras():
+def test_weights_have_the_names_that_keras_gives():
     names = [weight.name for weight in layer_of(LayerNormalization).weights]
     assert names == [weight.name for weight in layer_of(keras.layers.LayerNormalization).weights]
 

@@ -77,7 +77,7 @@ def test_the_best_few_are_certain_even_if_search_stops_early(alpha):
         assert_same_results(sentences(found, row)[:3], expected)
 
 
-def test_each_sentence_has_its_own_longest_length():
+def test_each_sentence_has_its_own_length_limit():
     language = toy.random_language(3, 4)
     found = search(language, ALL_SENTENCES_OF_4, [2, 4, 3], num_results=ALL_SENTENCES_OF_4)
     for row, max_length in enumerate([2, 4, 3]):
@@ -149,7 +149,7 @@ def test_every_step_gets_the_tokens_before():
     np.testing.assert_array_equal(numbers(found.token_ids)[0, 0], [8, 5, 9, 10, END, 0, 0])
 
 
-def test_a_sentence_at_its_limit_is_ended_and_pays_for_it():
+def test_a_sentence_at_its_limit_is_ended_at_the_ends_probability():
     chain = {START: 8, 8: 5, 5: 9, 9: 8}  # never ends
     found = beam_search(
         toy.follower(chain),
@@ -171,7 +171,7 @@ def test_fewer_results_than_beams_leave_the_others_impossible():
     assert np.all(numbers(found.token_ids)[0, 4:] == 0)
 
 
-def test_results_have_the_length_asked_for():
+def test_results_have_the_requested_length():
     found = search(toy.random_language(1, 2), 2, [2], longest=5)
     assert tuple(found.token_ids.shape) == (1, 2, 5)
     assert np.all(numbers(found.token_ids)[0, :, 2:] == 0)
@@ -185,7 +185,7 @@ def test_an_empty_batch_gives_an_empty_result():
 
 
 @TENSORFLOW_ONLY
-def test_search_stops_as_soon_as_nothing_better_can_come():
+def test_search_stops_as_soon_as_no_better_result_is_possible():
     calls = []
     spell = toy.speller([8, 5, END])
 

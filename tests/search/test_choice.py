@@ -131,7 +131,7 @@ def test_barred_tokens_are_not_chosen_and_the_others_keep_their_probabilities(vo
 
 
 @pytest.mark.parametrize(("position", "may_end"), [(0, False), (2, False), (3, True), (4, True)])
-def test_the_end_may_not_come_too_early(position, may_end):
+def test_the_end_is_barred_before_the_shortest_length(position, may_end):
     logits = random_logits()
     logits[:, :, END] = 5.0
     chosen = choose(logits, position=position, min_length=4)  # at position 3 it is the fourth
@@ -169,7 +169,7 @@ def test_at_its_longest_length_a_sentence_can_only_end():
             assert np.isclose(chosen[row][beam][END], expected[row, beam, END], rtol=1e-5)
 
 
-def test_asking_for_more_tokens_than_exist_gives_all():
+def test_requesting_more_tokens_than_exist_gives_all_tokens():
     logits = random_logits(3)
     assert_best(choose(logits, num_tokens=8), logits, num_tokens=3)
 

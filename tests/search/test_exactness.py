@@ -194,7 +194,7 @@ def test_greedy_search_and_samples_do_not_depend_on_batch_mates(kind, batch):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @examples(3)
 @given(KINDS, batches(), ALPHAS, st.sampled_from(["gnmt", "length"]), st.integers(0, 4))
-def test_results_keep_all_rules_and_are_scored_like_any_translation(
+def test_results_obey_all_limits_and_have_the_score_of_their_tokens(
     precision, kind, batch, alpha, length_normalization, min_length
 ):
     model, beams, barred = model_of(kind, precision), 3, (START, 7, 11)
@@ -336,7 +336,7 @@ def in_graph(method, kind, precision, beams):
     ],
     ids=["greedy", "beam", "sample"],
 )
-def test_a_long_search_in_a_graph_equals_the_one_outside_and_the_full_pass(
+def test_a_long_search_in_a_graph_equals_the_search_outside_and_the_full_pass(
     method, kind, precision, beams
 ):
     model = model_of(kind, precision)

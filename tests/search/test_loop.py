@@ -106,7 +106,7 @@ def test_results_are_the_same_in_a_graph_of_unknown_shapes():
     assert numbers(nobody["total"]).shape == (0,)
 
 
-def test_sentences_that_are_done_from_the_start_are_left_alone():
+def test_sentences_that_are_done_from_the_start_stay_unchanged():
     results = run(ops.convert_to_tensor([0, 0], dtype="int32"))
     np.testing.assert_array_equal(numbers(results["total"]), [0, 0])
 

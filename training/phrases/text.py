@@ -52,7 +52,7 @@ SHOWN_SENTENCES: tuple[Pair, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class DemoText:
-    """The demo's text in a folder: train.fr and train.en, and such pairs for validation and test."""
+    """The demo's text in a folder: train.fr and train.en, likewise for validation and test."""
 
     folder: Path
 

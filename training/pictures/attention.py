@@ -16,8 +16,8 @@ SPECIAL_LABELS = {"<s>": "(start)", "</s>": "(end)"}
 SPACE = "\u2581"  # SentencePiece's space
 CELL_INCHES = 0.5
 CAPTION = (
-    "Each row is one step of the decoder: to write the token on its left, the last layer attended to"
-    " the source tokens with dark cells. Each row adds up to 1; a white cell means no attention."
+    "Each row is one step of the decoder: to write the token on its left, the last layer attended"
+    " to the source tokens with dark cells. Each row adds up to 1; a white cell means no attention."
 )
 # For the picture of every head. The labels' space includes the color bar; each map has a title.
 WIDTH_INCHES, SMALL_CELL_INCHES, LABELS_INCHES, TITLE_INCHES = 8.6, 0.17, 1.8, 0.4

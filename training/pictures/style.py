@@ -72,7 +72,7 @@ def line_style(number: int) -> dict:
 
 
 def pixels(figure: Figure, dots_per_inch: int) -> np.ndarray:
-    """Returns a figure as pixels, with fonts for all its letters: Uint8 (height, width, 4), RGBA."""
+    """Returns a figure as RGBA pixels, Uint8 (height, width, 4), with fonts for all its letters."""
     figure.set_dpi(dots_per_inch)
     canvas = FigureCanvasAgg(figure)
     choose_fonts(figure)
