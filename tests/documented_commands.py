@@ -150,11 +150,11 @@ TINY = {
 RUN_ELSEWHERE = {
     "train --strategy multi_worker ... --output /shared/RUN": (
         "tests/training/devices/test_devices.py",
-        "test_two_workers_train_as_one_and_the_chief_alone_prints",
+        "test_two_workers_train_like_one_and_only_the_chief_prints",
     ),
     "train --backend jax --strategy multi_worker ... --output /shared/RUN": (
         "tests/training/devices/test_devices.py",
-        "test_two_workers_on_jax_train_as_one_and_tensorflow_reads_the_run",
+        "test_two_workers_on_jax_train_like_one_and_tensorflow_reads_the_run",
     ),
     "tune ... --output DIR": (
         "tests/training/tuning/test_processes.py",

@@ -61,7 +61,7 @@ def training(monkeypatch):
     return Training(monkeypatch)
 
 
-def test_speed_is_tokens_by_seconds_of_the_epoch(training):
+def test_speed_is_tokens_per_second_of_the_epoch(training):
     training.begin_epoch()
     training.batch(seconds=8, tokens=17)  # builds the graph, does not count
     assert training.batch(seconds=2, tokens=100) == 100 / 2
@@ -78,7 +78,7 @@ def test_only_the_first_batch_of_a_fit_is_left_out(training):
     assert training.batch(seconds=4, tokens=20) == 20 / 4
 
 
-def test_first_batch_counts_where_there_is_no_other(training):
+def test_the_first_batch_counts_if_it_is_the_only_one(training):
     training.begin_epoch()
     assert training.batch(seconds=4, tokens=20) == 20 / 4
     assert training.end_epoch() == 20 / 4
@@ -105,7 +105,7 @@ def test_the_count_is_read_at_most_twice_a_second(training):
     assert training.end_epoch() == 135 / 2.25  # whatever was read earlier
 
 
-def test_an_epoch_shows_its_own_speed_from_the_first_batch_that_counts(training):
+def test_an_epoch_shows_only_its_own_speed(training):
     training.begin_epoch()
     training.batch(seconds=8, tokens=17)
     assert training.batch(seconds=0.25, tokens=100) == 100 / 0.25
@@ -126,7 +126,7 @@ LABELS = np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0], [5, 6, 7, 8, 9], [1, 2, 0, 
 
 
 @pytest.mark.parametrize("argument", ["metrics", "weighted_metrics"])
-def test_fit_shows_the_speed_in_bar_history_and_csv(argument, capsys, tmp_path):
+def test_fit_reports_the_speed_in_progress_bar_history_and_csv(argument, capsys, tmp_path):
     model = small_model(**{argument: [TokenAccuracy(), Perplexity()]})
     log_file = tmp_path / "log.csv"
     history = model.fit(
@@ -173,7 +173,7 @@ def test_fit_counts_the_target_tokens_without_padding(monkeypatch):
     assert history["tokens_per_second"] == [(1 + 5 + 2) / 3, (3 + 1 + 5 + 2) / 4]
 
 
-def test_training_is_the_same_with_and_without_it():
+def test_the_callback_does_not_change_training():
     def weights_after_fit(callbacks):
         keras.utils.set_random_seed(5)
         model = small_model(weighted_metrics=[Perplexity()])
@@ -277,5 +277,5 @@ def test_the_norm_of_the_gradient_is_in_the_epochs_logs():
 
 
 @pytest.mark.parametrize("optimizer", [Adam(0.1), keras.optimizers.SGD()], ids=["Adam", "SGD"])
-def test_without_a_norm_the_logs_have_none(optimizer):
+def test_without_a_norm_the_logs_do_not_have_it(optimizer):
     assert "gradient_norm" not in fit(line_model(optimizer), [GradientNorm()])

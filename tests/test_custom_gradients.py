@@ -114,7 +114,7 @@ def test_the_gradient_is_the_written_one_on_replicas():
     assert float(on_replicas()) == 200
 
 
-def test_the_output_is_that_of_the_function():
+def test_the_output_equals_the_functions():
     assert float(cube(ops.convert_to_tensor(2.0))) == 8
 
 
@@ -146,7 +146,7 @@ def test_a_graph_is_released_with_its_function():
 
 
 @TENSORFLOW_ONLY
-def test_an_eager_tape_is_released():
+def test_an_eager_gradient_tape_is_released():
     import tensorflow as tf
 
     x = tf.constant(random_vectors(2, 5, 12))

@@ -58,7 +58,7 @@ def test_every_command_that_is_run_is_in_a_document():
 
 
 @pytest.mark.parametrize(("path", "name"), RUN_ELSEWHERE.values())
-def test_what_is_run_elsewhere_is_run_there(path, name):
+def test_commands_marked_as_run_elsewhere_occur_in_that_test(path, name):
     assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8")
 
 

@@ -39,7 +39,7 @@ def test_smoothing_spreads_over_the_whole_vocabulary():
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.9])
-def test_equal_logits_cost_log_vocabulary_whatever_the_smoothing(label_smoothing):
+def test_equal_logits_have_the_loss_log_vocabulary_for_any_smoothing(label_smoothing):
     loss = LabelSmoothedCrossentropy(label_smoothing)(np.array([[5, 7]]), np.ones((1, 2, 23)))
     assert np.isclose(float(loss), np.log(23))
 
@@ -90,7 +90,7 @@ def test_padding_has_no_gradient():
     assert np.all(np.any(gradients[0, :3] != 0, axis=-1))
 
 
-def test_gradient_of_a_batch_of_padding_alone_is_zero():
+def test_the_gradient_of_a_batch_of_padding_only_is_zero():
     labels, logits = random_batch()
     assert np.all(gradients_by_one_update(0 * labels, logits) == 0)
 
@@ -102,7 +102,7 @@ def test_sum_is_divided_by_real_tokens():
     assert np.isclose(float(loss), (2 + 3 + 3 + 2) / 4 * LN2)
 
 
-def test_batch_of_padding_alone_costs_zero():
+def test_a_batch_of_padding_only_has_zero_loss():
     loss = LabelSmoothedCrossentropy()(np.zeros((2, 3), "int32"), np.ones((2, 3, 23)))
     assert float(loss) == 0.0
 
@@ -139,7 +139,7 @@ def test_weights_scale_sentences_or_tokens(sample_weight, expected):
     assert np.isclose(float(mean), np.sum(expected) * LN2 / 3)  # 3 tokens, whatever they weigh
 
 
-def test_bfloat16_logits_are_computed_with_as_float32():
+def test_the_loss_of_bfloat16_logits_is_computed_in_float32():
     logits = ops.cast(np.zeros((1, 2, 23)), "bfloat16")
     loss = LabelSmoothedCrossentropy()(np.array([[3, 4]]), logits)
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"

@@ -87,7 +87,7 @@ def test_no_graph_of_an_export_holds_a_gradient(exported):
     "scenario, rounds",
     [("translators", 50), ("temperatures", 60), ("loads", 100), ("exports", 12), ("trainings", 20)],
 )
-def test_repeated_work_takes_no_more_memory(scenario, rounds, tmp_path):
+def test_repeated_work_needs_no_more_memory(scenario, rounds, tmp_path):
     held = mebibytes_after_each_round(scenario, rounds, tmp_path)
     assert len(held) == rounds
     assert max(held[5:]) - held[4] < MOST_MEBIBYTES, held

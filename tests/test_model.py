@@ -398,7 +398,7 @@ def test_attention_of_layers_equals_the_papers_equations_in_numpy(kind):
         )
 
 
-def test_attention_of_layers_obeys_the_masks(model):
+def test_attention_of_all_layers_obeys_the_masks(model):
     found = attention_of_layers(model, source_ids(), target_ids())
     assert [len(layers) for layers in found] == [2, 2, 2]
     for layer in (*found.encoder, *found.cross):
@@ -454,7 +454,7 @@ def test_big_model_has_214_million_parameters():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parameters_of_small_models_are_those_counted_by_hand(kind):
+def test_parameters_of_small_models_match_a_count_by_hand(kind):
     config = small_config(**KINDS[kind])
     last_norms = 2 * 2 * 12 if config.normalize_first else 0
     expected = number_of_parameters(config) + last_norms

@@ -189,7 +189,7 @@ def test_every_row_of_the_table_of_sections_names_a_file_and_its_test():
         assert any(path.startswith("tests/") for path in paths), row
 
 
-def test_every_layer_is_in_the_table_of_sections():
+def test_every_layer_is_in_the_readmes_table_of_sections():
     paths = {path for row in SECTION_ROWS for path in named_paths(row)}
     layers = ROOT.glob("keras_transformer/layers/[a-z]*.py")
     assert {path.relative_to(ROOT).as_posix() for path in layers} <= paths
@@ -273,7 +273,7 @@ def test_the_korean_code_differs_in_comments_only():
     assert len(blocks(ENGLISH)) == len(blocks(KOREAN))
 
 
-def test_the_korean_headings_are_as_many_and_as_deep():
+def test_the_korean_headings_match_in_number_and_level():
     assert heading_levels(ENGLISH) == heading_levels(KOREAN)
 
 
@@ -281,7 +281,7 @@ def numbers_and_code(table):
     return [[(spans(cell), re.findall(r"\d[\d.,]*", cell)) for cell in row] for row in table]
 
 
-def test_the_korean_tables_hold_the_same_code_and_the_same_numbers():
+def test_the_korean_tables_have_the_same_code_and_numbers():
     english, korean = tables(ENGLISH), tables(KOREAN)
     assert len(english) == len(korean)
     for table, translated in zip(english, korean, strict=True):

@@ -467,7 +467,7 @@ def test_an_evaluation_may_begin_with_a_byte_order_mark(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--evaluation", "--verify-texts"])
-def test_a_pipe_is_refused_and_not_waited_for(exports, finished_run, tmp_path, capfd, option):
+def test_a_pipe_is_refused_without_waiting(exports, finished_run, tmp_path, capfd, option):
     os.mkfifo(tmp_path / "fifo")
     arguments = [str(finished_run), str(tmp_path), f"{option}={tmp_path / 'fifo'}"]
     assert run_command(training.export.main, arguments) == 1

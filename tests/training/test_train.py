@@ -137,7 +137,7 @@ def test_a_finished_run_is_refused_in_one_line(finished_run, train_arguments, ca
         (Position(1, 2), "1 epoch and 2 batches of the next are"),
     ],
 )
-def test_an_interrupted_run_ends_as_one_that_was_not(
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     finished_run, train_arguments, tmp_path, monkeypatch, capfd, position, words
 ):
     with monkeypatch.context() as patch:

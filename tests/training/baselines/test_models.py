@@ -126,7 +126,7 @@ def test_padding_after_a_target_changes_nothing(model):
 
 
 @pytest.mark.parametrize("position", range(SOURCE_LENGTH))
-def test_every_source_token_counts(model, position):
+def test_every_source_token_affects_the_logits(model, position):
     changed = source_ids()[1:]
     changed[0, position] = 4 + (changed[0, position] - 3) % (VOCABULARY - 4)
     before = logits_of(model, source_ids()[1:], target_ids()[1:])
@@ -187,7 +187,7 @@ def searched(model, source, longest=4):
     )
 
 
-def test_a_search_scores_as_the_full_pass_does_whatever_the_batch(model):
+def test_search_scores_equal_those_of_the_full_pass_in_any_batch(model):
     found = searched(model, source_ids())
     for beam in range(2):
         log_probability, num_tokens = score(
@@ -200,7 +200,7 @@ def test_a_search_scores_as_the_full_pass_does_whatever_the_batch(model):
     assert_close(found.scores[:1], alone.scores)
 
 
-def test_a_model_reads_back_as_it_was_saved(model, tmp_path):
+def test_a_saved_model_loads_unchanged(model, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     assert type(loaded) is type(model)
@@ -230,7 +230,7 @@ def test_each_precision_gives_the_same_logits_in_steps_and_in_one_pass(
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-def test_a_decoder_without_attention_knows_one_vector_of_a_source(models, name):
+def test_a_decoder_without_attention_reads_one_vector_per_source(models, name):
     """The vector has the same size for sources of any length, and every step reads it."""
     encode, initial_state, step = decoding_steps(models[name])
     for length in (2, SOURCE_LENGTH):
@@ -255,7 +255,7 @@ def test_a_model_without_attention_has_no_weights_to_show(models, name):
         cross_attention_weights(models[name], source_ids(), target_ids())
 
 
-def test_attention_goes_to_real_tokens_alone_and_adds_up_to_1(attentive_model):
+def test_attention_goes_to_real_tokens_only_and_sums_to_1(attentive_model):
     assert has_cross_attention(attentive_model)
     weights = numbers(cross_attention_weights(attentive_model, source_ids(), target_ids()))
     assert weights.shape == (BATCH, 1, TARGET_LENGTH, SOURCE_LENGTH)
@@ -280,7 +280,7 @@ def test_the_weights_shown_are_the_last_that_the_model_computes(attentive_model,
     assert_close(shown, numbers(computed[-1]).reshape(shown.shape))
 
 
-def test_a_convolutional_decoder_is_that_of_the_paper(models):
+def test_a_convolutional_decoder_equals_that_of_the_paper(models):
     """The last layer of a convolutional decoder, written out (Gehring et al. 2017, section 3.3)."""
     model = models["convolution"]
     weights = numbers(cross_attention_weights(model, source_ids(), target_ids()))[:, 0]
@@ -302,7 +302,7 @@ def test_a_convolutional_decoder_is_that_of_the_paper(models):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_a_gated_convolution_is_that_of_keras(causal):
+def test_a_gated_convolution_equals_that_of_keras(causal):
     layer = randomize(built(GatedConvolution(4, kernel_size=3, causal=causal), (None, None, 5)))
     inputs = random_vectors(BATCH, SOURCE_LENGTH, 5)
     other = keras.layers.Conv1D(8, 3, padding="causal" if causal else "same")
@@ -313,7 +313,7 @@ def test_a_gated_convolution_is_that_of_keras(causal):
     assert_close(layer(inputs), values / (1 + np.exp(-gates)))
 
 
-def test_a_convolution_sees_zeros_in_the_place_of_padding():
+def test_a_convolution_sees_zeros_instead_of_padding():
     layer = randomize(built(GatedConvolution(4, kernel_size=3), (None, None, 5)))
     inputs = random_vectors(BATCH, SOURCE_LENGTH, 5)
     mask = np.arange(SOURCE_LENGTH) < np.array([[3], [SOURCE_LENGTH]])
@@ -322,7 +322,7 @@ def test_a_convolution_sees_zeros_in_the_place_of_padding():
     assert_close(padded[:1, :3], layer(inputs[:1, :3]))
 
 
-def test_a_gated_convolution_begins_with_the_variance_of_appendix_a():
+def test_a_new_gated_convolution_has_the_variance_of_appendix_a():
     """Of inputs of variance 1, a and b have 4, and a * sigmoid(b) has 4 E[sigmoid(b)^2]."""
     layer = GatedConvolution(256, kernel_size=3, dropout=0.2)
     outputs = numbers(layer(random_vectors(50, 20, 256), training=True))
