@@ -168,7 +168,7 @@ RUN_ELSEWHERE = {
     ),
     "demo": (
         "tests/training/test_demo.py",
-        "test_a_model_of_one_epoch_fails_and_one_that_passes_is_exported",
+        "test_the_demo_exports_only_a_model_that_passes",
     ),
 }
 

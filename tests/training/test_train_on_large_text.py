@@ -61,13 +61,13 @@ def source(*names):
     return f"--train-corpora=[{corpora}]"
 
 
-def test_a_streamed_text_trains_for_the_steps_asked_for(arguments, shards, tmp_path):
+def test_a_streamed_text_trains_for_the_given_steps(arguments, shards, tmp_path):
     run = trained(arguments, tmp_path / "run", source(shards), "--steps-per-epoch=4")
     assert [line["steps"] for line in run.read_metrics() if "epoch" in line] == [4, 8, 12]
     assert run.is_finished
 
 
-def test_every_source_of_chance_can_be_used_at_once(arguments, shards, tmp_path):
+def test_all_sources_of_randomness_can_be_combined(arguments, shards, tmp_path):
     run = trained(
         arguments,
         tmp_path / "run",
@@ -99,7 +99,7 @@ def test_a_tokenizer_can_be_given_or_trained_on_part_of_the_text(
 
 
 @pytest.mark.slow
-def test_parts_of_a_batch_make_the_same_update(train_arguments, tmp_path):
+def test_accumulated_parts_of_a_batch_make_the_same_update(train_arguments, tmp_path):
     options = ["--dropout=0", "--epochs=2", "--average-checkpoints=1"]
     runs = [
         trained(train_arguments, tmp_path / f"{steps}", *options, f"--accumulation-steps={steps}")
@@ -115,7 +115,9 @@ def test_parts_of_a_batch_make_the_same_update(train_arguments, tmp_path):
         assert one["val_perplexity"] == pytest.approx(other["val_perplexity"], rel=1e-5)
 
 
-def test_a_fault_within_a_streamed_text_is_one_line(arguments, tmp_path, capsys, finished_run):
+def test_an_error_in_a_streamed_text_is_reported_in_one_line(
+    arguments, tmp_path, capsys, finished_run
+):
     lines = ["one two\ttwo one\n"] * 30_000
     lines[29_000] = "one two\n"
     (tmp_path / "pairs.tsv").write_text("".join(lines))
@@ -148,7 +150,7 @@ def test_unequal_weights_need_a_stream(arguments, shards, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("change", ["a line more", "another weight"])
-def test_a_run_is_resumed_with_the_same_text_only(arguments, shards, tmp_path, capsys, change):
+def test_a_run_is_resumed_only_with_the_same_text(arguments, shards, tmp_path, capsys, change):
     options = [*arguments, source(shards), "--steps-per-epoch=4"]
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()

@@ -23,7 +23,7 @@ SQUARES = {"self_attention": 4, "restricted": 4, "recurrent": 6, "convolutional"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_layer_has_the_weights_that_it_claims(kind):
+def test_each_layer_has_the_stated_number_of_weights(kind):
     layer = make_layer(kind, 64)
     outputs = layer(keras.random.normal((2, 3 * RADIUS, 64)))
     assert outputs.shape == (2, 3 * RADIUS, 64)
@@ -32,14 +32,14 @@ def test_a_layer_has_the_weights_that_it_claims(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_counted_is_projections_and_what_they_are_for(kind):
+def test_counted_operations_are_projections_and_the_layers_own_work(kind):
     n, d = 7 * RADIUS, 5
     attention = {"self_attention": n * n * d, "restricted": n * 3 * RADIUS * d}
     expected = SQUARES[kind] * n * d * d + 2 * attention.get(kind, 0)
     assert KINDS[kind].multiply_adds(n, d) == expected
 
 
-def test_counted_lines_of_self_attention_and_recurrence_cross_at_the_width():
+def test_operation_counts_of_self_attention_and_recurrence_cross_at_the_width():
     lengths = [64, 128, 256, 512]
     lines = {
         ("forward", width, kind): Line([KINDS[kind].multiply_adds(n, width) for n in lengths], [])
@@ -53,7 +53,7 @@ def test_counted_lines_of_self_attention_and_recurrence_cross_at_the_width():
     assert _crossing_cells(100, Crossing(250.0, 3.0, True), lengths) == ["250", "2.5"]
 
 
-def test_lines_that_do_not_cross_are_told_apart():
+def test_lines_that_do_not_cross_are_described():
     lines = [Crossing(None, None, is_above) for is_above in (True, False)]
     cells = [_crossing_cells(64, line, [32, 4096]) for line in lines]
     assert cells == [
@@ -114,7 +114,7 @@ def test_memory_of_self_attention_grows_with_the_square_of_the_length(tmp_path):
         (["--lenghts", "64"], "Did you mean --lengths?"),
     ],
 )
-def test_a_wrong_option_is_one_line(wrong, complaint, tmp_path, capfd):
+def test_a_wrong_option_is_reported_in_one_line(wrong, complaint, tmp_path, capfd):
     assert run_command(main, ["layers", f"--output={tmp_path}", *wrong]) == 2
     error = capfd.readouterr().err
     assert complaint in error

@@ -56,7 +56,7 @@ def test_help_names_every_experiment(capsys, option):
     assert [line.split()[3] for line in lines] == list(EXPERIMENTS)
 
 
-def test_versions_are_those_of_what_is_imported(monkeypatch):
+def test_versions_are_those_of_the_imported_packages(monkeypatch):
     """Builds of TensorFlow come under several names, and not every backend needs it."""
     monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(__version__="2.99+cpu"))
     assert circumstances()["tensorflow"] == "2.99+cpu"
@@ -71,7 +71,7 @@ def test_an_experiment_must_be_named(arguments, capfd):
     assert "must name an experiment" in capfd.readouterr().err
 
 
-def test_notes_stand_behind_the_table(tmp_path, capsys):
+def test_notes_follow_the_table(tmp_path, capsys):
     write_report(
         tmp_path, "x", caption="c", columns=["a"], rows=[], measured={}, notes="Why it is so."
     )

@@ -20,7 +20,7 @@ def test_a_block_has_twelve_squares_of_the_width(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_a_convolution_is_blind_beyond_its_reach(seeded, kind):
+def test_only_a_convolution_cannot_see_beyond_its_reach(seeded, kind):
     model = build(kind, 12, 8, 1)
     changes = []
     for distance in (reach(1), reach(1) + 1):

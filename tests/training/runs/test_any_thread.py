@@ -40,7 +40,7 @@ def test_a_command_runs_in_any_thread_and_with_any_output(monkeypatch, command, 
     assert output.getvalue() == ("['words']\n" if command is print else "")
 
 
-def test_a_server_listens_to_signals_in_the_main_thread_alone():
+def test_a_server_handles_signals_only_in_the_main_thread():
     import uvicorn
 
     from training.serving.http_server import _Server
@@ -55,7 +55,7 @@ def test_a_server_listens_to_signals_in_the_main_thread_alone():
     assert signal.getsignal(signal.SIGINT) == earlier
 
 
-def test_a_handler_that_python_did_not_set_gives_way_to_the_default(monkeypatch):
+def test_a_signal_handler_unknown_to_python_is_replaced_by_the_default(monkeypatch):
     set_handlers = []
 
     def set_handler(number, handler):
@@ -67,7 +67,7 @@ def test_a_handler_that_python_did_not_set_gives_way_to_the_default(monkeypatch)
     assert set_handlers == [print, signal.SIG_DFL]
 
 
-def test_nothing_is_silenced_where_there_is_no_stderr(monkeypatch):
+def test_quiet_stderr_works_without_stderr(monkeypatch):
     def closed(number):
         raise OSError(9, "Bad file descriptor")
 

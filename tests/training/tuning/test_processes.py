@@ -96,7 +96,7 @@ def results(output):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_search_that_is_killed_in_a_trial_ends_like_one_that_was_not(command, tmp_path):
+def test_a_search_that_is_killed_in_a_trial_ends_like_an_uninterrupted_one(command, tmp_path):
     with searching(command, tmp_path / "whole") as process:
         finish(process)
     killed = tmp_path / "killed"
