@@ -30,7 +30,7 @@ def test_one_checkpoint_is_its_own_average():
 
 
 def test_sums_in_float64():
-    # float32 has no number between 2**24 and 2**24 + 2: there the ones would be lost.
+    # float32 has no number between 2**24 and 2**24 + 2, so it would lose the ones.
     ones = [[np.array([1.0], "float32")]] * 4
     average = average_weights([[np.array([2.0**24], "float32")], *ones])
     assert average[0][0] == np.float32((2.0**24 + 4) / 5)

@@ -63,7 +63,7 @@ def training(monkeypatch):
 
 def test_speed_is_tokens_per_second_of_the_epoch(training):
     training.begin_epoch()
-    training.batch(seconds=8, tokens=17)  # builds the graph, does not count
+    training.batch(seconds=8, tokens=17)  # builds the graph, so it does not count
     assert training.batch(seconds=2, tokens=100) == 100 / 2
     assert training.batch(seconds=3, tokens=300) == 400 / 5
     assert training.end_epoch() == 400 / 5
@@ -102,7 +102,7 @@ def test_the_count_is_read_at_most_twice_a_second(training):
     assert training.batch(seconds=0.125, tokens=1) == 100 / 1
     assert training.batch(seconds=0.625, tokens=18) == 120 / 2
     training.batch(seconds=0.25, tokens=15)
-    assert training.end_epoch() == 135 / 2.25  # whatever was read earlier
+    assert training.end_epoch() == 135 / 2.25  # independent of earlier reads
 
 
 def test_an_epoch_shows_only_its_own_speed(training):
@@ -196,7 +196,7 @@ INPUTS, OUTPUTS = np.eye(3, 4, dtype="float32"), np.arange(6, dtype="float32").r
 
 
 def line_model(optimizer):
-    """One matrix (4, 2), whose loss has a closed form."""
+    """A model with one matrix (4, 2), whose loss has a closed form."""
     keras.utils.set_random_seed(5)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, use_bias=False)])
     model.compile(optimizer, loss="mse")
@@ -208,7 +208,7 @@ def loss_of(weights):
 
 
 class Weights(keras.callbacks.Callback):
-    """Notes the weights at the end of each epoch."""
+    """Records the weights at the end of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -231,7 +231,7 @@ def test_the_averages_are_validated_and_the_weights_are_trained():
     model = line_model(Adam(0.1, ema_decay=decay))
     history = fit(model, [averaged, AveragedWeights(), after])
     for epoch in range(3):
-        # Training is the same as without averages, as callbacks after this one see.
+        # The callbacks after this one see the same training as without averages.
         np.testing.assert_array_equal(after.arrays[epoch], own.arrays[epoch])
         weights = decay ** np.arange(epoch, -1, -1)
         average = np.average(own.arrays[: epoch + 1], axis=0, weights=weights)

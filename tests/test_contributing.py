@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md says about the code is true."""
+"""CONTRIBUTING.md describes the code correctly."""
 
 import re
 from pathlib import Path

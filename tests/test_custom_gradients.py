@@ -1,4 +1,4 @@
-"""Gradients by a formula: right everywhere, and released with their graph."""
+"""Gradients given by a formula are right everywhere, and are released with their graph."""
 
 import functools
 import gc
@@ -16,7 +16,7 @@ from tests.random_models import TENSORFLOW_ONLY, numbers, random_vectors
 
 
 def cube(x):
-    """x ** 3 with 100 x for its gradient, which no backend would derive."""
+    """Returns x ** 3 with the gradient 100 x, which no backend would derive."""
 
     def function(x):
         square = x * x
@@ -119,7 +119,7 @@ def test_the_output_equals_the_functions():
 
 
 def training_step(layer, loss):
-    """The gradients of a normalization below a loss, as Keras' `fit` computes them."""
+    """Returns the gradients of a normalization below a loss, as Keras' `fit` computes them."""
     import tensorflow as tf
 
     @tf.function(autograph=False)
@@ -164,7 +164,7 @@ def test_an_eager_gradient_tape_is_released():
 
 @TENSORFLOW_ONLY
 def test_without_training_the_graph_holds_no_gradient():
-    """Loading such a graph would register the gradient, and keep the graph forever."""
+    """Loading a graph with such a gradient would register it, and keep the graph forever."""
     import tensorflow as tf
 
     layer = LayerNormalization()

@@ -1,4 +1,4 @@
-"""Files of earlier versions open and answer as they did when they were written."""
+"""Files of earlier versions open, and give the same answers as when they were written."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ TEXT = {
     for split in ("train", "validation")
     for side, ending in (("source", "en"), ("target", "de"))
 }
-# Another processor sums in another order, and 8 bits round the result.
+# Other processors sum in a different order, and 8 bits round the result.
 TOLERANCE = {"float32_export": 1e-3, "int8_export": 0.1}
 
 

@@ -13,7 +13,7 @@ from tests.random_models import (
 )
 
 LN2 = np.log(2)
-# p = 1/2, 1/4, 1/8, 1/8: minus the logarithms are 1, 2, 3 and 3 times ln 2.
+# p = 1/2, 1/4, 1/8, 1/8: their negative logarithms are 1, 2, 3 and 3 times ln 2.
 POWERS_OF_TWO = np.log([1 / 2, 1 / 4, 1 / 8, 1 / 8]).astype("float32")
 
 
@@ -62,7 +62,7 @@ def test_agrees_with_sparse_crossentropy_of_keras_without_smoothing():
 
 
 def gradients_by_one_update(labels, logits, **arguments):
-    """The change that gradient descent at rate 1 makes to logits that are weights."""
+    """Returns the change of the logits, as weights, by gradient descent with rate 1."""
     batch, length, vocabulary = logits.shape
     table = keras.layers.Embedding(batch * length, vocabulary)
     positions = keras.Input((length,), dtype="int32")
@@ -136,7 +136,9 @@ def test_weights_scale_sentences_or_tokens(sample_weight, expected):
     losses = LabelSmoothedCrossentropy(0.0, reduction=None)(labels, logits, weights)
     np.testing.assert_allclose(numbers(losses), np.array(expected) * LN2, rtol=1e-6)
     mean = LabelSmoothedCrossentropy(0.0)(labels, logits, weights)
-    assert np.isclose(float(mean), np.sum(expected) * LN2 / 3)  # 3 tokens, whatever they weigh
+    assert np.isclose(
+        float(mean), np.sum(expected) * LN2 / 3
+    )  # 3 tokens, regardless of their weights
 
 
 def test_the_loss_of_bfloat16_logits_is_computed_in_float32():
@@ -199,7 +201,7 @@ def dtype_policy(request):
     indirect=True,
 )
 def test_blank_rows_change_neither_loss_nor_update(normalize_first, dtype_policy):
-    """A blank row attends to nothing, which must not give NaN."""
+    """A blank row has every key masked, which must not give NaN."""
     source_ids, target_ids, labels = random_ids(2, 5), random_ids(2, 7), random_ids(2, 7, seed=8)
 
     def loss_and_weights(num_blank):

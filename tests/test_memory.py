@@ -1,4 +1,4 @@
-"""Objects no longer needed release their graphs, and with them the memory.
+"""Unneeded objects release their graphs, and with them the memory.
 
 The slow tests measure separate processes, whose memory may grow by at most 30 MiB after the first
 five rounds. Each leaked graph would be several MiB.

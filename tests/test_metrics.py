@@ -5,7 +5,7 @@ import pytest
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.metrics import Perplexity, TokenAccuracy
 
-# p = 1/2, 1/4, 1/8, 1/8: labels 0 to 3 have perplexity 2, 4, 8 and 8 by themselves.
+# p = 1/2, 1/4, 1/8, 1/8: labels 0 to 3 alone have perplexity 2, 4, 8 and 8.
 POWERS_OF_TWO = np.log([1 / 2, 1 / 4, 1 / 8, 1 / 8])
 
 
@@ -55,10 +55,10 @@ def test_accuracy_is_the_share_of_tokens_whose_logit_is_highest():
     logits[:, :, 5] = 1.0
     logits[1, 0, 0] = 2.0
     accuracy = TokenAccuracy()
-    # Right, right, wrong; padding is predicted but wrong; two paddings count for nothing.
+    # Right, right, wrong; padding is predicted but wrong; two paddings are ignored.
     accuracy.update_state(np.array([[5, 5, 6], [5, 0, 0]]), logits)
     assert float(accuracy.result()) == 2 / 4
-    # The corpus' share, not the mean of the batches' shares.
+    # The share in the whole corpus, not the mean of the batches' shares.
     accuracy.update_state(np.array([[5, 5, 5], [0, 0, 5]]), logits)
     assert float(accuracy.result()) == 6 / 8
 
@@ -104,7 +104,7 @@ def test_config_round_trip(metric_class):
 @pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 0.01)])
 def test_fit_and_evaluate_report_the_metrics_of_all_tokens(policy, tolerance):
     hidden = keras.Input((None, 12))
-    # The bias alone makes the logits.
+    # The logits are the bias only.
     outputs = keras.layers.Dense(4, dtype=policy)(hidden)
     model = keras.Model(hidden, outputs)
     model.layers[-1].set_weights([np.zeros((12, 4)), POWERS_OF_TWO])

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "attention_is_all_you_need.ipynb"
-# The sections of the paper that it covers, in order.
+# The sections of the paper that the notebook covers, in order.
 SECTIONS = "3.1 3.2.1 3.2.2 3.2.3 3.3 3.4 3.5 4 5.1 5.3 5.4 6.1 6.2".split()
-PICTURES = 11  # drawn by the notebook itself, without those of docs/
+PICTURES = 11  # pictures drawn by the notebook, without those in docs/
 
 
 def stored():

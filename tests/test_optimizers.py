@@ -1,4 +1,4 @@
-"""Adam as one operation is Keras' Adam; paper_adam is section 5.3."""
+"""Adam as one operation equals Keras' Adam; paper_adam follows section 5.3."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def rate_at(optimizer, step):
 
 @pytest.fixture
 def gradients():
-    """The gradients of 5 updates, for variables of shapes (3, 4) and (4,)."""
+    """Returns the gradients of 5 updates, for variables of shapes (3, 4) and (4,)."""
     generator = np.random.default_rng(7)
     return [
         [generator.normal(size=shape).astype("float32") for shape in ((3, 4), (4,))]
@@ -36,7 +36,7 @@ def gradients():
 
 
 def updated(optimizer, gradients):
-    """All numbers of the variables and the optimizer after the updates."""
+    """Returns the variables and the optimizer's state after the updates."""
     variables = [keras.Variable(np.ones(gradient.shape, "float32")) for gradient in gradients[0]]
     optimizer.build(variables)
     for update in gradients:
@@ -64,7 +64,7 @@ def test_it_updates_like_keras_adam(gradients, options):
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="one operation a variable is for TensorFlow")
 def test_another_variable_adds_four_operations_to_the_graph():
-    """The update, and one read each of the variable and its two slots."""
+    """The four are the update, and one read each of the variable and its two slots."""
     import tensorflow as tf
 
     def num_operations(num_variables):
@@ -102,7 +102,7 @@ def test_a_sparse_gradient_updates_like_a_dense_one():
         optimizer.apply([gradient], [table])
         return numbers(table.value)
 
-    # Row 1 twice, as for a token that occurs twice in a batch.
+    # Row 1 occurs twice, like a token that occurs twice in a batch.
     rows = tf.IndexedSlices(tf.constant([[1.0, 2.0], [3.0, 4.0]]), tf.constant([1, 1]), [5, 2])
     np.testing.assert_allclose(
         train(Adam(0.1), rows),
@@ -246,7 +246,7 @@ def test_the_norm_adds_up_the_rows_of_a_sparse_gradient():
 
 
 def adam_in_numpy(gradients, variables, rate, clip_norm):
-    """Kingma and Ba's algorithm with the formulation before section 2.1, in float64."""
+    """Runs Kingma and Ba's algorithm in float64, in the formulation before section 2.1."""
     beta_1, beta_2, epsilon = 0.9, 0.98, 1e-9
     means = [np.zeros(variable.shape) for variable in variables]
     squares = [np.zeros(variable.shape) for variable in variables]
@@ -282,7 +282,7 @@ CLIPPED = {"beta_2": 0.98, "epsilon": 1e-9, "clip_norm": 2.5}
 
 
 def applied(optimizer, batches):
-    """The variables after applying each batch's gradients, whole or parts."""
+    """Returns the variables after applying each batch's gradients, whole or in parts."""
     variables = [keras.Variable(np.ones(gradient.shape, "float32")) for gradient in batches[0]]
     optimizer.build(variables)
     for batch in batches:
@@ -296,7 +296,7 @@ def test_an_updates_gradient_is_scaled_down_to_the_limit(rising_gradients):
 
 
 def in_parts(gradients):
-    """Each gradient as two with the same mean, both far above any limit."""
+    """Splits each gradient into two with the same mean, both far above any limit."""
     for update in gradients:
         yield [gradient + 100 for gradient in update]
         yield [gradient - 100 for gradient in update]

@@ -1,4 +1,4 @@
-"""The rooms of the project: which may import which, read from the sources."""
+"""The project's packages: which may import which, read from the sources."""
 
 import ast
 import functools
@@ -29,7 +29,7 @@ COMMANDS = {
 
 @functools.cache
 def imports_of(name, *, with_types=False):
-    """The project's modules that a module imports, at its top or inside a function."""
+    """Returns the project's modules that a module imports, at its top or in a function."""
     found = set()
     nodes = [SOURCES[name]]
     while nodes:
@@ -46,7 +46,7 @@ def imports_of(name, *, with_types=False):
 
 
 def cycle_from(start):
-    """A way from a module back to itself along imports; None if there is none."""
+    """Returns a cycle of imports from a module back to itself; None if there is none."""
     ways, seen = [[start]], set()
     while ways:
         way = ways.pop()
@@ -117,7 +117,7 @@ def test_every_package_says_what_is_in_it(name):
 
 
 def lines_of_code(function, text):
-    """Lines that hold code: no docstring, no comment, no blank line."""
+    """Counts the lines of code, without docstrings, comments and blank lines."""
     body = function.body
     if ast.get_docstring(function):
         body = body[1:]

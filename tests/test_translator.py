@@ -29,14 +29,14 @@ HARD_TEXTS = ["two  spaces", " and around ", "tab\tand café", "눈 속의 개",
 
 
 class Parrot:
-    """Replaces a model: translates each source to itself."""
+    """A fake model that translates each source to itself."""
 
     def __init__(self, vocabulary_size):
         self.output_shape = (None, None, vocabulary_size)
 
 
 class Chatterbox(Parrot):
-    """Repeats the first token and never ends."""
+    """Repeats the first token, and never ends a sentence."""
 
 
 def _copying_steps(model, position_of):
@@ -153,7 +153,7 @@ def test_texts_that_fit_give_no_warning(parrot, tokenizer, caplog):
 
 @pytest.fixture(scope="module")
 def of_70_positions(tokenizer):
-    """A model that reads 15 tokens, and can read 20."""
+    """A model whose config allows 15 source tokens, though its positions would allow 20."""
     config = small_config(
         vocabulary_size=tokenizer.vocabulary_size,
         position_encoding="learned",
@@ -499,7 +499,7 @@ def test_threads_share_one_compiled_search(noted, monkeypatch):
     def compile_at_once(*arguments):
         compilations.append(arguments)
         with contextlib.suppress(threading.BrokenBarrierError):
-            both.wait(0.5)  # for the other thread, which must not get here
+            both.wait(0.5)  # gives the other thread time to compile, which it must not
         return compile_search(*arguments)
 
     monkeypatch.setattr(CompiledFunctions, "_compile", compile_at_once)
@@ -514,9 +514,9 @@ def test_a_search_uses_the_numbers_it_was_given(translator):
 
     (text, score), (_, once), (same, twice) = greedy(0.0), greedy(1.0), greedy(2.0)
     assert same == text
-    assert score / once > 1  # lp(Y) for an alpha of 1, whose square it is for 2
+    assert score / once > 1  # lp(Y) for alpha 1; for alpha 2 it is the square
     assert score / twice == pytest.approx((score / once) ** 2, rel=1e-4)
-    # Only the most probable token is left, as in greedy search.
+    # Leaves only the most probable token, as in greedy search.
     assert translator.sample(["a red house"], top_p=1e-6)[0][0][0] == text
     assert translator.sample(["a red house"], temperature=1e-6)[0][0][0] == text
     others = translator.sample(["a red house"], 5, temperature=1.5, top_p=0.99)
@@ -670,7 +670,7 @@ def test_model_of_an_unknown_class_is_refused(tokenizer):
 
 @pytest.fixture
 def run(random_model, tokenizer, tmp_path):
-    """The files of a run folder that Translator.load reads."""
+    """Writes the files of a run folder that Translator.load reads."""
     random_model.save(tmp_path / "model.keras")
     tokenizer.save(tmp_path / "tokenizer.model")
     settings = "beam_size: 1\nlength_penalty: 0.8\nmax_source_tokens: 9\nseed: 5\n"

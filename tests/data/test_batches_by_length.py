@@ -19,7 +19,7 @@ def test_the_grid_ends_at_the_longest_line(longest, grid):
 
 
 def test_pairs_of_one_length_fill_batches_to_the_budget():
-    # 5 lines of 4 tokens make 20; 12 lines are two such batches and a rest of 2.
+    # 5 lines of 4 tokens make 20; 12 lines make two such batches and leave 2.
     batches = plan_batches(np.full(12, 4), np.full(12, 3), max_tokens=21)
     assert [batch.rows.tolist() for batch in batches] == [
         [0, 1, 2, 3, 4],

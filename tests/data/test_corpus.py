@@ -11,7 +11,7 @@ from keras_transformer.errors import InputError
 
 @pytest.fixture
 def shards(tmp_path):
-    """Three shards of two lines a side, one of them packed; line n of all is "sN" and "tN"."""
+    """Writes three shards with two lines per side, one of them compressed."""
     for number, (name, side) in enumerate(
         (name, side) for name in ("a", "b", "c") for side in ("en", "de")
     ):

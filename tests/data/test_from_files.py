@@ -43,7 +43,7 @@ def test_an_unfinished_iteration_does_not_count_as_an_epoch(text_pair, max_token
 
 
 def seen_by_fit(*datasets_and_epochs):
-    """The batches that `model.fit` trains on."""
+    """Returns the batches that `model.fit` trains on."""
     import keras
 
     if keras.backend.backend() != "tensorflow":

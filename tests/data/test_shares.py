@@ -7,7 +7,7 @@ from keras_transformer.data.shares import share_of, weighted_share_of
 
 
 def numbered_batch(num_rows, source_length=5, target_length=7):
-    """Every id is another one, and none is padding."""
+    """Returns a batch in which all ids are different, and none is padding."""
     sides = [
         first + np.arange(num_rows * length, dtype="int32").reshape(num_rows, length)
         for first, length in ((1, source_length), (10_000, target_length), (20_000, target_length))
@@ -66,7 +66,7 @@ def test_weights_are_split_too():
 
 @st.composite
 def batches(draw):
-    """Batches of 1 to 9 pairs with 1 to 5 labels each."""
+    """Generates batches of 1 to 9 pairs with 1 to 5 labels each."""
     num_rows = draw(st.integers(1, 9))
     seed = draw(st.integers(0, 1000))
     rng = np.random.default_rng(seed)

@@ -25,7 +25,7 @@ LENGTHS = np.random.default_rng(3).integers(4, 30, 2003).tolist()
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """A file of 601 numbered pairs of 4 to 29 tokens."""
+    """Writes a file with 601 numbered pairs of 4 to 29 tokens."""
     folder = tmp_path_factory.mktemp("text")
     return Corpus(write_numbered(folder / "pairs.tsv", range(601), LENGTHS))
 
@@ -39,7 +39,7 @@ def take(stream, number, skip=0):
 
 
 def take_pairs(stream, number):
-    """The numbers of the first pairs."""
+    """Returns the numbers of the first pairs."""
     numbers = []
     for batch in stream.batches():
         numbers += numbers_of([batch])
@@ -146,7 +146,9 @@ def test_shuffling_moves_pairs_as_far_as_the_buffer_allows(tmp_path):
     # two pairs differ by 2 * (4/5) / ((1/5) * (1 + 4/5)) = 4.44 blocks in the mean.
     corpus = Corpus(write_numbered(tmp_path / "a.tsv", range(9000)))
     numbers = take_pairs(make_stream(corpus, max_tokens=60, buffer_pairs=500), 9000)
-    place = np.argsort(numbers)[1000:8000]  # where each pair came, the ends of the pass left out
+    place = np.argsort(numbers)[
+        1000:8000
+    ]  # the position of each pair, without both ends of the pass
     assert 400 < np.std(place - np.arange(1000, 8000)) < 500
     assert 400 < np.mean(np.abs(np.diff(place))) < 490
 
@@ -212,7 +214,7 @@ def test_the_first_batch_needs_only_a_small_block(tmp_path, monkeypatch):
 
 
 def test_each_texts_share_follows_its_weight_in_the_long_run(tmp_path):
-    # Half of the small text is too long, and it begins again about 30 times.
+    # Half of the small text is too long, and the text is repeated about 30 times.
     large = write_numbered(tmp_path / "large.tsv", range(4000))
     small = write_numbered(tmp_path / "small.tsv", range(9000, 9100), [5, 50])
     stream = make_stream(
@@ -255,7 +257,7 @@ def test_a_streamed_text_with_no_usable_pair_is_refused(tmp_path):
         next(stream.batches())
 
 
-# Faults
+# Errors
 
 
 def test_an_error_in_the_middle_of_a_file_names_file_and_line(tmp_path, running_threads):
@@ -307,7 +309,7 @@ def test_settings_out_of_range_are_refused(text, setting, message):
 
 
 def epoch_of(stream, number, steps_per_epoch, first_batch=0):
-    """The batches of one epoch, one after the other."""
+    """Returns the batches of one epoch in order."""
     epochs = stream.epochs(steps_per_epoch)
     return (epochs.batch(number, index) for index in range(first_batch, steps_per_epoch))
 

@@ -27,7 +27,7 @@ def empty():
 
 
 def new(position, layer):
-    """What is written at a position: KeyValues of Float (batch, heads, beams, width)."""
+    """Returns the entries of a position: KeyValues of Float (batch, heads, beams, width)."""
     heads, *widths = WIDTHS[layer]
     return KeyValues(
         *(
@@ -38,14 +38,14 @@ def new(position, layer):
 
 
 def advanced(cache, position):
-    """The cache with one more position, the beams where they were."""
+    """Returns the cache with one more position, without reordering beams."""
     cache, place = next_position(cache)
     layers = (write(layer, new(position, i), place) for i, layer in enumerate(cache.layers))
     return cache._replace(layers=tuple(layers))
 
 
 def grown(length, cache=None, first=0):
-    """The cache after some positions, the beams reordered after each of them."""
+    """Returns the cache after some positions, with the beams reordered after each."""
     cache = empty() if cache is None else cache
     for position in range(first, first + length):
         cache = advanced(cache, position).reorder(PARENTS[position])
@@ -53,7 +53,7 @@ def grown(length, cache=None, first=0):
 
 
 def ancestors(length):
-    """For each sentence and beam, the beams in which its ancestors stood, from the first on."""
+    """Returns, for each sentence and beam, the beams of its ancestors, the first position first."""
     lines = [[[] for _ in range(BEAMS)] for _ in range(BATCH)]
     for parents in PARENTS[:length]:
         for sentence in range(BATCH):
@@ -63,7 +63,7 @@ def ancestors(length):
 
 
 def own(length, layer, sentence, beam):
-    """Keys and values of one hypothesis, in order: KeyValues of (heads, length, width)."""
+    """Returns the keys and values of a hypothesis: KeyValues of (heads, length, width)."""
     line = ancestors(length)[sentence][beam]
     positions = [new(position, layer) for position in range(length)]
     return KeyValues(
@@ -86,7 +86,7 @@ def attended(cache, layer, sentences=slice(None)):
 
 
 def assert_holds(cache, length, sentences=range(BATCH)):
-    """Each hypothesis sees its own ancestors, all of them, in order, and nothing else."""
+    """Asserts that each hypothesis sees all its ancestors, in order, and nothing else."""
     for row, sentence in enumerate(sentences):
         for beam in range(BEAMS):
             sees = numbers(cache.visible)[row, beam]
@@ -216,7 +216,7 @@ def test_tidying_drops_slots_that_no_hypothesis_sees_and_makes_room(sentences):
     tidy = grown(MAX_LENGTH).with_room(np.array(sentences, "int32"), 5)
     kept = int(tidy.num_filled)
     assert kept % BEAMS == 0
-    # Whole positions of the sentence that sees most; after 7 positions all share a beginning.
+    # Full positions of the sentence that sees most; after 7 positions all share a beginning.
     assert 0 <= kept - most_seen(MAX_LENGTH, sentences) < BEAMS
     assert kept < MAX_LENGTH * BEAMS
     for layer in tidy.layers:
@@ -275,4 +275,4 @@ def test_nothing_is_written_in_place_unless_states_are_used_once():
     assert cache.grows == ON_TENSORFLOW
     assert not cache.used_once().grows
     after, _ = next_position(cache.used_once())
-    assert not after.reorder(PARENTS[0]).grows  # once and for all
+    assert not after.reorder(PARENTS[0]).grows  # it stays so in all later states

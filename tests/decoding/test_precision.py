@@ -81,7 +81,7 @@ def test_a_copy_can_search_and_leaves_the_model_unchanged(precision):
     logits, _ = step(np.full((2, 3), START), state)
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     first = numbers(copy(ids()))[:, :1]
-    # 8 bits and half precision round differently in rows that stand alone.
+    # 8 bits and half precision round differently in rows on their own.
     tolerance = 1e-5 if precision == "float32" else 0.1 * np.std(first)
     np.testing.assert_allclose(numbers(logits), np.repeat(first, 3, axis=1), atol=tolerance)
     model.set_weights([0 * weight for weight in model.get_weights()])
@@ -208,7 +208,7 @@ def whole_numbers(*shape, limit, seed=7):
 
 
 def whole_rows_and_kernel():
-    """With a largest number of 127 in each row and column, so that nothing is rounded.
+    """Returns whole numbers with a maximum of 127 per row and column, so nothing is rounded.
 
     Processors without instructions for 8 bits add up two products in 16 bits: 255 * 127 and
     2 * 255 * 63 fit into them.
@@ -248,7 +248,7 @@ def test_the_error_is_within_the_bound_of_rounding_to_8_bits(inputs):
     bound = c / 2 * size_of_x + a / 2 * size_of_kernel
     error = np.abs(numbers(Int8Product(kernel)(x)) - x.astype("float64") @ kernel)
     assert np.all(error <= bound * (1 + 1e-5) + 1e-6)
-    # In a sum of many, errors of either sign make up for each other: about bound / sqrt(inputs).
+    # In large sums, errors of both signs cancel: about bound / sqrt(inputs) is left.
     assert np.mean(error / bound) < 2 / np.sqrt(inputs)
 
 

@@ -1,4 +1,4 @@
-"""Requests to all signatures leave no memory behind."""
+"""Requests to all signatures leak no memory."""
 
 import json
 import subprocess
@@ -84,6 +84,6 @@ def test_20_000_requests_take_no_more_memory_than_the_first_1_000(endured):
 
 @pytest.mark.slow
 def test_a_leak_of_four_kilobytes_per_request_would_be_detected(endured):
-    # In a twentieth of the requests, so twenty times as much.
+    # Leaks twenty times as much, in a twentieth of the requests.
     found = asked(endured, 2 * FIRST, "globals().setdefault('kept', []).append(b'1' * 80_000)")
     assert found["growth"] > 1.05

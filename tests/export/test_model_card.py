@@ -50,7 +50,7 @@ def test_the_json_describes_the_search_and_the_signatures(card):
         "max_target_tokens": None,
         "min_target_tokens": 1,
         "batch_tokens": 2048,
-        "max_scored_target_tokens": 89,  # 40 tokens, the end for once not counted, and 50 more
+        "max_scored_target_tokens": 89,  # 40 tokens without the end token, and 50 more
     }
     assert {key: list(x["inputs"]) for key, x in card["signatures"].items()} == {
         key: inputs for key, (inputs, _) in SIGNATURES.items()

@@ -24,8 +24,8 @@ def test_an_export_in_8_bits_answers_like_the_live_translator_in_8_bits(
     kernels = [k for k in (w.shape for w in wide_model.weights) if np.prod(k) >= 2**16]
     served = [tuple(weight.shape) for weight in tf.saved_model.load(version).weights]
     assert kernels
-    assert not set(kernels) & set(served)  # what is there in 8 bits is not there in 32 as well
-    # The five signatures share these constants: each is in the graph once.
+    assert not set(kernels) & set(served)  # weights stored in 8 bits are not stored in 32 bits too
+    # The five signatures share these constants: the graph has each of them once.
     in_graph = (tmp_path / "1" / "saved_model.pb").read_bytes()
     kernels = [
         product.kernel
@@ -33,7 +33,7 @@ def test_an_export_in_8_bits_answers_like_the_live_translator_in_8_bits(
         for product in vars(layer).values()
         if isinstance(product, Int8Product)
     ]
-    assert len(kernels) == 4  # two of each feed-forward network
+    assert len(kernels) == 4  # two per feed-forward network
     assert [in_graph.count(kernel.tobytes()) for kernel in kernels] == [1] * 4
 
 
@@ -43,7 +43,7 @@ def test_the_import_of_earlier_versions_still_works():
     assert keras_transformer.export.export_saved_model is export_saved_model
 
 
-# Folders. Saving takes seconds, and these tests do not need it: files replace the model.
+# Folders. These tests write small files instead of a model, since saving takes seconds.
 
 
 def write_at_once(translator, folder, *_):

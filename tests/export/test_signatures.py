@@ -83,7 +83,7 @@ def as_prefixed(pairs):
 
 @pytest.fixture(scope="module", params=LOADERS)
 def answers(request, exported):
-    """What each loader answers, by signature."""
+    """Returns each loader's answers, by signature."""
     requests = [
         *((name, {"text": batch}) for name in (*BEAM_SIZES, "n_best") for batch in BATCHES),
         *((name, as_inputs(batch)) for name in ("score", "attention") for batch in PAIR_BATCHES),
@@ -211,7 +211,7 @@ def test_a_row_with_fewer_results_is_filled_up(random_model, tokenizer):
     short = Translator(random_model, tokenizer, beam_size=3, max_target_tokens=1)
     answer = _finds_n_best(short)(tf.constant(["a man", ""]))
     live = short.n_best(["a man", ""], 3)
-    assert [len(row) for row in live] == [1, 1]  # the end at once; the blank text's one
+    assert [len(row) for row in live] == [1, 1]  # only the end; a blank text has one result
     assert_n_best({key: value.numpy() for key, value in answer.items()}, live)
     assert pytest.approx(-1e9) == NO_RESULT
     assert np.isfinite(np.float32(NO_RESULT))
@@ -229,7 +229,7 @@ def test_n_best_texts_are_distinct_and_filled_up(speller):
 
 
 def served_n_best(loader, serve, translator, folder, **inputs):
-    """The answer of an export with one signature, from a fresh process."""
+    """Returns the answer of an export with one signature, from a fresh process."""
     module = tf.Module()
     module.tokenizer = translator.tokenizer.graph_tokenizer
     specs = [tf.TensorSpec([None], tf.string, name=name) for name in inputs]
@@ -257,7 +257,7 @@ def test_served_translations_continue_a_prefix_with_or_without_a_space_by_script
     writer = Translator(model, tokenizer, beam_size=3, length_penalty=0.0)
     best = {
         "我们": ("我们去学校", 0.3),
-        "我们 ": ("我们 去学校", 0.3),  # of two spellings the better
+        "我们 ": ("我们 去学校", 0.3),  # the better of two spellings
         "我们\u3000": ("我们\u3000去学校", 0.3),
         "the": ("there", 0.4),
         "the  ": ("the  house", 0.1),

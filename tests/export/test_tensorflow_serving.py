@@ -60,7 +60,7 @@ def address(exported, tmp_path_factory):
 
 
 def predict(address, signature, **inputs):
-    """The answer in column form: one list for each output."""
+    """Returns the answer by column: one list for each output."""
     body = json.dumps({"signature_name": signature, "inputs": inputs}).encode()
     with urllib.request.urlopen(f"{address}:predict", body) as response:
         return json.load(response)["outputs"]

@@ -75,7 +75,7 @@ def test_an_export_that_only_python_can_load_is_refused(served_translator, tmp_p
 
     from keras_transformer.export.signatures import served_functions
 
-    # Holding the model and not its plain variables saves each under a second handle.
+    # An export that holds the model, not its variables, saves each under a second handle.
     module = tf.Module()
     module.model = served_translator.fast_model
     module.tokenizer = served_translator.tokenizer.graph_tokenizer
@@ -96,12 +96,12 @@ def test_an_export_in_another_precision_is_verified(wide_model, tokenizer, tmp_p
     export_saved_model(translator, tmp_path, verify_texts=SOME_TEXTS)
 
 
-# Made-up answers: the differences that count.
+# Made-up answers: which differences are refused.
 
 
 @pytest.fixture(scope="module")
 def live(random_model, tokenizer):
-    # Short translations: those of a random model are odd, and encode to more tokens.
+    # Short translations, since a random model's translations are odd and encode to more tokens.
     translator = Translator(
         random_model,
         tokenizer,
@@ -114,7 +114,7 @@ def live(random_model, tokenizer):
 
 
 def right_answers(live):
-    """The live translator's answers by signature, as arrays that a test may change."""
+    """Returns the live translator's answers by signature, as arrays that a test may change."""
     answers = {}
     for name in ("n_best", "n_best_from_prefix"):
         n_best = live.results[name]
@@ -155,7 +155,7 @@ def differences(live, answers, signature):
 
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_equal_answers_pass(live, signature):
-    assert len(live.pairs) == len(SOME_TEXTS) - 1  # the text that is cut cannot be scored
+    assert len(live.pairs) == len(SOME_TEXTS) - 1  # the truncated text cannot be scored
     assert live.signatures == [*SIGNATURES]
     assert differences(live, right_answers(live), signature) == []
 
@@ -166,7 +166,7 @@ CHANGES = [
     ("greedy", "translation", (0,), b"another"),
     ("n_best", "translations", (1, 2), b"another"),
     ("n_best", "scores", (1, 2), -1e9),
-    ("n_best", "scores", (5, 1), -3.0),  # of the blank text, which has one result
+    ("n_best", "scores", (5, 1), -3.0),  # the blank text, which has one result
     ("n_best_from_prefix", "translations", (1, 0), b"another"),
     ("n_best_from_prefix", "scores", (1, 1), -9.0),
     ("score", "log_probability", (2,), -1.0),
@@ -198,7 +198,7 @@ def test_scores_may_differ_by_a_relative_tolerance(live, change, is_near):
 
 
 def n_best_differs(live, monkeypatch, expected, found, row=1):
-    """Whether an export's n-best list is refused where the live translator has another."""
+    """Whether an export's n-best list is refused, given the live translator's list."""
     answers = right_answers(live)
     monkeypatch.setitem(live.results, "n_best", [*live.results["n_best"]])
     live.results["n_best"][row] = expected
@@ -214,11 +214,11 @@ ONE, OTHER, THIRD = ("one", -2.0), ("other", -2.001), ("third", -3.0)
 @pytest.mark.parametrize(
     ("expected", "found", "is_refused"),
     [
-        ([ONE, OTHER, THIRD], [OTHER, ONE, THIRD], False),  # as good, in changed places
+        ([ONE, OTHER, THIRD], [OTHER, ONE, THIRD], False),  # equally good, in a different order
         ([ONE, THIRD], [THIRD, ONE], True),
-        ([ONE, OTHER, THIRD], [ONE, ("one", -2.001), THIRD], True),  # a text twice
+        ([ONE, OTHER, THIRD], [ONE, ("one", -2.001), THIRD], True),  # a repeated text
         ([ONE, OTHER, THIRD], [ONE, OTHER], True),
-        ([ONE, OTHER], [ONE], False),  # live, too, a text has taken another's place
+        ([ONE, OTHER], [ONE], False),  # in the live list, too, a text has replaced another
         ([ONE, OTHER], [OTHER], False),
         ([ONE, OTHER], [ONE, OTHER, ("unheard of", -2.1)], True),
         ([ONE, OTHER], [], True),
@@ -244,12 +244,12 @@ def test_a_different_text_passes_only_with_its_own_score(live):
     results = live.results["greedy"]
     there = results[row]
     try:
-        # As if the live result were as good: the export may have chosen this one.
+        # As if the live result were equally good: the export may have chosen this one.
         results[row] = [("something else", its_score * (1 + 0.5e-3))]
         answers = right_answers(live)
         answers["greedy"]["translation"][row] = other.encode()
         assert differences(live, answers, "greedy") == []
-        # The right score does not excuse a text that does not have it.
+        # A text does not pass with another text's score.
         answers["greedy"]["translation"][row] = b"the house"
         assert len(differences(live, answers, "greedy")) == 1
     finally:

@@ -19,7 +19,7 @@ from tests.random_models import (
 
 E = np.e
 BATCH, QUERY_LENGTH, KEY_LENGTH, MODEL_DIM, MEMORY_DIM = 2, 7, 5, 12, 10
-SQUARE = 4  # heads and positions, where a mask could be mistaken for one of heads
+SQUARE = 4  # as many heads as positions, where a mask's axes could be confused
 WIDTHS = {"num_heads": 3, "head_dim": 4, "value_dim": 5}
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -46,7 +46,7 @@ def memory():
 
 
 def mask(key_length=KEY_LENGTH):
-    """Some keys for each query, and always the first one."""
+    """Returns a random mask; each query may attend to the first key."""
     some = np.random.default_rng(9).random((BATCH, QUERY_LENGTH, key_length)) < 0.5
     some[:, :, 0] = True
     return some
@@ -141,7 +141,7 @@ def test_a_functional_model_can_use_it():
 
 
 def layers_and_calls():
-    """Each layer with its inputs, square where masks are ambiguous: as many heads as positions."""
+    """Yields layers and inputs with as many positions as heads, where masks are ambiguous."""
     x = random_vectors(BATCH, SQUARE, MODEL_DIM)
     yield randomized(MultiHeadSelfAttention(num_heads=SQUARE), x), (x,)
     yield randomized(MultiHeadCrossAttention(num_heads=SQUARE), x, x), (x, x[:, ::-1])
@@ -178,12 +178,12 @@ def test_in_a_numeric_mask_0_is_false(dtype):
 
 
 def keras_attention(ours, query_key_value):
-    """keras.layers.MultiHeadAttention with the weights of one of our layers."""
+    """Returns keras.layers.MultiHeadAttention with the weights of one of our layers."""
     theirs = keras.layers.MultiHeadAttention(
         ours.num_heads,
         ours.key_width,
         ours.value_width,
-        dropout=0.1,  # keeps Keras from JAX's fused attention, which takes one width only
+        dropout=0.1,  # keeps Keras from using JAX's fused attention, which allows only one width
         use_bias=ours.use_bias,
     )
     query, key, value = query_key_value
@@ -201,7 +201,7 @@ def keras_attention(ours, query_key_value):
 
 
 def _separate(layer, widths):
-    """Kernel and bias of query, key and value, which we keep side by side."""
+    """Returns the kernels and biases of query, key and value, which our layers keep fused."""
     if isinstance(layer, MultiHeadSelfAttention):
         parts = [layer.query_key_value.get_weights()]
     else:
@@ -325,7 +325,7 @@ def fused_parts(initializer):
 
 
 def test_each_fused_part_has_the_glorot_limit_of_its_own_matrix():
-    limit = np.sqrt(6 / (48 + 48))  # of the fused matrix it would be sqrt(6 / (48 + 144))
+    limit = np.sqrt(6 / (48 + 48))  # the fused matrix would have sqrt(6 / (48 + 144))
     for part in fused_parts("glorot_uniform"):
         # The largest of 48 * 48 uniform numbers is below 0.98 of the limit once in 10**20 times.
         assert 0.98 * limit < np.abs(part).max() <= limit

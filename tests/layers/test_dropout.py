@@ -1,4 +1,4 @@
-"""Dropout with few random bits drops what Keras' own drops: a share, at random, unbiased."""
+"""Dropout with few random bits is like Keras' own: it drops a random share, unbiased."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ def test_the_share_and_the_expected_value_are_right(rate):
 
 
 def test_every_element_is_dropped_independently():
-    """Neither rows, nor columns, nor the two halves of a random word agree."""
+    """Neither rows, nor columns, nor the two halves of a random word are correlated."""
     y = dropped(0.5) != 0
     for one, other in ((y[:-1], y[1:]), (y[:, :-1], y[:, 1:])):
         assert np.mean(one == other) == pytest.approx(0.5, abs=0.01)

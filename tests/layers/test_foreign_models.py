@@ -1,4 +1,4 @@
-"""Each layer on its own, in other people's models of Keras' own layers."""
+"""Each layer works on its own, in models made of Keras' layers."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def reviews():
-    """Rows of ids with padding; the class is whether id 7 occurs."""
+    """Returns rows of ids with padding, and as labels whether id 7 occurs."""
     generator = np.random.default_rng(7)
     ids = generator.integers(8, 23, (BATCH, LENGTH))
     labels = np.arange(BATCH) % 2
@@ -43,7 +43,7 @@ def classifier_of_sequence():
 
 
 def classifier_of_two_inputs():
-    """The layers with several inputs: a sentence attends to its own projection."""
+    """Uses the layers with several inputs: a sentence attends to its own projection."""
     ids = keras.Input((None,), dtype="int64")
     mask = padding_mask(ids)
     x = PositionalEmbedding(23, 12, dropout=0.0, position_encoding="learned")(ids)
@@ -111,7 +111,7 @@ def test_float64_is_not_rounded_to_float32():
     layer = MultiHeadSelfAttention(3, dtype="float64")
     x = random_vectors(1, 5, 12).astype("float64")
     base = numbers(layer(x))
-    x[0, 2] += 1e-9  # float32 knows 7 digits
+    x[0, 2] += 1e-9  # float32 has 7 digits
     moved = numbers(layer(x)) - base
     again = x.copy()
     again[0, 2] += 1e-9

@@ -132,7 +132,7 @@ PASSING = {
 
 @pytest.mark.parametrize("layer", PASSING.values(), ids=PASSING)
 def test_the_mask_is_passed_on(layer):
-    """Pooling leaves padding out: the mean is that of the real positions alone."""
+    """Pooling ignores padding: the mean is over the real positions only."""
     outputs = layer(embedding()(PADDED))
     assert_same(keras.layers.GlobalAveragePooling1D()(outputs), array(outputs)[:, :5].mean(axis=1))
 

@@ -17,7 +17,7 @@ def add_and_norm(**options):
 
 
 def normalized(x, layer):
-    """Layer normalization (Ba et al. 2016) with the layer's scale and shift."""
+    """Normalizes (Ba et al. 2016) with the layer's scale and shift."""
     scale, shift = layer.normalization.get_weights()
     mean, variance = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)
     return scale * (x - mean) / np.sqrt(variance + 1e-6) + shift

@@ -37,7 +37,7 @@ def search(language, beam_size, max_length, **options):
 
 
 def sentences(found, row=0):
-    """Tokens up to the end, and scores, of each result of one sentence."""
+    """Returns each result of one sentence: its tokens up to the end, and its score."""
     token_ids, scores = numbers(found.token_ids)[row], numbers(found.scores)[row]
     results = []
     for ids, score in zip(token_ids, scores, strict=True):
@@ -99,7 +99,7 @@ def test_a_batch_finds_what_each_sentence_finds_alone(beam_size):
 
 
 def language_of(probabilities):
-    """A language from {prefix: probabilities of the next token}; all other prefixes end."""
+    """Returns a language from {prefix: probabilities of the next token}; other prefixes end."""
     language = np.full((1, 85, toy.VOCABULARY), -np.inf, "float32")
     language[:, :, toy.END] = 0.0
     for prefix, values in probabilities.items():
@@ -217,7 +217,7 @@ def model_search(model, source_ids, max_length, beam_size, search=beam_search, *
 
 
 def source_ids(rows=4):
-    """Sources of 5, 4, 3, ... tokens, the end included."""
+    """Returns sources of 5, 4, 3, ... tokens, with the end token."""
     ids = random_ids(rows, 5)
     for row in range(rows):
         ids[row, 4 - row] = END

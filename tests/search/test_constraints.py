@@ -10,7 +10,7 @@ from tests.random_models import END, numbers
 
 
 def forced_tokens(held_to, num_positions):
-    """The forced token at each position: Integer (batch, positions), 0 for none."""
+    """Returns the forced token at each position: Integer (batch, positions), 0 for none."""
     at = [numbers(forced_token(held_to, position, END)) for position in range(num_positions)]
     return np.stack(at, axis=1)
 

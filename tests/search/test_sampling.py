@@ -34,13 +34,13 @@ def draw(language, noise, max_length, step=toy.step, **options):
 
 
 def sentences(found, row=0):
-    """The tokens of each sample of one sentence, up to the end."""
+    """Returns the tokens of each sample of one sentence, up to the end."""
     ids = [list(tokens) for tokens in numbers(found.token_ids)[row].tolist()]
     return [tuple(tokens[: tokens.index(toy.END) + 1]) for tokens in ids]
 
 
 def one_word_language(probabilities):
-    """The first token has these probabilities; the end follows any other token."""
+    """Returns a language: the first token has these probabilities, and the end follows."""
     language = np.full((1, 1 + toy.VOCABULARY, toy.VOCABULARY), -np.inf, "float32")
     language[:, :, toy.END] = 0.0
     with np.errstate(divide="ignore"):
@@ -49,7 +49,7 @@ def one_word_language(probabilities):
 
 
 def first_tokens(probabilities, numbers_drawn, **options):
-    """The first token drawn by each number."""
+    """Returns the first token drawn by each random number."""
     noise = [[[number, 0.5] for number in numbers_drawn]]
     found = draw(one_word_language(probabilities), noise, [2], **options)
     return numbers(found.token_ids)[0, :, 0].tolist()
@@ -59,7 +59,7 @@ def first_tokens(probabilities, numbers_drawn, **options):
 
 
 def probabilities_by_hand(logits, temperature=1.0, top_k=None, top_p=1.0):
-    """{token: probability} in float64, by each definition in turn."""
+    """Returns {token: probability} in float64, by applying each definition in turn."""
     weights = {t: np.exp(float(x) / temperature) for t, x in enumerate(logits)}
     ranked = sorted(weights, key=lambda t: (-weights[t], t))[:top_k]
     total = sum(weights[t] for t in ranked)
@@ -72,7 +72,7 @@ def probabilities_by_hand(logits, temperature=1.0, top_k=None, top_p=1.0):
 
 
 def distribution_of(probabilities, **options):
-    """{token: probability} of the tokens that are left."""
+    """Returns {token: probability} of the remaining tokens."""
     logits = np.log(np.array(probabilities, "float32"))[None, None]
     probability, token = (numbers(x)[0, 0] for x in distribution(logits, **options))
     return {int(t): float(p) for t, p in zip(token, probability, strict=True) if p > 0}
@@ -161,7 +161,7 @@ def test_sentences_are_drawn_in_proportion_to_their_probability(options):
     counts = collections.Counter(sentences(found))
 
     def probability(tokens):
-        """The end at the last position is forced."""
+        """Returns a sentence's probability; the end at the last position is forced."""
         product = 1.0
         for position, token in enumerate(tokens[: max_length - 1]):
             logits = language[0, toy.number_of(tokens[:position])]

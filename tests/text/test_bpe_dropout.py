@@ -54,7 +54,7 @@ class Pieces:
 
 
 def shares(sampler, word, num_draws=20_000):
-    """How often each split of a word occurs among repetitions of the word."""
+    """Returns the share of each split among repetitions of a word."""
     ids = sampler.sample([word] * num_draws, seed=5)
     counts = Counter(tuple(sampler_pieces(sampler, row)) for row in ids)
     return {split: count / num_draws for split, count in counts.items()}
@@ -71,7 +71,7 @@ def trained(request):
     return SubwordTokenizer.train_from_lines(TEXTS, size, request.param)
 
 
-# Both
+# BPE and unigram
 
 
 @pytest.mark.parametrize("rate", [0.1, 1.0])
@@ -152,7 +152,7 @@ def test_without_dropout_joins_equal_those_of_sentencepiece(tokenizer):
         assert sampler.joined(word, itertools.repeat(False))[0] == processor.encode(line)
 
 
-# Joins in this order: ab, then abc. "bc" was learned too, but later.
+# The joins are ab, then abc. "bc" was learned too, but later.
 JOINS = {"ab": 0.0, "abc": -1.0, "bc": -2.0, "a": -3.0, "b": -4.0, "c": -5.0}
 
 
@@ -175,7 +175,7 @@ def test_joins_are_skipped_with_the_given_probability():
 
 
 def joined_shares(rate, num_draws=20_000):
-    """Splits of "abc" by the joins alone, without the ways that are kept."""
+    """Splits "abc" by the joins only, without the stored splits."""
     import random
 
     chances = random.Random(3)

@@ -24,7 +24,7 @@ PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
 
 def packed(data, suffix):
-    """The bytes of a file of that suffix, in small letters or capitals."""
+    """Returns text as the bytes of a file with this suffix, in lower or upper case."""
     return PACKERS.get(suffix.split(".")[-1].lower(), bytes)(data)
 
 

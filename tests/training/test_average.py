@@ -1,4 +1,4 @@
-"""Models made of the epochs that a run has kept: averaged afterwards, or one of them alone."""
+"""Models from the epochs that a run has kept: averages, or single epochs."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from training.train import main as train_main
 
 @pytest.fixture(scope="module")
 def longer_run(train_arguments, tmp_path_factory):
-    """A finished run of five epochs, of which the last three are kept; never changed."""
+    """A finished run of five epochs that keeps the last three; never changed."""
     run = tmp_path_factory.mktemp("runs") / "longer"
     more = ["--epochs=5", "--keep-checkpoints=3", "--checkpoint-steps=null", f"--output={run}"]
     assert run_command(train_main, once([*train_arguments, *more])) == 0
@@ -83,7 +83,7 @@ def test_the_given_epochs_are_averaged_into_the_model(run, capfd):
         f"now: weights of epochs 3, 4, 5: validation perplexity {final['val_perplexity']:.3f}"
     )
 
-    # Once more: what training made is still there.
+    # Again: the result of training is still there.
     assert averaged(run, "--best", "1") == 0
     assert_same(weights_of(run, "model.trained.keras"), trained)
     lines = [line for line in run.read_metrics() if line.get("epoch", 0) >= 3]
@@ -144,7 +144,7 @@ def test_a_run_in_training_or_unfinished_is_not_averaged(run, capfd):
 
 
 def test_a_run_that_is_trained_further_is_not_averaged(run, capfd):
-    """A line about a new model would end it, with epochs missing."""
+    """A metrics line about a new model would mark the run as finished, without its epochs."""
     epochs = run.read_metrics()[:-1]
     run.write_metrics(epochs)
     assert averaged(run, "--best=1") == 1
@@ -210,7 +210,7 @@ def test_an_export_records_its_epoch(longer_run):
 
 
 def test_with_moving_averages_an_epochs_model_uses_them(run):
-    """With ema_decay, what is validated is a file of its own."""
+    """With ema_decay, the validated weights are in a separate file."""
     text = run.config_path.read_text()
     run.config_path.write_text(text.replace("ema_decay: null", "ema_decay: 0.9"))
     with pytest.raises(InputError, match=r"whose weights are kept \(none is\)\. Received: 4"):

@@ -38,14 +38,14 @@ def test_operations_follow_the_widths_of_keys_and_values():
     plain = TransformerConfig(
         vocabulary_size=5, num_layers=1, model_dim=8, feed_forward_dim=1, num_heads=2
     )
-    # Three attentions over one position: values, their sum, and the way out of the heads.
+    # Three attentions over one position: values, their sums, and the output projections.
     more = 3 * 2 * (9 - 4) * (8 + 1 + 8)
     assert forward_flops(wide, 1, 1, 1) - forward_flops(plain, 1, 1, 1) == 2 * more
 
 
 def test_the_training_benchmark_prints_one_line_of_json(capfd):
-    Adam(0.1)  # so that the one that is measured gets another name
-    # Large enough for every part to take longer than what the profiler leaves out.
+    Adam(0.1)  # so that the measured optimizer gets another name
+    # Large enough for every part to take longer than operations that the profiler omits.
     sizes = ["--batch=16", "--source-length=30", "--target-length=40", "--vocabulary-size=50"]
     assert run_command(main, ["train", *sizes, "--steps=2", "--repeats=3", "--profile"]) == 0
     [line] = capfd.readouterr().out.splitlines()

@@ -28,7 +28,7 @@ from training.settings import TrainingSettings
 
 
 class Shouting:
-    """Stands in for a translator: a text becomes upper case, the next best ones get marks."""
+    """A fake translator that writes upper case, with marks on the next best translations."""
 
     beam_size = 3
     length_penalty = 0.6
@@ -218,7 +218,7 @@ def test_equal_text_scores_100():
 
 
 def test_bleu_is_the_geometric_mean_of_four_precisions():
-    # Of the n-grams 4 of 5, 3 of 4, 2 of 3 and 1 of 2 are right, and the length is right.
+    # Of the n-grams, 4 of 5, 3 of 4, 2 of 3 and 1 of 2 are right; the length is right.
     scores = score(["a b c d e"], ["a b c d f"])
     assert scores.bleu == pytest.approx(100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** (1 / 4))
 
@@ -227,7 +227,7 @@ def test_tokenized_text_is_scored_unchanged():
     hypotheses, references = ["a b c d e ."], ["a b c d e."]
     cased = score(hypotheses, references)
     tokenized = score(hypotheses, references, "none")
-    assert cased.bleu == pytest.approx(100)  # sacreBLEU sets the full stop apart
+    assert cased.bleu == pytest.approx(100)  # sacreBLEU splits off the full stop
     # Against the five words "a b c d e." 4 of 6, 3 of 5, 2 of 4 and 1 of 3 are right.
     assert tokenized.bleu == pytest.approx(100 * (4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** (1 / 4))
     assert "tok:13a" in cased.bleu_signature
@@ -418,7 +418,7 @@ EVALUATION = {"bleu": 12.345678, "bleu_signature": "nrefs:1", "num_sentences": 7
 
 @pytest.fixture
 def exports(monkeypatch, loaded):
-    """What `export_saved_model` is called with, instead of exporting."""
+    """Records the arguments of `export_saved_model`, which exports nothing."""
     calls = []
 
     def export(translator, directory, **options):
@@ -447,7 +447,7 @@ def test_without_the_validation_text_an_export_is_verified_with_hard_texts(
     config.write_text(
         re.sub("validation_source: .*/", f"validation_source: {tmp_path}/", config.read_text())
     )
-    # As runs of earlier versions are, which did not count their pairs.
+    # Like runs of earlier versions, which did not count their pairs.
     metrics.write_text(re.sub(', "num_pairs": 150', "", metrics.read_text()))
     assert run_command(training.export.main, [str(run), str(tmp_path / "saved")]) == 0
     [options] = exports

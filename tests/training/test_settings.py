@@ -43,7 +43,7 @@ def test_the_model_defaults_are_the_papers_base_model():
 
 
 def test_settings_shared_with_the_library_have_the_same_names():
-    """The settings do not import the library, because that takes seconds."""
+    """The settings repeat names because importing the library takes seconds."""
     fields = [field.name for field in dataclasses.fields(TransformerConfig)]
     assert ["vocabulary_size", *CONFIG_SETTINGS] == fields
     assert [field.name for field in dataclasses.fields(Corpus)] == [*CORPUS_KEYS]
@@ -88,7 +88,7 @@ def test_the_multi30k_config_is_the_tiny_model_in_pre_norm_with_less_dropout():
 
 @pytest.mark.parametrize("name", ["gru", "gru_attention", "convolution"])
 def test_the_baselines_have_about_the_size_of_the_transformer_they_are_compared_with(name):
-    """Within a tenth of its parameters, and the same text and search."""
+    """They have its parameters to within a tenth, and the same text and search."""
     settings = make_settings(read_settings_file(CONFIGS / f"multi30k_{name}.yaml"))
     transformer = make_settings(read_settings_file(CONFIGS / "multi30k_transformer.yaml"))
     assert settings.model == name
@@ -375,7 +375,7 @@ def test_an_option_out_of_range_gives_one_line_and_exit_code_1(capfd):
 
 def test_an_option_overrides_the_file(tmp_path, capfd):
     path = settings_file(tmp_path, "dropout: 0.5\n")
-    # What is wrong is the option's value, not the file's: it was the one in force.
+    # The error is about the option's value, which overrides the file's.
     assert run_command(main, ["--config", str(path), "--output", "r", "--dropout", "2"]) == 1
     assert "Received: dropout=2.0" in capfd.readouterr().err
 

@@ -38,7 +38,7 @@ def train(arguments, output, *more):
 
 
 def one_line(capfd):
-    """What a failed command says: one line on stderr that begins with `error:`."""
+    """Returns a failed command's message: one line on stderr that begins with `error:`."""
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith("error: ")
     return line
@@ -51,7 +51,7 @@ def arrays_of(run, epoch):
 
 
 def assert_same_checkpoint(run, other, epoch):
-    """Every variable to the last bit: weights, dropout's random states, the optimizer."""
+    """Asserts that all variables are equal bit for bit: weights, random states, optimizer."""
     pairs = zip(arrays_of(run, epoch), arrays_of(other, epoch), strict=True)
     for (kind, name, array), (_, other_name, other_array) in pairs:
         assert name == other_name
@@ -59,7 +59,7 @@ def assert_same_checkpoint(run, other, epoch):
 
 
 def stop_at(monkeypatch, position, error):
-    """Makes the training stop with an error as soon as a checkpoint is saved."""
+    """Makes training stop with an error as soon as a given checkpoint is saved."""
     save = progress.save_checkpoint
 
     def save_and_stop(run, model, saved_position, seconds):
@@ -113,7 +113,7 @@ def test_the_model_is_the_average_that_the_last_line_names(finished_run):
 def test_an_average_that_is_worse_than_the_best_epoch_is_not_kept(
     train_arguments, tmp_path, capfd, option
 ):
-    """The fewer epochs, the more an average holds of weights that had learned little."""
+    """With few epochs, the average is mostly of weights that had learned little."""
     run = tmp_path / "run"
     assert train(train_arguments, run, "--epochs=6", option) == 0
     *epochs, final = RunFolder(run).read_metrics()
@@ -149,7 +149,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     assert train(train_arguments, tmp_path / "run", "--seed", "6") == 1
     assert "seed: 5 there, 6 now" in one_line(capfd)
 
-    # A line of an epoch that was not saved any more.
+    # A line of an epoch whose checkpoint was not saved.
     with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 2, "val_perplexity": 0.0}\n')
     assert train(train_arguments, tmp_path / "run") == 0
@@ -180,7 +180,7 @@ def test_a_training_runs_in_any_thread(short_run):
 
 
 def timeless(run):
-    """The lines of metrics.jsonl without what depends on the clock."""
+    """Returns the lines of metrics.jsonl without values that depend on the clock."""
     return [
         {key: value for key, value in line.items() if "second" not in key}
         for line in RunFolder(run).read_metrics()
@@ -188,7 +188,7 @@ def timeless(run):
 
 
 def assert_same_run(run, other, epochs):
-    """A run that was continued, and one that had as many epochs from the start."""
+    """Asserts that a continued run equals a run with as many epochs from the start."""
     assert timeless(run) == timeless(other)
     assert_same_checkpoint(run, other, epochs)
     models = [keras.saving.load_model(folder / "model.keras") for folder in (run, other)]
@@ -226,7 +226,7 @@ def test_a_finished_run_is_trained_further_only_with_raised_limits(
         assert re.search(message, one_line(capfd))
 
     shutil.copytree(short_run, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints")  # nothing to go on from
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # nothing to resume from
     assert train(train_arguments, tmp_path / "run", "--epochs=4") == 1
     assert re.search("must not hold a finished run.* put its checkpoints back", one_line(capfd))
 
@@ -242,7 +242,7 @@ def test_a_run_that_is_trained_further_keeps_its_model_until_the_new_one_replace
         assert train(train_arguments, run, "--epochs=3") == 130
     assert (run / "model.keras").read_bytes() == model
     assert not RunFolder(run).is_finished
-    RunFolder(run).check_finished()  # for what reads it
+    RunFolder(run).check_finished()  # commands may still read it
     assert RunFolder(run).read_record().settings.epochs == 3
 
     with monkeypatch.context() as patch:
@@ -350,7 +350,7 @@ def test_a_new_run_can_start_from_a_finished_run_with_different_settings(
     finished_run, train_arguments, tmp_path, capfd
 ):
     more = ["--initial-run", str(finished_run), "--epochs=1", "--seed=9"]
-    slow = ["--peak-learning-rate=1e-9"]  # so slow that the weights stay as they come
+    slow = ["--peak-learning-rate=1e-9"]  # so slow that the weights do not change
     assert train(train_arguments, tmp_path / "run", *more, *slow) == 0
     *_, initial = RunFolder(finished_run).read_metrics()
     *_, final = RunFolder(tmp_path / "run").read_metrics()
@@ -516,7 +516,7 @@ def test_a_text_with_too_few_sub_words_causes_one_message_and_resumes(
 
 
 def test_a_run_that_is_trained_further_keeps_the_requested_vocabulary_size(short_run, tmp_path):
-    """With the tokenizer's own number, as in config.yaml, or with the one that was asked for."""
+    """Accepts the tokenizer's size, as in config.yaml, and the requested size."""
     run = RunFolder(shutil.copytree(short_run, tmp_path / "run"))
     record = run.read_record()
     run.write_record(dataclasses.replace(record, asked_for={"vocabulary_size": 5000}))

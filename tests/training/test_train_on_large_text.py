@@ -1,4 +1,4 @@
-"""Training on text that is streamed, drawn from several corpora, or cut into parts."""
+"""Training on streamed text, on several corpora, and on parts of batches."""
 
 import gzip
 
@@ -21,13 +21,13 @@ TRAIN_OPTIONS = ("--train-source", "--train-target")
 
 @pytest.fixture
 def arguments(train_arguments):
-    """The arguments of a small training, without the text to train on."""
+    """The arguments of a small training run, without the training text."""
     return [option for option in train_arguments if not option.startswith(TRAIN_OPTIONS)]
 
 
 @pytest.fixture
 def shards(text_files, tmp_path):
-    """The training text in three files of 50 pairs each, two of them packed; a pattern."""
+    """The training text in three files, two of them compressed: their pattern."""
     with open(text_files["train_source"]) as source, open(text_files["train_target"]) as target:
         pairs = [f"{one.strip()}\t{other}" for one, other in zip(source, target, strict=True)]
     for number in range(3):
@@ -56,7 +56,7 @@ def error_of(arguments, output, capsys, *more):
 
 
 def source(*names):
-    """As an option, because a pattern's files need not be named .tsv."""
+    """Returns the corpus as an option, because a pattern's files need not be named .tsv."""
     corpora = ", ".join(f'{{"source": "{name}"}}' for name in names)
     return f"--train-corpora=[{corpora}]"
 
@@ -105,7 +105,7 @@ def test_accumulated_parts_of_a_batch_make_the_same_update(train_arguments, tmp_
         trained(train_arguments, tmp_path / f"{steps}", *options, f"--accumulation-steps={steps}")
         for steps in (1, 3)
     ]
-    # Of the keys' biases the gradient is 0, and rounding is all that Adam sees.
+    # The keys' biases have a gradient of 0, so Adam sees only rounding errors.
     paths = [run.checkpoint_path(Position(2, 0), "weights") for run in runs]
     np.testing.assert_allclose(*(load_arrays(path)["weights.00000"] for path in paths), atol=2e-5)
     whole, parts = [run.read_metrics()[:2] for run in runs]

@@ -15,8 +15,8 @@ from training.command_line.running import run_command
 from training.runs.exported_translator import ExportedTranslator, find_version
 from training.serving.saved_model import load_version
 
-# A command whose translator writes upper case, the number of lines that it got at once, and the
-# place of each line in the whole text.
+# A command whose translator writes upper case, the number of lines in its batch, and each line's
+# number in the whole text.
 CHILD = """
 import sys
 import training.translate
@@ -102,7 +102,7 @@ def test_a_standard_stream_may_be_closed(closed, options, code, written):
 
 @pytest.fixture
 def pipe():
-    """What ArrivingLines reads, and the descriptor to write to."""
+    """An ArrivingLines on a pipe, and the descriptor to write to."""
     reader, writer = os.pipe()
     yield ArrivingLines(reader), writer
     os.close(reader)
@@ -141,7 +141,7 @@ def test_batches_of_lines_that_need_no_waiting_are_full():
 
 
 class Noting:
-    """Stands in for a translator: writes the prefix before the text."""
+    """A fake translator that writes the prefix before the text."""
 
     beam_size = 3
     max_source_tokens, most_target_tokens = 4, 5

@@ -1,4 +1,4 @@
-"""What a search does; most tests replace the training with a made-up one."""
+"""The search for settings; most tests replace training with a made-up function."""
 
 import dataclasses
 import itertools
@@ -88,7 +88,7 @@ MOST_SUB_WORDS = 299
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Trains no tokenizer, builds no model and draws no picture."""
+    """Replaces the tokenizer, the models and the pictures by fast fakes."""
 
     def tokenizer(trials, settings):
         size = min(settings.vocabulary_size, MOST_SUB_WORDS)
@@ -233,7 +233,7 @@ def test_the_size_limit_counts_only_sub_words_that_the_text_has(make_plan, tmp_p
 def test_a_vocabulary_that_is_too_small_for_the_text_fails_in_its_trial(
     make_plan, tmp_path, monkeypatch
 ):
-    """Its size is unknown, so that it cannot be too large."""
+    """The model's size is unknown, so it is not skipped as too large."""
 
     def tokenizer(trials, settings):
         raise TrialFailed("the text needs more")
@@ -314,7 +314,7 @@ def test_an_objective_that_is_not_finite_is_a_failure(make_plan, tmp_path):
 
 
 class Killed(BaseException):
-    """Stands for a process that ends without warning."""
+    """Simulates a process that ends without warning."""
 
 
 @pytest.mark.parametrize("algorithm", ["random", SLOW_BAYESIAN, "hyperband"])
@@ -339,7 +339,7 @@ def test_a_search_that_is_killed_repeatedly_ends_like_an_uninterrupted_one(
             strike()
 
     def write(path, text):
-        # Between writing a trial's file and the oracle's, as a trial begins or ends.
+        # Between writing a trial's file and the oracle's, when a trial begins or ends.
         if where == "create" and path.name == "trial.json" and '"RUNNING"' in text:
             real_write(path, text)
             return strike()

@@ -1,4 +1,4 @@
-"""The commands run each baseline, from text to an export."""
+"""The commands work with each baseline, from text to export."""
 
 import io
 import json
@@ -57,7 +57,7 @@ def arguments(text_files):
     ],
 )
 def finished(request, arguments, tmp_path_factory):
-    """A model's name and its finished run."""
+    """Returns a model's name and its finished run."""
     run = tmp_path_factory.mktemp("runs") / request.param
     options = [*arguments, f"--model={request.param}", *SIZES[request.param]]
     assert run_command(train, [*options, "--output", str(run)]) == 0

@@ -134,7 +134,7 @@ def test_every_source_token_affects_the_logits(model, position):
 
 
 def decoded(model, source, targets):
-    """The logits of every position, decoded step by step.
+    """Returns the logits of every position, decoded step by step.
 
     Args:
         targets: Integer (batch, beams, length).
@@ -223,7 +223,7 @@ def test_each_precision_gives_the_same_logits_in_steps_and_in_one_pass(
     stepwise = decoded(other, source_ids(), target_ids()[:, None])[:, 0]
     rounding = (1e-5 if kind == "float32" else 0.05) * np.abs(expected).max()
     assert_close(full, expected, atol=rounding)
-    # A sum in another order may round to the next number.
+    # A sum in a different order may round to the next number.
     assert_close(stepwise, full, atol=1e-5 if kind == "float32" else rounding)
     if kind != "float32":
         assert np.abs(full - expected).max() > 1e-4  # it is rounded
@@ -281,7 +281,7 @@ def test_the_weights_shown_are_the_last_that_the_model_computes(attentive_model,
 
 
 def test_a_convolutional_decoder_equals_that_of_the_paper(models):
-    """The last layer of a convolutional decoder, written out (Gehring et al. 2017, section 3.3)."""
+    """Compares with the equations of a decoder's last layer (Gehring et al. 2017, section 3.3)."""
     model = models["convolution"]
     weights = numbers(cross_attention_weights(model, source_ids(), target_ids()))[:, 0]
     embedded_source = numbers(model.embedding(source_ids()))
@@ -323,7 +323,7 @@ def test_a_convolution_sees_zeros_instead_of_padding():
 
 
 def test_a_new_gated_convolution_has_the_variance_of_appendix_a():
-    """Of inputs of variance 1, a and b have 4, and a * sigmoid(b) has 4 E[sigmoid(b)^2]."""
+    """For inputs of variance 1, a and b have variance 4, a * sigmoid(b) 4 E[sigmoid(b)^2]."""
     layer = GatedConvolution(256, kernel_size=3, dropout=0.2)
     outputs = numbers(layer(random_vectors(50, 20, 256), training=True))
     b = 2 * random_vectors(100_000)
@@ -370,7 +370,7 @@ def test_training_applies_dropout_in_every_layer(model):
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_trains_near_float32(policy):
-    """The loss and its gradients, of the same weights."""
+    """From the same weights, three steps have nearly the same losses, and so gradients."""
     losses = {}
     for name in ("gru_attention", "convolution"):
         for kind in ("float32", policy):
@@ -416,7 +416,7 @@ def test_with_attention_a_model_learns_to_reverse(name):
 
 
 def reversal_pairs(num_pairs, seed=0):
-    """Sources of 2 to 6 tokens, and START, the same backwards, END."""
+    """Returns sources of 2 to 6 tokens, and targets: START, the reversed tokens, END."""
     generator = np.random.default_rng(seed)
     source, target = np.zeros((num_pairs, 7), "int32"), np.zeros((num_pairs, 8), "int32")
     for row in range(num_pairs):

@@ -1,4 +1,4 @@
-"""The recurrent layers compute what Keras' own layers do."""
+"""The recurrent layers compute the same as Keras' own layers."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def random_recurrence(cell, inputs_shape=(None, None, WIDTH), **more):
 
 
 def keras_layer(layer, **options):
-    """Keras' layer with the same weights."""
+    """Returns Keras' layer with the same weights."""
     kernel, bias = layer.input_projection.get_weights()
     recurrent_kernel, recurrent_bias = map(numbers, (layer.recurrent_kernel, layer.recurrent_bias))
     other = KERAS_LAYERS[layer.cell](UNITS, return_sequences=True, **options)
@@ -66,7 +66,7 @@ def test_the_gradients_equal_those_of_keras(cell):
     other = keras_layer(layer)
     inputs = tf.constant(random_vectors(BATCH, LENGTH, WIDTH, seed=9))
     states = [tf.constant(state) for state in first_states(layer)]
-    weights = random_vectors(LENGTH, UNITS, seed=10)  # each output counts differently
+    weights = random_vectors(LENGTH, UNITS, seed=10)  # each output has its own weight
 
     def gradients(output_of, variables):
         @tf.function(autograph=False)  # as in training, whose loop is in a graph
@@ -103,7 +103,7 @@ def test_a_step_equals_one_position_of_the_full_pass(cell):
 
 
 def test_a_context_acts_as_additional_input(cell):
-    """The product of [input, context] is a sum of two; one position of context serves all."""
+    """The product with [input, context] is a sum of two; all positions share one context."""
     context_dim = 4
     layer = random_recurrence(cell, context_shape=(None, None, context_dim))
     inputs = random_vectors(BATCH, LENGTH, WIDTH, seed=9)
@@ -127,7 +127,7 @@ def test_a_new_lstm_keeps_its_state():
 
 
 def test_the_state_is_kept_in_float32_while_products_are_in_half_precision(cell):
-    """A step adds so little that bfloat16 would round it away."""
+    """Each step changes the state too little for bfloat16."""
     units, num_gates = 1, CELLS[cell].num_gates
     kernel = ops.zeros((units, num_gates * units), "bfloat16")
     if cell == "gru":  # update gate about 1: h' = z h + (1 - z) n

@@ -1,4 +1,4 @@
-"""Nothing heavy is imported before it is needed, and Keras is told its backend in time."""
+"""No slow import comes before it is needed, and Keras' backend is set in time."""
 
 import os
 import subprocess
@@ -60,7 +60,7 @@ def test_importing_a_command_has_no_side_effects():
 
 
 def test_training_reports_its_start_before_importing_keras(train_arguments, tmp_path):
-    """Keras and its backend take seconds; here there is one that gives up at once."""
+    """Replaces Keras, whose import takes seconds, by a module that raises an error at once."""
     (tmp_path / "keras").mkdir()
     (tmp_path / "keras" / "__init__.py").write_text("raise SystemExit(7)\n")
     command = [sys.executable, "-m", "training.train", *train_arguments, "--output", "run"]

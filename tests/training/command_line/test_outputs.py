@@ -25,7 +25,7 @@ NOT_UTF_8 = os.fsdecode(b"caf\xe9")
 
 @pytest.fixture
 def files(tmp_path):
-    """A file, a folder, and a folder with a file in it."""
+    """A folder with a file and an empty folder in it."""
     (tmp_path / "file").write_text("old")
     (tmp_path / "folder").mkdir()
     return tmp_path

@@ -1,4 +1,4 @@
-"""Commands say once what they do before imports that take seconds."""
+"""Commands report their start once, before imports that take seconds."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 from tests.training.conftest import as_arguments
 from training.command_line.running import tell
 
-# Ends with code 7 where Keras, TensorFlow or JAX would be imported.
+# Ends with code 7 as soon as Keras, TensorFlow or JAX would be imported.
 UP_TO_THE_IMPORT = """
 import os, runpy, sys
 class Stop:
@@ -24,7 +24,7 @@ runpy.run_module(f"training.{sys.argv[0]}", run_name="__main__", alter_sys=True)
 
 @pytest.fixture
 def run_up_to_the_import(tmp_path):
-    """What a command prints before that import, to stdout and to stderr."""
+    """Returns what a command prints before that import, to stdout and to stderr."""
 
     def run(*arguments):
         command = [sys.executable, "-c", UP_TO_THE_IMPORT, *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""Runs on several devices, and on workers in separate processes, end like runs on one device."""
+"""Runs on several devices or workers in separate processes end like runs on one device."""
 
 import contextlib
 import hashlib
@@ -57,7 +57,7 @@ def test_a_process_that_trains_nothing_leaves_the_gpus_alone(monkeypatch):
     leave_devices_to_children()
 
 
-# With so small a model, JAX spends half of its time compiling what runs only a few times.
+# With such a small model, JAX spends half of its time compiling code that runs a few times.
 QUICK_JAX = {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
@@ -66,7 +66,7 @@ QUICK_JAX = {
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory):
-    """For a run of 2 epochs and few shapes; batches of 7 pairs, which 2 and 3 do not divide."""
+    """Options for 2 epochs and few shapes; batches have 7 pairs, not a multiple of 2 or 3."""
     folder = tmp_path_factory.mktemp("text")
     generator = random.Random(3)
     settings = {}
@@ -104,7 +104,7 @@ def of_one_device(arguments, tmp_path_factory):
 
 
 class Start:
-    """The command of one process: `python -m training.train`, or another program."""
+    """Returns the command of one process: `python -m training.train`, or another program."""
 
     def __init__(self, arguments, output, *more, program=("-m", "training.train"), **environment):
         options = once([*arguments, f"--output={output}", *more])
@@ -152,7 +152,7 @@ def free_ports(number):
 
 @contextlib.contextmanager
 def running(starts):
-    """The running processes, which are always killed at the end."""
+    """A list of running processes, which are always killed at the end."""
     with contextlib.ExitStack() as stack:
         processes = []
         for start in starts:
@@ -201,7 +201,7 @@ def break_off(starts, output, position):
 
 
 def metrics_by_step(output):
-    """The totals and counts of the loss and the metrics after each step of each epoch."""
+    """Returns the totals and counts of loss and metrics after each step of each epoch."""
     run = RunFolder(output)
     return {
         position: [
@@ -236,7 +236,7 @@ def assert_same_metrics(output, other, without=()):
 
 
 def sha256_of(output):
-    """The hash of all weights, dropout's random states and the optimizer at the end."""
+    """Returns the hash of all weights, dropout's random states and the optimizer at the end."""
     run, digest = RunFolder(output), hashlib.sha256()
     for kind in ("weights", "state"):
         for name, array in load_arrays(run.checkpoint_path(run.position_saved, kind)).items():
@@ -306,7 +306,7 @@ def test_the_loss_of_a_worker_ends_the_other_and_the_run_resumes_exactly(argumen
 
 
 def says(process, words):
-    """Reads a process's stderr up to a line with these words, and returns the line."""
+    """Reads a process's stderr up to a line with the given words, and returns the line."""
     for line in process.stderr:
         if words in line:
             return line

@@ -1,4 +1,4 @@
-"""How the workers of a training find each other, on this machine's own addresses."""
+"""The workers of a training run find each other, on addresses of this machine."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ def teams(number):
 
 
 class Gathering:
-    """A worker that gathers in a thread, and the lines that it tells."""
+    """A worker that waits for the others in a thread, and the lines that it reports."""
 
     def __init__(self, team, minutes=5.0):
         self.lines, self.error = [], None

@@ -135,7 +135,7 @@ def test_results_with_different_options_are_kept_side_by_side(tmp_path, monkeypa
 
 
 def test_this_process_trains_after_all_others(tmp_path, monkeypatch):
-    """It keeps the GPU's memory from its first use on."""
+    """A process keeps the GPU's memory after its first use."""
     seen = []
 
     def note(what, result):

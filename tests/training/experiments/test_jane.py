@@ -35,7 +35,7 @@ def test_a_picture_has_every_head_and_its_tokens(served_translator):
     attention = served_translator.attention_by_layer("a man", "the house")
     found = figures(attention)
     assert list(found) == ["encoder", "decoder", "cross"]
-    panels = found["cross"].axes[:-1]  # the last is the colour bar
+    panels = found["cross"].axes[:-1]  # the last is the color bar
     titles = [panel.get_title() for panel in panels]
     assert titles == [f"layer {layer}, head {head}" for layer in (1, 2) for head in (1, 2, 3)]
     for panel, weights in zip(

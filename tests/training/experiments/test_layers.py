@@ -1,4 +1,4 @@
-"""Table 1 measured: what is measured is what it is called."""
+"""Measurements of Table 1: each measures what its name says."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_operation_counts_of_self_attention_and_recurrence_cross_at_the_width():
         for kind in ("self_attention", "recurrent")
     }
     crossings = _crossings(lines, lengths)
-    # Between the lengths the true line of self-attention is bent, by the projections.
+    # Between the lengths, the projections bend the true line of self-attention.
     assert crossings["forward", 100][0] == pytest.approx(100, rel=0.05)
     assert crossings["forward", 300][0] == pytest.approx(300, rel=0.05)
     assert _crossing_cells(100, Crossing(250.0, 3.0, True), lengths) == ["250", "2.5"]
@@ -97,7 +97,7 @@ def test_memory_of_self_attention_grows_with_the_square_of_the_length(tmp_path):
     assert attention["mib"][1] >= 3 * 4 * 2048**2 / 2**20  # scores, weights, a gradient
     assert 1.6 < attention["exponent_of_memory"] < 2.4
     assert recurrent["mib"][1] < attention["mib"][1] / 2
-    # A loop of four times as many steps takes longer, whatever else the machine does.
+    # A loop with four times as many steps takes longer on any machine.
     assert np.min(recurrent["seconds"][1]) > 1.5 * np.min(recurrent["seconds"][0])
     assert np.min(attention["seconds"][1]) > np.min(lines["self_attention", "forward"]["seconds"])
 

@@ -1,4 +1,4 @@
-"""The clock is read in turns, and memory counts what was there at a time."""
+"""Measurements take turns, and memory is the peak of simultaneous tensors."""
 
 import pytest
 import tensorflow as tf
@@ -19,7 +19,7 @@ def test_measurements_are_taken_in_turns():
 
 
 class Clock:
-    """One that only work moves."""
+    """A clock that only work advances."""
 
     now = 0.0
 
@@ -27,7 +27,7 @@ class Clock:
         return self.now
 
     def takes(self, seconds, calls):
-        """A function each of whose repetitions takes so long; it notes how many are asked for."""
+        """Returns a function whose repetitions take a given time; it records their number."""
 
         def work(number):
             calls.append(number)

@@ -1,4 +1,4 @@
-"""Tasks that are made on the spot."""
+"""Made-up tasks."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The parallel claim: equal tokens, equal parameters, one line for each stack."""
+"""The claim of parallel steps: equal tokens, equal parameters, one line for each stack."""
 
 import json
 

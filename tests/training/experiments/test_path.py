@@ -1,4 +1,4 @@
-"""The path length: the task asks for what stood k tokens back, and for nothing else."""
+"""The path length: the task asks only for the token k positions back."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""The comparison of systems, on text made on the spot."""
+"""The comparison of systems, on made-up text."""
 
 import json
 
@@ -36,7 +36,7 @@ def course(seconds, val_bleu, **more):
 
 
 def test_systems_differ_only_in_the_model_and_its_recipe():
-    """What the time is spent on, and what is measured, is the same for all."""
+    """All systems spend their time on the same text and are measured alike."""
     asked = {system: system_settings(system, 5, TEXT, 7.5) for system in SYSTEMS}
     for system, settings in asked.items():
         assert settings.model == system
@@ -48,7 +48,7 @@ def test_systems_differ_only_in_the_model_and_its_recipe():
 
 
 def test_seeds_are_compared_at_the_same_times():
-    """The second seed is half as fast: at 20 s it has what the first had at 10 s."""
+    """The second seed is half as fast: its score at 20 s is the first one's at 10 s."""
     band = seeds_over_time(
         [course([10, 20, 30], [1.0, 2.0, 3.0]), course([20, 40], [1.0, 2.0])],
     )
@@ -184,7 +184,7 @@ def test_wrong_comparisons_are_refused(options, message, capfd):
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory):
-    """YAML files of the systems' names, so small that an epoch takes a moment."""
+    """Writes a YAML file for each system, so small that an epoch takes a moment."""
     folder = tmp_path_factory.mktemp("configs")
     for system in BY_DEFAULT:
         values = {

@@ -1,4 +1,4 @@
-"""What experiments leave, and how they are asked for."""
+"""The files that experiments write, and their command line."""
 
 import json
 import sys
@@ -57,7 +57,7 @@ def test_help_names_every_experiment(capsys, option):
 
 
 def test_versions_are_those_of_the_imported_packages(monkeypatch):
-    """Builds of TensorFlow come under several names, and not every backend needs it."""
+    """TensorFlow has packages with several names, and not every backend needs it."""
     monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(__version__="2.99+cpu"))
     assert circumstances()["tensorflow"] == "2.99+cpu"
     monkeypatch.delitem(sys.modules, "tensorflow")

@@ -1,4 +1,4 @@
-"""Attention in a neighbourhood is attention with a mask, at another price."""
+"""Attention in a neighborhood equals attention with a mask, at a different cost."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Exponents and crossings of made lines, which are known."""
+"""Exponents and crossings of made-up lines, for which they are known."""
 
 import pytest
 

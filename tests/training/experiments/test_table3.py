@@ -1,4 +1,4 @@
-"""The rows of Table 3: their parameters, their settings, what is trained of them."""
+"""The rows of Table 3: their parameters, settings and trainings."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ from training.runs.folder import RunFolder
 from training.settings import make_settings, read_settings_file
 
 # The table as printed: N, d_model, d_ff, h, d_k, d_v, and millions of parameters where it has them.
-# Of rows B it prints d_k alone.
+# For rows B it prints only d_k.
 PRINTED = {
     "base": (6, 512, 2048, 8, 64, 64, 65),
     "A_heads_1": (6, 512, 2048, 1, 512, 512, None),
@@ -50,7 +50,7 @@ COUNTED = [row for row, printed in PRINTED.items() if printed[-1] is not None]
 
 
 def pencil(row, vocabulary, value_dim=None):
-    """The parameters of a row by hand; biases and gains included, one matrix of embeddings."""
+    """Counts a row's parameters by hand, with biases, gains and one embedding matrix."""
     n, d, d_ff, h, d_k, d_v, _ = PRINTED[row]
     d_v = value_dim or d_v
     attention = 2 * (d + 1) * h * d_k + (d + 1) * h * d_v + (h * d_v + 1) * d
@@ -64,7 +64,7 @@ def pencil(row, vocabulary, value_dim=None):
 
 @pytest.mark.parametrize("row", PRINTED)
 def test_parameters_match_a_count_with_paper_and_pencil(row):
-    # A small vocabulary, whose matrix need not be made: its share is beyond doubt.
+    # A small vocabulary avoids a large matrix, whose share is beyond doubt.
     assert count_parameters(TransformerConfig.table3(row, 50)) == pencil(row, 50)
 
 

@@ -1,4 +1,4 @@
-"""The phrase grammar: its sentences are right in both languages, and what is held out stays out."""
+"""The phrase grammar: sentences are right in both languages, held-out words stay apart."""
 
 import random
 import re
@@ -23,14 +23,14 @@ from training.phrases.words import Phrase, add_s, agree, conjugate, find, french
 
 
 def suits(option, wanted):
-    """`wanted` is the option itself, its French, or some of its features."""
+    """Whether an option is wanted; `wanted` is the option, its French, or some features."""
     if not isinstance(option, Phrase):
         return option == wanted
     return option.french == wanted or option.features.issuperset(wanted.split())
 
 
 def written(text):
-    """The sentence that follows from some choices: words, templates or features, in their order.
+    """Returns the sentence for some choices: words, templates or features, in order.
 
     All must come up. Where the next one is not offered, the first option is taken: a plain
     statement in the present, "je", a definite determiner, no adjective, no adverb.
@@ -363,7 +363,7 @@ def test_each_test_sentence_has_a_held_out_combination_and_no_other_sentence_has
 
 
 def test_held_out_word_pairs_are_not_neighbors_in_the_training_text(corpus):
-    """Read from the text alone, for combinations whose words stand side by side."""
+    """Reads only the text, for combinations whose words are neighbors."""
     text = "\n".join(pair.source for pair in corpus.train).lower()
     held_out = [
         (noun, adjective)

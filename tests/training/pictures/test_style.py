@@ -1,4 +1,4 @@
-"""Pictures become files, whole or not at all."""
+"""Pictures are written whole or not at all."""
 
 import os
 
@@ -17,7 +17,7 @@ from training.pictures.style import (
 
 
 def crowded_figure():
-    """Every line color, text, and a map of values: some thousands of shades."""
+    """Draws every line color, text, and a map of values: some thousands of shades."""
     figure = new_figure(8, 4, "A caption that is read.")
     left, right = figure.subplots(1, 2)
     for number in range(len(LINE_COLOURS)):

@@ -1,4 +1,4 @@
-"""Commands in other places: in a thread, or with outputs that are no files."""
+"""Commands run in a thread, or with outputs that are not files."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from training.command_line.running import handling_signals, quiet_stderr, run_co
 
 
 def in_a_thread(function):
-    """What a function returns in another thread than the main one."""
+    """Returns a function's result, from a thread other than the main thread."""
     results = []
     thread = threading.Thread(target=lambda: results.append(function()))
     thread.start()
@@ -61,7 +61,9 @@ def test_a_signal_handler_unknown_to_python_is_replaced_by_the_default(monkeypat
     def set_handler(number, handler):
         set_handlers.append(handler)
 
-    monkeypatch.setattr(signal, "signal", set_handler)  # returns None, as then
+    monkeypatch.setattr(
+        signal, "signal", set_handler
+    )  # returns None, as for a handler that Python did not set
     with handling_signals(print, signal.SIGTERM):
         pass
     assert set_handlers == [print, signal.SIG_DFL]

@@ -1,4 +1,4 @@
-"""How text is split into words for BLEU, and what is said where that cannot be right."""
+"""How text is split into words for BLEU, and warnings where the split must be wrong."""
 
 import dataclasses
 import logging
@@ -71,7 +71,7 @@ def test_all_tokenizers_on_offer_are_sacrebleus_and_download_nothing():
         ([*CHINESE, "one two", "three four"], False),  # half of them is not most
         (["Yes", "No", "one two three"], False),  # single words are no sentences without spaces
         (["Yes", "No"], False),
-        (["  \u3000我喜欢红色的苹果 "], True),  # only what stands between characters counts
+        (["  \u3000我喜欢红色的苹果 "], True),  # only spaces between characters count
         (["", " "], False),
         ([], False),
     ],
@@ -144,7 +144,7 @@ def test_tokenizers_that_download_a_model_are_not_offered(tmp_path, capfd):
 
 
 class Echo:
-    """Stands in for a translator: a text is its own translation."""
+    """A fake translator: a text is its own translation."""
 
     beam_size = 1
     length_penalty = 0.6
@@ -160,7 +160,7 @@ class Echo:
 
 @pytest.fixture
 def evaluate(monkeypatch, tmp_path, caplog, capfd):
-    """Evaluates text against itself with a run of some settings; returns BLEU's line, warnings."""
+    """Evaluates text against itself with a run; returns BLEU's line and the warnings."""
     monkeypatch.setattr(training.evaluate, "load_translator", lambda *_, **__: Echo())
 
     def run(lines, *options, **settings):
@@ -237,7 +237,7 @@ LETTERS = dict(zip(WORDS, "一二三四五六七八九十", strict=True))
 
 @pytest.fixture(scope="module")
 def unspaced_arguments(text_files, tmp_path_factory):
-    """The text of all tests with targets in characters, without spaces."""
+    """The text of all tests, with targets in characters without spaces."""
     folder = tmp_path_factory.mktemp("unspaced")
     files = dict(text_files)
     for split in ("train", "validation"):

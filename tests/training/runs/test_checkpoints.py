@@ -1,4 +1,4 @@
-"""Checkpoints: all or nothing, plain arrays, and a way back from a damaged one."""
+"""Checkpoints are written completely or not at all, and damaged ones are skipped."""
 
 import errno
 import logging
@@ -30,7 +30,7 @@ def values_of(model):
 
 @pytest.fixture
 def two_checkpoints(small_model, tmp_path):
-    """A run whose every number was 1 after epoch 1 and 2 after 7 batches more."""
+    """A run in which every number was 1 after epoch 1, and 2 after 7 more batches."""
     run = RunFolder(tmp_path)
     for value, position in ((1, FIRST), (2, SECOND)):
         set_all(small_model, value)
@@ -106,7 +106,7 @@ def test_damaged_weights_are_left_out_of_the_result(small_model, two_checkpoints
 
 @pytest.fixture
 def averaging_model(small_model):
-    """The small model, one update old, with an optimizer that averages its weights."""
+    """The small model after one update, with an optimizer that averages its weights."""
     small_model.compile(optimizer=Adam(ema_decay=0.5), loss="mse")
     small_model.fit(np.ones((8, 2)), np.ones((8, 3)), batch_size=8, verbose=0)
     return small_model
@@ -162,7 +162,7 @@ def test_the_averages_become_the_model_if_there_are_any(averaging_model, tmp_pat
     assert [float(array.mean()) for array in weights] == [3.0, 4.0]
     assert found == [1, 2]
 
-    for position in (FIRST, THIRD):  # the weights are whole, but are not what was validated
+    for position in (FIRST, THIRD):  # the weights are undamaged, but were not validated
         run.checkpoint_path(position, "average").write_bytes(b"")
     average.assign(np.full((2, 3), 5.0))
     [[array]] = readable_weights(run, settings, averaging_model, [1, 2], [])

@@ -1,4 +1,4 @@
-"""Which weights a training ends with."""
+"""The choice of the final weights of a training run."""
 
 import math
 
@@ -22,7 +22,7 @@ def value_of(model):
 
 @pytest.fixture
 def run(small_model, tmp_path):
-    """A run of four epochs; after the first all weights were 1, after the second 2, and so on."""
+    """A run of four epochs; all weights were 1 after the first, 2 after the second, and so on."""
     run = RunFolder(tmp_path)
     for epoch in range(1, 5):
         small_model.set_weights([np.full(w.shape, float(epoch)) for w in small_model.weights])
@@ -31,7 +31,7 @@ def run(small_model, tmp_path):
 
 
 def judged(run, perplexities, **more):
-    """Writes the epochs' metrics; `more` holds a list of values by name."""
+    """Writes the epochs' metrics; `more` has a list of values by name."""
     run.write_metrics(
         [
             {
@@ -65,7 +65,7 @@ def test_an_average_that_is_better_than_every_epoch_is_kept(run, small_model):
 def test_the_best_epoch_is_kept_if_the_average_is_worse(run, small_model):
     judged(run, [9.0, 4.0, 5.0, 6.0])
     choice, words = choose(run, small_model, {"val_perplexity": 4.5})
-    assert choice.kept == ([2], {"val_perplexity": 4.0})  # the numbers that are of the validation
+    assert choice.kept == ([2], {"val_perplexity": 4.0})  # the numbers from validation
     assert value_of(small_model) == 2
     assert words == (
         "weights of epoch 2: validation perplexity 4.000; the average of epochs 3, 4: validation"
@@ -117,7 +117,7 @@ def test_the_average_is_kept_if_the_best_epoch_is_damaged(run, small_model, capl
 
 
 def test_moving_averages_are_compared_instead_of_weights(small_model, tmp_path):
-    """Of each epoch the average is ten times the weights, which nobody has validated."""
+    """Each epoch's average is ten times its weights, which were not validated."""
     small_model.compile(optimizer=Adam(ema_decay=0.5), loss="mse")
     small_model.fit(np.ones((8, 2)), np.ones((8, 3)), batch_size=8, verbose=0)
     run = RunFolder(tmp_path)
@@ -134,7 +134,7 @@ def test_moving_averages_are_compared_instead_of_weights(small_model, tmp_path):
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_workers_average_the_epochs_that_the_first_worker_could_read(run, small_model, damaged):
-    """Otherwise one whose copy is damaged would not measure, and the others would wait for it."""
+    """A worker with a damaged copy would otherwise keep the others waiting."""
     judged(run, [9.0, 4.0, 5.0, 6.0])
     told = iter([run.read_metrics(), [3, 4]])
     worker, settings = RunFolder(run.path, read_only=True), TrainingSettings(**AVERAGE_OF_TWO)

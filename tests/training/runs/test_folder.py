@@ -375,7 +375,7 @@ def test_a_failed_write_keeps_the_old_file_and_nothing_else(tmp_path):
 
 
 def test_a_file_above_the_systems_size_limit_keeps_the_old_one(tmp_path):
-    """The real thing: the kernel itself refuses the write."""
+    """Not simulated: the kernel refuses the write."""
     path = tmp_path / "file.txt"
     write_text(path, "old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

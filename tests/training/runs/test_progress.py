@@ -1,4 +1,4 @@
-"""What stops a training, and what it has written down by then."""
+"""What stops training, and what has been saved by then."""
 
 import itertools
 import os
@@ -80,7 +80,7 @@ def test_the_best_epoch_is_kept_in_addition_to_those_averaged(settings, kept):
 
 
 def test_perplexity_breaks_ties_between_equal_scores():
-    """A BLEU of 0 throughout, as of text without spaces, is no reason to keep the first epoch."""
+    """If BLEU is always 0, as for text without spaces, the first epoch must not win."""
     metrics = [{**line, "val_bleu": 0.0} for line in METRICS]
     by_bleu = {"monitor": "val_bleu", "validation_bleu": True, "epochs": 9}
     settings = TrainingSettings(**by_bleu, average_checkpoints=2, average_epochs="best")
@@ -102,7 +102,7 @@ def test_perplexity_breaks_ties_between_equal_scores():
         ({"early_stopping_epochs": 3}, 4, False),
         ({"early_stopping_epochs": 1}, 0, False),
         ({"early_stopping_epochs": 1, "monitor": "val_bleu", "validation_bleu": True}, 4, False),
-        ({"max_minutes": 0.084}, 4, False),  # a fifth second ends just in time
+        ({"max_minutes": 0.084}, 4, False),  # a fifth epoch ends just in time
         ({"max_minutes": 0.07}, 4, True),
     ],
 )
@@ -115,7 +115,7 @@ def test_training_ends_when_epochs_time_or_patience_run_out(settings, num_epochs
     ("seconds", "max_minutes", "is_up"),
     [
         ([], 1, False),
-        ([20, 20], 1, False),  # a third epoch ends at 60 seconds
+        ([20, 20], 1, False),  # a third epoch would end at 60 seconds
         ([20, 21], 1, True),  # at 62
         ([3600], None, False),
     ],
@@ -149,7 +149,7 @@ def test_a_training_that_ends_early_says_why(settings, reason):
 
 @pytest.fixture
 def callback(small_model, tmp_path):
-    """In epoch 4 of 10 batches, resumed after 2 of them."""
+    """The callback in epoch 4, with 10 batches, resumed after 2 batches."""
     settings = TrainingSettings(checkpoint_steps=4)
     callback = SaveProgress(
         RunFolder(tmp_path), settings, Progress(Position(3, 2), 100.0), StopRequest()

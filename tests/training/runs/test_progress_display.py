@@ -1,4 +1,4 @@
-"""What a training shows of itself, by a clock that the tests set."""
+"""The display of training's progress, with a clock that the tests set."""
 
 import re
 
@@ -56,7 +56,7 @@ def test_the_first_line_has_no_speed(clock, capsys):
 
 
 def test_parts_are_counted_as_whole_batches(clock, capsys):
-    """Taken up in epoch 3 after 5 parts of 4 each, so that part 6 is of batch 2."""
+    """Resumed in epoch 3 after 5 parts, 4 per batch, so that part 6 belongs to batch 2."""
     lines = ProgressLines(
         1, epochs=3, num_batches=10, num_parts=4, first=Position(2, 5), clock=clock
     )
@@ -95,7 +95,7 @@ def test_a_duration_is_shown_in_two_units(seconds, words):
 @pytest.mark.parametrize(("steps", "num_batches"), [(40, 10), (37, 10), (3, 1)])
 @pytest.mark.parametrize("verbose", [1, 2])
 def test_the_bar_counts_whole_batches(capsys, steps, num_batches, verbose):
-    """37 parts are the rest of an epoch that was resumed within a batch."""
+    """An epoch that was resumed within a batch has 37 parts left."""
     bar = ProgressBar(4)
     bar.set_params({"verbose": verbose, "epochs": 1, "steps": steps})
     bar.on_train_begin()

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training, read back from its files."""
+"""TensorBoard's samples of a training run, read from its files."""
 
 import contextlib
 import html
@@ -25,7 +25,7 @@ class WordTokenizer:
 
 
 class Backwards:
-    """Translates into the same words in reverse, and takes its time over it."""
+    """A fake translator that reverses the words, slowly."""
 
     tokenizer = WordTokenizer()
     max_source_tokens = 100
@@ -70,11 +70,11 @@ def test_an_endless_translation_is_cut_in_the_table(tmp_path):
 
 
 def events_of(path):
-    """The values by tag, each with its step: texts as text, pictures as arrays of pixels."""
+    """Returns values by tag, each with its step; texts as str, pictures as pixels."""
     import tensorflow as tf
 
     found = {}
-    # Their names end in a number without leading zeros, so that the tenth would come first.
+    # Sorted by number, since names have no leading zeros and the tenth would come first.
     for file in sorted(path.iterdir(), key=lambda file: file.stat().st_mtime_ns):
         for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
             event = tf.compat.v1.Event.FromString(record)
@@ -89,7 +89,7 @@ def events_of(path):
 
 
 def cells_of(table):
-    """The text that Markdown shows in the cells, row by row."""
+    """Returns the text that Markdown shows in the cells, row by row."""
     from tensorboard.plugin_util import markdown_to_safe_html
 
     rows = re.findall(r"<tr>(.*?)</tr>", markdown_to_safe_html(table), re.DOTALL)
@@ -252,10 +252,10 @@ def test_tensorboard_shows_the_norm_of_the_gradient(finished_run):
 
 
 def test_no_room_for_samples_is_reported_in_one_line(tmp_path, capfd, monkeypatch):
-    """The real thing: the kernel itself refuses to write beyond 4,096 bytes."""
+    """Not simulated: the kernel refuses to write beyond 4,096 bytes."""
     from tensorflow.python.ops import summary_ops_v2
 
-    # In this process TensorFlow keeps using a writer that could not flush.
+    # Restored at the end, or TensorFlow would keep using a writer that could not flush.
     for name in ("writer", "step"):
         before = getattr(summary_ops_v2._summary_state, name)
         monkeypatch.setattr(summary_ops_v2._summary_state, name, before)

@@ -1,4 +1,4 @@
-"""The picture of a search shows every trial where it belongs."""
+"""The picture of a search shows every trial in its place."""
 
 from types import SimpleNamespace
 
@@ -28,7 +28,7 @@ def figure_of(trials, objective="val_perplexity"):
 
 
 def points_of(axes):
-    """The points of completed trials by place: the height, and whether it is a triangle."""
+    """Returns the completed trials' points by number: height, and whether it is a triangle."""
     points = {}
     for collection in axes.collections:
         corners = len(collection.get_paths()[0].vertices)

@@ -1,4 +1,4 @@
-"""What may be tuned, and how Keras Tuner's values become settings."""
+"""The settings that may be tuned, and how Keras Tuner's values become settings."""
 
 import json
 import typing
@@ -23,7 +23,7 @@ def read(tmp_path, text):
 
 
 def drawn(space, seed):
-    """A trial's values as an oracle draws them."""
+    """Returns a trial's values as an oracle draws them."""
     hp = keras_tuner.HyperParameters()
     space.declare(hp, make_settings({}))
     return {one.name: one.random_sample(seed + place) for place, one in enumerate(hp.space)}
