@@ -1,4 +1,4 @@
-"""Shared by all tests: a quiet TensorFlow, a seed, one small translator."""
+"""Shared fixtures: a quiet TensorFlow, a random seed, one small translator."""
 
 import os
 
@@ -18,7 +18,7 @@ from tests.writer import speller_of
 def seeded():
     """Makes random weights and dropout repeatable.
 
-    Not for every test: seeding destroys each SentencePiece tokenizer in a traced function.
+    Not used by every test: seeding destroys SentencePiece tokenizers in traced functions.
     """
     keras.utils.set_random_seed(7)
 
@@ -37,7 +37,7 @@ def random_model(tokenizer):
 
 @pytest.fixture(scope="session")
 def speller(tokenizer):
-    """Writes "snow" in three ways, and sometimes something else."""
+    """A translator that writes "snow" in three spellings, and sometimes something else."""
     return Translator(speller_of(tokenizer), tokenizer, beam_size=6, length_penalty=0.0)
 
 

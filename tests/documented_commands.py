@@ -1,4 +1,4 @@
-"""Every command line in the documents, and the options that make it tiny.
+"""Lists the command lines in the documents, and the options that make each one tiny.
 
 Every command in a document must be in `TINY` or `RUN_ELSEWHERE`, spelled the same.
 """
@@ -35,7 +35,7 @@ QUALITY = {
     "--minutes": 0.02,
 }
 SEARCH = {**MODEL, "--space": "space.yaml", "--max-epochs": 1, "--max-trials": 1}
-DECODING = {  # keeps the preset's layers, or `compare` would see another model
+DECODING = {  # keeps the preset's layers, or `compare` would see a different model
     "--vocabulary-size": 300,
     "--batch": 32,
     "--length": "2 3",
@@ -61,7 +61,7 @@ OWN_TEXT = (
     " --validation-source val.en --validation-target val.de"
 )
 
-# In the order to run them: later ones read what earlier ones write.
+# In order: later commands read the files that earlier ones write.
 TINY = {
     f"train --config training/configs/multi30k_tiny.yaml {OWN_TEXT} --output runs/en-de": MODEL,
     "evaluate runs/en-de --source test.en --reference test.de": {},
@@ -146,15 +146,15 @@ TINY = {
     "train --strategy mirrored --backend jax ...": {**TEXT, **MODEL, "--output": "runs/jax"},
 }
 
-# Commands that take several processes, or minutes, and the test that runs each.
+# Commands that need several processes or minutes, and the test that runs each.
 RUN_ELSEWHERE = {
     "train --strategy multi_worker ... --output /shared/RUN": (
         "tests/training/devices/test_devices.py",
-        "test_two_workers_train_as_one_and_the_chief_alone_prints",
+        "test_two_workers_train_like_one_and_only_the_chief_prints",
     ),
     "train --backend jax --strategy multi_worker ... --output /shared/RUN": (
         "tests/training/devices/test_devices.py",
-        "test_two_workers_on_jax_train_as_one_and_tensorflow_reads_the_run",
+        "test_two_workers_on_jax_train_like_one_and_tensorflow_reads_the_run",
     ),
     "tune ... --output DIR": (
         "tests/training/tuning/test_processes.py",
@@ -168,19 +168,19 @@ RUN_ELSEWHERE = {
     ),
     "demo": (
         "tests/training/test_demo.py",
-        "test_a_model_of_one_epoch_fails_and_one_that_passes_is_exported",
+        "test_the_demo_exports_only_a_model_that_passes",
     ),
 }
 
 
 def documents():
-    """The texts of all documents, by path."""
+    """Returns the texts of all documents, by path."""
     paths = [ROOT / name for name in DOCUMENTS] + sorted((ROOT / "docs").glob("*.md"))
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
 def shell_lines(text):
-    """The lines of fenced blocks, joined at backslashes, and the spans of code."""
+    """Returns the lines of fenced blocks, joined at backslashes, and the inline code."""
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     lines = re.sub(r" *\\\n *", " ", "".join(blocks)).splitlines()
@@ -188,7 +188,7 @@ def shell_lines(text):
 
 
 def python_commands(text):
-    """The commands after `python -m training.`, without pipes and redirections.
+    """Returns the commands after `python -m training.`, without pipes and redirections.
 
     A command without arguments in prose is a name, not a line to type.
     """
@@ -202,13 +202,13 @@ def python_commands(text):
 
 
 def make_targets(text):
-    """The arguments of each `make` line."""
+    """Returns the arguments of each `make` line."""
     lines = (re.match(r"make ((?:[\w=.-]+ ?)+)", line) for line in shell_lines(text))
     return [match[1].split() for match in lines if match]
 
 
 def tiny(command, options):
-    """The arguments of a documented command, with some options changed or added."""
+    """Returns the arguments of a documented command, with some options changed or added."""
     groups = []
     for word in shlex.split(command):
         if word.startswith("--") or not groups:

@@ -1,4 +1,4 @@
-"""Repeats, in a separate process, work that must not keep memory.
+"""Repeats work that must not leak memory, in a separate process.
 
     python -m tests.memory_scenarios SCENARIO ROUNDS FOLDER
 
@@ -119,7 +119,7 @@ def main(scenario, rounds, folder):
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
     for _, _ in zip(range(int(rounds)), globals()[scenario](folder), strict=False):
         gc.collect()
-        malloc_trim(0)  # memory that is free but not yet returned is no leak
+        malloc_trim(0)  # free memory that is not yet returned to the system is not a leak
         print(resident_mebibytes(), flush=True)
 
 

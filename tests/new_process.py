@@ -1,4 +1,4 @@
-"""Python programs in a process of their own."""
+"""Runs Python programs in a new process."""
 
 import os
 import subprocess

@@ -90,14 +90,14 @@ def random_vectors(*shape, seed=7):
 
 
 def randomize(layer, seed=7):
-    """Gives every weight of a built layer a random value."""
+    """Sets every weight of a built layer to random values."""
     generator = np.random.default_rng(seed)
     layer.set_weights([_random_weight(weight, generator) for weight in layer.get_weights()])
     return layer
 
 
 def with_the_same_dropout(layer, calls):
-    """The result of each call, all starting from the same state of the random numbers."""
+    """Returns each call's result; all calls start from the same random state."""
     states = [(state, keras.ops.convert_to_numpy(state)) for state in layer.non_trainable_variables]
     results = []
     for call in calls:

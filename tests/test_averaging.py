@@ -30,7 +30,7 @@ def test_one_checkpoint_is_its_own_average():
 
 
 def test_sums_in_float64():
-    # float32 has no number between 2**24 and 2**24 + 2: there the ones would be lost.
+    # float32 has no number between 2**24 and 2**24 + 2, so it would lose the ones.
     ones = [[np.array([1.0], "float32")]] * 4
     average = average_weights([[np.array([2.0**24], "float32")], *ones])
     assert average[0][0] == np.float32((2.0**24 + 4) / 5)
@@ -46,7 +46,7 @@ def test_bfloat16_arrays_are_averaged_and_stay_bfloat16():
     assert average[0] == 2.5
 
 
-def test_arrays_that_are_not_floats_are_those_of_the_last_checkpoint():
+def test_integer_arrays_come_from_the_last_checkpoint():
     average = average_weights(
         [
             [np.array([7, 1], "uint32"), np.array([1.0]), np.array(3, "int64"), np.array(True)],
@@ -67,7 +67,7 @@ def test_checkpoints_are_not_changed():
     np.testing.assert_array_equal(second[0], [3.0, 7.0])
 
 
-def test_a_generator_needs_at_most_two_checkpoints_in_memory():
+def test_averaging_a_generator_keeps_at_most_two_checkpoints_in_memory():
     references = []
 
     def checkpoints():
@@ -81,7 +81,7 @@ def test_a_generator_needs_at_most_two_checkpoints_in_memory():
     np.testing.assert_array_equal(average_weights(checkpoints())[0], [4.0, 4.0, 4.0])
 
 
-def test_a_model_takes_the_average_with_its_dropout_seeds():
+def test_a_model_can_load_the_average_with_its_dropout_seeds():
     inputs = keras.Input((5,))
     model = keras.Model(inputs, keras.layers.Dropout(0.5)(keras.layers.Dense(3)(inputs)))
     first = model.get_weights()
@@ -123,7 +123,7 @@ def averaging_model(optimizer):
     return model
 
 
-def test_each_trained_weight_has_its_own_average_and_others_are_themselves():
+def test_each_trained_weight_has_its_average_and_other_weights_are_kept():
     model = averaging_model(Adam(0.1, ema_decay=0.5))
     model.fit(np.ones((4, 3)), np.ones((4, 2)), batch_size=4, epochs=3, verbose=0)
     averages = averaged_variables(model)

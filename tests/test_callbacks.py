@@ -61,9 +61,9 @@ def training(monkeypatch):
     return Training(monkeypatch)
 
 
-def test_speed_is_tokens_by_seconds_of_the_epoch(training):
+def test_speed_is_tokens_per_second_of_the_epoch(training):
     training.begin_epoch()
-    training.batch(seconds=8, tokens=17)  # builds the graph, does not count
+    training.batch(seconds=8, tokens=17)  # builds the graph, so it does not count
     assert training.batch(seconds=2, tokens=100) == 100 / 2
     assert training.batch(seconds=3, tokens=300) == 400 / 5
     assert training.end_epoch() == 400 / 5
@@ -78,7 +78,7 @@ def test_only_the_first_batch_of_a_fit_is_left_out(training):
     assert training.batch(seconds=4, tokens=20) == 20 / 4
 
 
-def test_first_batch_counts_where_there_is_no_other(training):
+def test_the_first_batch_counts_if_it_is_the_only_one(training):
     training.begin_epoch()
     assert training.batch(seconds=4, tokens=20) == 20 / 4
     assert training.end_epoch() == 20 / 4
@@ -102,10 +102,10 @@ def test_the_count_is_read_at_most_twice_a_second(training):
     assert training.batch(seconds=0.125, tokens=1) == 100 / 1
     assert training.batch(seconds=0.625, tokens=18) == 120 / 2
     training.batch(seconds=0.25, tokens=15)
-    assert training.end_epoch() == 135 / 2.25  # whatever was read earlier
+    assert training.end_epoch() == 135 / 2.25  # independent of earlier reads
 
 
-def test_an_epoch_shows_its_own_speed_from_the_first_batch_that_counts(training):
+def test_an_epoch_shows_only_its_own_speed(training):
     training.begin_epoch()
     training.batch(seconds=8, tokens=17)
     assert training.batch(seconds=0.25, tokens=100) == 100 / 0.25
@@ -126,7 +126,7 @@ LABELS = np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0], [5, 6, 7, 8, 9], [1, 2, 0, 
 
 
 @pytest.mark.parametrize("argument", ["metrics", "weighted_metrics"])
-def test_fit_shows_the_speed_in_bar_history_and_csv(argument, capsys, tmp_path):
+def test_fit_reports_the_speed_in_progress_bar_history_and_csv(argument, capsys, tmp_path):
     model = small_model(**{argument: [TokenAccuracy(), Perplexity()]})
     log_file = tmp_path / "log.csv"
     history = model.fit(
@@ -173,7 +173,7 @@ def test_fit_counts_the_target_tokens_without_padding(monkeypatch):
     assert history["tokens_per_second"] == [(1 + 5 + 2) / 3, (3 + 1 + 5 + 2) / 4]
 
 
-def test_training_is_the_same_with_and_without_it():
+def test_the_callback_does_not_change_training():
     def weights_after_fit(callbacks):
         keras.utils.set_random_seed(5)
         model = small_model(weighted_metrics=[Perplexity()])
@@ -196,7 +196,7 @@ INPUTS, OUTPUTS = np.eye(3, 4, dtype="float32"), np.arange(6, dtype="float32").r
 
 
 def line_model(optimizer):
-    """One matrix (4, 2), whose loss has a closed form."""
+    """A model with one matrix (4, 2), whose loss has a closed form."""
     keras.utils.set_random_seed(5)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, use_bias=False)])
     model.compile(optimizer, loss="mse")
@@ -208,7 +208,7 @@ def loss_of(weights):
 
 
 class Weights(keras.callbacks.Callback):
-    """Notes the weights at the end of each epoch."""
+    """Records the weights at the end of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -231,7 +231,7 @@ def test_the_averages_are_validated_and_the_weights_are_trained():
     model = line_model(Adam(0.1, ema_decay=decay))
     history = fit(model, [averaged, AveragedWeights(), after])
     for epoch in range(3):
-        # Training is the same as without averages, as callbacks after this one see.
+        # The callbacks after this one see the same training as without averages.
         np.testing.assert_array_equal(after.arrays[epoch], own.arrays[epoch])
         weights = decay ** np.arange(epoch, -1, -1)
         average = np.average(own.arrays[: epoch + 1], axis=0, weights=weights)
@@ -277,5 +277,5 @@ def test_the_norm_of_the_gradient_is_in_the_epochs_logs():
 
 
 @pytest.mark.parametrize("optimizer", [Adam(0.1), keras.optimizers.SGD()], ids=["Adam", "SGD"])
-def test_without_a_norm_the_logs_have_none(optimizer):
+def test_without_a_norm_the_logs_do_not_have_it(optimizer):
     assert "gradient_norm" not in fit(line_model(optimizer), [GradientNorm()])

@@ -45,7 +45,7 @@ def printed_columns(config):
 
 
 @pytest.mark.parametrize("row", PRINTED_ROWS)
-def test_row_of_table_3_has_the_printed_values(row):
+def test_each_row_of_table_3_has_the_printed_values(row):
     config = TransformerConfig.table3(row, vocabulary_size=37_000)
     assert printed_columns(config) == PRINTED_ROWS[row]
     learned = row == "E_learned_positions"
@@ -108,7 +108,7 @@ def test_shares_are_at_least_0_and_below_1(name, value):
         TransformerConfig(vocabulary_size=23, **{name: value})
 
 
-def test_vocabulary_of_special_ids_alone_is_refused():
+def test_a_vocabulary_of_only_special_ids_is_refused():
     with pytest.raises(ValueError, match=r"one sub-word besides .* Received: vocabulary_size=4\."):
         TransformerConfig(vocabulary_size=4)
 
@@ -157,6 +157,6 @@ def test_learned_positions_have_room_for_a_translation():
 @pytest.mark.parametrize(
     ("model_dim", "choice"), [(4, r"model_dim=8\."), (12, r"model_dim=8 or 16\.")]
 )
-def test_width_that_heads_do_not_divide_offers_the_nearest(model_dim, choice):
+def test_the_error_for_a_width_that_heads_do_not_divide_suggests_the_nearest(model_dim, choice):
     with pytest.raises(ValueError, match=rf"multiple of num_heads .* Choose {choice}"):
         TransformerConfig(vocabulary_size=23, model_dim=model_dim, num_heads=8)

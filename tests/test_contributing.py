@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md says about the code is true."""
+"""CONTRIBUTING.md describes the code correctly."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 NOT_ON_JAX = ("text", "data", "export", "translator.py", "compiled_functions.py")
 
 
-def test_it_names_the_files_of_the_core_that_ask_for_the_backend():
+def test_contributing_names_the_core_files_that_ask_for_the_backend():
     [section] = re.findall(r"^## TensorFlow and JAX$(.*?)^## ", TEXT, re.MULTILINE | re.DOTALL)
     asking = {
         path.relative_to(PACKAGE).as_posix()
@@ -20,7 +20,7 @@ def test_it_names_the_files_of_the_core_that_ask_for_the_backend():
     assert {*re.findall(r"`(\S+\.py)`", section)} == asking
 
 
-def test_the_rooms_that_it_names_exist():
+def test_the_folders_that_contributing_names_exist():
     [section] = re.findall(r"^## Where things are$(.*?)^Imports", TEXT, re.MULTILINE | re.DOTALL)
     for name in re.findall(r"`([\w/]+(?:/|\.py))`", section.replace("COMMAND", "train")):
         assert (ROOT / name).exists() or (PACKAGE / name).exists(), name

@@ -1,4 +1,4 @@
-"""Gradients by a formula: right everywhere, and released with their graph."""
+"""Gradients given by a formula are right everywhere, and are released with their graph."""
 
 import functools
 import gc
@@ -16,7 +16,7 @@ from tests.random_models import TENSORFLOW_ONLY, numbers, random_vectors
 
 
 def cube(x):
-    """x ** 3 with 100 x for its gradient, which no backend would derive."""
+    """Returns x ** 3 with the gradient 100 x, which no backend would derive."""
 
     def function(x):
         square = x * x
@@ -114,12 +114,12 @@ def test_the_gradient_is_the_written_one_on_replicas():
     assert float(on_replicas()) == 200
 
 
-def test_the_output_is_that_of_the_function():
+def test_the_output_equals_the_functions():
     assert float(cube(ops.convert_to_tensor(2.0))) == 8
 
 
 def training_step(layer, loss):
-    """The gradients of a normalization below a loss, as Keras' `fit` computes them."""
+    """Returns the gradients of a normalization below a loss, as Keras' `fit` computes them."""
     import tensorflow as tf
 
     @tf.function(autograph=False)
@@ -146,7 +146,7 @@ def test_a_graph_is_released_with_its_function():
 
 
 @TENSORFLOW_ONLY
-def test_an_eager_tape_is_released():
+def test_an_eager_gradient_tape_is_released():
     import tensorflow as tf
 
     x = tf.constant(random_vectors(2, 5, 12))
@@ -164,7 +164,7 @@ def test_an_eager_tape_is_released():
 
 @TENSORFLOW_ONLY
 def test_without_training_the_graph_holds_no_gradient():
-    """Loading such a graph would register the gradient, and keep the graph forever."""
+    """Loading a graph with such a gradient would register it, and keep the graph forever."""
     import tensorflow as tf
 
     layer = LayerNormalization()

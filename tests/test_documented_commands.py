@@ -32,12 +32,12 @@ from training.command_line.running import run_command
 
 EN_WORDS = "one two three four five six seven eight nine".split()
 DE_WORDS = "eins zwei drei vier fünf sechs sieben acht neun".split()
-# They set the threads, the devices or the backend of their process, or start others.
+# These commands set the threads, devices or backend of their process, or start processes.
 IN_A_PROCESS_OF_ITS_OWN = ("benchmark decode", "benchmark train", "train --strategy")
 
 
 def main_of(command):
-    """The function of a command, and the arguments that are left for it."""
+    """Returns the function of a command, and its remaining arguments."""
     name, *arguments = command
     package = {"experiments": "experiments.__main__"}
     return importlib.import_module(f"training.{package.get(name, name)}").main, arguments
@@ -58,12 +58,12 @@ def test_every_command_that_is_run_is_in_a_document():
 
 
 @pytest.mark.parametrize(("path", "name"), RUN_ELSEWHERE.values())
-def test_what_is_run_elsewhere_is_run_there(path, name):
+def test_commands_marked_as_run_elsewhere_occur_in_that_test(path, name):
     assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8")
 
 
 class Parsed(Exception):
-    """The command line was understood."""
+    """Raised once the command line has been parsed."""
 
 
 @pytest.mark.parametrize("command", [*TINY, *RUN_ELSEWHERE])
@@ -102,7 +102,7 @@ def write_lines(path, lines):
 
 
 def write_text(folder):
-    """Number words in two languages, under every name that the documents have for a text."""
+    """Writes number words in two languages, under every text name in the documents."""
     generator = random.Random(3)
     names = {
         "train": ["train.{}", "tok/train.lc.norm.tok.{}.gz", "raw/train.{}.gz", "crawl/1.{}.gz"],
@@ -123,7 +123,7 @@ def write_text(folder):
 
 
 def write_settings(folder):
-    """Tiny settings where an option names a file of them."""
+    """Writes tiny settings wherever an option names a settings file."""
     settings = {"vocabulary_size": 290, "num_layers": 1, "model_dim": 12, "feed_forward_dim": 18}
     settings |= {"num_heads": 3, "batch_tokens": 256, "warmup_steps": 4, "beam_size": 2}
     (folder / "configs").mkdir()
@@ -132,7 +132,7 @@ def write_settings(folder):
 
 
 def write_peer(folder):
-    """What another program would have measured."""
+    """Writes a line that another program could have measured."""
     peer = {"peer": "other", "task": "decode", "size": "base", "dtype": "float32", "batch": 32}
     peer |= {"beams": 4, "src": 4, "length": 3, "threads": 1, "tokens_per_s": 100}
     (folder / "theirs.jsonl").write_text(json.dumps(peer) + "\n")
@@ -140,7 +140,7 @@ def write_peer(folder):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """The folder in which all commands run, one after the other."""
+    """The folder in which all commands run, one after another."""
     folder = tmp_path_factory.mktemp("documented")
     (folder / "training").symlink_to(ROOT / "training")
     (folder / "docs").mkdir()
@@ -152,12 +152,12 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment():
-    """Of commands in processes of their own."""
+    """The environment of commands in new processes."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 
 
 def run_here(arguments, place):
-    """Runs a command in this process, given a line to read; returns what it printed."""
+    """Runs a command in this process, with a line as stdin; returns its output."""
     main, arguments = main_of(arguments)
     stdin, stdout = (io.TextIOWrapper(io.BytesIO(text), "utf-8") for text in (b"one two\n", b""))
     with contextlib.chdir(place), mock.patch("sys.stdin", stdin), mock.patch("sys.stdout", stdout):
@@ -168,7 +168,7 @@ def run_here(arguments, place):
 
 
 def run_apart(arguments, place, environment):
-    """Runs a command in a process of its own; returns what it printed."""
+    """Runs a command in a new process; returns its output."""
     command = [sys.executable, "-m", f"training.{arguments[0]}", *arguments[1:]]
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -176,7 +176,7 @@ def run_apart(arguments, place, environment):
 
 
 def serve_and_ask(arguments, place, environment):
-    """Starts the server, asks it as the documents do, stops it; returns the answer."""
+    """Starts the server, sends it the documented request, stops it; returns the answer."""
     command = [sys.executable, "-m", f"training.{arguments[0]}", *arguments[1:]]
     server = subprocess.Popen(
         command, cwd=place, env=environment, stdout=subprocess.PIPE, text=True

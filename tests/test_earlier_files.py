@@ -1,4 +1,4 @@
-"""Files of earlier versions open and answer as they did when they were written."""
+"""Files of earlier versions open, and give the same answers as when they were written."""
 
 import json
 import shutil
@@ -19,12 +19,12 @@ TEXT = {
     for split in ("train", "validation")
     for side, ending in (("source", "en"), ("target", "de"))
 }
-# Another processor sums in another order, and 8 bits round the result.
+# Other processors sum in a different order, and 8 bits round the result.
 TOLERANCE = {"float32_export": 1e-3, "int8_export": 0.1}
 
 
 @pytest.mark.parametrize("kind", ["finished_run", "baseline_run"])
-def test_a_run_translates_and_scores_as_it_did(kind):
+def test_an_earlier_run_translates_and_scores_as_before(kind):
     if kind == "baseline_run":
         import training.baselines  # noqa: F401  registers its classes
     translator, expected = Translator.load(EARLIER / kind), ANSWERS[kind]
@@ -39,7 +39,7 @@ def test_a_run_translates_and_scores_as_it_did(kind):
     np.testing.assert_allclose(scored, expected["score"], atol=1e-3)
 
 
-def test_keras_opens_the_model_of_a_run():
+def test_keras_opens_the_model_of_an_earlier_run():
     model = keras.models.load_model(EARLIER / "finished_run" / "model.keras")
     logits = model({"source_ids": np.array([[5, 3]]), "target_ids": np.array([[2, 7, 8]])})
     assert logits.shape == (1, 3, 300)
@@ -68,7 +68,7 @@ def test_an_interrupted_run_resumes_to_the_same_end(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["float32_export", "int8_export"])
-def test_an_export_answers_as_it_did(kind):
+def test_an_earlier_export_answers_as_before(kind):
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers the SentencePiece operations
 

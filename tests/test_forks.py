@@ -24,7 +24,7 @@ way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 @way
 @pytest.mark.parametrize("precision", [None, *PRECISIONS])
-def test_a_used_translator_comes_back_with_the_same_translations(
+def test_a_used_translator_translates_the_same_after_pickling(
     random_model, tokenizer, way, precision
 ):
     options = {"length_penalty": 0.9, "max_source_tokens": 9, "min_target_tokens": 3}
@@ -52,7 +52,7 @@ def test_a_copy_has_its_own_model(served_translator, way):
 
 @way
 @TENSORFLOW_ONLY
-def test_a_tokenizer_used_in_a_graph_comes_back(tokenizer, way):
+def test_a_tokenizer_used_in_a_graph_can_be_pickled(tokenizer, way):
     expected = tokenizer.tokenize(["a red house"]).to_list()
     assert tokenizer.sample(["a red house"], 0.5, seed=1)
     again = way(tokenizer)
@@ -61,7 +61,7 @@ def test_a_tokenizer_used_in_a_graph_comes_back(tokenizer, way):
 
 
 @way
-def test_batches_come_back(tokenizer, way):
+def test_batches_can_be_pickled(tokenizer, way):
     batches = PairBatches(TEXTS, TEXTS, tokenizer, 64)
     ids = batches.batch(0, 0)[1]
     np.testing.assert_array_equal(way(batches).batch(0, 0)[1], ids)

@@ -19,7 +19,7 @@ def test_more_or_fewer_may_be_picked():
     np.testing.assert_array_equal(numbers(picked), [[2, 2, 0, 2, 2, 0], [11, 10, 11, 11, 10, 11]])
 
 
-def test_everything_that_belongs_to_a_beam_moves_with_it():
+def test_all_state_of_a_beam_moves_with_it():
     x = np.random.default_rng(7).normal(size=(2, 3, 4, 5))
     picked = numbers(gather_rows(x, CHOSEN))
     np.testing.assert_allclose(picked[1, 2], x[1, 1], rtol=1e-6)
@@ -42,7 +42,7 @@ def test_take_picks_along_one_axis(axis):
     np.testing.assert_array_equal(numbers(take(x, index, axis=axis)), np.take(x, index, axis=axis))
 
 
-def test_take_with_a_single_place_leaves_its_axis_out():
+def test_take_with_a_scalar_index_drops_the_axis():
     x = np.arange(2 * 5, dtype="float32").reshape(2, 5)
     np.testing.assert_array_equal(numbers(take(x, np.int32(3), axis=1)), x[:, 3])
 

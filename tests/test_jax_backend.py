@@ -32,7 +32,7 @@ def test_the_core_passes_its_tests_on_jax_without_tensorflow():
         **os.environ,
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
-        # Nearly all the time goes into compiling code that runs once.
+        # Most of the time is spent on compiling code that runs once.
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     }
     process = subprocess.run(

@@ -13,7 +13,7 @@ from tests.random_models import (
 )
 
 LN2 = np.log(2)
-# p = 1/2, 1/4, 1/8, 1/8: minus the logarithms are 1, 2, 3 and 3 times ln 2.
+# p = 1/2, 1/4, 1/8, 1/8: their negative logarithms are 1, 2, 3 and 3 times ln 2.
 POWERS_OF_TWO = np.log([1 / 2, 1 / 4, 1 / 8, 1 / 8]).astype("float32")
 
 
@@ -39,7 +39,7 @@ def test_smoothing_spreads_over_the_whole_vocabulary():
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.9])
-def test_equal_logits_cost_log_vocabulary_whatever_the_smoothing(label_smoothing):
+def test_equal_logits_have_the_loss_log_vocabulary_for_any_smoothing(label_smoothing):
     loss = LabelSmoothedCrossentropy(label_smoothing)(np.array([[5, 7]]), np.ones((1, 2, 23)))
     assert np.isclose(float(loss), np.log(23))
 
@@ -62,7 +62,7 @@ def test_agrees_with_sparse_crossentropy_of_keras_without_smoothing():
 
 
 def gradients_by_one_update(labels, logits, **arguments):
-    """The change that gradient descent at rate 1 makes to logits that are weights."""
+    """Returns the change of the logits, as weights, by gradient descent with rate 1."""
     batch, length, vocabulary = logits.shape
     table = keras.layers.Embedding(batch * length, vocabulary)
     positions = keras.Input((length,), dtype="int32")
@@ -90,7 +90,7 @@ def test_padding_has_no_gradient():
     assert np.all(np.any(gradients[0, :3] != 0, axis=-1))
 
 
-def test_gradient_of_a_batch_of_padding_alone_is_zero():
+def test_the_gradient_of_a_batch_of_padding_only_is_zero():
     labels, logits = random_batch()
     assert np.all(gradients_by_one_update(0 * labels, logits) == 0)
 
@@ -102,7 +102,7 @@ def test_sum_is_divided_by_real_tokens():
     assert np.isclose(float(loss), (2 + 3 + 3 + 2) / 4 * LN2)
 
 
-def test_batch_of_padding_alone_costs_zero():
+def test_a_batch_of_padding_only_has_zero_loss():
     loss = LabelSmoothedCrossentropy()(np.zeros((2, 3), "int32"), np.ones((2, 3, 23)))
     assert float(loss) == 0.0
 
@@ -136,10 +136,12 @@ def test_weights_scale_sentences_or_tokens(sample_weight, expected):
     losses = LabelSmoothedCrossentropy(0.0, reduction=None)(labels, logits, weights)
     np.testing.assert_allclose(numbers(losses), np.array(expected) * LN2, rtol=1e-6)
     mean = LabelSmoothedCrossentropy(0.0)(labels, logits, weights)
-    assert np.isclose(float(mean), np.sum(expected) * LN2 / 3)  # 3 tokens, whatever they weigh
+    assert np.isclose(
+        float(mean), np.sum(expected) * LN2 / 3
+    )  # 3 tokens, regardless of their weights
 
 
-def test_bfloat16_logits_are_computed_with_as_float32():
+def test_the_loss_of_bfloat16_logits_is_computed_in_float32():
     logits = ops.cast(np.zeros((1, 2, 23)), "bfloat16")
     loss = LabelSmoothedCrossentropy()(np.array([[3, 4]]), logits)
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"
@@ -199,7 +201,7 @@ def dtype_policy(request):
     indirect=True,
 )
 def test_blank_rows_change_neither_loss_nor_update(normalize_first, dtype_policy):
-    """A blank row attends to nothing, which must not give NaN."""
+    """A blank row has every key masked, which must not give NaN."""
     source_ids, target_ids, labels = random_ids(2, 5), random_ids(2, 7), random_ids(2, 7, seed=8)
 
     def loss_and_weights(num_blank):

@@ -37,7 +37,7 @@ def test_a_query_may_see_real_keys_up_to_its_own_position():
     np.testing.assert_array_equal(numbers(attend_to_earlier(REAL, 5)), np.array(expected, bool))
 
 
-def test_without_padding_only_order_counts():
+def test_without_padding_only_order_matters():
     assert attend_to(None) is None
     np.testing.assert_array_equal(numbers(attend_to_earlier(None, 5)), numbers(causal_mask(5)))
 
@@ -48,7 +48,7 @@ def test_masks_are_boolean():
 
 
 @pytest.mark.parametrize("form", [ops.convert_to_tensor, to_add], ids=["Boolean", "added"])
-def test_softmax_after_hiding_is_over_the_rest(form):
+def test_softmax_after_masking_is_over_the_remaining_scores(form):
     scores = np.random.default_rng(0).normal(size=(2, 4, 5)).astype("float32")
     hidden = hide(ops.convert_to_tensor(scores), form(REAL[:, None, :]))
     weights = np.exp(scores) * REAL[:, None, :]

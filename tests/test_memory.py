@@ -1,4 +1,4 @@
-"""Objects no longer needed release their graphs, and with them the memory.
+"""Unneeded objects release their graphs, and with them the memory.
 
 The slow tests measure separate processes, whose memory may grow by at most 30 MiB after the first
 five rounds. Each leaked graph would be several MiB.
@@ -87,7 +87,7 @@ def test_no_graph_of_an_export_holds_a_gradient(exported):
     "scenario, rounds",
     [("translators", 50), ("temperatures", 60), ("loads", 100), ("exports", 12), ("trainings", 20)],
 )
-def test_repeated_work_takes_no_more_memory(scenario, rounds, tmp_path):
+def test_repeated_work_needs_no_more_memory(scenario, rounds, tmp_path):
     held = mebibytes_after_each_round(scenario, rounds, tmp_path)
     assert len(held) == rounds
     assert max(held[5:]) - held[4] < MOST_MEBIBYTES, held

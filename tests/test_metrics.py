@@ -5,7 +5,7 @@ import pytest
 from keras_transformer.losses import LabelSmoothedCrossentropy
 from keras_transformer.metrics import Perplexity, TokenAccuracy
 
-# p = 1/2, 1/4, 1/8, 1/8: labels 0 to 3 have perplexity 2, 4, 8 and 8 by themselves.
+# p = 1/2, 1/4, 1/8, 1/8: labels 0 to 3 alone have perplexity 2, 4, 8 and 8.
 POWERS_OF_TWO = np.log([1 / 2, 1 / 4, 1 / 8, 1 / 8])
 
 
@@ -13,7 +13,7 @@ def same_everywhere(labels):
     return np.broadcast_to(POWERS_OF_TWO, (*labels.shape, 4))
 
 
-def test_perplexity_of_equal_logits_is_the_vocabulary():
+def test_perplexity_of_equal_logits_is_the_vocabulary_size():
     perplexity = Perplexity()
     perplexity.update_state(np.array([[5, 7, 0]]), np.ones((1, 3, 23)))
     assert np.isclose(float(perplexity.result()), 23)
@@ -41,7 +41,7 @@ def test_perplexity_agrees_with_the_unsmoothed_loss_of_keras():
 
 
 @pytest.mark.parametrize("weights", [[3.0, 1.0], [[3.0], [1.0]], [[3.0, 3.0], [1.0, 1.0]]])
-def test_weights_count_sentences_or_tokens_more_than_once(weights):
+def test_weights_count_sentences_or_tokens_several_times(weights):
     labels = np.array([[1, 2], [3, 0]])
     perplexity = Perplexity()
     perplexity.update_state(labels, same_everywhere(labels), sample_weight=np.array(weights))
@@ -50,15 +50,15 @@ def test_weights_count_sentences_or_tokens_more_than_once(weights):
     assert float(perplexity.num_tokens) == 7
 
 
-def test_accuracy_is_the_share_of_real_tokens_with_the_highest_logit():
+def test_accuracy_is_the_share_of_tokens_whose_logit_is_highest():
     logits = np.zeros((2, 3, 23))
     logits[:, :, 5] = 1.0
     logits[1, 0, 0] = 2.0
     accuracy = TokenAccuracy()
-    # Right, right, wrong; padding is predicted but wrong; two paddings count for nothing.
+    # Right, right, wrong; padding is predicted but wrong; two paddings are ignored.
     accuracy.update_state(np.array([[5, 5, 6], [5, 0, 0]]), logits)
     assert float(accuracy.result()) == 2 / 4
-    # The corpus' share, not the mean of the batches' shares.
+    # The share in the whole corpus, not the mean of the batches' shares.
     accuracy.update_state(np.array([[5, 5, 5], [0, 0, 5]]), logits)
     assert float(accuracy.result()) == 6 / 8
 
@@ -79,7 +79,7 @@ def test_accuracy_of_weighted_sentences():
 
 
 @pytest.mark.parametrize(("metric_class", "nothing"), [(Perplexity, 1.0), (TokenAccuracy, 0.0)])
-def test_after_a_reset_or_padding_alone_the_state_is_empty(metric_class, nothing):
+def test_after_a_reset_or_padding_only_the_state_is_empty(metric_class, nothing):
     metric = metric_class()
     assert float(metric.result()) == nothing
     labels = np.array([[1, 2, 3]])
@@ -104,7 +104,7 @@ def test_config_round_trip(metric_class):
 @pytest.mark.parametrize(("policy", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 0.01)])
 def test_fit_and_evaluate_report_the_metrics_of_all_tokens(policy, tolerance):
     hidden = keras.Input((None, 12))
-    # The bias alone makes the logits.
+    # The logits are the bias only.
     outputs = keras.layers.Dense(4, dtype=policy)(hidden)
     model = keras.Model(hidden, outputs)
     model.layers[-1].set_weights([np.zeros((12, 4)), POWERS_OF_TWO])
@@ -165,7 +165,7 @@ def test_keras_tuner_knows_which_value_is_better():
 
 
 @pytest.mark.parametrize("floatx", ["bfloat16", "float16", "float64"])
-def test_tokens_are_counted_exactly_whatever_floatx_is(floatx):
+def test_tokens_are_counted_exactly_with_any_floatx(floatx):
     """In bfloat16 a count that grows by one would stop at 256, in float16 at 2,048."""
     earlier = keras.config.floatx()
     keras.config.set_floatx(floatx)

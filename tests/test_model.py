@@ -95,7 +95,7 @@ class Paper:
         embeddings, *positions = (w.astype("float64") for w in model.embedding.get_weights()[:2])
         learned = config.position_encoding == "learned"
         self.embeddings, self.positions = embeddings, positions[0] if learned else None
-        self.weights_seen = []  # of every head, in the order in which they are computed
+        self.weights_seen = []  # of every head, in order of computation
 
     def logits(self, source, target):
         memory = self.embed(source)
@@ -202,16 +202,16 @@ def test_equals_the_papers_equations_in_numpy(kind):
         np.testing.assert_allclose(logits[row], expected, atol=1e-5, rtol=1e-5)
 
 
-# What may depend on what
+# Dependencies between tokens
 
 
-def test_padding_of_the_source_changes_nothing(model):
+def test_padding_in_the_source_changes_nothing(model):
     expected = logits_of(model, source_ids(), target_ids())
     longer = np.pad(source_ids(), ((0, 0), (0, 4)))
     assert_close(logits_of(model, longer, target_ids()), expected)
 
 
-def test_padding_of_the_target_changes_nothing(model):
+def test_padding_in_the_target_changes_nothing(model):
     expected = logits_of(model, source_ids(), target_ids())
     longer = np.pad(target_ids(), ((0, 0), (0, 2)))
     logits = logits_of(model, source_ids(), longer)[:, :TARGET_LENGTH]
@@ -252,7 +252,7 @@ def test_every_source_token_reaches_every_logit(post_norm_model):
         assert np.all(difference.max(axis=-1) > 1e-4)
 
 
-def test_a_source_of_nothing_but_padding_stays_finite(post_norm_model):
+def test_a_source_of_padding_only_stays_finite(post_norm_model):
     logits = logits_of(post_norm_model, 0 * source_ids(), target_ids())
     assert np.all(np.isfinite(logits))
 
@@ -277,7 +277,7 @@ def test_logits_are_float32(policy):
 
 
 def stepwise_logits(model, source, targets):
-    """Logits of `targets`, Integer (batch, beams, length), one position after the other."""
+    """Returns logits of `targets`, Integer (batch, beams, length), one position at a time."""
     encode, initial_state, step = decoding_steps(model)
     _, beams, length = targets.shape
     state = initial_state(encode(source), beams, max_length=length)
@@ -398,7 +398,7 @@ def test_attention_of_layers_equals_the_papers_equations_in_numpy(kind):
         )
 
 
-def test_attention_of_layers_obeys_the_masks(model):
+def test_attention_of_all_layers_obeys_the_masks(model):
     found = attention_of_layers(model, source_ids(), target_ids())
     assert [len(layers) for layers in found] == [2, 2, 2]
     for layer in (*found.encoder, *found.cross):
@@ -415,7 +415,7 @@ def test_attention_of_layers_obeys_the_masks(model):
 
 
 def number_of_parameters(config):
-    """By hand: embeddings, then each block's matrices, biases and normalizations."""
+    """Counts by hand: embeddings, then each block's matrices, biases and normalizations."""
     d_model, d_ff, h = config.model_dim, config.feed_forward_dim, config.num_heads
     d_k = config.head_dim or d_model // h
     d_v = config.value_dim or d_k
@@ -454,7 +454,7 @@ def test_big_model_has_214_million_parameters():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parameters_of_small_models_are_those_counted_by_hand(kind):
+def test_parameters_of_small_models_match_a_count_by_hand(kind):
     config = small_config(**KINDS[kind])
     last_norms = 2 * 2 * 12 if config.normalize_first else 0
     expected = number_of_parameters(config) + last_norms
@@ -479,7 +479,7 @@ def test_parameters_of_small_models_are_those_counted_by_hand(kind):
 )
 def test_rows_of_table_3_have_about_the_published_number_of_parameters(row, published_millions):
     config = TransformerConfig.table3(row, vocabulary_size=37_000)
-    # The paper rounds, and does not say what it counts: its own base model is 3% above ours.
+    # The paper rounds, and does not say what it counts: its base model is 3% larger than ours.
     assert number_of_parameters(config) / 1e6 == pytest.approx(published_millions, rel=0.07)
 
 
@@ -557,14 +557,14 @@ def test_gradients_reach_every_weight():
         assert not np.array_equal(numbers(weight), old), weight.path
 
 
-# Behaviour
+# Behavior
 
 LONGEST = 6
 NUM_DIGITS = 10
 
 
 def reversed_digits(num_sequences, generator):
-    """Sequences of 1 to 6 digits (ids 4 to 13) and the same in reverse."""
+    """Returns sequences of 1 to 6 digits (ids 4 to 13), and the reversed sequences."""
     source = np.zeros((num_sequences, LONGEST + 1), "int32")
     target = np.zeros((num_sequences, LONGEST + 2), "int32")
     target[:, 0] = START
@@ -611,7 +611,7 @@ def test_learns_to_reverse_digits():
 
 @TENSORFLOW_ONLY
 def test_another_layer_adds_few_operations_to_the_traced_step():
-    """Tracing and optimizing take about a millisecond for each before the first step."""
+    """Before the first step, tracing and optimizing take about a millisecond per operation."""
     import tensorflow as tf
 
     def num_operations(num_layers):
@@ -626,5 +626,5 @@ def test_another_layer_adds_few_operations_to_the_traced_step():
 
         return len(gradients.get_concrete_function(ids, ids).graph.get_operations())
 
-    # Of both stacks together; with tensordot it would be 1,700.
+    # For both stacks together; with tensordot it would be 1,700.
     assert num_operations(3) - num_operations(2) < 1_500

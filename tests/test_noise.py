@@ -55,14 +55,14 @@ def test_training_and_exporting_from_python_print_nothing(tmp_path):
     assert process.stderr.endswith("begin\n")
 
 
-def test_information_is_dropped_and_everything_else_comes_through(capfd):
+def test_only_information_is_dropped_from_the_output(capfd):
     with without_information():
         os.write(2, b"normalizer.cc(51) LOG(INFO) precompiled_charsmap is empty.\n")
         os.write(2, b"an error\nno line's end")
     assert capfd.readouterr().err == "an error\nno line's end"
 
 
-def test_output_before_an_error_comes_through(capfd):
+def test_output_before_an_error_is_kept(capfd):
     with pytest.raises(ValueError, match="of the block"), without_information():
         with without_information():
             os.write(2, b"why\n")
@@ -83,14 +83,14 @@ def test_with_stderr_closed_the_block_still_runs():
     assert has_run
 
 
-def test_if_python_has_no_stderr_the_file_in_its_place_is_left_alone(monkeypatch, capfd):
+def test_without_a_python_stderr_file_descriptor_2_is_not_filtered(monkeypatch, capfd):
     monkeypatch.setattr(sys, "stderr", None)
     with without_information():
         os.write(2, b"a) LOG(INFO) in a file\n")
     assert capfd.readouterr().err == "a) LOG(INFO) in a file\n"
 
 
-def test_a_tokenizer_enters_the_graph_in_silence(tokenizer, capfd):
+def test_building_a_graph_tokenizer_prints_nothing(tokenizer, capfd):
     keras.ops.zeros(())  # TensorFlow looks for a GPU and logs it
     capfd.readouterr()
     SubwordTokenizer(tokenizer.serialized_model).tokenize(["a man"])

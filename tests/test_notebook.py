@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "attention_is_all_you_need.ipynb"
-# The sections of the paper that it covers, in order.
+# The sections of the paper that the notebook covers, in order.
 SECTIONS = "3.1 3.2.1 3.2.2 3.2.3 3.3 3.4 3.5 4 5.1 5.3 5.4 6.1 6.2".split()
-PICTURES = 11  # drawn by the notebook itself, without those of docs/
+PICTURES = 11  # pictures drawn by the notebook, without those in docs/
 
 
 def stored():
@@ -28,14 +28,14 @@ def pictures(notebook):
     return [one for one in outputs(notebook) if "image/png" in one.get("data", {})]
 
 
-def test_it_walks_through_the_paper_in_order():
+def test_the_notebook_follows_the_paper_in_order():
     text = "".join(
         "".join(cell["source"]) + "\n" for cell in stored()["cells"] if cell["cell_type"] != "code"
     )
     assert re.findall(r"^## ([\d.]+)", text, re.MULTILINE) == SECTIONS
 
 
-def test_it_is_stored_as_it_ran_in_one_go():
+def test_the_notebook_is_stored_as_it_ran_from_top_to_bottom():
     cells = code_cells(stored())
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert not [output for output in outputs(stored()) if output["output_type"] == "error"]
@@ -43,7 +43,7 @@ def test_it_is_stored_as_it_ran_in_one_go():
     assert len(pictures(stored())) >= PICTURES
 
 
-def test_it_is_small_and_tells_of_no_machine():
+def test_the_notebook_is_small_and_names_no_machine():
     content = NOTEBOOK.read_text(encoding="utf-8")
     assert len(content) < 1_500_000
     without_pictures = re.sub(r'"image/png": "[^"]*"', "", content)
@@ -51,7 +51,7 @@ def test_it_is_small_and_tells_of_no_machine():
     assert stored()["metadata"]["kernelspec"]["name"] == "python3"
 
 
-def test_it_names_the_commands_of_its_experiments():
+def test_the_notebook_names_the_commands_of_its_experiments():
     source = "".join("".join(cell["source"]) + "\n" for cell in code_cells(stored()))
     named = re.findall(r'^experiment\("(\w+)"', source, re.MULTILINE)
     assert named == "heads positions layers path table3 jane quality".split()
@@ -59,7 +59,7 @@ def test_it_names_the_commands_of_its_experiments():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_it_runs_from_top_to_bottom(monkeypatch):
+def test_the_notebook_runs_from_top_to_bottom(monkeypatch):
     nbformat = pytest.importorskip("nbformat", reason="the extra `notebook` is not installed")
     nbclient = pytest.importorskip("nbclient", reason="the extra `notebook` is not installed")
     pytest.importorskip("ipykernel", reason="the extra `notebook` is not installed")

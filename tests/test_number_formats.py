@@ -105,7 +105,7 @@ def test_search_results_are_scored_as_in_float32(policy, normalize_first):
 
 @TENSORFLOW_ONLY
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_precision_does_not_depend_on_floatx(precision, random_model, tokenizer):
+def test_an_export_precision_does_not_depend_on_floatx(precision, random_model, tokenizer):
     options = {"precision": precision, "max_source_tokens": 40, "beam_size": 3}
     expected = Translator(random_model, tokenizer, **options).n_best(TEXTS, 2)
     for floatx in ("float64", "float16"):

@@ -1,4 +1,4 @@
-"""Adam as one operation is Keras' Adam; paper_adam is section 5.3."""
+"""Adam as one operation equals Keras' Adam; paper_adam follows section 5.3."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def rate_at(optimizer, step):
 
 @pytest.fixture
 def gradients():
-    """The gradients of 5 updates, for variables of shapes (3, 4) and (4,)."""
+    """Returns the gradients of 5 updates, for variables of shapes (3, 4) and (4,)."""
     generator = np.random.default_rng(7)
     return [
         [generator.normal(size=shape).astype("float32") for shape in ((3, 4), (4,))]
@@ -36,7 +36,7 @@ def gradients():
 
 
 def updated(optimizer, gradients):
-    """All numbers of the variables and the optimizer after the updates."""
+    """Returns the variables and the optimizer's state after the updates."""
     variables = [keras.Variable(np.ones(gradient.shape, "float32")) for gradient in gradients[0]]
     optimizer.build(variables)
     for update in gradients:
@@ -54,7 +54,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_it_updates_as_keras_adam_does(gradients, options):
+def test_it_updates_like_keras_adam(gradients, options):
     ours = updated(Adam(0.01, **options), gradients)
     theirs = updated(keras.optimizers.Adam(0.01, **options), gradients)
     for our, their in zip(ours, theirs, strict=True):
@@ -64,7 +64,7 @@ def test_it_updates_as_keras_adam_does(gradients, options):
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="one operation a variable is for TensorFlow")
 def test_another_variable_adds_four_operations_to_the_graph():
-    """The update, and one read each of the variable and its two slots."""
+    """The four are the update, and one read each of the variable and its two slots."""
     import tensorflow as tf
 
     def num_operations(num_variables):
@@ -102,7 +102,7 @@ def test_a_sparse_gradient_updates_like_a_dense_one():
         optimizer.apply([gradient], [table])
         return numbers(table.value)
 
-    # Row 1 twice, as for a token that occurs twice in a batch.
+    # Row 1 occurs twice, like a token that occurs twice in a batch.
     rows = tf.IndexedSlices(tf.constant([[1.0, 2.0], [3.0, 4.0]]), tf.constant([1, 1]), [5, 2])
     np.testing.assert_allclose(
         train(Adam(0.1), rows),
@@ -112,7 +112,7 @@ def test_a_sparse_gradient_updates_like_a_dense_one():
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="one operation a variable is for TensorFlow")
-def test_it_updates_the_copies_of_several_devices():
+def test_it_updates_the_copies_on_several_devices():
     import tensorflow as tf
 
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
@@ -139,7 +139,7 @@ def test_clipping_is_refused_where_replicas_accumulate(monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"amsgrad": True}], ids=str)
 @pytest.mark.parametrize("parts", [None, 2, 3])
-def test_an_update_has_less_weight_in_the_average_with_each_later_one(parts, options):
+def test_later_updates_reduce_an_earlier_updates_weight_in_the_average(parts, options):
     decay, num_updates = 0.8, 5
     generator = np.random.default_rng(7)
     optimizer = Adam(0.1, ema_decay=decay, gradient_accumulation_steps=parts, **options)
@@ -157,7 +157,7 @@ def test_an_update_has_less_weight_in_the_average_with_each_later_one(parts, opt
             np.testing.assert_allclose(numbers(average.value), expected, rtol=1e-6)
 
 
-def test_the_average_does_not_move_between_the_parts_of_an_update(gradients):
+def test_the_average_changes_only_with_whole_updates(gradients):
     optimizer = Adam(0.1, ema_decay=0.5, gradient_accumulation_steps=3)
     averages = []
     variables = [keras.Variable(np.ones(gradient.shape, "float32")) for gradient in gradients[0]]
@@ -180,7 +180,7 @@ def test_the_average_changes_nothing_else(gradients, options):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_average_of_many_updates_has_the_decay_itself():
+def test_after_many_updates_the_average_uses_the_given_decay():
     # In float32, 1 - 0.9999 loses four of its seven digits.
     optimizer = Adam(1e-12, ema_decay=0.9999)
     variable = keras.Variable(np.ones(1, "float32"))
@@ -201,7 +201,7 @@ def test_a_decay_must_lie_between_zero_and_one(decay):
     "options", [{}, {"clipnorm": 0.1}, {"global_clipnorm": 0.1}, {"clipvalue": 0.1}], ids=str
 )
 @pytest.mark.parametrize("is_graph", [False, True])
-def test_the_norm_is_that_of_all_gradients_before_they_are_clipped(options, is_graph):
+def test_the_norm_is_over_all_gradients_before_clipping(options, is_graph):
     import tensorflow as tf
 
     optimizer = Adam(0.1, track_gradient_norm=True, **options)
@@ -220,7 +220,7 @@ def test_the_norm_is_that_of_all_gradients_before_they_are_clipped(options, is_g
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="the norm is kept on TensorFlow")
-def test_the_norm_is_that_of_the_mean_of_an_updates_parts():
+def test_the_norm_is_taken_of_the_mean_over_an_updates_parts():
     import tensorflow as tf
 
     optimizer = Adam(0.1, track_gradient_norm=True, gradient_accumulation_steps=2)
@@ -246,7 +246,7 @@ def test_the_norm_adds_up_the_rows_of_a_sparse_gradient():
 
 
 def adam_in_numpy(gradients, variables, rate, clip_norm):
-    """Kingma and Ba's algorithm with the formulation before section 2.1, in float64."""
+    """Runs Kingma and Ba's algorithm in float64, in the formulation before section 2.1."""
     beta_1, beta_2, epsilon = 0.9, 0.98, 1e-9
     means = [np.zeros(variable.shape) for variable in variables]
     squares = [np.zeros(variable.shape) for variable in variables]
@@ -282,7 +282,7 @@ CLIPPED = {"beta_2": 0.98, "epsilon": 1e-9, "clip_norm": 2.5}
 
 
 def applied(optimizer, batches):
-    """The variables after applying each batch's gradients, whole or parts."""
+    """Returns the variables after applying each batch's gradients, whole or in parts."""
     variables = [keras.Variable(np.ones(gradient.shape, "float32")) for gradient in batches[0]]
     optimizer.build(variables)
     for batch in batches:
@@ -296,20 +296,20 @@ def test_an_updates_gradient_is_scaled_down_to_the_limit(rising_gradients):
 
 
 def in_parts(gradients):
-    """Each gradient as two with the same mean, both far above any limit."""
+    """Splits each gradient into two with the same mean, both far above any limit."""
     for update in gradients:
         yield [gradient + 100 for gradient in update]
         yield [gradient - 100 for gradient in update]
 
 
-def test_the_limit_is_of_the_mean_of_an_updates_parts(rising_gradients):
+def test_the_limit_applies_to_the_mean_over_an_updates_parts(rising_gradients):
     optimizer = Adam(0.1, **CLIPPED, gradient_accumulation_steps=2)
     variables = applied(optimizer, [*in_parts(rising_gradients)])
     assert_clipped_as_in_numpy(variables, rising_gradients, 2.5)
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="on JAX, Keras' scaling works within fit alone")
-def test_the_limit_is_of_the_gradient_without_the_scale_of_float16(rising_gradients):
+def test_the_limit_applies_to_the_gradient_without_the_loss_scale(rising_gradients):
     optimizer = keras.optimizers.LossScaleOptimizer(Adam(0.1, **CLIPPED), initial_scale=1024.0)
     scaled = [[1024 * gradient for gradient in update] for update in rising_gradients]
     assert_clipped_as_in_numpy(applied(optimizer, scaled), rising_gradients, 2.5)
@@ -322,7 +322,7 @@ def test_a_gradient_within_the_limit_does_not_change(gradients):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_limit_is_of_a_norm_whose_square_float16_cannot_hold():
+def test_the_limit_works_where_the_squared_norm_overflows_float16():
     optimizer = Adam(0.1, beta_1=0.0, beta_2=0.0, epsilon=1e-3, clip_norm=1e-3)
     variable = keras.Variable(np.zeros(2, "float16"), dtype="float16")
     optimizer.build([variable])
@@ -333,7 +333,7 @@ def test_the_limit_is_of_a_norm_whose_square_float16_cannot_hold():
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="the norm is kept on TensorFlow")
-def test_the_norm_is_that_before_the_limit():
+def test_the_norm_is_reported_before_the_limit():
     optimizer = Adam(0.1, track_gradient_norm=True, clip_norm=1.0)
     variable = keras.Variable(np.ones(2, "float32"))
     optimizer.build([variable])
@@ -347,7 +347,7 @@ def test_a_limit_must_be_above_zero(limit):
         paper_adam(512, clip_norm=limit)
 
 
-def test_paper_adam_hands_the_limit_on():
+def test_paper_adam_passes_the_limit_on():
     assert paper_adam(512, clip_norm=0.5).clip_norm == 0.5
     assert paper_adam(512).clip_norm is None
 
@@ -389,7 +389,7 @@ np.savez(path + ".result", *arrays, norms=norms)
 @pytest.mark.slow
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="replicas are TensorFlow's")
 @pytest.mark.parametrize(("parts", "is_scaled"), [(0, False), (2, False), (0, True)])
-def test_the_limit_is_of_the_sum_over_replicas(tmp_path, parts, is_scaled):
+def test_the_limit_applies_to_the_sum_over_replicas(tmp_path, parts, is_scaled):
     generator = np.random.default_rng(7)
     whole = generator.normal(size=(5, 7))
     norms = np.arange(1, 6)
@@ -443,7 +443,7 @@ def test_the_schedule_counts_updates_not_accumulated_batches():
 
 
 @pytest.mark.parametrize("step", [1, 2, 1999, 2000, 2001, 100_000, 300_000])
-def test_rate_of_each_step_is_equation_3(step):
+def test_the_rate_of_each_step_follows_equation_3(step):
     optimizer = paper_adam(128, warmup_steps=2000)
     assert np.isclose(rate_at(optimizer, step), equation_3(128, 2000, step), atol=0)
 
@@ -476,6 +476,6 @@ def test_scale_must_be_above_zero(scale):
         paper_adam(512, scale=scale)
 
 
-def test_paper_adam_needs_a_step_of_warmup():
+def test_paper_adam_needs_at_least_one_warmup_step():
     with pytest.raises(ValueError, match=r"at least 1\. Received: warmup_steps=0\. Choose"):
         paper_adam(512, warmup_steps=0)

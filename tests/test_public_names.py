@@ -1,4 +1,4 @@
-"""The public interface: its names, and what importing the package alone makes possible."""
+"""The public interface: its names, and what works after importing only the package."""
 
 import ast
 import json
@@ -47,7 +47,7 @@ def test_the_public_names_are_these():
 
 
 def registered_in_the_sources():
-    """The names under which the package's decorators register classes."""
+    """Returns the names under which the package's decorators register classes."""
     for path in (ROOT / "keras_transformer").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             decorators = [ast.unparse(d) for d in getattr(node, "decorator_list", [])]

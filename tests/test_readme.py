@@ -1,4 +1,4 @@
-"""README.md keeps its promises: its examples run, what it names exists, the Korean one agrees."""
+"""README.md is right: its examples run, all it names exists, and README.ko.md agrees."""
 
 import ast
 import configparser
@@ -31,7 +31,7 @@ DE_WORDS = "eins zwei drei vier fünf sechs sieben acht neun".split()
 
 
 def blocks(text, language=r"\w*"):
-    """The insides of the fenced blocks."""
+    """Returns the contents of the fenced blocks."""
     return re.findall(rf"^```(?:{language})\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
@@ -40,12 +40,12 @@ def without_blocks(text):
 
 
 def spans(text):
-    """What stands between backquotes."""
+    """Returns the texts between backquotes."""
     return re.findall(r"`([^`\n]+)`", without_blocks(text))
 
 
 def tables(text):
-    """Each table as rows of cells, the line under its head left out."""
+    """Returns each table as rows of cells, without the line under its head."""
     found = re.findall(r"(?:^\|.*\|\n)+", without_blocks(text), re.MULTILINE)
     lines = [table.splitlines() for table in found]
     return [[cells(line) for line in table if set(line) - set("|-")] for table in lines]
@@ -56,7 +56,7 @@ def cells(line):
 
 
 def table_headed(*heads):
-    """The rows under the one table of the README with these heads."""
+    """Returns the rows of the README's only table with these heads."""
     [table] = [table for table in tables(ENGLISH) if table[0] == list(heads)]
     return table[1:]
 
@@ -66,7 +66,7 @@ def heading_levels(text):
 
 
 def without_python_comments(code):
-    """The lines without what Python passes over at their end."""
+    """Strips each line's comment and trailing white space."""
     tokens = tokenize.generate_tokens(io.StringIO(code).readline)
     comments = dict(token.start for token in tokens if token.type == tokenize.COMMENT)
     lines = enumerate(code.splitlines(), start=1)
@@ -81,7 +81,7 @@ def without_shell_comments(code):
 
 
 def run_as_typed(code, names):
-    """Runs a block as Python's prompt does; returns the values that the prompt would show."""
+    """Runs a block like Python's prompt; returns the values that the prompt would show."""
     values = []
     statements = ast.Interactive(ast.parse(code).body)
     with mock.patch("sys.displayhook", values.append):
@@ -90,7 +90,7 @@ def run_as_typed(code, names):
 
 
 def replaced(code, **replacements):
-    """The code with `name=old` made `name=new`; each must stand in it once."""
+    """Returns the code with each `name=old` replaced by `name=new`; each must occur once."""
     for name, (old, new) in replacements.items():
         assert code.count(f"{name}={old}") == 1
         code = code.replace(f"{name}={old}", f"{name}={new}")
@@ -98,7 +98,7 @@ def replaced(code, **replacements):
 
 
 def write_number_words(folder):
-    """Rows of number words in two languages: few lengths, so that they make one small batch."""
+    """Writes number words in two languages with few lengths, which make one small batch."""
     generator = random.Random(3)
     rows = [generator.choices(range(9), k=generator.randint(2, 5)) for _ in range(60)]
     for name, words in (("train.en", EN_WORDS), ("train.de", DE_WORDS)):
@@ -108,7 +108,7 @@ def write_number_words(folder):
 
 @pytest.fixture(scope="module")
 def first_example(tmp_path_factory):
-    """Folder and shown values of the first example, as it stands but for two numbers."""
+    """The first example, run with two numbers changed: its folder and shown values."""
     folder = tmp_path_factory.mktemp("readme")
     write_number_words(folder)
     code = replaced(
@@ -164,11 +164,11 @@ def test_the_serving_example_answers_as_the_live_translator(first_example):
     assert [text.decode("utf-8") for text in served.numpy()] == translations
 
 
-# What is named exists
+# Everything that is named exists
 
 
 def named_paths(row):
-    """The paths of a row of the table of sections, from the root."""
+    """Returns the paths in a row of the table of sections, from the root."""
     _, _, files, tests = row
     folders = ((files, "keras_transformer/"), (tests, "tests/"))
     return [folder + name for cell, folder in folders for name in spans(cell)]
@@ -189,7 +189,7 @@ def test_every_row_of_the_table_of_sections_names_a_file_and_its_test():
         assert any(path.startswith("tests/") for path in paths), row
 
 
-def test_every_layer_is_in_the_table_of_sections():
+def test_every_layer_is_in_the_readmes_table_of_sections():
     paths = {path for row in SECTION_ROWS for path in named_paths(row)}
     layers = ROOT.glob("keras_transformer/layers/[a-z]*.py")
     assert {path.relative_to(ROOT).as_posix() for path in layers} <= paths
@@ -222,12 +222,12 @@ def test_every_make_target_is_in_the_makefile():
 
 
 def options_of(command_line):
-    """The options of a part of a command line, or of a cell of code."""
+    """Returns the options in a part of a command line, or in a cell of code."""
     return set(re.findall(r"(?<!\S)--[a-z-]+", command_line))
 
 
 def options_by_command():
-    """The options that the README gives to each command, in its blocks and its table."""
+    """Returns the options that the README uses with each command, in blocks and the table."""
     shell = "\n".join(blocks(ENGLISH, "sh")).replace("\\\n", " ")
     uses = re.findall(r"python -m training\.((?:benchmark|experiments) \w+|\w+)([^\n|]*)", shell)
     for command, what in table_headed("command", "what it does"):
@@ -257,7 +257,9 @@ def test_every_dependency_has_a_line():
     needed = [metadata["options"]["install_requires"], *used]
     lines = [line.strip() for text in needed for line in text.splitlines()]
     packages = {re.match(r"[\w-]+", line)[0] for line in lines if line and line[0] != "#"}
-    packages = packages - {metadata["metadata"]["name"]} | {"jax"}  # dev asks for its own extras
+    packages = packages - {metadata["metadata"]["name"]} | {
+        "jax"
+    }  # dev includes this project's other extras
     assert {spans(row[0])[0] for row in table_headed("package", "for", "why")} == packages
     assert set(re.findall(r"^- `(\w+)`:", ENGLISH, re.MULTILINE)) == set(extras)
 
@@ -273,7 +275,7 @@ def test_the_korean_code_differs_in_comments_only():
     assert len(blocks(ENGLISH)) == len(blocks(KOREAN))
 
 
-def test_the_korean_headings_are_as_many_and_as_deep():
+def test_the_korean_headings_match_in_number_and_level():
     assert heading_levels(ENGLISH) == heading_levels(KOREAN)
 
 
@@ -281,7 +283,7 @@ def numbers_and_code(table):
     return [[(spans(cell), re.findall(r"\d[\d.,]*", cell)) for cell in row] for row in table]
 
 
-def test_the_korean_tables_hold_the_same_code_and_the_same_numbers():
+def test_the_korean_tables_have_the_same_code_and_numbers():
     english, korean = tables(ENGLISH), tables(KOREAN)
     assert len(english) == len(korean)
     for table, translated in zip(english, korean, strict=True):

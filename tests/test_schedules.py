@@ -12,7 +12,7 @@ def test_step_0_has_the_rate_of_step_1():
     assert np.isclose(float(schedule(1)), 0.005 / 2000, atol=0)
 
 
-def test_rate_is_a_quarter_of_the_peak_a_quarter_up_and_sixteen_times_down():
+def test_the_rate_is_a_quarter_of_the_peak_at_a_quarter_and_at_16_times_the_warmup():
     schedule = InverseSquareRootSchedule(peak_learning_rate=0.8, warmup_steps=60)
     rates = [float(schedule(step)) for step in (15, 60, 60 * 16)]
     np.testing.assert_allclose(rates, [0.2, 0.8, 0.2], rtol=1e-6)
@@ -42,6 +42,6 @@ def test_peak_must_be_above_zero(rate):
         InverseSquareRootSchedule(peak_learning_rate=rate, warmup_steps=4000)
 
 
-def test_warmup_must_have_a_step():
+def test_warmup_must_have_at_least_one_step():
     with pytest.raises(ValueError, match=r"at least 1\. Received: warmup_steps=0\. Choose"):
         InverseSquareRootSchedule(peak_learning_rate=0.1, warmup_steps=0)

@@ -1,4 +1,4 @@
-"""The rooms of the project: which may import which, read from the sources."""
+"""The project's packages: which may import which, read from the sources."""
 
 import ast
 import functools
@@ -29,7 +29,7 @@ COMMANDS = {
 
 @functools.cache
 def imports_of(name, *, with_types=False):
-    """The project's modules that a module imports, at its top or inside a function."""
+    """Returns the project's modules that a module imports, at its top or in a function."""
     found = set()
     nodes = [SOURCES[name]]
     while nodes:
@@ -46,7 +46,7 @@ def imports_of(name, *, with_types=False):
 
 
 def cycle_from(start):
-    """A way from a module back to itself along imports; None if there is none."""
+    """Returns a cycle of imports from a module back to itself; None if there is none."""
     ways, seen = [[start]], set()
     while ways:
         way = ways.pop()
@@ -70,7 +70,7 @@ def test_the_sources_are_found():
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_no_import_comes_back_to_its_module(name):
+def test_no_module_imports_itself_through_others(name):
     assert cycle_from(name) is None
 
 
@@ -103,21 +103,21 @@ def test_the_library_imports_no_command_and_never_its_own_root(name):
     assert "keras_transformer" not in others
 
 
-def test_at_the_top_of_training_stand_commands_and_the_settings_alone():
+def test_the_top_of_training_has_only_commands_and_settings():
     for path in (ROOT / "training").glob("*.py"):
         is_command = 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
         assert is_command or path.stem in ("__init__", "settings"), path
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if room_of(name) in PACKAGES])
-def test_every_room_says_what_is_in_it(name):
+def test_every_package_says_what_is_in_it(name):
     is_room = (ROOT / name.replace(".", "/") / "__init__.py").is_file()
     if is_room:
         assert ast.get_docstring(SOURCES[name])
 
 
 def lines_of_code(function, text):
-    """Lines that hold code: no docstring, no comment, no blank line."""
+    """Counts the lines of code, without docstrings, comments and blank lines."""
     body = function.body
     if ast.get_docstring(function):
         body = body[1:]

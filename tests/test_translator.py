@@ -29,14 +29,14 @@ HARD_TEXTS = ["two  spaces", " and around ", "tab\tand café", "눈 속의 개",
 
 
 class Parrot:
-    """Replaces a model: translates each source to itself."""
+    """A fake model that translates each source to itself."""
 
     def __init__(self, vocabulary_size):
         self.output_shape = (None, None, vocabulary_size)
 
 
 class Chatterbox(Parrot):
-    """Repeats the first token and never ends."""
+    """Repeats the first token, and never ends a sentence."""
 
 
 def _copying_steps(model, position_of):
@@ -83,7 +83,7 @@ def translator(random_model, tokenizer):
 
 
 @pytest.mark.parametrize("beam_size", [1, 3])
-def test_a_model_that_repeats_gives_every_text_back_in_its_place(parrot, beam_size):
+def test_a_copying_model_returns_every_text_in_order(parrot, beam_size):
     texts = [*TEXTS, *HARD_TEXTS]
     assert parrot.translate(texts, beam_size=beam_size) == texts
 
@@ -101,7 +101,7 @@ def test_the_size_of_batches_changes_nothing(random_model, tokenizer, translator
         assert few[1] == pytest.approx(many[1], rel=1e-4)
 
 
-def test_nothing_gives_nothing(translator):
+def test_an_empty_list_gives_an_empty_list(translator):
     assert translator([]) == []
     assert translator.n_best([], 2) == []
 
@@ -153,7 +153,7 @@ def test_texts_that_fit_give_no_warning(parrot, tokenizer, caplog):
 
 @pytest.fixture(scope="module")
 def of_70_positions(tokenizer):
-    """A model that reads 15 tokens, and can read 20."""
+    """A model whose config allows 15 source tokens, though its positions would allow 20."""
     config = small_config(
         vocabulary_size=tokenizer.vocabulary_size,
         position_encoding="learned",
@@ -173,7 +173,7 @@ def test_the_config_sets_the_longest_source(of_70_positions, tokenizer, tmp_path
     assert "1 of 1 texts are longer than max_source_tokens=15" in caplog.text
 
 
-def test_without_a_config_the_longest_source_leaves_learned_positions_to_the_target(tokenizer):
+def test_without_a_config_sources_leave_room_in_learned_positions_for_targets(tokenizer):
     model = Parrot(tokenizer.vocabulary_size)
     assert Translator(model, tokenizer).max_source_tokens == 256
     model.embedding = PositionalEmbedding(
@@ -192,7 +192,7 @@ def test_without_a_config_the_longest_source_leaves_learned_positions_to_the_tar
         ({"max_source_tokens": 20, "max_target_tokens": 71}, True),
     ],
 )
-def test_learned_positions_bound_sources_and_translations(
+def test_learned_positions_limit_sources_and_translations(
     of_70_positions, tokenizer, most, is_refused
 ):
     if is_refused:
@@ -203,7 +203,7 @@ def test_learned_positions_bound_sources_and_translations(
         assert Translator(of_70_positions, tokenizer, **most).most_target_tokens <= 70
 
 
-def test_a_prefix_has_room_in_learned_positions(of_70_positions, tokenizer):
+def test_a_prefix_fits_within_learned_positions(of_70_positions, tokenizer):
     translator = Translator(of_70_positions, tokenizer, beam_size=1)
     longest, too_long = "\x01" * 69, "\x01" * 70  # a token for each byte
     for prefix in (longest, longest + " "):
@@ -238,7 +238,7 @@ def test_n_best_are_sorted_and_begin_with_the_translation(translator):
         assert all(score < 0 for score in scores)
 
 
-def test_n_best_differ_as_texts_and_have_the_score_of_the_best_spelling(speller):
+def test_n_best_texts_are_distinct_and_have_their_best_spellings_score(speller):
     expected = [("snow", 0.3), ("a dog", 0.25), ("", 0.2), ("dog", 0.1)]
     for n in range(1, 7):
         [found] = speller.n_best(["a man"], n)
@@ -255,7 +255,7 @@ def test_fewer_beams_find_fewer_texts(speller):
     assert [text for text, _ in found] == ["snow", "a dog", ""]  # and "snow" once more
 
 
-def test_samples_may_be_equal(speller):
+def test_samples_of_a_text_may_be_equal(speller):
     [found] = speller.sample(["a man"], 30)
     assert len({text for text, _ in found}) < 30 == len(found)
 
@@ -309,13 +309,13 @@ def test_a_prefix_that_ends_in_white_space_is_followed_by_the_next_word(writer, 
     assert writer.translate(["snow"], beam_size=beam_size, prefixes=["the"]) == ["there"]
 
 
-def test_each_text_has_a_prefix_of_its_own_kind(writer):
+def test_texts_of_one_batch_may_have_different_kinds_of_prefixes(writer):
     prefixes = ["the ", "the", "", "the house"]
     found = writer.translate(["snow", "a dog", "A red bicycle!", "two"], prefixes=prefixes)
     assert found == ["the house and a dog", "there", "there", "the house and a dog"]
 
 
-def test_the_next_word_has_its_probability_of_the_whole_vocabulary(writer):
+def test_the_next_word_keeps_its_probability_over_the_whole_vocabulary(writer):
     [[best, *_]] = writer.n_best(["snow"], 3, prefixes=["the "])
     assert best == ("the house and a dog", pytest.approx(np.log(0.25)))
     [draws] = writer.sample(["snow"], 5, prefixes=["the "])
@@ -323,7 +323,7 @@ def test_the_next_word_has_its_probability_of_the_whole_vocabulary(writer):
 
 
 @pytest.mark.parametrize("space", [" ", "\t", "\u3000"])
-def test_a_whole_translation_and_a_space_are_a_prefix(writer, space):
+def test_a_complete_translation_and_a_space_may_be_a_prefix(writer, space):
     whole = f"the house and a dog{space}"
     assert writer.translate(["snow"], prefixes=[whole]) == [whole]
 
@@ -334,12 +334,12 @@ def test_a_prefix_of_white_space_comes_before_the_translation(writer):
     assert found == [prefix + "there" for prefix in prefixes]
 
 
-def test_line_breaks_of_a_prefix_become_spaces(writer):
+def test_line_breaks_in_a_prefix_become_spaces(writer):
     found = writer.translate(["snow"] * 2, prefixes=["the\n", "the\r\nhouse\n"])
     assert found == ["the house and a dog"] * 2
 
 
-def test_whatever_a_model_writes_begins_with_the_prefix(translator):
+def test_all_results_of_any_model_begin_with_their_prefix(translator):
     prefixes = ["the ", "a dog sees ", " and ", "café\t"]
     results = translator.n_best(["snow"] * 4, 3, prefixes=prefixes)
     draws = translator.sample(["snow"] * 4, 3, prefixes=prefixes)
@@ -348,7 +348,7 @@ def test_whatever_a_model_writes_begins_with_the_prefix(translator):
             assert text.startswith(prefix)
 
 
-def test_a_text_without_spaces_may_continue_a_word_after_one():
+def test_scripts_without_spaces_may_continue_a_word_after_a_space():
     tokenizer = SubwordTokenizer.train_from_lines(["我们去学校", "GPS 我们"], 275)
     sentence = tuple(tokenizer.encode("我们去学校"))
     model = Writer(tokenizer.vocabulary_size, {sentence: 1.0})
@@ -380,7 +380,7 @@ def test_a_score_is_the_sum_over_the_tokens_and_the_end(random_model, translator
         assert found == (pytest.approx(expected, rel=1e-4), len(target_ids))
 
 
-def test_scores_need_pairs_that_are_read_in_full(random_model, tokenizer, translator):
+def test_pairs_that_are_not_read_in_full_cannot_be_scored(random_model, tokenizer, translator):
     assert translator.score([], []) == []
     with pytest.raises(ValueError, match=r"Received: 2 sources, 1 targets\. Give one"):
         translator.score(["a", "b"], ["c"])
@@ -389,7 +389,7 @@ def test_scores_need_pairs_that_are_read_in_full(random_model, tokenizer, transl
         short.score([TEXTS[1]], ["snow"])
 
 
-def test_targets_as_long_as_translations_are_scored_and_shown(random_model, tokenizer):
+def test_targets_as_long_as_translations_have_scores_and_attention(random_model, tokenizer):
     short = Translator(random_model, tokenizer, max_source_tokens=3)  # translations of 3 - 1 + 50
     longest, too_long = "\x01" * 51, "\x01" * 52  # a token for each byte, and the end
     [(_, num_tokens)] = short.score(["a"], [longest])
@@ -405,7 +405,7 @@ def test_targets_as_long_as_translations_are_scored_and_shown(random_model, toke
 # Samples
 
 
-def test_samples_repeat_for_a_text_in_any_batch(translator):
+def test_a_text_has_the_same_samples_in_any_batch(translator):
     samples = translator.sample(TEXTS, 2, seed=3)
     assert samples == translator.sample(TEXTS, 2, seed=3)
     assert samples != translator.sample(TEXTS, 2, seed=4)
@@ -438,7 +438,7 @@ def test_sampling_options_out_of_range_are_refused(translator, options, message)
 # Any number of texts
 
 
-def test_a_stream_holds_few_texts_at_a_time(parrot):
+def test_translating_a_stream_holds_few_texts_at_a_time(parrot):
     read = []
 
     def texts():
@@ -479,7 +479,7 @@ def noted(tokenizer):
     return Translator(Noted(tokenizer.vocabulary_size), tokenizer)
 
 
-def test_numbers_of_a_search_are_not_compiled_into_it(noted):
+def test_a_search_is_not_recompiled_for_other_numbers(noted):
     for number in range(1, 11):
         assert noted.translate(["snow"], length_penalty=number / 10) == ["snow"]
         noted.sample(["snow"], temperature=number / 10)
@@ -487,7 +487,7 @@ def test_numbers_of_a_search_are_not_compiled_into_it(noted):
     assert noted.model.compiled_for == [4, 1, 1]  # with a top_p the vocabulary is sorted
 
 
-def test_only_the_latest_searches_of_many_sizes_are_kept(noted):
+def test_only_the_latest_compiled_searches_are_kept(noted):
     for beam_size in [*range(1, 13), 12, 11, 1]:
         noted.translate(["snow"], beam_size=beam_size)
     assert noted.model.compiled_for == [*range(1, 13), 1]
@@ -499,7 +499,7 @@ def test_threads_share_one_compiled_search(noted, monkeypatch):
     def compile_at_once(*arguments):
         compilations.append(arguments)
         with contextlib.suppress(threading.BrokenBarrierError):
-            both.wait(0.5)  # for the other thread, which must not get here
+            both.wait(0.5)  # gives the other thread time to compile, which it must not
         return compile_search(*arguments)
 
     monkeypatch.setattr(CompiledFunctions, "_compile", compile_at_once)
@@ -514,16 +514,16 @@ def test_a_search_uses_the_numbers_it_was_given(translator):
 
     (text, score), (_, once), (same, twice) = greedy(0.0), greedy(1.0), greedy(2.0)
     assert same == text
-    assert score / once > 1  # lp(Y) for an alpha of 1, whose square it is for 2
+    assert score / once > 1  # lp(Y) for alpha 1; for alpha 2 it is the square
     assert score / twice == pytest.approx((score / once) ** 2, rel=1e-4)
-    # Only the most probable token is left, as in greedy search.
+    # Leaves only the most probable token, as in greedy search.
     assert translator.sample(["a red house"], top_p=1e-6)[0][0][0] == text
     assert translator.sample(["a red house"], temperature=1e-6)[0][0][0] == text
     others = translator.sample(["a red house"], 5, temperature=1.5, top_p=0.99)
     assert any(other != text for other, _ in others[0])
 
 
-def test_numbers_out_of_range_are_refused_whatever_was_compiled(translator):
+def test_numbers_out_of_range_are_refused_even_if_a_search_is_compiled(translator):
     translator.translate(["snow"], length_penalty=0.5)
     translator.sample(["snow"], temperature=0.5, top_p=0.5)
     with pytest.raises(ValueError, match="length_penalty must be 0 or more"):
@@ -538,7 +538,7 @@ def test_numbers_out_of_range_are_refused_whatever_was_compiled(translator):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_translator_of_a_precision_translates_with_a_copy(random_model, tokenizer, precision):
+def test_a_translator_with_a_precision_uses_a_copy_of_the_model(random_model, tokenizer, precision):
     translator = Translator(random_model, tokenizer, beam_size=3, precision=precision)
     assert translator.model is random_model
     assert translator.fast_model is not random_model
@@ -583,7 +583,7 @@ def test_attention_rows_sum_to_1_and_name_their_tokens(translator, tokenizer):
     np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
 
 
-def test_an_attention_row_is_what_predicted_its_token(translator):
+def test_an_attention_row_belongs_to_the_prediction_of_its_token(translator):
     one = translator.attention("a man", "the house!")
     other = translator.attention("a man", "the house?")
     same = next(
@@ -596,7 +596,7 @@ def test_an_attention_row_is_what_predicted_its_token(translator):
     assert not np.allclose(one.weights[:, same + 1], other.weights[:, same + 1])
 
 
-def test_attention_by_layer_names_what_is_read_and_what_is_written(translator):
+def test_attention_by_layer_names_the_tokens_read_and_written(translator):
     last = translator.attention("a man", "the house")
     layers = translator.attention_by_layer("a man", "the house")
     assert layers.source_tokens == last.source_tokens
@@ -609,7 +609,7 @@ def test_attention_by_layer_names_what_is_read_and_what_is_written(translator):
     assert not np.allclose(layers.cross[0], last.weights)
 
 
-def test_attention_refuses_what_it_cannot_read_in_full(random_model, tokenizer):
+def test_attention_refuses_pairs_that_are_not_read_in_full(random_model, tokenizer):
     short = Translator(random_model, tokenizer, max_source_tokens=6)
     with pytest.raises(InputError, match=r"at most 6 tokens.* Received: \d+\. Shorten it, or"):
         short.attention(TEXTS[1], "snow")
@@ -620,7 +620,7 @@ def test_attention_refuses_what_it_cannot_read_in_full(random_model, tokenizer):
 # Options
 
 
-def test_translations_keep_to_the_shortest_and_longest_length(tokenizer, random_model):
+def test_translations_obey_the_shortest_and_longest_length(tokenizer, random_model):
     source = np.array([[9, 8, 7, 3], [5, 3, 0, 0]], "int32")
     exact = Translator(random_model, tokenizer, min_target_tokens=6, max_target_tokens=6)
     for beam_size in (1, 3):
@@ -653,7 +653,7 @@ def test_sizes_start_at_one(random_model, tokenizer, name):
         Translator(random_model, tokenizer, **{name: 0})
 
 
-def test_model_of_another_vocabulary_is_refused(tokenizer):
+def test_a_model_with_a_different_vocabulary_is_refused(tokenizer):
     message = r"same vocabulary\. Received: a model of 23 sub-words, a tokenizer of 300\. Use"
     with pytest.raises(ValueError, match=message):
         Translator(Parrot(23), tokenizer)
@@ -670,7 +670,7 @@ def test_model_of_an_unknown_class_is_refused(tokenizer):
 
 @pytest.fixture
 def run(random_model, tokenizer, tmp_path):
-    """The files of a run folder that Translator.load reads."""
+    """Writes the files of a run folder that Translator.load reads."""
     random_model.save(tmp_path / "model.keras")
     tokenizer.save(tmp_path / "tokenizer.model")
     settings = "beam_size: 1\nlength_penalty: 0.8\nmax_source_tokens: 9\nseed: 5\n"
@@ -685,7 +685,7 @@ def test_a_run_is_loaded_with_its_settings(run, random_model, tokenizer):
     assert loaded(TEXTS) == Translator(random_model, tokenizer, **settings)(TEXTS)
 
 
-def test_a_run_is_loaded_with_another_search(run):
+def test_a_run_can_be_loaded_with_a_different_search(run):
     loaded = Translator.load(str(run), beam_size=2, length_penalty=0.0)
     assert (loaded.beam_size, loaded.length_penalty) == (2, 0.0)
 
@@ -704,7 +704,7 @@ WRONG_SETTINGS = [
 
 
 @pytest.mark.parametrize("content", WRONG_SETTINGS)
-def test_files_that_are_no_settings_are_refused(run, content):
+def test_files_without_valid_settings_are_refused(run, content):
     path = run / "config.yaml"
     path.unlink()
     if content is not None:
@@ -728,7 +728,7 @@ def test_length_penalty_out_of_range_is_refused(random_model, tokenizer, alpha):
 
 @pytest.mark.parametrize("file", ["model.keras", "tokenizer.model"])
 @pytest.mark.parametrize("cut", [False, True], ids=["missing", "cut"])
-def test_a_file_that_is_missing_or_cut_is_named(run, file, cut):
+def test_a_missing_or_truncated_file_is_named(run, file, cut):
     path = run / file
     half = path.read_bytes()[: path.stat().st_size // 2]
     path.unlink()

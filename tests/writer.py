@@ -55,7 +55,7 @@ def _(model):
 
 
 def speller_of(tokenizer):
-    """A writer of "snow" in three spellings, "a dog", the empty text and "dog"."""
+    """Returns a writer of "snow" in three spellings, "a dog", the empty text and "dog"."""
 
     def bytes_of(text):
         return tuple(4 + byte for byte in text.encode())

@@ -7,7 +7,7 @@ from tests.data.made_text import random_lines
 
 @pytest.fixture
 def text_pair(tmp_path):
-    """Files of 613 pairs, about 60 batches of 211 tokens."""
+    """Two files with 613 pairs, which make about 60 batches of 211 tokens."""
     paths = tmp_path / "train.en", tmp_path / "train.de"
     for seed, path in enumerate(paths):
         path.write_text("\n".join(random_lines(613, seed=seed)) + "\n")
@@ -16,7 +16,7 @@ def text_pair(tmp_path):
 
 @pytest.fixture
 def running_threads():
-    """Returns the threads that read ahead and have begun in this test."""
+    """Returns the read-ahead threads that this test has started."""
 
     def running():
         threads = set(threading.enumerate()) - before

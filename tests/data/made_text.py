@@ -1,4 +1,4 @@
-"""Made-up lines and lengths, and a tokenizer for paper and pencil."""
+"""Makes up lines and lengths, and has a tokenizer for paper and pencil."""
 
 import itertools
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 
 class OneIdACharacter:
-    """A tokenizer for paper and pencil: "a" is 4, "b" is 5, and so on."""
+    """A tokenizer for paper and pencil: "a" has id 4, "b" has id 5, and so on."""
 
     start_id, end_id = 2, 3
 
@@ -20,7 +20,7 @@ class OneIdACharacter:
 
 @st.composite
 def length_pairs(draw):
-    """Lengths of source and target lines that belong together, at most 71 tokens."""
+    """Returns correlated lengths of source and target lines, at most 71 tokens."""
     rng = np.random.default_rng(draw(st.integers(0, 1_000_000)))
     num_pairs = draw(st.integers(1, 700))
     source_longest, target_longest = draw(st.integers(1, 71)), draw(st.integers(1, 71))
@@ -55,13 +55,13 @@ def of_dataset(dataset):
 
 
 def numbered_line(number, length=5):
-    """A line that holds its number: four digits from "a" to "j", then "k" up to the length."""
+    """Returns a line that spells its number in four letters, "a" to "j", padded with "k"."""
     digits = "".join(chr(ord("a") + int(digit)) for digit in f"{number:04}")
     return digits + "k" * (length - 4)
 
 
 def write_numbered(path, numbers, lengths=(5,)):
-    """Writes a file of two columns, each with the number of the pair."""
+    """Writes a file with two columns, both with the number of the pair."""
     pairs = zip(numbers, itertools.cycle(lengths), strict=False)
     lines = [numbered_line(number, length) for number, length in pairs]
     path.write_text("".join(f"{line}\t{line}\n" for line in lines))
@@ -69,7 +69,7 @@ def write_numbered(path, numbers, lengths=(5,)):
 
 
 def numbers_of(batches):
-    """The numbers of the pairs of batches, in order; both sides are checked to agree."""
+    """Returns the numbers of the pairs in batches, in order; checks that both sides agree."""
     numbers = []
     for inputs, labels in batches:
         for one, other in zip(inputs["source_ids"].tolist(), labels.tolist(), strict=True):

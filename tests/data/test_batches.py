@@ -12,7 +12,7 @@ from keras_transformer.errors import InputError
 from tests.data.made_text import OneIdACharacter, ids_of, random_lines
 
 
-def test_source_ends_and_target_begins_and_labels_are_moved_by_one():
+def test_sources_get_an_end_id_targets_a_start_id_and_labels_are_shifted_by_one():
     batches = PairBatches(["abc", "d"], ["ef", "ghab"], OneIdACharacter(), shuffle=False)
     ((inputs, labels),) = batches.epoch(0)
     assert sorted(inputs["source_ids"].tolist()) == [[4, 5, 6, 3], [7, 3, 0, 0]]
@@ -23,7 +23,7 @@ def test_source_ends_and_target_begins_and_labels_are_moved_by_one():
     }
 
 
-def test_a_line_as_long_as_its_cell_is_padded_nowhere():
+def test_a_line_as_long_as_its_cell_gets_no_padding():
     batches = PairBatches(["abc"], ["efg"], OneIdACharacter())
     ((inputs, labels),) = batches.epoch(0)
     assert inputs["source_ids"].tolist() == [[4, 5, 6, 3]]
@@ -33,7 +33,7 @@ def test_a_line_as_long_as_its_cell_is_padded_nowhere():
 
 @given(seed=st.integers(0, 50), epoch=st.integers(0, 7), max_tokens=st.integers(40, 300))
 @settings(max_examples=25, deadline=None)
-def test_every_pair_is_seen_once_an_epoch_within_the_budget(seed, epoch, max_tokens):
+def test_every_pair_occurs_once_per_epoch_within_the_budget(seed, epoch, max_tokens):
     source, target = random_lines(83, seed=1), random_lines(83, seed=2)
     batches = PairBatches(source, target, OneIdACharacter(), max_tokens, seed=seed)
     seen = []
@@ -52,7 +52,7 @@ def test_the_number_of_batches_is_the_same_in_each_epoch():
     assert {len(list(batches.epoch(number))) for number in range(5)} == {len(batches)}
 
 
-def test_the_order_differs_by_epoch_and_by_seed_and_repeats():
+def test_the_order_depends_on_epoch_and_seed_and_is_repeatable():
     def order(seed, epoch):
         lines = random_lines(613), random_lines(613, seed=6)
         return ids_of(PairBatches(*lines, OneIdACharacter(), 211, seed=seed).epoch(epoch))
@@ -93,7 +93,7 @@ def test_blank_and_long_pairs_are_left_out_and_counted(caplog):
     assert sorted(seen) == [[4, 3, 0, 0, 0, 0], [4, 5, 6, 7, 8, 3]]
 
 
-def test_nothing_is_logged_where_nothing_is_left_out(caplog):
+def test_nothing_is_logged_if_no_pair_is_left_out(caplog):
     PairBatches(["abcde"], ["a"], OneIdACharacter(), max_length=6)
     assert not caplog.messages
 
@@ -104,7 +104,7 @@ def test_pairs_longer_than_the_budget_are_left_out():
 
 
 @pytest.mark.parametrize(("source", "target"), [(["abcdef"], ["a"]), (["", "a"], ["a", ""])])
-def test_a_text_of_which_no_pair_is_left_is_refused(source, target):
+def test_a_text_with_no_usable_pair_is_refused(source, target):
     with pytest.raises(InputError, match=r"at least one pair .* all left out: .*\. Raise"):
         PairBatches(source, target, OneIdACharacter(), max_length=6)
 
@@ -147,7 +147,7 @@ def test_uneven_pairs_are_left_out_and_counted(caplog):
 
 
 @pytest.mark.parametrize("ratio", [1, 0.5, float("nan")])
-def test_a_length_ratio_that_nothing_meets_is_refused(ratio):
+def test_a_length_ratio_that_no_pair_meets_is_refused(ratio):
     with pytest.raises(InputError, match=r"max_length_ratio must be greater than 1.* Choose"):
         PairBatches(["a"], ["b"], OneIdACharacter(), max_length_ratio=ratio)
 
@@ -155,7 +155,7 @@ def test_a_length_ratio_that_nothing_meets_is_refused(ratio):
 # Real text
 
 
-def test_real_text_is_padded_little_and_in_few_shapes():
+def test_real_text_needs_little_padding_and_few_shapes():
     folder = os.environ.get("MULTI30K_DIR")
     if folder is None:
         pytest.skip("MULTI30K_DIR does not name a folder with Multi30k")

@@ -9,7 +9,7 @@ from keras_transformer.data.batches_by_length import StreamPlan, length_grid, pl
 from tests.data.made_text import length_pairs, random_lengths
 
 
-def test_the_grid_goes_by_two_and_then_by_an_eighth():
+def test_the_grid_grows_by_two_and_later_by_an_eighth():
     assert length_grid(29).tolist() == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 27, 29]
 
 
@@ -19,7 +19,7 @@ def test_the_grid_ends_at_the_longest_line(longest, grid):
 
 
 def test_pairs_of_one_length_fill_batches_to_the_budget():
-    # 5 lines of 4 tokens make 20; 12 lines are two such batches and a rest of 2.
+    # 5 lines of 4 tokens make 20; 12 lines make two such batches and leave 2.
     batches = plan_batches(np.full(12, 4), np.full(12, 3), max_tokens=21)
     assert [batch.rows.tolist() for batch in batches] == [
         [0, 1, 2, 3, 4],
@@ -29,7 +29,7 @@ def test_pairs_of_one_length_fill_batches_to_the_budget():
     assert {batch[1:] for batch in batches} == {(4, 3)}
 
 
-def test_what_is_left_over_joins_the_next_larger_cell():
+def test_leftover_pairs_join_the_next_larger_cell():
     # Budget 12: 3 lines of 4, 2 lines of 6. Line 3 is left over by the first cell; with line 4 it
     # makes a batch of the second, and line 5 is left over at last.
     lengths = np.array([4, 4, 4, 4, 6, 6])
@@ -41,7 +41,7 @@ def test_what_is_left_over_joins_the_next_larger_cell():
     ]
 
 
-def test_what_is_left_over_waits_for_a_cell_that_it_fits_in():
+def test_leftover_pairs_wait_for_a_cell_that_they_fit_in():
     # (2, 6) and (6, 2) do not fit in each other: both are left over, and meet in (6, 6).
     batches = plan_batches(np.array([2, 6]), np.array([6, 2]), max_tokens=12)
     assert [(sorted(batch.rows.tolist()), *batch[1:]) for batch in batches] == [([0, 1], 6, 6)]
@@ -149,7 +149,7 @@ def test_a_stream_puts_every_pair_in_a_full_batch_or_hands_it_back(lengths, max_
         assert lengths[1][batch.rows].max() <= batch.target_length
 
 
-def test_what_a_block_leaves_over_is_too_little_for_a_batch_of_its_shape():
+def test_leftover_pairs_of_a_block_are_too_few_for_a_batch_of_their_shape():
     # Budget 12: 2 lines of 6 make a batch, 3 lines of 4. Of 5 and 7 lines one of each is left.
     lengths = np.array([6] * 5 + [4] * 7)
     batches, left_over = filled(StreamPlan(12, longest=6), (lengths, lengths))
@@ -184,7 +184,7 @@ def test_a_stream_is_padded_as_little_as_a_text_in_memory():
     assert padded[0] < 1.02 * padded[1]
 
 
-def test_shapes_follow_a_text_that_becomes_another():
+def test_shapes_adapt_when_the_text_changes():
     plan = StreamPlan(1000, longest=200)
     short, long = np.full(1000, 8), np.full(1000, 100)
     assert {batch[1:] for batch in filled(plan, (short, short))[0]} == {(8, 8)}
@@ -192,7 +192,7 @@ def test_shapes_follow_a_text_that_becomes_another():
     assert 100 <= shape[0] == shape[1] < 115  # the next of the grid, and not the largest, 200
 
 
-def test_a_pair_longer_than_all_before_finds_a_shape():
+def test_a_pair_longer_than_all_earlier_pairs_gets_a_shape():
     plan = StreamPlan(400, longest=200)
     filled(plan, (np.full(5000, 8), np.full(5000, 8)))
     batches, left_over = filled(plan, (np.array([200, 3]), np.array([7, 200])))
@@ -200,6 +200,6 @@ def test_a_pair_longer_than_all_before_finds_a_shape():
     assert not len(left_over)
 
 
-def test_no_pairs_of_a_stream_make_no_batches():
+def test_a_stream_without_pairs_makes_no_batches():
     batches, left_over = filled(StreamPlan(100, longest=50), (np.zeros(0, int), np.zeros(0, int)))
     assert batches == [] and left_over.tolist() == []

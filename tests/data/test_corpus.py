@@ -11,7 +11,7 @@ from keras_transformer.errors import InputError
 
 @pytest.fixture
 def shards(tmp_path):
-    """Three shards of two lines a side, one of them packed; line n of all is "sN" and "tN"."""
+    """Writes three shards with two lines per side, one of them compressed."""
     for number, (name, side) in enumerate(
         (name, side) for name in ("a", "b", "c") for side in ("en", "de")
     ):
@@ -28,7 +28,7 @@ def shards(tmp_path):
 ALL = [(f"s{number}", f"t{number}") for number in range(6)]
 
 
-def test_a_pattern_stands_for_its_files_in_the_order_of_their_names(shards):
+def test_a_pattern_matches_files_in_the_order_of_their_names(shards):
     corpus = Corpus(f"{shards}/part-*.en*", f"{shards}/part-*.de*")
     assert [source.name for source, _ in corpus.files()] == [
         "part-a.en",
@@ -61,12 +61,12 @@ def test_each_shard_has_its_own_compression_and_byte_order_mark(tmp_path):
     assert list(Corpus(f"{tmp_path}/*.tsv*").pairs()) == pairs
 
 
-def test_chosen_columns_may_stand_among_others(tmp_path):
+def test_chosen_columns_may_be_among_other_columns(tmp_path):
     (tmp_path / "1.tsv").write_text("0.5\ta\tb\n")
     assert list(Corpus(tmp_path / "1.tsv", columns=(3, 2)).pairs()) == [("b", "a")]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
+def test_an_existing_file_may_have_a_name_like_a_pattern(tmp_path):
     (tmp_path / "a[1].tsv").write_text("a\tb\n")
     assert list(Corpus(tmp_path / "a[1].tsv").pairs()) == [("a", "b")]
 
@@ -81,7 +81,7 @@ def test_a_missing_file_is_refused(tmp_path):
         Corpus(tmp_path / "x.en", tmp_path / "x.de").files()
 
 
-def test_a_pipe_among_the_files_is_refused_and_not_waited_for(tmp_path):
+def test_a_pipe_among_the_files_is_refused_without_waiting(tmp_path):
     (tmp_path / "1.tsv").write_text("a\tb\n")
     os.mkfifo(tmp_path / "2.tsv")
     for corpus in (Corpus(f"{tmp_path}/*.tsv"), Corpus(tmp_path / "2.tsv")):
@@ -89,7 +89,7 @@ def test_a_pipe_among_the_files_is_refused_and_not_waited_for(tmp_path):
             corpus.files()
 
 
-def test_no_file_is_refused():
+def test_an_empty_list_of_files_is_refused():
     with pytest.raises(InputError, match=r"at least one file\. Received: an empty list\. Name"):
         Corpus([]).files()
 
@@ -100,7 +100,7 @@ def test_sides_with_different_numbers_of_files_are_refused(shards):
         corpus.files()
 
 
-def test_a_file_matched_with_its_neighbors_partner_is_refused(shards):
+def test_a_file_paired_with_its_neighbors_partner_is_refused(shards):
     # As many files and lines on both sides, but part-a.en would be translated by part-c.de.
     (shards / "part-a.de").unlink()
     (shards / "part-c.en").unlink()
@@ -111,7 +111,7 @@ def test_a_file_matched_with_its_neighbors_partner_is_refused(shards):
         corpus.files()
 
 
-def test_partners_in_other_folders_are_recognised(tmp_path):
+def test_partners_in_other_folders_are_recognized(tmp_path):
     for side in ("en", "de"):
         (tmp_path / side).mkdir()
         for name in ("1", "2"):
@@ -134,7 +134,7 @@ def test_columns_out_of_range_are_refused(settings):
         Corpus("a.tsv", **settings)
 
 
-def test_files_and_corpora_are_told_apart():
+def test_files_and_corpora_are_distinguished():
     one, other = Corpus("a", "b"), Corpus("c")
     assert as_corpora("a", "b") == [one]
     assert as_corpora(one, None) == [one]
@@ -159,7 +159,7 @@ def test_weights_need_a_stream(shards):
 # Samples
 
 
-def test_a_sample_is_drawn_from_all_over_the_text_and_keeps_pairs_together(tmp_path):
+def test_a_sample_is_drawn_from_the_whole_text_and_keeps_pairs_together(tmp_path):
     (tmp_path / "a.tsv").write_text("".join(f"s{n}\tt{n}\n" for n in range(1000)))
     source, target = sample_pairs(tmp_path / "a.tsv", num_pairs=200, seed=3)
     numbers = [int(line[1:]) for line in source]
@@ -171,7 +171,7 @@ def test_a_sample_is_drawn_from_all_over_the_text_and_keeps_pairs_together(tmp_p
     assert sample_pairs(tmp_path / "a.tsv", num_pairs=200, seed=4) != (source, target)
 
 
-def test_a_sample_of_a_small_text_is_all_of_it(tmp_path):
+def test_a_sample_of_a_small_text_is_the_whole_text(tmp_path):
     (tmp_path / "a.tsv").write_text("a\tb\nc\td\n")
     assert sample_pairs(tmp_path / "a.tsv", num_pairs=3) == (["a", "c"], ["b", "d"])
 

@@ -40,7 +40,7 @@ def test_fit_does_not_warn_that_shuffle_has_no_effect(form):
 
 
 @pytest.mark.parametrize("first_batch", [0, 1, 5, 8])
-def test_the_dataset_hands_out_what_the_stream_does(first_batch):
+def test_the_dataset_yields_what_the_stream_yields(first_batch):
     epochs = Epochs(numbered, 3, accumulation_steps=3)
     num_left = len(epochs) - first_batch
     expected = list(itertools.islice(epochs.stream(2, first_batch), num_left))
@@ -65,7 +65,7 @@ def test_the_parts_of_a_batch_come_one_after_the_other():
 
 
 @pytest.mark.parametrize("steps_per_epoch", [None, 7])
-def test_pair_batches_come_in_parts_too(text_pair, steps_per_epoch):
+def test_pair_batches_can_be_split_into_parts_too(text_pair, steps_per_epoch):
     import tensorflow as tf
 
     settings = {"steps_per_epoch": steps_per_epoch, "accumulation_steps": 2}
@@ -75,7 +75,7 @@ def test_pair_batches_come_in_parts_too(text_pair, steps_per_epoch):
     assert int(dataset.cardinality()) == 2 * int(whole.cardinality())
 
 
-def test_a_fault_of_a_batch_is_kept():
+def test_the_original_error_of_a_batch_is_kept():
     import tensorflow as tf
 
     def at_fault(epoch, index):
@@ -89,12 +89,12 @@ def test_a_fault_of_a_batch_is_kept():
 
 
 @pytest.mark.parametrize("setting", ["num_batches", "accumulation_steps"])
-def test_no_batches_and_no_parts_are_refused(setting):
+def test_zero_batches_and_zero_parts_are_refused(setting):
     with pytest.raises(InputError, match=f"{setting} must be at least 1"):
         Epochs(**{"batch": numbered, "num_batches": 3, setting: 0})
 
 
-def test_of_accumulated_batches_the_loss_is_weighed_by_rows_rounded_up_and_perplexity_by_tokens():
+def test_accumulated_batches_weigh_the_loss_by_rows_rounded_up_and_perplexity_by_tokens():
     vocabulary = 7
     logits = np.random.default_rng(7).normal(size=(vocabulary, vocabulary)).astype("float32")
     generator = np.random.default_rng(8)

@@ -25,7 +25,7 @@ def test_the_dataset_knows_its_length_and_types(text_pair):
     assert int(dataset.cardinality()) == len(of_dataset(dataset))
 
 
-def test_the_dataset_begins_at_the_first_epoch_asked_for(text_pair):
+def test_the_dataset_begins_at_the_given_epoch(text_pair):
     batches = PairBatches(*read_pairs(*text_pair), OneIdACharacter(), 211)
     dataset = pair_batches(*text_pair, OneIdACharacter(), 211, first_epoch=5)
     assert of_dataset(dataset) == ids_of(batches.epoch(5))
@@ -33,7 +33,7 @@ def test_the_dataset_begins_at_the_first_epoch_asked_for(text_pair):
 
 
 @pytest.mark.parametrize("max_tokens", [211, 2003])  # with and without reading ahead
-def test_an_iteration_that_is_broken_off_is_not_counted_as_an_epoch(text_pair, max_tokens):
+def test_an_unfinished_iteration_does_not_count_as_an_epoch(text_pair, max_tokens):
     batches = PairBatches(*read_pairs(*text_pair), OneIdACharacter(), max_tokens)
     dataset = pair_batches(*text_pair, OneIdACharacter(), max_tokens)
     next(iter(dataset))
@@ -43,7 +43,7 @@ def test_an_iteration_that_is_broken_off_is_not_counted_as_an_epoch(text_pair, m
 
 
 def seen_by_fit(*datasets_and_epochs):
-    """The batches that `model.fit` trains on."""
+    """Returns the batches that `model.fit` trains on."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -84,7 +84,7 @@ def test_fit_sees_a_stream_in_its_order(text_pair, steps):
 
 
 @pytest.mark.parametrize("steps_per_epoch", [None, 41])
-def test_a_training_taken_up_in_an_epoch_sees_what_an_uninterrupted_one_sees(
+def test_training_resumed_within_an_epoch_sees_the_same_batches_as_uninterrupted_training(
     text_pair, steps_per_epoch
 ):
     def dataset(**position):
@@ -100,7 +100,7 @@ def test_a_training_taken_up_in_an_epoch_sees_what_an_uninterrupted_one_sees(
 
 
 @pytest.mark.parametrize("steps_per_epoch", [None, 20])
-def test_the_rest_of_an_epoch_stays_the_rest_of_that_epoch(text_pair, steps_per_epoch):
+def test_each_iteration_over_the_rest_of_an_epoch_yields_the_same_rest(text_pair, steps_per_epoch):
     rest = pair_batches(
         *text_pair,
         OneIdACharacter(),
@@ -114,7 +114,7 @@ def test_the_rest_of_an_epoch_stays_the_rest_of_that_epoch(text_pair, steps_per_
 
 
 @pytest.mark.parametrize("first_batch", [20, 21])
-def test_an_epoch_without_a_rest_is_refused(text_pair, first_batch):
+def test_resuming_after_the_last_batch_of_an_epoch_is_refused(text_pair, first_batch):
     with pytest.raises(InputError, match=r"first_batch must be less than the 20 batches .* Begin"):
         pair_batches(*text_pair, OneIdACharacter(), steps_per_epoch=20, first_batch=first_batch)
 
@@ -137,7 +137,9 @@ def test_settings_reach_the_batches_in_both_forms(tmp_path):
 
 
 @pytest.mark.parametrize("steps_per_epoch", [None, 20])
-def test_text_and_threads_go_with_the_dataset(text_pair, steps_per_epoch, running_threads):
+def test_deleting_a_dataset_releases_its_text_and_threads(
+    text_pair, steps_per_epoch, running_threads
+):
     dataset = pair_batches(*text_pair, OneIdACharacter(), 211, steps_per_epoch=steps_per_epoch)
     iterator = iter(dataset.skip(1))
     next(iterator)
@@ -158,7 +160,7 @@ def test_sampling_needs_a_stream(text_pair):
         pair_batches(*text_pair, OneIdACharacter(), sampling=0.1)
 
 
-def test_a_fault_of_a_stream_comes_out_of_the_dataset_with_its_words(tmp_path):
+def test_the_error_of_a_stream_reaches_the_datasets_user_with_its_message(tmp_path):
     import tensorflow as tf
 
     (tmp_path / "a.tsv").write_text("a\tb\nc\n")

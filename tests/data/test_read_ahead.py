@@ -8,7 +8,7 @@ from tests.new_process import output_of
 
 
 def counting(begun):
-    """Yields 0, 1, ... and notes which have been begun."""
+    """Yields 0, 1, ... and records which items have been begun."""
 
     def produce(is_stopped):
         number = 0
@@ -36,7 +36,7 @@ def test_items_come_in_order_and_the_end_is_reached(running_threads):
 def test_one_item_is_prepared_ahead_and_no_more(running_threads):
     begun = []
     items = read_ahead(counting(begun))
-    assert not running_threads()  # nothing is asked for yet
+    assert not running_threads()  # nothing has been requested yet
     assert [next(items), next(items)] == [0, 1]
     wait_for(lambda: begun == [0, 1, 2])
     time.sleep(0.05)
@@ -60,7 +60,7 @@ def test_the_thread_ends_with_the_iterator(end, running_threads):
     assert not running_threads()
 
 
-def test_a_thread_at_work_stops_when_told_to(running_threads):
+def test_a_busy_thread_stops_on_request(running_threads):
     def produce(is_stopped):
         yield "first"
         while not is_stopped():
@@ -72,7 +72,7 @@ def test_a_thread_at_work_stops_when_told_to(running_threads):
     assert not running_threads()
 
 
-def test_errors_come_out_where_the_item_is_asked_for(running_threads):
+def test_errors_are_raised_where_the_item_is_requested(running_threads):
     def produce(is_stopped):
         yield 1
         raise ValueError("line 7")

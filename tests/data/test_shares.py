@@ -7,7 +7,7 @@ from keras_transformer.data.shares import share_of, weighted_share_of
 
 
 def numbered_batch(num_rows, source_length=5, target_length=7):
-    """Every id is another one, and none is padding."""
+    """Returns a batch in which all ids are different, and none is padding."""
     sides = [
         first + np.arange(num_rows * length, dtype="int32").reshape(num_rows, length)
         for first, length in ((1, source_length), (10_000, target_length), (20_000, target_length))
@@ -21,7 +21,7 @@ def sides_of(batch):
 
 
 @given(num_rows=st.integers(1, 23), count=st.integers(1, 9))
-def test_shares_are_equal_and_together_the_batch_and_then_blank_rows(num_rows, count):
+def test_shares_have_equal_sizes_and_join_to_the_batch_and_blank_rows(num_rows, count):
     batch = numbered_batch(num_rows)
     shares = [share_of(batch, index, count) for index in range(count)]
     for whole, *parts in zip(sides_of(batch), *map(sides_of, shares), strict=True):
@@ -42,7 +42,7 @@ def test_there_are_fewer_blank_rows_than_shares(num_rows, count):
     assert (num_rows + num_blank) % count == 0
 
 
-def test_the_batch_itself_is_left_as_it_is():
+def test_the_batch_itself_does_not_change():
     batch = numbered_batch(3)
     share, _ = share_of(batch, 0, 1)
     share["source_ids"][:] = 0
@@ -50,12 +50,12 @@ def test_the_batch_itself_is_left_as_it_is():
 
 
 @pytest.mark.parametrize(("index", "count"), [(-1, 2), (2, 2), (0, 0)])
-def test_there_must_be_such_a_share(index, count):
+def test_an_unknown_share_is_refused(index, count):
     with pytest.raises(ValueError, match=r"less than count\. Received: index=.* counted from 0"):
         share_of(numbered_batch(3), index, count)
 
 
-def test_weights_are_shared_too():
+def test_weights_are_split_too():
     inputs, labels = numbered_batch(3)
     *_, weights = share_of((inputs, labels, np.float32([0.5, 0.5, 0.5])), 1, 2)
     np.testing.assert_array_equal(weights, np.float32([0.5, 0]))
@@ -66,7 +66,7 @@ def test_weights_are_shared_too():
 
 @st.composite
 def batches(draw):
-    """Batches of 1 to 9 pairs with 1 to 5 labels each."""
+    """Generates batches of 1 to 9 pairs with 1 to 5 labels each."""
     num_rows = draw(st.integers(1, 9))
     seed = draw(st.integers(0, 1000))
     rng = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def batches(draw):
 
 
 @given(batches(), st.integers(1, 12))
-def test_the_weights_make_the_mean_of_the_parts_that_of_the_batch(batch, count):
+def test_the_weighted_mean_over_parts_equals_the_mean_over_the_batch(batch, count):
     losses_of_tokens = np.random.default_rng(1).normal(size=51)
     losses_of_tokens[0] = 0
 

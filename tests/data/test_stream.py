@@ -25,7 +25,7 @@ LENGTHS = np.random.default_rng(3).integers(4, 30, 2003).tolist()
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """A file of 601 numbered pairs of 4 to 29 tokens."""
+    """Writes a file with 601 numbered pairs of 4 to 29 tokens."""
     folder = tmp_path_factory.mktemp("text")
     return Corpus(write_numbered(folder / "pairs.tsv", range(601), LENGTHS))
 
@@ -39,7 +39,7 @@ def take(stream, number, skip=0):
 
 
 def take_pairs(stream, number):
-    """The numbers of the first pairs."""
+    """Returns the numbers of the first pairs."""
     numbers = []
     for batch in stream.batches():
         numbers += numbers_of([batch])
@@ -57,7 +57,7 @@ def take_pairs(stream, number):
     shuffle=st.booleans(),
 )
 @settings(max_examples=8, deadline=None)
-def test_each_pass_gives_out_every_pair_once_but_those_that_wait(
+def test_each_pass_yields_every_pair_once_except_those_still_waiting(
     text, seed, buffer_pairs, max_tokens, shuffle
 ):
     stream = make_stream(
@@ -78,7 +78,7 @@ def test_each_pass_gives_out_every_pair_once_but_those_that_wait(
 
 
 @pytest.mark.parametrize("buffer_pairs", [37, 4001])
-def test_every_batch_is_full_and_of_one_of_few_shapes(text, buffer_pairs):
+def test_every_batch_is_full_and_has_one_of_few_shapes(text, buffer_pairs):
     shapes = set()
     for inputs, labels in take(make_stream(text, buffer_pairs=buffer_pairs), 300):
         rows, source_length = inputs["source_ids"].shape
@@ -88,7 +88,7 @@ def test_every_batch_is_full_and_of_one_of_few_shapes(text, buffer_pairs):
     assert len(shapes) <= 36
 
 
-def test_batches_hold_what_batches_from_memory_hold(text):
+def test_batches_have_the_same_content_as_batches_from_memory(text):
     inputs, labels = next(make_stream(text).batches())
     for source, target, label in zip(
         inputs["source_ids"].tolist(), inputs["target_ids"].tolist(), labels.tolist(), strict=True
@@ -99,7 +99,7 @@ def test_batches_hold_what_batches_from_memory_hold(text):
         assert target == [2, *label[:length], *label[length + 1 :]]
 
 
-def test_a_text_of_fewer_pairs_than_a_batch_comes_again_and_again(tmp_path):
+def test_a_text_smaller_than_a_batch_is_repeated(tmp_path):
     corpus = Corpus(write_numbered(tmp_path / "a.tsv", range(3)))
     (inputs, _), *_ = batches = take(make_stream(corpus), 2)
     assert inputs["source_ids"].shape == (211 // 6, 6)
@@ -110,7 +110,7 @@ def test_a_text_of_fewer_pairs_than_a_batch_comes_again_and_again(tmp_path):
 # The order
 
 
-def test_the_order_repeats_and_differs_by_seed(text):
+def test_the_order_is_repeatable_and_depends_on_the_seed(text):
     first = ids_of(take(make_stream(text, seed=5), 120))
     assert ids_of(take(make_stream(text, seed=5), 120)) == first
     assert ids_of(take(make_stream(text, seed=6), 120)) != first
@@ -140,18 +140,20 @@ def test_a_text_no_larger_than_a_block_is_shuffled_as_a_whole(tmp_path, monkeypa
     assert abs(correlation) < 4 / 2000**0.5  # four standard deviations of chance
 
 
-def test_shuffling_reaches_as_far_as_the_buffer(tmp_path):
+def test_shuffling_moves_pairs_as_far_as_the_buffer_allows(tmp_path):
     # Blocks of 100 pairs; of the buffer's 500, a pair stays for the next block with 4/5. The
     # number of blocks that it waits has the standard deviation (4/5) ** 0.5 / (1/5) = 4.47, and
     # two pairs differ by 2 * (4/5) / ((1/5) * (1 + 4/5)) = 4.44 blocks in the mean.
     corpus = Corpus(write_numbered(tmp_path / "a.tsv", range(9000)))
     numbers = take_pairs(make_stream(corpus, max_tokens=60, buffer_pairs=500), 9000)
-    place = np.argsort(numbers)[1000:8000]  # where each pair came, the ends of the pass left out
+    place = np.argsort(numbers)[
+        1000:8000
+    ]  # the position of each pair, without both ends of the pass
     assert 400 < np.std(place - np.arange(1000, 8000)) < 500
     assert 400 < np.mean(np.abs(np.diff(place))) < 490
 
 
-def test_files_come_in_another_order_in_each_pass(tmp_path):
+def test_files_are_read_in_a_different_order_in_each_pass(tmp_path):
     for number in range(8):
         write_numbered(tmp_path / f"{number}.tsv", [number] * 10)
     stream = make_stream(Corpus(f"{tmp_path}/*.tsv"), max_tokens=60, buffer_pairs=1)
@@ -172,7 +174,7 @@ def test_without_shuffling_pairs_come_in_the_order_of_the_files(tmp_path):
 
 
 @pytest.mark.parametrize("num_files", [1, 7])
-def test_no_more_pairs_are_held_than_the_buffer_and_what_waits(tmp_path, monkeypatch, num_files):
+def test_memory_holds_only_the_buffer_and_the_waiting_pairs(tmp_path, monkeypatch, num_files):
     for number, numbers in enumerate(np.array_split(np.arange(5000), num_files)):
         write_numbered(tmp_path / f"{number}.tsv", numbers, LENGTHS)
     held = []
@@ -211,8 +213,8 @@ def test_the_first_batch_needs_only_a_small_block(tmp_path, monkeypatch):
 # Several texts
 
 
-def test_texts_have_their_shares_in_the_long_run(tmp_path):
-    # Half of the small text is too long, and it begins again about 30 times.
+def test_each_texts_share_follows_its_weight_in_the_long_run(tmp_path):
+    # Half of the small text is too long, and the text is repeated about 30 times.
     large = write_numbered(tmp_path / "large.tsv", range(4000))
     small = write_numbered(tmp_path / "small.tsv", range(9000, 9100), [5, 50])
     stream = make_stream(
@@ -227,7 +229,7 @@ def test_texts_have_their_shares_in_the_long_run(tmp_path):
 # Which pairs are left out
 
 
-def test_what_a_pass_leaves_out_is_reported_at_its_end(tmp_path, caplog):
+def test_pairs_left_out_of_a_pass_are_reported_at_its_end(tmp_path, caplog):
     lines = [*map(numbered_line, range(50)), "", numbered_line(1, 30), numbered_line(2, 31)]
     other = [*lines[:50], "a", lines[51], "b"]
     path = tmp_path / "a.tsv"
@@ -246,7 +248,7 @@ def test_what_a_pass_leaves_out_is_reported_at_its_end(tmp_path, caplog):
     ]
 
 
-def test_a_text_of_which_no_pair_is_kept_is_refused(tmp_path):
+def test_a_streamed_text_with_no_usable_pair_is_refused(tmp_path):
     (tmp_path / "a.tsv").write_text("aaa\taaa\naaaa\t\n")
     stream = make_stream(Corpus(tmp_path / "a.tsv"), max_length=3)
     with pytest.raises(
@@ -255,10 +257,10 @@ def test_a_text_of_which_no_pair_is_kept_is_refused(tmp_path):
         next(stream.batches())
 
 
-# Faults
+# Errors
 
 
-def test_a_fault_in_the_middle_is_named_with_file_and_line(tmp_path, running_threads):
+def test_an_error_in_the_middle_of_a_file_names_file_and_line(tmp_path, running_threads):
     for name, number, bad in (("1", 1000, ""), ("2", 77, "\0")):
         lines = [numbered_line(line) for line in range(number)]
         (tmp_path / f"{name}.en").write_text("\n".join([*lines, bad]) + "\n")
@@ -307,7 +309,7 @@ def test_settings_out_of_range_are_refused(text, setting, message):
 
 
 def epoch_of(stream, number, steps_per_epoch, first_batch=0):
-    """The batches of one epoch, one after the other."""
+    """Returns the batches of one epoch in order."""
     epochs = stream.epochs(steps_per_epoch)
     return (epochs.batch(number, index) for index in range(first_batch, steps_per_epoch))
 
@@ -318,7 +320,7 @@ def test_an_epoch_is_a_number_of_batches_of_the_stream(text):
     assert ids_of(itertools.chain(*epochs)) == ids_of(take(stream, 52))
 
 
-def test_an_epoch_can_be_had_again_and_out_of_order(text):
+def test_epochs_can_be_repeated_and_requested_out_of_order(text):
     stream = make_stream(text)
     expected = ids_of(take(stream, 80))
     for number, first_batch in ((3, 0), (1, 7), (1, 0), (0, 19)):

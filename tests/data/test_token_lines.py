@@ -19,7 +19,7 @@ def test_padding_follows_each_line():
     assert padded.dtype == np.int32
 
 
-def test_many_calls_of_the_tokenizer_give_the_same_as_one(monkeypatch):
+def test_many_calls_of_the_tokenizer_give_the_same_ids_as_one_call(monkeypatch):
     lines = random_lines(101)
     at_once = TokenLines.encode(lines, OneIdACharacter())
     monkeypatch.setattr("keras_transformer.data.token_lines._LINES_PER_CALL", 7)
@@ -28,7 +28,7 @@ def test_many_calls_of_the_tokenizer_give_the_same_as_one(monkeypatch):
     assert in_parts.offsets.tolist() == at_once.offsets.tolist()
 
 
-def test_taken_lines_are_in_the_order_asked_for():
+def test_taken_lines_have_the_requested_order():
     lines = TokenLines.encode(["ab", "", "cde", "f"], OneIdACharacter())
     taken = lines.take(np.array([2, 1, 3, 2]))
     assert taken.ids.tolist() == [6, 7, 8, 9, 6, 7, 8]

@@ -61,7 +61,7 @@ def test_a_step_of_self_attention_sees_only_what_is_visible():
 
 
 @pytest.mark.parametrize("beams", [1, LENGTH])
-def test_step_of_cross_attention_equals_the_call(beams):
+def test_a_step_of_cross_attention_equals_the_call(beams):
     layer = cross_attention()
     query = random_vectors(BATCH, beams, MODEL_DIM)
     memory = random_vectors(BATCH, SOURCE_LENGTH, MEMORY_DIM, seed=8)
@@ -74,7 +74,7 @@ def test_step_of_cross_attention_equals_the_call(beams):
         np.testing.assert_allclose(numbers(output), expected, atol=1e-6)
 
 
-def test_the_order_of_heads_is_that_of_a_transposition():
+def test_heads_have_the_same_order_as_after_a_transposition():
     batch, heads, beams = 2, 3, 4
     order = head_order(batch, heads, beams)
     rows = np.arange(batch * beams * heads)
@@ -88,7 +88,7 @@ def test_the_order_of_heads_is_that_of_a_transposition():
 
 @TENSORFLOW_ONLY
 @pytest.mark.parametrize(("beams", "products"), [(1, "BatchMatMulV3"), (3, "BatchMatMulV2")])
-def test_one_hypothesis_is_multiplied_by_the_product_of_few_rows(beams, products):
+def test_a_single_hypothesis_uses_the_product_for_few_rows(beams, products):
     import tensorflow as tf
 
     layer = cross_attention()
@@ -106,7 +106,7 @@ def test_one_hypothesis_is_multiplied_by_the_product_of_few_rows(beams, products
     assert found == [products] * 2
 
 
-def test_the_only_slot_takes_all():
+def test_the_only_slot_gets_all_the_weight():
     layer = self_attention()
     rows = random_vectors(BATCH, MODEL_DIM)
     output, _ = step(layer, rows, empty_cache(BATCH, 1, [(3, 4, 5)], 1, "float32"))

@@ -27,7 +27,7 @@ def empty():
 
 
 def new(position, layer):
-    """What is written at a position: KeyValues of Float (batch, heads, beams, width)."""
+    """Returns the entries of a position: KeyValues of Float (batch, heads, beams, width)."""
     heads, *widths = WIDTHS[layer]
     return KeyValues(
         *(
@@ -38,14 +38,14 @@ def new(position, layer):
 
 
 def advanced(cache, position):
-    """The cache with one more position, the beams where they were."""
+    """Returns the cache with one more position, without reordering beams."""
     cache, place = next_position(cache)
     layers = (write(layer, new(position, i), place) for i, layer in enumerate(cache.layers))
     return cache._replace(layers=tuple(layers))
 
 
 def grown(length, cache=None, first=0):
-    """The cache after some positions, the beams reordered after each of them."""
+    """Returns the cache after some positions, with the beams reordered after each."""
     cache = empty() if cache is None else cache
     for position in range(first, first + length):
         cache = advanced(cache, position).reorder(PARENTS[position])
@@ -53,7 +53,7 @@ def grown(length, cache=None, first=0):
 
 
 def ancestors(length):
-    """For each sentence and beam, the beams in which its ancestors stood, from the first on."""
+    """Returns, for each sentence and beam, the beams of its ancestors, the first position first."""
     lines = [[[] for _ in range(BEAMS)] for _ in range(BATCH)]
     for parents in PARENTS[:length]:
         for sentence in range(BATCH):
@@ -63,7 +63,7 @@ def ancestors(length):
 
 
 def own(length, layer, sentence, beam):
-    """Keys and values of one hypothesis, in order: KeyValues of (heads, length, width)."""
+    """Returns the keys and values of a hypothesis: KeyValues of (heads, length, width)."""
     line = ancestors(length)[sentence][beam]
     positions = [new(position, layer) for position in range(length)]
     return KeyValues(
@@ -86,7 +86,7 @@ def attended(cache, layer, sentences=slice(None)):
 
 
 def assert_holds(cache, length, sentences=range(BATCH)):
-    """Each hypothesis sees its own ancestors, all of them, in order, and nothing else."""
+    """Asserts that each hypothesis sees all its ancestors, in order, and nothing else."""
     for row, sentence in enumerate(sentences):
         for beam in range(BEAMS):
             sees = numbers(cache.visible)[row, beam]
@@ -137,7 +137,7 @@ def test_writing_changes_nothing_that_was_there():
         np.testing.assert_array_equal(numbers(held.value)[:, :, :9], numbers(old.value)[:, :, :9])
 
 
-def test_reordering_moves_what_is_seen_and_neither_keys_nor_values():
+def test_reordering_moves_only_what_each_beam_sees_not_keys_or_values():
     before = advanced(empty(), 0)
     after = before.reorder(np.array([[2, 2, 0], [1, 0, 1]], "int32"))
     assert all(a is b for a, b in zip(after.layers, before.layers, strict=True))
@@ -184,7 +184,7 @@ def test_on_tensorflow_a_cache_grows_inside_a_loop_of_a_graph():
 
 
 @pytest.mark.skipif(ON_TENSORFLOW, reason="TensorFlow allocates nothing in advance")
-def test_elsewhere_a_cache_has_all_its_slots_from_the_start():
+def test_on_other_backends_a_cache_has_all_its_slots_from_the_start():
     for cache in (empty(), grown(4)):
         assert cache.layers[0].key.shape == (BATCH, 4, MAX_LENGTH * BEAMS, 5)
         assert cache.visible.shape == (BATCH, BEAMS, MAX_LENGTH * BEAMS)
@@ -205,18 +205,18 @@ def most_seen(length, sentences):
 @TENSORFLOW_ONLY
 @pytest.mark.parametrize("sentences", [[0, 1], [1], [0], [1, 0]], ids=str)
 @pytest.mark.parametrize("length", [1, 4, MAX_LENGTH])
-def test_tidying_keeps_what_is_seen_in_its_order(length, sentences):
+def test_tidying_keeps_all_visible_slots_in_order(length, sentences):
     tidy = grown(length).with_room(np.array(sentences, "int32"), 2)
     assert_holds(tidy, length, sentences)
 
 
 @TENSORFLOW_ONLY
 @pytest.mark.parametrize("sentences", [[0, 1], [1], [0]], ids=str)
-def test_tidying_drops_what_nobody_sees_and_makes_room(sentences):
+def test_tidying_drops_slots_that_no_hypothesis_sees_and_makes_room(sentences):
     tidy = grown(MAX_LENGTH).with_room(np.array(sentences, "int32"), 5)
     kept = int(tidy.num_filled)
     assert kept % BEAMS == 0
-    # Whole positions of the sentence that sees most; after 7 positions all share a beginning.
+    # Full positions of the sentence that sees most; after 7 positions all share a beginning.
     assert 0 <= kept - most_seen(MAX_LENGTH, sentences) < BEAMS
     assert kept < MAX_LENGTH * BEAMS
     for layer in tidy.layers:
@@ -227,7 +227,7 @@ def test_tidying_drops_what_nobody_sees_and_makes_room(sentences):
 
 @TENSORFLOW_ONLY
 @pytest.mark.parametrize("sentences", [[0, 1], [1]], ids=str)
-def test_attention_over_a_tidied_cache_equals_that_over_the_untidied_one(sentences):
+def test_attention_is_the_same_before_and_after_tidying(sentences):
     cache = grown(5)
     tidy = cache.with_room(np.array(sentences, "int32"), 2)
     for layer in range(2):
@@ -237,7 +237,7 @@ def test_attention_over_a_tidied_cache_equals_that_over_the_untidied_one(sentenc
 
 
 @TENSORFLOW_ONLY
-def test_in_a_graph_tidying_nothing_makes_room():
+def test_in_a_graph_tidying_an_empty_cache_makes_room():
     import tensorflow as tf
 
     cache = tf.function(lambda: empty().with_room(tf.range(BATCH), 2), autograph=False)()
@@ -252,7 +252,7 @@ def test_a_tidied_cache_can_be_continued():
 
 
 @TENSORFLOW_ONLY
-def test_a_search_writes_into_the_room_and_tidies_up_again():
+def test_a_search_fills_the_free_slots_and_tidies_again():
     import tensorflow as tf
 
     @tf.function(autograph=False)
@@ -275,4 +275,4 @@ def test_nothing_is_written_in_place_unless_states_are_used_once():
     assert cache.grows == ON_TENSORFLOW
     assert not cache.used_once().grows
     after, _ = next_position(cache.used_once())
-    assert not after.reorder(PARENTS[0]).grows  # once and for all
+    assert not after.reorder(PARENTS[0]).grows  # it stays so in all later states

@@ -13,7 +13,7 @@ def random(*shape):
 
 @pytest.mark.parametrize("rows", [0, 1, 5])
 @pytest.mark.parametrize("axes", [(), (2, 3)], ids=["a matrix", "many"])
-def test_it_is_the_product(axes, rows):
+def test_the_product_of_few_rows_equals_the_usual_product(axes, rows):
     x, y = random(*axes, rows, 4), random(*axes, 4, 6)
     expected = x @ y
     found = matmul_of_few_rows(ops.convert_to_tensor(x), ops.convert_to_tensor(y))
@@ -23,7 +23,7 @@ def test_it_is_the_product(axes, rows):
     np.testing.assert_allclose(numbers(found), expected, atol=1e-6)
 
 
-def test_half_precisions_stay_what_they_are():
+def test_half_precision_inputs_give_half_precision_products():
     x, y = (ops.cast(random(*shape), "bfloat16") for shape in ((1, 4), (4, 6)))
     found = matmul_of_few_rows(x, y)
     assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"

@@ -58,7 +58,7 @@ def ids():
 
 
 @pytest.mark.parametrize("normalize_first", [False, True], ids=["post", "pre"])
-def test_float32_of_a_model_trained_in_bfloat16_is_the_float32_model(normalize_first):
+def test_the_float32_copy_of_a_model_trained_in_bfloat16_equals_the_float32_model(normalize_first):
     changes = {"normalize_first": normalize_first, "position_encoding": "learned"}
     trained = with_policy("mixed_bfloat16", **changes)
     model, expected = inference_model(trained, "float32"), with_policy("float32", **changes)
@@ -69,7 +69,7 @@ def test_float32_of_a_model_trained_in_bfloat16_is_the_float32_model(normalize_f
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_copy_can_be_searched_with_and_leaves_the_model_as_it_was(precision):
+def test_a_copy_can_search_and_leaves_the_model_unchanged(precision):
     model = with_policy("float32")
     before = numbers(model(ids()))
     copy = inference_model(model, precision)
@@ -81,7 +81,7 @@ def test_a_copy_can_be_searched_with_and_leaves_the_model_as_it_was(precision):
     logits, _ = step(np.full((2, 3), START), state)
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     first = numbers(copy(ids()))[:, :1]
-    # 8 bits and half precision round differently in rows that stand alone.
+    # 8 bits and half precision round differently in rows on their own.
     tolerance = 1e-5 if precision == "float32" else 0.1 * np.std(first)
     np.testing.assert_allclose(numbers(logits), np.repeat(first, 3, axis=1), atol=tolerance)
     model.set_weights([0 * weight for weight in model.get_weights()])
@@ -141,7 +141,7 @@ def test_a_product_of_few_rows_is_the_product(shape):
 
 
 @TENSORFLOW_ONLY
-def test_float32_takes_panels_for_large_kernels_and_keeps_the_logits():
+def test_float32_uses_panels_for_large_kernels_and_keeps_the_logits():
     changes = {"num_layers": 1, "model_dim": 256, "feed_forward_dim": 2048, "vocabulary_size": 2100}
     model = random_transformer(small_config(**changes))
     copy = inference_model(model, "float32")
@@ -154,7 +154,7 @@ def test_float32_takes_panels_for_large_kernels_and_keeps_the_logits():
 
 
 @TENSORFLOW_ONLY
-def test_float32_takes_the_usual_product_for_large_kernels_of_few_inputs():
+def test_float32_uses_the_usual_product_for_large_kernels_with_few_inputs():
     changes = {"num_layers": 1, "model_dim": 64, "feed_forward_dim": 8192, "vocabulary_size": 9000}
     copy = inference_model(random_transformer(small_config(**changes)), "float32")
     for block in copy.decoder_blocks:
@@ -164,7 +164,7 @@ def test_float32_takes_the_usual_product_for_large_kernels_of_few_inputs():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_normalization_of_constants_is_the_layer(dtype):
+def test_a_normalization_with_constants_equals_the_layer(dtype):
     layer = LayerNormalization(epsilon=1e-6, dtype=dtype)
     layer.build((None, INPUTS))
     generator = np.random.default_rng(3)
@@ -177,7 +177,7 @@ def test_a_normalization_of_constants_is_the_layer(dtype):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_normalizations_in_blocks_are_constants(precision):
+def test_normalizations_inside_blocks_become_constants(precision):
     copy = inference_model(with_policy("float32"), precision)
     for block in (*copy.encoder_blocks, *copy.decoder_blocks):
         assert isinstance(block.feed_forward_residual.normalization, FixedNormalization)
@@ -186,7 +186,7 @@ def test_normalizations_in_blocks_are_constants(precision):
 # bfloat16
 
 
-def test_bfloat16_keeps_8_bits_of_each_weight_and_logits_in_float32():
+def test_bfloat16_keeps_8_bits_of_each_weight_and_gives_float32_logits():
     model = with_policy("float32")
     copy = inference_model(model, "bfloat16")
     for weight, rounded in zip(model.get_weights(), copy.get_weights(), strict=True):
@@ -208,7 +208,7 @@ def whole_numbers(*shape, limit, seed=7):
 
 
 def whole_rows_and_kernel():
-    """With a largest number of 127 in each row and column, so that nothing is rounded.
+    """Returns whole numbers with a maximum of 127 per row and column, so nothing is rounded.
 
     Processors without instructions for 8 bits add up two products in 16 bits: 255 * 127 and
     2 * 255 * 63 fit into them.
@@ -234,7 +234,7 @@ def test_each_row_and_each_output_has_a_scale_of_its_own():
 
 
 @pytest.mark.parametrize("inputs", [1, 2, 3, INPUTS, 512])
-def test_the_error_is_what_rounding_to_8_bits_can_make(inputs):
+def test_the_error_is_within_the_bound_of_rounding_to_8_bits(inputs):
     """|x . w - x' . w'| <= c / 2 sum |x| + a / 2 sum |w'|, and |w'| <= |w| + c / 2.
 
     For each x_k is off by at most a / 2 = max |x| / 254, each w_k by at most c / 2 = max |w| / 254.
@@ -248,7 +248,7 @@ def test_the_error_is_what_rounding_to_8_bits_can_make(inputs):
     bound = c / 2 * size_of_x + a / 2 * size_of_kernel
     error = np.abs(numbers(Int8Product(kernel)(x)) - x.astype("float64") @ kernel)
     assert np.all(error <= bound * (1 + 1e-5) + 1e-6)
-    # In a sum of many, errors of either sign make up for each other: about bound / sqrt(inputs).
+    # In large sums, errors of both signs cancel: about bound / sqrt(inputs) is left.
     assert np.mean(error / bound) < 2 / np.sqrt(inputs)
 
 

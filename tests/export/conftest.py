@@ -10,7 +10,7 @@ def translator(served_translator):
 
 @pytest.fixture
 def wide_model(tokenizer):
-    """Wide enough for maps of 8 bits: smaller ones stay as they are."""
+    """A model wide enough for linear maps in 8 bits; smaller maps are not rounded."""
     return random_transformer(
         small_config(
             vocabulary_size=tokenizer.vocabulary_size,

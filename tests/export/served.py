@@ -1,4 +1,4 @@
-"""What exports serve, for all tests of exports: the documented signatures, and how to compare."""
+"""The documented signatures of exports, and functions that compare their answers."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ SIGNATURES = {
 
 
 def meta_graph(path):
-    """The graph of an export and its description."""
+    """Returns the graph of an export and its description."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     with open(f"{path}/saved_model.pb", "rb") as file:

@@ -1,4 +1,4 @@
-"""Three ways to load an export and ask it, in a process without this project's packages.
+"""Loads an export in three ways and asks it, in a process without this project's packages.
 
     python -I tests/export/serving_loaders.py LOADER < job.json > answers.json
 
@@ -26,7 +26,7 @@ FRESH_PROCESS = Path(__file__).parents[2] / "training" / "serving" / "fresh_proc
 
 
 def ask_in_a_fresh_process(loader, path, requests, timeout_seconds=250):
-    """Its answers, with strings decoded and the rest as NumPy arrays."""
+    """Returns the loader's answers, with strings decoded and the rest as NumPy arrays."""
     import subprocess
 
     import numpy as np
@@ -76,7 +76,7 @@ def ask_in_a_fresh_process(loader, path, requests, timeout_seconds=250):
 
 
 def _listed(array):
-    """A NumPy array as [is it text, shape, flat values]."""
+    """Encodes a NumPy array as [is text, shape, flat values]."""
     if array.dtype == object:
         flat = [base64.b64encode(text).decode() for text in array.ravel().tolist()]
         return [True, array.shape, flat]
@@ -121,7 +121,7 @@ def _session_loader(job):
         yield ask
 
 
-# The C API. Only what is used of it; see tensorflow/c/c_api.h and tf_tensor.h.
+# The parts of the C API in use; see tensorflow/c/c_api.h and tf_tensor.h.
 
 FLOAT, INT32, STRING = 1, 3, 7
 SIZE_OF_STRING = 24
@@ -132,7 +132,7 @@ class _Output(ctypes.Structure):
 
 
 def _library():
-    """TensorFlow's C functions, and its op libraries of TensorFlow Text."""
+    """Loads TensorFlow's C functions, and the op libraries of TensorFlow Text."""
     folders = {
         name: os.path.dirname(importlib.util.find_spec(name).origin)
         for name in ("tensorflow", "tensorflow_text")

@@ -1,4 +1,4 @@
-"""Requests to all signatures leave no memory behind."""
+"""Requests to all signatures leak no memory."""
 
 import json
 import subprocess
@@ -75,7 +75,7 @@ def asked(path, num_requests, leak="pass"):
 
 
 @pytest.mark.slow
-def test_20_000_requests_leave_the_process_as_large_as_the_first_1_000(endured):
+def test_20_000_requests_take_no_more_memory_than_the_first_1_000(endured):
     found = asked(endured, ALL)
     assert found["answered"] + found["refused"] == ALL
     assert min(found["answered"], found["refused"]) > ALL / 20
@@ -83,7 +83,7 @@ def test_20_000_requests_leave_the_process_as_large_as_the_first_1_000(endured):
 
 
 @pytest.mark.slow
-def test_a_leak_of_four_kilobytes_a_request_would_be_seen(endured):
-    # In a twentieth of the requests, so twenty times as much.
+def test_a_leak_of_four_kilobytes_per_request_would_be_detected(endured):
+    # Leaks twenty times as much, in a twentieth of the requests.
     found = asked(endured, 2 * FIRST, "globals().setdefault('kept', []).append(b'1' * 80_000)")
     assert found["growth"] > 1.05

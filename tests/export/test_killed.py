@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# One signature is enough: tracing all takes most of the time and writes nothing. Given a number N,
+# One signature is enough: tracing takes most of the time and writes nothing. With a number N, this
 # kills itself before the N-th file operation after the graph was written, as audit events of Python
 # count them: the same place on every machine, unlike a time.
 EXPORTS = """
@@ -106,7 +106,7 @@ def versions_in(folder):
 
 
 def exports_wholly(folder):
-    """The seconds of a whole export, and its file operations after the graph is written."""
+    """Returns an export's seconds, and its file operations after the graph is written."""
     export = started(EXPORTS, folder, 0)
     start = time.monotonic()
     read_until(export, "ends")
@@ -132,7 +132,7 @@ def killed_at(operation, folder):
 
 
 @pytest.mark.slow
-def test_killing_an_export_leaves_the_old_versions_or_a_whole_new_one(tmp_path):
+def test_killing_an_export_leaves_the_old_versions_or_a_complete_new_one(tmp_path):
     seconds, operations = exports_wholly(tmp_path)
     assert versions_in(tmp_path) == {"1"}
     appears = operations.index("os.rename/.unfinished") + 1
@@ -156,8 +156,8 @@ def test_killing_an_export_leaves_the_old_versions_or_a_whole_new_one(tmp_path):
             assert len(new) == (moment > appears)
             assert (tmp_path / ".unfinished").exists() == (moment <= appears)
         versions |= new
-        assert watcher.poll() is None  # it would have ended at the first that does not load
-        # Nothing else that a server could take for a version.
+        assert watcher.poll() is None  # it would have ended at the first version that does not load
+        # There is nothing else that a server could take for a version.
         others = {path.name for path in tmp_path.iterdir()} - versions
         assert others <= {".lock", ".unfinished", "versions.json", "versions.json.unfinished"}
     exports_wholly(tmp_path)

@@ -50,7 +50,7 @@ def test_the_json_describes_the_search_and_the_signatures(card):
         "max_target_tokens": None,
         "min_target_tokens": 1,
         "batch_tokens": 2048,
-        "max_scored_target_tokens": 89,  # 40 tokens, the end for once not counted, and 50 more
+        "max_scored_target_tokens": 89,  # 40 tokens without the end token, and 50 more
     }
     assert {key: list(x["inputs"]) for key, x in card["signatures"].items()} == {
         key: inputs for key, (inputs, _) in SIGNATURES.items()
@@ -64,7 +64,7 @@ def test_the_json_describes_the_search_and_the_signatures(card):
     }
 
 
-def test_the_json_names_its_origin(card):
+def test_the_json_records_name_data_and_versions(card):
     assert (card["name"], card["version"]) == ("non-sense", 1)
     assert card["description"] == "Nonsense to nonsense"
     assert card["training"] == {"num_pairs": 12_345}
@@ -73,7 +73,7 @@ def test_the_json_names_its_origin(card):
     assert card["exported"].endswith("+00:00")
 
 
-def test_the_readme_tells_people(exported):
+def test_the_readme_describes_the_export(exported):
     readme = (Path(exported) / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("# non-sense, version 1\n\nNonsense to nonsense\n")
     assert '"$PWD/saved_models/non-sense:/models/non-sense" tensorflow/serving' in readme

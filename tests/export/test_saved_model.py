@@ -14,7 +14,9 @@ from tests.random_models import TEXTS
 
 
 @pytest.mark.slow
-def test_an_export_in_8_bits_is_the_live_translator_in_8_bits(wide_model, tokenizer, tmp_path):
+def test_an_export_in_8_bits_answers_like_the_live_translator_in_8_bits(
+    wide_model, tokenizer, tmp_path
+):
     import tensorflow as tf
 
     translator = Translator(wide_model, tokenizer, beam_size=2, precision="int8")
@@ -22,8 +24,8 @@ def test_an_export_in_8_bits_is_the_live_translator_in_8_bits(wide_model, tokeni
     kernels = [k for k in (w.shape for w in wide_model.weights) if np.prod(k) >= 2**16]
     served = [tuple(weight.shape) for weight in tf.saved_model.load(version).weights]
     assert kernels
-    assert not set(kernels) & set(served)  # what is there in 8 bits is not there in 32 as well
-    # The five signatures share these constants: each is in the graph once.
+    assert not set(kernels) & set(served)  # weights stored in 8 bits are not stored in 32 bits too
+    # The five signatures share these constants: the graph has each of them once.
     in_graph = (tmp_path / "1" / "saved_model.pb").read_bytes()
     kernels = [
         product.kernel
@@ -31,7 +33,7 @@ def test_an_export_in_8_bits_is_the_live_translator_in_8_bits(wide_model, tokeni
         for product in vars(layer).values()
         if isinstance(product, Int8Product)
     ]
-    assert len(kernels) == 4  # two of each feed-forward network
+    assert len(kernels) == 4  # two per feed-forward network
     assert [in_graph.count(kernel.tobytes()) for kernel in kernels] == [1] * 4
 
 
@@ -41,7 +43,7 @@ def test_the_import_of_earlier_versions_still_works():
     assert keras_transformer.export.export_saved_model is export_saved_model
 
 
-# Folders. Saving takes seconds, and these tests do not need it: files replace the model.
+# Folders. These tests write small files instead of a model, since saving takes seconds.
 
 
 def write_at_once(translator, folder, *_):
@@ -68,7 +70,7 @@ def test_versions_are_counted_from_1(translator, tmp_path):
 
 
 @pytest.mark.usefixtures("saves_at_once")
-def test_the_number_of_a_deleted_version_is_not_given_again(translator, tmp_path):
+def test_the_number_of_a_deleted_version_is_not_reused(translator, tmp_path):
     for _ in range(2):
         newest = export_saved_model(translator, tmp_path)
     shutil.rmtree(tmp_path / "2")
@@ -78,14 +80,14 @@ def test_the_number_of_a_deleted_version_is_not_given_again(translator, tmp_path
 
 
 @pytest.mark.usefixtures("saves_at_once")
-def test_a_version_follows_those_that_others_put_there(translator, tmp_path):
+def test_a_new_version_follows_the_highest_existing_number(translator, tmp_path):
     for name in ("9", "10", "notes"):
         (tmp_path / name).mkdir()
     assert export_saved_model(translator, tmp_path) == str(tmp_path / "11")
 
 
 @pytest.mark.usefixtures("saves_at_once")
-def test_leftovers_of_a_killed_export_are_removed(translator, tmp_path):
+def test_the_remains_of_a_killed_export_are_removed(translator, tmp_path):
     unfinished = tmp_path / ".unfinished"
     unfinished.mkdir()
     (unfinished / "half").write_text("half")
@@ -134,7 +136,9 @@ def test_a_damaged_record_is_refused(translator, tmp_path, content):
 
 
 @pytest.mark.usefixtures("saves_at_once")
-def test_an_export_with_other_answers_does_not_become_a_version(translator, tmp_path, monkeypatch):
+def test_an_export_with_different_answers_does_not_become_a_version(
+    translator, tmp_path, monkeypatch
+):
     verified = []
 
     def refuse(path, live, texts):
@@ -149,7 +153,7 @@ def test_an_export_with_other_answers_does_not_become_a_version(translator, tmp_
 
 
 @pytest.mark.usefixtures("saves_at_once")
-def test_a_version_is_on_disk_before_it_has_its_name(translator, tmp_path, monkeypatch):
+def test_a_version_is_flushed_to_disk_before_it_gets_its_name(translator, tmp_path, monkeypatch):
     flushed, rename = set(), Path.rename
 
     def fsync(descriptor):

@@ -10,7 +10,7 @@ def records(exported):
     return [record.numpy() for record in tf.data.TFRecordDataset(path)]
 
 
-def test_each_signature_is_asked_by_what_tensorflow_serving_reads(exported):
+def test_warmup_requests_for_each_signature_are_readable_by_tensorflow_serving(exported):
     apis = pytest.importorskip(
         "tensorflow_serving.apis.prediction_log_pb2",
         reason="tensorflow-serving-api is not installed",
@@ -33,7 +33,7 @@ def test_each_signature_is_asked_by_what_tensorflow_serving_reads(exported):
     assert batches == [{1}, {1}, {1}, {3}] * len(SIGNATURES)
 
 
-def test_requests_are_short_and_long_and_within_what_is_read(served_translator):
+def test_warmup_requests_have_short_and_long_texts_within_the_limits(served_translator):
     for signature, (names, _) in SIGNATURES.items():
         *alone, together = _requests(signature, served_translator)
         assert all(list(inputs) == names for inputs in (*alone, together))

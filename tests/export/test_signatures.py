@@ -83,7 +83,7 @@ def as_prefixed(pairs):
 
 @pytest.fixture(scope="module", params=LOADERS)
 def answers(request, exported):
-    """What each loader answers, by signature."""
+    """Returns each loader's answers, by signature."""
     requests = [
         *((name, {"text": batch}) for name in (*BEAM_SIZES, "n_best") for batch in BATCHES),
         *((name, as_inputs(batch)) for name in ("score", "attention") for batch in PAIR_BATCHES),
@@ -108,20 +108,20 @@ def answers(request, exported):
 
 
 @pytest.mark.parametrize("signature", BEAM_SIZES)
-def test_served_translations_and_scores_are_the_live_translators(translator, answers, signature):
+def test_served_translations_and_scores_equal_the_live_translators(translator, answers, signature):
     for batch, answer in zip(BATCHES, answers[signature, "answered"], strict=True):
         live = translator.n_best(batch, 1, beam_size=BEAM_SIZES[signature])
         assert answer["translation"].tolist() == [text for ((text, _),) in live]
         np.testing.assert_allclose(answer["score"], [score for ((_, score),) in live], rtol=1e-4)
 
 
-def test_served_n_best_are_the_live_translators(translator, answers):
+def test_served_n_best_lists_equal_the_live_translators(translator, answers):
     for batch, answer in zip(BATCHES, answers["n_best", "answered"], strict=True):
         assert answer["translations"].shape == answer["scores"].shape == (len(batch), 3)
         assert_n_best(answer, translator.n_best(batch, 3))
 
 
-def test_served_n_best_from_prefixes_are_the_live_translators(translator, answers):
+def test_served_n_best_lists_with_prefixes_equal_the_live_translators(translator, answers):
     for batch, answer in zip(
         PREFIXED_BATCHES, answers["n_best_from_prefix", "answered"], strict=True
     ):
@@ -130,14 +130,14 @@ def test_served_n_best_from_prefixes_are_the_live_translators(translator, answer
         assert_n_best(answer, translator.n_best(texts, 3, prefixes=prefixes))
 
 
-def test_served_scores_of_pairs_are_the_live_translators(translator, answers):
+def test_served_scores_of_pairs_equal_the_live_translators(translator, answers):
     for batch, answer in zip(PAIR_BATCHES, answers["score", "answered"], strict=True):
         live = translator.score(*as_inputs(batch).values())
         np.testing.assert_allclose(answer["log_probability"], [x for x, _ in live], rtol=1e-4)
         assert answer["num_tokens"].tolist() == [n for _, n in live]
 
 
-def test_served_attention_is_the_live_translators_then_padding(translator, answers):
+def test_served_attention_equals_the_live_translators_with_padding(translator, answers):
     for batch, answer in zip(PAIR_BATCHES, answers["attention", "answered"], strict=True):
         for (source, target), sources, targets, weights in zip(
             batch,
@@ -166,7 +166,7 @@ def test_prefixes_that_are_too_long_or_too_few_are_refused_with_a_message(answer
         assert re.search(message, refusal), refusal
 
 
-def test_only_core_ops_and_the_three_of_sentencepiece_are_used(exported):
+def test_only_core_ops_and_three_sentencepiece_ops_are_used(exported):
     graph = meta_graph(exported)
     library = graph.graph_def.library.function
     bodies = [graph.graph_def.node, *(function.node_def for function in library)]
@@ -202,7 +202,7 @@ def test_signatures_have_the_documented_names_types_and_shapes(exported):
 # Without an export: the same functions, run as they are.
 
 
-def test_source_ids_in_the_graph_are_those_of_the_live_translator(translator):
+def test_source_ids_in_the_graph_equal_the_live_translators(translator):
     texts = [text for text in [*TEXTS, *HARD_TEXTS] if text]
     assert source_ids_in_graph(translator, texts).to_list() == translator._encode(texts)
 
@@ -211,13 +211,13 @@ def test_a_row_with_fewer_results_is_filled_up(random_model, tokenizer):
     short = Translator(random_model, tokenizer, beam_size=3, max_target_tokens=1)
     answer = _finds_n_best(short)(tf.constant(["a man", ""]))
     live = short.n_best(["a man", ""], 3)
-    assert [len(row) for row in live] == [1, 1]  # the end at once; the blank text's one
+    assert [len(row) for row in live] == [1, 1]  # only the end; a blank text has one result
     assert_n_best({key: value.numpy() for key, value in answer.items()}, live)
     assert pytest.approx(-1e9) == NO_RESULT
     assert np.isfinite(np.float32(NO_RESULT))
 
 
-def test_n_best_differ_as_texts_and_are_filled_up(speller):
+def test_n_best_texts_are_distinct_and_filled_up(speller):
     answer = _finds_n_best(speller)(tf.constant(["a man", "\u3000", "snow"]))
     texts, scores = (answer[key].numpy() for key in ("translations", "scores"))
     for row in (0, 2):
@@ -229,7 +229,7 @@ def test_n_best_differ_as_texts_and_are_filled_up(speller):
 
 
 def served_n_best(loader, serve, translator, folder, **inputs):
-    """The answer of an export with one signature, from a fresh process."""
+    """Returns the answer of an export with one signature, from a fresh process."""
     module = tf.Module()
     module.tokenizer = translator.tokenizer.graph_tokenizer
     specs = [tf.TensorSpec([None], tf.string, name=name) for name in inputs]
@@ -240,7 +240,7 @@ def served_n_best(loader, serve, translator, folder, **inputs):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_served_n_best_differ_as_texts(speller, tmp_path, loader):
+def test_served_n_best_texts_are_distinct(speller, tmp_path, loader):
     texts = ["a man", *BLANKS, "snow"]
     answer = served_n_best(loader, _finds_n_best, speller, tmp_path, text=texts)
     assert_n_best(answer, speller.n_best(texts, 6))
@@ -248,7 +248,7 @@ def test_served_n_best_differ_as_texts(speller, tmp_path, loader):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
-def test_served_translations_continue_after_a_space_as_their_script_does(tmp_path, loader):
+def test_served_translations_continue_a_prefix_with_or_without_a_space_by_script(tmp_path, loader):
     lines = ["我们去学校", "the house", "there"]
     tokenizer = SubwordTokenizer.train_from_lines(lines, 273)  # 13 characters and no more
     probabilities = {"我们去学校": 0.3, "我们 去学校": 0.2, "there": 0.4, "the house": 0.1}
@@ -257,7 +257,7 @@ def test_served_translations_continue_after_a_space_as_their_script_does(tmp_pat
     writer = Translator(model, tokenizer, beam_size=3, length_penalty=0.0)
     best = {
         "我们": ("我们去学校", 0.3),
-        "我们 ": ("我们 去学校", 0.3),  # of two spellings the better
+        "我们 ": ("我们 去学校", 0.3),  # the better of two spellings
         "我们\u3000": ("我们\u3000去学校", 0.3),
         "the": ("there", 0.4),
         "the  ": ("the  house", 0.1),
@@ -275,7 +275,7 @@ def test_served_translations_continue_after_a_space_as_their_script_does(tmp_pat
         assert len(set(found)) == len(found)
 
 
-def test_the_best_score_of_a_repeated_text_counts_wherever_it_is_repeated():
+def test_a_repeated_text_keeps_its_best_score():
     texts = [[b"a", b"b", b"a", b"b"], [b"", b"a", b"", b"\xff"], [b"a", b"a", b"a", b"a"]]
     scores = [[-1.0, -2.0, -3.0, -4.0], [-1.0, -2.0, -3.0, NO_RESULT], [-1.0, -1.0, -5.0, -6.0]]
     found, best = _best_of_each_text(tf.constant(texts), tf.constant(scores))
@@ -284,7 +284,7 @@ def test_the_best_score_of_a_repeated_text_counts_wherever_it_is_repeated():
     assert best.numpy().tolist() == [[-1, -2, no, no], [-1, -2, no, no], [-1, no, no, no]]
 
 
-def test_rows_are_answered_in_groups_of_similar_length_and_come_back_in_order():
+def test_rows_are_searched_in_groups_of_similar_length_and_returned_in_order():
     groups = []
 
     def results_of(rows):
@@ -315,7 +315,7 @@ def test_a_large_batch_is_searched_in_groups(random_model, tokenizer, monkeypatc
     assert max(sizes) <= 60
 
 
-def test_attention_of_too_large_a_batch_is_refused(translator, monkeypatch):
+def test_attention_for_a_batch_that_is_too_large_is_refused(translator, monkeypatch):
     inputs = [tf.constant(texts) for texts in as_inputs(PAIRS).values()]
     shape = _attends(translator)(*inputs)["weights"].shape
     monkeypatch.setattr(keras_transformer.export.signatures, "MOST_WEIGHTS", np.prod(shape))
@@ -326,7 +326,7 @@ def test_attention_of_too_large_a_batch_is_refused(translator, monkeypatch):
         _attends(translator)(*inputs)
 
 
-def test_the_beam_search_is_in_the_file_once_for_both_signatures_that_need_it(exported):
+def test_both_signatures_with_beam_search_share_one_copy_in_the_file(exported):
     graph = meta_graph(exported)
     names = [function.signature.name for function in graph.graph_def.library.function]
     assert len([name for name in names if name.startswith("__inference_beam_search_")]) == 1
@@ -390,7 +390,7 @@ FEW_EXAMPLES = settings(
 @given(texts=st.lists(odd_texts, max_size=4), signature=st.sampled_from(list(BEAM_SIZES)))
 @example(texts=ODD, signature="serving_default")
 @example(texts=ODD, signature="greedy")
-def test_odd_text_is_translated_as_its_readable_part_in_any_batch(
+def test_odd_text_is_translated_like_its_readable_part_in_any_batch(
     translator, loaded, texts, signature
 ):
     answer = ask(loaded, signature, text=texts)
@@ -416,7 +416,7 @@ def test_odd_text_has_n_best_translations(translator, loaded, texts):
 @FEW_EXAMPLES
 @given(pairs=st.lists(st.tuples(odd_texts, odd_texts), max_size=3))
 @example(pairs=[(text, text[::-1] + b" ") for text in ODD if len(text) < 30])
-def test_odd_text_is_a_prefix_as_its_readable_part(translator, loaded, pairs):
+def test_odd_text_as_a_prefix_works_like_its_readable_part(translator, loaded, pairs):
     texts, prefixes = (
         [text.decode(errors="replace") for text in column] for column in as_prefixed(pairs).values()
     )
@@ -427,7 +427,7 @@ def test_odd_text_is_a_prefix_as_its_readable_part(translator, loaded, pairs):
 @FEW_EXAMPLES
 @given(pairs=st.lists(st.tuples(odd_texts, odd_texts), max_size=3))
 @example(pairs=[(text, text[::-1]) for text in ODD if len(text) < 30])
-def test_odd_pairs_are_scored_and_attended_as_their_readable_part(translator, loaded, pairs):
+def test_odd_pairs_have_the_scores_and_attention_of_their_readable_part(translator, loaded, pairs):
     from keras_transformer.errors import InputError
 
     readable = [[text.decode(errors="replace") for text in pair] for pair in pairs]
@@ -454,7 +454,7 @@ def test_odd_pairs_are_scored_and_attended_as_their_readable_part(translator, lo
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "greedy", "n_best"])
-def test_a_text_of_100_000_characters_is_cut_and_changes_no_neighbor(loaded, signature):
+def test_a_text_of_100_000_characters_is_cut_and_changes_no_other_row(loaded, signature):
     import time
 
     first = "snow and " * 20  # more than is read
@@ -481,7 +481,7 @@ def test_a_text_of_100_000_characters_is_cut_and_changes_no_neighbor(loaded, sig
         pytest.param("n_best", marks=pytest.mark.slow),
     ],
 )
-def test_a_batch_of_1_000_is_answered_and_in_order(loaded, signature):
+def test_a_batch_of_1_000_is_answered_in_order(loaded, signature):
     texts = [f"{TEXTS[row % len(TEXTS)]}{row % 13}" for row in range(1000)]
     some = [0, 1, 500, 999]
     names = SIGNATURES[signature][0]

@@ -60,14 +60,14 @@ def address(exported, tmp_path_factory):
 
 
 def predict(address, signature, **inputs):
-    """The answer in column form: one list for each output."""
+    """Returns the answer by column: one list for each output."""
     body = json.dumps({"signature_name": signature, "inputs": inputs}).encode()
     with urllib.request.urlopen(f"{address}:predict", body) as response:
         return json.load(response)["outputs"]
 
 
 @pytest.mark.parametrize(("signature", "beam_size"), [("serving_default", 3), ("greedy", 1)])
-def test_tensorflow_serving_translates_as_the_live_translator(
+def test_tensorflow_serving_translates_like_the_live_translator(
     address, served_translator, signature, beam_size
 ):
     answer = predict(address, signature, text=TEXTS)
@@ -76,19 +76,21 @@ def test_tensorflow_serving_translates_as_the_live_translator(
     np.testing.assert_allclose(answer["score"], [score for _, score in live], rtol=1e-4)
 
 
-def test_tensorflow_serving_gives_n_best_as_the_live_translator(address, served_translator):
+def test_tensorflow_serving_gives_the_live_translators_n_best_lists(address, served_translator):
     answer = predict(address, "n_best", text=["a man", ""])
     assert_n_best(answer, served_translator.n_best(["a man", ""], 3))
 
 
-def test_tensorflow_serving_begins_with_prefixes_as_the_live_translator(address, served_translator):
+def test_tensorflow_serving_uses_prefixes_like_the_live_translator(address, served_translator):
     texts, prefixes = ["a man", "snow", ""], ["the ", "", "a"]
     answer = predict(address, "n_best_from_prefix", text=texts, prefix=prefixes)
     live = served_translator.n_best(texts, 3, prefixes=prefixes)
     assert_n_best(answer, live)
 
 
-def test_tensorflow_serving_scores_and_attends_as_the_live_translator(address, served_translator):
+def test_tensorflow_serving_gives_the_live_translators_scores_and_attention(
+    address, served_translator
+):
     pair = {"source": ["a man rides"], "target": ["two dogs"]}
     answer = predict(address, "score", **pair)
     [(log_probability, num_tokens)] = served_translator.score(*pair.values())

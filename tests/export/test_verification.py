@@ -15,12 +15,12 @@ SOME_TEXTS = [*TEXTS, " ", "눈 🚲", "snow " * 30]
 
 
 @pytest.mark.slow
-def test_an_export_answers_as_its_translator_by_both_loaders(exported, served_translator):
+def test_both_loaders_answer_like_the_live_translator(exported, served_translator):
     verify_saved_model(exported, served_translator, SOME_TEXTS)
 
 
 @pytest.mark.slow
-def test_an_export_with_other_answers_is_refused(exported, random_model, tokenizer):
+def test_an_export_with_different_answers_is_refused(exported, random_model, tokenizer):
     other = Translator(
         random_model, tokenizer, beam_size=3, length_penalty=0.9, max_source_tokens=40
     )
@@ -75,7 +75,7 @@ def test_an_export_that_only_python_can_load_is_refused(served_translator, tmp_p
 
     from keras_transformer.export.signatures import served_functions
 
-    # Holding the model and not its plain variables saves each under a second handle.
+    # An export that holds the model, not its variables, saves each under a second handle.
     module = tf.Module()
     module.model = served_translator.fast_model
     module.tokenizer = served_translator.tokenizer.graph_tokenizer
@@ -96,12 +96,12 @@ def test_an_export_in_another_precision_is_verified(wide_model, tokenizer, tmp_p
     export_saved_model(translator, tmp_path, verify_texts=SOME_TEXTS)
 
 
-# Made-up answers: the differences that count.
+# Made-up answers: which differences are refused.
 
 
 @pytest.fixture(scope="module")
 def live(random_model, tokenizer):
-    # Short translations: those of a random model are odd, and encode to more tokens.
+    # Short translations, since a random model's translations are odd and encode to more tokens.
     translator = Translator(
         random_model,
         tokenizer,
@@ -114,7 +114,7 @@ def live(random_model, tokenizer):
 
 
 def right_answers(live):
-    """The live translator's answers by signature, as arrays that a test may change."""
+    """Returns the live translator's answers by signature, as arrays that a test may change."""
     answers = {}
     for name in ("n_best", "n_best_from_prefix"):
         n_best = live.results[name]
@@ -154,8 +154,8 @@ def differences(live, answers, signature):
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)
-def test_equal_answers_do_not_differ(live, signature):
-    assert len(live.pairs) == len(SOME_TEXTS) - 1  # the text that is cut cannot be scored
+def test_equal_answers_pass(live, signature):
+    assert len(live.pairs) == len(SOME_TEXTS) - 1  # the truncated text cannot be scored
     assert live.signatures == [*SIGNATURES]
     assert differences(live, right_answers(live), signature) == []
 
@@ -166,7 +166,7 @@ CHANGES = [
     ("greedy", "translation", (0,), b"another"),
     ("n_best", "translations", (1, 2), b"another"),
     ("n_best", "scores", (1, 2), -1e9),
-    ("n_best", "scores", (5, 1), -3.0),  # of the blank text, which has one result
+    ("n_best", "scores", (5, 1), -3.0),  # the blank text, which has one result
     ("n_best_from_prefix", "translations", (1, 0), b"another"),
     ("n_best_from_prefix", "scores", (1, 1), -9.0),
     ("score", "log_probability", (2,), -1.0),
@@ -189,7 +189,7 @@ def test_each_output_is_compared(live, signature, output, place, value):
 
 
 @pytest.mark.parametrize(("change", "is_near"), [(0.9e-3, True), (1.1e-3, False)])
-def test_scores_may_differ_by_a_part_of_themselves(live, change, is_near):
+def test_scores_may_differ_by_a_relative_tolerance(live, change, is_near):
     answers = right_answers(live)
     scores = answers["score"]["log_probability"]
     assert scores[1] < -10
@@ -198,7 +198,7 @@ def test_scores_may_differ_by_a_part_of_themselves(live, change, is_near):
 
 
 def n_best_differs(live, monkeypatch, expected, found, row=1):
-    """Whether an export's n-best list is refused where the live translator has another."""
+    """Whether an export's n-best list is refused, given the live translator's list."""
     answers = right_answers(live)
     monkeypatch.setitem(live.results, "n_best", [*live.results["n_best"]])
     live.results["n_best"][row] = expected
@@ -214,42 +214,42 @@ ONE, OTHER, THIRD = ("one", -2.0), ("other", -2.001), ("third", -3.0)
 @pytest.mark.parametrize(
     ("expected", "found", "is_refused"),
     [
-        ([ONE, OTHER, THIRD], [OTHER, ONE, THIRD], False),  # as good, in changed places
+        ([ONE, OTHER, THIRD], [OTHER, ONE, THIRD], False),  # equally good, in a different order
         ([ONE, THIRD], [THIRD, ONE], True),
-        ([ONE, OTHER, THIRD], [ONE, ("one", -2.001), THIRD], True),  # a text twice
+        ([ONE, OTHER, THIRD], [ONE, ("one", -2.001), THIRD], True),  # a repeated text
         ([ONE, OTHER, THIRD], [ONE, OTHER], True),
-        ([ONE, OTHER], [ONE], False),  # live, too, a text has taken another's place
+        ([ONE, OTHER], [ONE], False),  # in the live list, too, a text has replaced another
         ([ONE, OTHER], [OTHER], False),
         ([ONE, OTHER], [ONE, OTHER, ("unheard of", -2.1)], True),
         ([ONE, OTHER], [], True),
     ],
 )
-def test_n_best_lists_may_differ_in_results_that_are_equally_good(
+def test_n_best_lists_may_differ_in_equally_good_results(
     live, monkeypatch, expected, found, is_refused
 ):
     assert n_best_differs(live, monkeypatch, expected, found) == is_refused
 
 
-def test_one_more_text_passes_with_its_own_score(live, monkeypatch):
+def test_an_additional_text_passes_with_its_own_score(live, monkeypatch):
     [(log_probability, num_tokens)] = live.translator.score([SOME_TEXTS[1]], ["snow"])
     more = "snow", log_probability / float(length_penalty_of(num_tokens, 0.7))
     assert not n_best_differs(live, monkeypatch, [ONE, OTHER], [ONE, OTHER, more])
     assert n_best_differs(live, monkeypatch, [ONE, OTHER], [ONE, OTHER, ("snow", more[1] - 1)])
 
 
-def test_another_text_passes_only_with_its_own_score(live):
+def test_a_different_text_passes_only_with_its_own_score(live):
     row, other = 1, "snow"
     [(log_probability, num_tokens)] = live.translator.score([SOME_TEXTS[row]], [other])
     its_score = log_probability / float(length_penalty_of(num_tokens, 0.7))
     results = live.results["greedy"]
     there = results[row]
     try:
-        # As if the live result were as good: the export may have chosen this one.
+        # As if the live result were equally good: the export may have chosen this one.
         results[row] = [("something else", its_score * (1 + 0.5e-3))]
         answers = right_answers(live)
         answers["greedy"]["translation"][row] = other.encode()
         assert differences(live, answers, "greedy") == []
-        # The right score does not excuse a text that does not have it.
+        # A text does not pass with another text's score.
         answers["greedy"]["translation"][row] = b"the house"
         assert len(differences(live, answers, "greedy")) == 1
     finally:

@@ -19,7 +19,7 @@ from tests.random_models import (
 
 E = np.e
 BATCH, QUERY_LENGTH, KEY_LENGTH, MODEL_DIM, MEMORY_DIM = 2, 7, 5, 12, 10
-SQUARE = 4  # heads and positions, where a mask could be mistaken for one of heads
+SQUARE = 4  # as many heads as positions, where a mask's axes could be confused
 WIDTHS = {"num_heads": 3, "head_dim": 4, "value_dim": 5}
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -46,7 +46,7 @@ def memory():
 
 
 def mask(key_length=KEY_LENGTH):
-    """Some keys for each query, and always the first one."""
+    """Returns a random mask; each query may attend to the first key."""
     some = np.random.default_rng(9).random((BATCH, QUERY_LENGTH, key_length)) < 0.5
     some[:, :, 0] = True
     return some
@@ -84,7 +84,7 @@ def test_equal_keys_give_the_mean_of_the_values():
     np.testing.assert_allclose(attended, expected, atol=1e-6)
 
 
-def test_the_only_key_takes_all():
+def test_the_only_key_gets_all_the_weight():
     weights = attention_weights(random_vectors(BATCH, QUERY_LENGTH, 4), np.ones((BATCH, 1, 4)))
     np.testing.assert_array_equal(numbers(weights), np.ones((BATCH, QUERY_LENGTH, 1)))
 
@@ -95,7 +95,7 @@ def test_weights_of_a_query_sum_to_1():
     np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-6)
 
 
-def test_masked_keys_get_nothing_and_the_others_share():
+def test_masked_keys_get_no_weight_and_the_others_share_it():
     key = np.ones((1, 4, 3), "float32")
     seen = np.array([[[True, False, True, False]]])
     weights = numbers(attention_weights(np.ones((1, 1, 3), "float32"), key, seen))
@@ -103,7 +103,7 @@ def test_masked_keys_get_nothing_and_the_others_share():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
-def test_a_query_that_may_see_nothing_gets_equal_weights(dtype):
+def test_a_query_with_every_key_masked_gets_equal_weights(dtype):
     if dtype == "float64" and keras.backend.backend() == "jax":
         pytest.skip("JAX computes float64 only where it is switched on for the whole process")
     query = keras.ops.cast(30 * random_vectors(1, 1, 4), dtype)
@@ -115,21 +115,21 @@ def test_a_query_that_may_see_nothing_gets_equal_weights(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_keeps_masked_keys_out(dtype):
+def test_half_precision_gives_masked_keys_no_weight(dtype):
     query = keras.ops.cast(np.full((1, 1, 4), 20.0), dtype)
     key = keras.ops.cast(np.array([[[0.0] * 4, [100.0] * 4, [0.0] * 4]]), dtype)
     weights = attention_weights(query, key, np.array([[[True, False, True]]]))
     np.testing.assert_array_equal(numbers(keras.ops.cast(weights, "float32")), [[[0.5, 0, 0.5]]])
 
 
-def test_dropout_comes_between_the_weights_and_the_values():
+def test_dropout_applies_between_the_weights_and_the_values():
     query, key, value = (random_vectors(BATCH, KEY_LENGTH, 4, seed=seed) for seed in (7, 8, 9))
     expected = 2 * numbers(scaled_dot_product_attention(query, key, value))
     doubled = scaled_dot_product_attention(query, key, value, dropout=lambda weights: 2 * weights)
     np.testing.assert_allclose(numbers(doubled), expected, rtol=1e-6)
 
 
-def test_a_functional_model_may_be_built_of_it():
+def test_a_functional_model_can_use_it():
     query, key = keras.Input((2, 1, 4)), keras.Input((2, 7, 4))
     model = keras.Model([query, key], scaled_dot_product_attention(query, key, key))
     inputs = [random_vectors(3, 2, 1, 4), random_vectors(3, 2, 7, 4, seed=8)]
@@ -141,7 +141,7 @@ def test_a_functional_model_may_be_built_of_it():
 
 
 def layers_and_calls():
-    """Each layer with its inputs, square where masks are ambiguous: as many heads as positions."""
+    """Yields layers and inputs with as many positions as heads, where masks are ambiguous."""
     x = random_vectors(BATCH, SQUARE, MODEL_DIM)
     yield randomized(MultiHeadSelfAttention(num_heads=SQUARE), x), (x,)
     yield randomized(MultiHeadCrossAttention(num_heads=SQUARE), x, x), (x, x[:, ::-1])
@@ -164,7 +164,7 @@ def test_a_mask_without_a_batch_axis_applies_to_every_sentence_and_head(rank):
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
-def test_in_a_mask_of_numbers_0_is_false(dtype):
+def test_in_a_numeric_mask_0_is_false(dtype):
     some = np.random.default_rng(9).random((BATCH, 1, SQUARE)) < 0.5
     some[:, :, 0] = True
     for layer, x in layers_and_calls():
@@ -178,12 +178,12 @@ def test_in_a_mask_of_numbers_0_is_false(dtype):
 
 
 def keras_attention(ours, query_key_value):
-    """keras.layers.MultiHeadAttention with the weights of one of our layers."""
+    """Returns keras.layers.MultiHeadAttention with the weights of one of our layers."""
     theirs = keras.layers.MultiHeadAttention(
         ours.num_heads,
         ours.key_width,
         ours.value_width,
-        dropout=0.1,  # keeps Keras from JAX's fused attention, which takes one width only
+        dropout=0.1,  # keeps Keras from using JAX's fused attention, which allows only one width
         use_bias=ours.use_bias,
     )
     query, key, value = query_key_value
@@ -201,7 +201,7 @@ def keras_attention(ours, query_key_value):
 
 
 def _separate(layer, widths):
-    """Kernel and bias of query, key and value, which we keep side by side."""
+    """Returns the kernels and biases of query, key and value, which our layers keep fused."""
     if isinstance(layer, MultiHeadSelfAttention):
         parts = [layer.query_key_value.get_weights()]
     else:
@@ -248,7 +248,7 @@ def test_value_dim_follows_head_dim():
 # What attention can and cannot see
 
 
-def test_self_attention_does_not_know_the_order():
+def test_self_attention_ignores_the_order_of_keys():
     layer, x = self_attention(), inputs()
     order = np.array([3, 0, 6, 2, 5, 1, 4])
     permuted = numbers(layer(x[:, order]))
@@ -264,7 +264,7 @@ def test_masked_keys_change_nothing():
     np.testing.assert_array_equal(numbers(layer(inputs(), changed, seen)), output)
 
 
-def test_attention_weights_are_those_by_which_the_values_are_summed():
+def test_attention_weights_are_the_weights_of_the_sum_over_values():
     layer, x = self_attention(), inputs()
     weights = numbers(layer.attention_weights(x, mask(QUERY_LENGTH)))
     kernel, bias = (w[..., -15:] for w in layer.query_key_value.get_weights())  # 3 heads of 5
@@ -300,7 +300,7 @@ def test_dropout_is_off_outside_training():
     )
 
 
-def test_later_positions_change_nothing_earlier_while_dropout_is_on():
+def test_later_positions_change_no_earlier_output_while_dropout_is_on():
     layer = self_attention(dropout=0.5)
     changed = inputs()
     changed[:, 4:] = 3.0
@@ -325,7 +325,7 @@ def fused_parts(initializer):
 
 
 def test_each_fused_part_has_the_glorot_limit_of_its_own_matrix():
-    limit = np.sqrt(6 / (48 + 48))  # of the fused matrix it would be sqrt(6 / (48 + 144))
+    limit = np.sqrt(6 / (48 + 48))  # the fused matrix would have sqrt(6 / (48 + 144))
     for part in fused_parts("glorot_uniform"):
         # The largest of 48 * 48 uniform numbers is below 0.98 of the limit once in 10**20 times.
         assert 0.98 * limit < np.abs(part).max() <= limit
@@ -334,7 +334,7 @@ def test_each_fused_part_has_the_glorot_limit_of_its_own_matrix():
 @pytest.mark.parametrize(
     "initializer", ["glorot_uniform", keras.initializers.GlorotUniform(seed=3)], ids=["", "seed"]
 )
-def test_fused_parts_are_drawn_one_by_one(initializer):
+def test_fused_parts_are_initialized_one_by_one(initializer):
     query, key, value = fused_parts(initializer)
     for one, other in [(query, key), (query, value), (key, value)]:
         assert not np.any(one == other)
@@ -390,7 +390,7 @@ def test_sizes_start_at_one(layer_class, name):
         layer_class(**{**WIDTHS, name: 0})
 
 
-def test_input_that_heads_do_not_divide_is_refused():
+def test_an_input_width_that_heads_do_not_divide_is_refused():
     message = r"multiple of num_heads.* Received: last axis 10, num_heads=3\. .* 9 or 12, or give"
     with pytest.raises(ValueError, match=message):
         MultiHeadSelfAttention(3)(np.ones((2, 5, 10), "float32"))

@@ -26,7 +26,7 @@ def memory():
 
 
 @ORDERS
-def test_later_positions_change_nothing_earlier_while_dropout_is_on(normalize_first):
+def test_later_positions_change_no_earlier_output_while_dropout_is_on(normalize_first):
     block = decoder_block(dropout=0.3, normalize_first=normalize_first)
     changed = inputs()
     changed[:, 4:] += 3.0
@@ -54,7 +54,7 @@ def test_each_position_sees_itself_and_all_earlier_ones():
 
 
 @ORDERS
-def test_padding_of_the_memory_changes_nothing(normalize_first):
+def test_padding_in_the_memory_changes_nothing(normalize_first):
     block = decoder_block(normalize_first=normalize_first)
     expected = numbers(block(inputs(), memory()))
     padded = np.pad(memory(), ((0, 0), (0, 3), (0, 0)), constant_values=9.0)
@@ -63,7 +63,7 @@ def test_padding_of_the_memory_changes_nothing(normalize_first):
     np.testing.assert_allclose(output, expected, atol=1e-5)
 
 
-def test_padding_of_the_target_changes_nothing():
+def test_padding_in_the_target_changes_nothing():
     block = decoder_block()
     expected = numbers(block(inputs(), memory()))
     padded = np.pad(inputs(), ((0, 0), (3, 0), (0, 0)), constant_values=9.0)  # on the left
@@ -73,7 +73,7 @@ def test_padding_of_the_target_changes_nothing():
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
-def test_in_masks_of_numbers_0_is_padding(dtype):
+def test_in_numeric_masks_0_is_padding(dtype):
     block = decoder_block()
     masks = {
         "padding_mask": np.arange(TARGET_LENGTH) < [[4], [TARGET_LENGTH]],
@@ -86,7 +86,7 @@ def test_in_masks_of_numbers_0_is_padding(dtype):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_attention_weights_leave_out_padding():
+def test_padding_gets_no_attention_weight():
     real = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
     weights = numbers(
         decoder_block().attention_weights(inputs(), memory(), memory_padding_mask=real)
@@ -96,7 +96,7 @@ def test_attention_weights_leave_out_padding():
     assert np.all(weights[0, :, :, 3:] == 0)
 
 
-def test_attention_weights_are_those_of_the_call():
+def test_attention_weights_are_the_weights_used_in_the_call():
     # In pre-norm, with a feed-forward network that adds 0, cross-attention comes last: its share of
     # the output is the weighted sum of the values, projected.
     block = decoder_block(normalize_first=True)

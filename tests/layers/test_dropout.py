@@ -1,4 +1,4 @@
-"""Dropout with few random bits drops what Keras' own drops: a share, at random, unbiased."""
+"""Dropout with few random bits is like Keras' own: it drops a random share, unbiased."""
 
 import keras
 import numpy as np
@@ -24,8 +24,8 @@ def test_the_share_and_the_expected_value_are_right(rate):
     assert y.mean() == pytest.approx(1, abs=4 * deviation / (1 - rate))
 
 
-def test_every_element_is_dropped_on_its_own():
-    """Neither rows, nor columns, nor the two halves of a random word agree."""
+def test_every_element_is_dropped_independently():
+    """Neither rows, nor columns, nor the two halves of a random word are correlated."""
     y = dropped(0.5) != 0
     for one, other in ((y[:-1], y[1:]), (y[:, :-1], y[:, 1:])):
         assert np.mean(one == other) == pytest.approx(0.5, abs=0.01)
@@ -33,19 +33,19 @@ def test_every_element_is_dropped_on_its_own():
     np.testing.assert_allclose(y.mean(axis=1), 0.5, atol=0.1)
 
 
-def test_each_call_drops_other_elements():
+def test_each_call_drops_different_elements():
     layer = Dropout(0.5, seed=3)
     x = ops.ones((100, 100))
     first, second = [ops.convert_to_numpy(layer(x, training=True)) for _ in range(2)]
     assert np.mean(first == second) == pytest.approx(0.5, abs=0.05)
 
 
-def test_a_seed_repeats_itself():
+def test_the_same_seed_drops_the_same_elements():
     np.testing.assert_array_equal(dropped(0.3), dropped(0.3))
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, 1e-6])
-def test_the_extremes(rate):
+def test_rates_0_and_1_drop_nothing_and_everything(rate):
     np.testing.assert_allclose(dropped(rate), 0.0 if rate == 1 else 1.0, rtol=1e-5)
 
 
@@ -70,7 +70,7 @@ def test_other_dtypes_are_kept(dtype):
 
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (1, 1, 1), (0, 5), (2, 3, 4, 5)])
-def test_any_shape(shape):
+def test_any_shape_is_accepted(shape):
     assert dropped(0.5, shape).shape == shape
 
 
@@ -81,7 +81,7 @@ def test_a_noise_shape_drops_whole_rows():
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="tf.GradientTape is TensorFlow's")
-def test_the_gradient_goes_where_the_values_went():
+def test_the_gradient_reaches_only_the_kept_elements():
     import tensorflow as tf
 
     layer, x = Dropout(0.5, seed=1), tf.random.normal((30, 30))
@@ -91,7 +91,7 @@ def test_the_gradient_goes_where_the_values_went():
     np.testing.assert_allclose(tape.gradient(y, x), np.where(y == 0, 0, 2.0))
 
 
-def test_a_loaded_model_has_this_dropout_again(tmp_path):
+def test_a_loaded_model_still_has_this_dropout(tmp_path):
     model = keras.Sequential([keras.Input((4,)), Dropout(0.3)])
     model.save(tmp_path / "model.keras")
     assert keras.saving.load_model(tmp_path / "model.keras").layers[-1].rate == 0.3

@@ -6,7 +6,7 @@ from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.layers.position import sinusoidal_encoding
 from tests.random_models import numbers, random_ids, random_vectors
 
-VOCABULARY, MODEL_DIM = 23, 16  # the root of the width is 4
+VOCABULARY, MODEL_DIM = 23, 16  # the square root of the width is 4
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -58,7 +58,7 @@ def test_both_directions_share_one_matrix():
 def test_embeddings_start_with_variance_1_by_width():
     layer = PositionalEmbedding(1000, MODEL_DIM)
     layer.build((None, None))
-    # 16,000 numbers: their standard deviation is known to 0.6%.
+    # The standard deviation of 16,000 numbers is known to 0.6%.
     assert np.isclose(numbers(layer.embeddings).std(), MODEL_DIM**-0.5, rtol=0.03)
 
 

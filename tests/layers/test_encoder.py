@@ -33,7 +33,7 @@ def test_padding_changes_nothing(normalize_first):
 
 
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
-def test_in_a_mask_of_numbers_0_is_padding(dtype):
+def test_in_a_numeric_mask_0_is_padding(dtype):
     block = encoder_block()
     real = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
     of_numbers = real.astype(dtype)

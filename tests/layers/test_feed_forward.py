@@ -29,7 +29,7 @@ def test_activation_can_be_chosen():
     np.testing.assert_allclose(numbers(layer(x)), expected, atol=1e-5)
 
 
-def test_each_position_is_transformed_on_its_own():
+def test_each_position_is_transformed_independently():
     layer, x = feed_forward(), random_vectors(2, 5, MODEL_DIM)
     alone = np.stack([numbers(layer(x[:, i : i + 1]))[:, 0] for i in range(5)], axis=1)
     np.testing.assert_allclose(numbers(layer(x)), alone, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Each layer on its own, in other people's models of Keras' own layers."""
+"""Each layer works on its own, in models made of Keras' layers."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def reviews():
-    """Rows of ids with padding; the class is whether id 7 occurs."""
+    """Returns rows of ids with padding, and as labels whether id 7 occurs."""
     generator = np.random.default_rng(7)
     ids = generator.integers(8, 23, (BATCH, LENGTH))
     labels = np.arange(BATCH) % 2
@@ -43,7 +43,7 @@ def classifier_of_sequence():
 
 
 def classifier_of_two_inputs():
-    """The layers with several inputs: a sentence attends to its own projection."""
+    """Uses the layers with several inputs: a sentence attends to its own projection."""
     ids = keras.Input((None,), dtype="int64")
     mask = padding_mask(ids)
     x = PositionalEmbedding(23, 12, dropout=0.0, position_encoding="learned")(ids)
@@ -60,7 +60,7 @@ def classifier_of_two_inputs():
 
 @SLOW_TO_COMPILE
 @pytest.mark.parametrize("build", [classifier_of_sequence, classifier_of_two_inputs])
-def test_learns_saves_and_loads(build, tmp_path):
+def test_each_layer_learns_saves_and_loads(build, tmp_path):
     model = build()
     ids, labels = reviews()
     model.compile(keras.optimizers.Adam(0.01), loss="sparse_categorical_crossentropy")
@@ -97,7 +97,7 @@ def test_layers_compute_in_the_dtype_of_their_policy(policy, dtype):
 @pytest.mark.parametrize(
     "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=SLOW_TO_COMPILE)]
 )
-def test_a_row_of_nothing_but_padding_stays_finite(policy):
+def test_a_row_of_padding_only_stays_finite(policy):
     x, nothing = random_vectors(2, 7, 12), np.zeros((2, 7), bool)
     encoded = EncoderBlock(3, 17, dtype=policy)(x, nothing)
     decoded = DecoderBlock(3, 17, dtype=policy)(x, encoded, nothing, nothing)
@@ -107,11 +107,11 @@ def test_a_row_of_nothing_but_padding_stays_finite(policy):
 @pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="JAX has float64 switched off for the whole process"
 )
-def test_float64_is_not_rounded_to_float32_on_the_way():
+def test_float64_is_not_rounded_to_float32():
     layer = MultiHeadSelfAttention(3, dtype="float64")
     x = random_vectors(1, 5, 12).astype("float64")
     base = numbers(layer(x))
-    x[0, 2] += 1e-9  # float32 knows 7 digits
+    x[0, 2] += 1e-9  # float32 has 7 digits
     moved = numbers(layer(x)) - base
     again = x.copy()
     again[0, 2] += 1e-9

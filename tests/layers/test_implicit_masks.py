@@ -132,7 +132,7 @@ PASSING = {
 
 @pytest.mark.parametrize("layer", PASSING.values(), ids=PASSING)
 def test_the_mask_is_passed_on(layer):
-    """Pooling leaves padding out: the mean is that of the real positions alone."""
+    """Pooling ignores padding: the mean is over the real positions only."""
     outputs = layer(embedding()(PADDED))
     assert_same(keras.layers.GlobalAveragePooling1D()(outputs), array(outputs)[:, :5].mean(axis=1))
 
@@ -202,7 +202,7 @@ def test_padding_does_not_change_what_a_subclassed_model_learns():
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_positions_that_a_masking_layer_masks_count_for_nothing():
+def test_positions_masked_by_a_masking_layer_have_no_effect():
     x = np.random.default_rng(0).normal(size=(2, 5, MODEL_DIM)).astype("float32")
     padded = np.pad(x, ((0, 0), (0, 2), (0, 0)))
     mask, layer = keras.layers.Masking(), EncoderBlock(HEADS, 17)

@@ -1,4 +1,4 @@
-"""Layer normalization with a written-out gradient is Keras' own, forwards and backwards."""
+"""Layer normalization with its own gradient equals Keras', forward and backward."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ ROWS, WIDTH = 10, 12
 FLOAT64 = pytest.param(
     "float64", marks=pytest.mark.skipif(not ON_TENSORFLOW, reason="JAX has none unless told to")
 )
-# How far two results may be apart: a few of the dtype's last digits.
+# The tolerance between two results: a few of the dtype's last digits.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 1e-2}
 TOLERANCE |= {"mixed_float16": 1e-2, "bfloat16": 5e-2, "mixed_bfloat16": 5e-2}
 
@@ -35,19 +35,19 @@ def layer_of(kind, shape=SHAPE, **options):
 
 
 def gradients(layer, x, upstream):
-    """Of sum(upstream * layer(x)): what descent with the rate 1 subtracts from x, gamma, beta."""
+    """Returns the gradients of sum(upstream * layer(x)): the steps of descent with rate 1."""
     table = keras.layers.Embedding(ROWS, WIDTH)
     ids = keras.Input((SHAPE[1],), dtype="int32")
     model = keras.Model(ids, layer(table(ids)))
     table.set_weights([x.reshape(ROWS, WIDTH)])
     model.compile(keras.optimizers.SGD(1.0), loss=lambda up, y: ops.sum(up * y) / SHAPE[0])
     before = model.get_weights()
-    # Keras' losses are means over what the function returns, which is one number.
+    # Keras' losses are means over the function's result, which is one number.
     model.train_on_batch(np.arange(ROWS).reshape(SHAPE[:2]), upstream)
     return [old - new for old, new in zip(before, model.get_weights(), strict=True)]
 
 
-def test_the_gradient_is_that_of_the_formula():
+def test_the_gradient_equals_the_formula():
     x, upstream = random_vectors(*SHAPE), random_vectors(*SHAPE, seed=8) / 7
     layer = layer_of(LayerNormalization)
     gamma, _ = layer.get_weights()
@@ -69,7 +69,7 @@ def test_the_gradient_is_that_of_the_formula():
 
 
 @pytest.mark.parametrize("policy", ["float32", FLOAT64, "mixed_bfloat16", "mixed_float16"])
-def test_values_and_gradients_are_those_of_keras(policy):
+def test_values_and_gradients_equal_those_of_keras(policy):
     x, upstream = random_vectors(*SHAPE), random_vectors(*SHAPE, seed=8)
     ours = layer_of(LayerNormalization, dtype=policy)
     theirs = layer_of(keras.layers.LayerNormalization, dtype=policy)
@@ -83,7 +83,7 @@ def test_values_and_gradients_are_those_of_keras(policy):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_is_computed_in_float32(dtype):
-    """The squares of 600 lie beyond float16; 600 and 602 differ by less than bfloat16 holds."""
+    """The square of 600 overflows float16; 600 and 602 are the same in bfloat16."""
     layer = LayerNormalization(epsilon=1e-6, dtype=dtype)
     y = layer(ops.cast([[600.0, -600.0, 600.0, -600.0]], dtype))
     np.testing.assert_allclose(numbers(ops.cast(y, "float32")), [[1, -1, 1, -1]], rtol=1e-2)
@@ -101,7 +101,7 @@ def test_equal_numbers_give_the_shift_and_finite_gradients():
 @pytest.mark.parametrize(
     "options", [{"axis": 1}, {"axis": [1, 2]}, {"center": False}, {"scale": False}], ids=str
 )
-def test_rare_options_are_those_of_keras(options):
+def test_rare_options_work_as_in_keras(options):
     x = random_vectors(*SHAPE)
     ours = layer_of(LayerNormalization, **options)
     theirs = layer_of(keras.layers.LayerNormalization, **options)
@@ -131,7 +131,7 @@ def test_it_compiles_with_xla():
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_weights_are_named_as_those_of_keras():
+def test_weights_have_the_names_that_keras_gives():
     names = [weight.name for weight in layer_of(LayerNormalization).weights]
     assert names == [weight.name for weight in layer_of(keras.layers.LayerNormalization).weights]
 
@@ -144,7 +144,7 @@ def test_config_round_trip():
 
 
 def test_a_model_saved_with_the_normalization_of_keras_loads(tmp_path, monkeypatch):
-    """Like all models saved before it had a gradient of its own."""
+    """Covers the models saved before the layer had its own gradient."""
     for module in ("layers.residual", "model"):
         name = f"keras_transformer.{module}.LayerNormalization"
         monkeypatch.setattr(name, keras.layers.LayerNormalization)

@@ -17,7 +17,7 @@ def add_and_norm(**options):
 
 
 def normalized(x, layer):
-    """Layer normalization (Ba et al. 2016) with the layer's scale and shift."""
+    """Normalizes (Ba et al. 2016) with the layer's scale and shift."""
     scale, shift = layer.normalization.get_weights()
     mean, variance = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)
     return scale * (x - mean) / np.sqrt(variance + 1e-6) + shift
@@ -34,7 +34,7 @@ def test_post_norm_normalizes_the_sum():
     np.testing.assert_allclose(numbers(layer(x, y)), normalized(x + y, layer), atol=1e-5)
 
 
-def test_post_norm_hands_the_input_to_the_sublayer_as_it_is():
+def test_post_norm_passes_the_input_to_the_sublayer_unchanged():
     x = random_vectors(*SHAPE)
     np.testing.assert_array_equal(numbers(add_and_norm().sublayer_input(x)), x)
 
@@ -45,13 +45,13 @@ def test_pre_norm_only_adds():
     np.testing.assert_allclose(numbers(layer(x, y)), x + y, rtol=1e-6)
 
 
-def test_pre_norm_normalizes_what_the_sublayer_gets():
+def test_pre_norm_normalizes_the_sublayers_input():
     layer, x = add_and_norm(normalize_first=True), random_vectors(*SHAPE)
     np.testing.assert_allclose(numbers(layer.sublayer_input(x)), normalized(x, layer), atol=1e-5)
 
 
 @pytest.mark.parametrize("normalize_first", [False, True])
-def test_dropout_sits_on_the_sublayers_output_before_it_is_added(normalize_first):
+def test_dropout_applies_to_the_sublayers_output_before_the_sum(normalize_first):
     layer = add_and_norm(dropout=ALMOST_1, normalize_first=normalize_first)
     x, y = random_vectors(*SHAPE), random_vectors(*SHAPE, seed=8)
     expected = x if normalize_first else normalized(x, layer)

@@ -37,7 +37,7 @@ def search(language, beam_size, max_length, **options):
 
 
 def sentences(found, row=0):
-    """Tokens up to the end, and scores, of each result of one sentence."""
+    """Returns each result of one sentence: its tokens up to the end, and its score."""
     token_ids, scores = numbers(found.token_ids)[row], numbers(found.scores)[row]
     results = []
     for ids, score in zip(token_ids, scores, strict=True):
@@ -77,7 +77,7 @@ def test_the_best_few_are_certain_even_if_search_stops_early(alpha):
         assert_same_results(sentences(found, row)[:3], expected)
 
 
-def test_each_sentence_has_its_own_longest_length():
+def test_each_sentence_has_its_own_length_limit():
     language = toy.random_language(3, 4)
     found = search(language, ALL_SENTENCES_OF_4, [2, 4, 3], num_results=ALL_SENTENCES_OF_4)
     for row, max_length in enumerate([2, 4, 3]):
@@ -99,7 +99,7 @@ def test_a_batch_finds_what_each_sentence_finds_alone(beam_size):
 
 
 def language_of(probabilities):
-    """A language from {prefix: probabilities of the next token}; all other prefixes end."""
+    """Returns a language from {prefix: probabilities of the next token}; other prefixes end."""
     language = np.full((1, 85, toy.VOCABULARY), -np.inf, "float32")
     language[:, :, toy.END] = 0.0
     for prefix, values in probabilities.items():
@@ -149,7 +149,7 @@ def test_every_step_gets_the_tokens_before():
     np.testing.assert_array_equal(numbers(found.token_ids)[0, 0], [8, 5, 9, 10, END, 0, 0])
 
 
-def test_a_sentence_at_its_limit_is_ended_and_pays_for_it():
+def test_a_sentence_at_its_limit_is_ended_at_the_ends_probability():
     chain = {START: 8, 8: 5, 5: 9, 9: 8}  # never ends
     found = beam_search(
         toy.follower(chain),
@@ -171,7 +171,7 @@ def test_fewer_results_than_beams_leave_the_others_impossible():
     assert np.all(numbers(found.token_ids)[0, 4:] == 0)
 
 
-def test_results_have_the_length_asked_for():
+def test_results_have_the_requested_length():
     found = search(toy.random_language(1, 2), 2, [2], longest=5)
     assert tuple(found.token_ids.shape) == (1, 2, 5)
     assert np.all(numbers(found.token_ids)[0, :, 2:] == 0)
@@ -185,7 +185,7 @@ def test_an_empty_batch_gives_an_empty_result():
 
 
 @TENSORFLOW_ONLY
-def test_search_stops_as_soon_as_nothing_better_can_come():
+def test_search_stops_as_soon_as_no_better_result_is_possible():
     calls = []
     spell = toy.speller([8, 5, END])
 
@@ -217,7 +217,7 @@ def model_search(model, source_ids, max_length, beam_size, search=beam_search, *
 
 
 def source_ids(rows=4):
-    """Sources of 5, 4, 3, ... tokens, the end included."""
+    """Returns sources of 5, 4, 3, ... tokens, with the end token."""
     ids = random_ids(rows, 5)
     for row in range(rows):
         ids[row, 4 - row] = END

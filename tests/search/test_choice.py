@@ -16,7 +16,7 @@ def random_logits(vocabulary=VOCABULARY, seed=7):
 
 
 def sorted_by_hand(logits, num_tokens):
-    """A stable sort of all: largest first, ties in the order of tokens."""
+    """Returns the largest logits by a full stable sort: ties in the order of tokens."""
     token = np.argsort(-logits, axis=-1, kind="stable")[..., :num_tokens]
     return np.take_along_axis(logits, token, axis=-1), token
 
@@ -83,7 +83,7 @@ def test_log_normalizer_is_the_same_where_the_most_probable_token_is_known():
 
 
 def choose(logits, num_tokens=4, position=1, max_length=9, min_length=0, prefix=None, barred=()):
-    """{token: log-probability} of the allowed tokens, for each sentence and beam."""
+    """Returns {token: log-probability} of the allowed tokens, for each sentence and beam."""
     held_to = constraints(np.array([max_length] * BATCH), min_length, prefix)
     log_probability, token = (
         numbers(x) for x in best_tokens(logits, num_tokens, held_to, position, END, barred)
@@ -98,13 +98,13 @@ def choose(logits, num_tokens=4, position=1, max_length=9, min_length=0, prefix=
 
 
 def of_whole_vocabulary(logits):
-    """Log-probabilities in float64."""
+    """Returns log-probabilities in float64."""
     logits = logits.astype("float64")
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 def assert_best(chosen, logits, num_tokens, forbidden=()):
-    """The best allowed tokens are among the chosen, with their probabilities."""
+    """Asserts that the best allowed tokens are chosen, with their probabilities."""
     expected = of_whole_vocabulary(logits)
     for row in range(BATCH):
         for beam in range(BEAMS):
@@ -131,7 +131,7 @@ def test_barred_tokens_are_not_chosen_and_the_others_keep_their_probabilities(vo
 
 
 @pytest.mark.parametrize(("position", "may_end"), [(0, False), (2, False), (3, True), (4, True)])
-def test_the_end_may_not_come_too_early(position, may_end):
+def test_the_end_is_barred_before_the_shortest_length(position, may_end):
     logits = random_logits()
     logits[:, :, END] = 5.0
     chosen = choose(logits, position=position, min_length=4)  # at position 3 it is the fourth
@@ -154,7 +154,7 @@ def test_a_forced_token_is_the_only_one_and_keeps_its_probability():
     chosen = choose(logits, position=1, prefix=prefix, barred=(9,))
     expected = of_whole_vocabulary(logits)
     for beam in range(BEAMS):
-        assert set(chosen[0][beam]) == {9}  # though it is barred
+        assert set(chosen[0][beam]) == {9}  # although it is barred
         assert np.isclose(chosen[0][beam][9], expected[0, beam, 9], rtol=1e-5)
         assert len(chosen[1][beam]) >= 4  # nothing is forced in the other sentence
 
@@ -169,7 +169,7 @@ def test_at_its_longest_length_a_sentence_can_only_end():
             assert np.isclose(chosen[row][beam][END], expected[row, beam, END], rtol=1e-5)
 
 
-def test_asking_for_more_tokens_than_exist_gives_all():
+def test_requesting_more_tokens_than_exist_gives_all_tokens():
     logits = random_logits(3)
     assert_best(choose(logits, num_tokens=8), logits, num_tokens=3)
 

@@ -10,7 +10,7 @@ from tests.random_models import END, numbers
 
 
 def forced_tokens(held_to, num_positions):
-    """The forced token at each position: Integer (batch, positions), 0 for none."""
+    """Returns the forced token at each position: Integer (batch, positions), 0 for none."""
     at = [numbers(forced_token(held_to, position, END)) for position in range(num_positions)]
     return np.stack(at, axis=1)
 
@@ -29,7 +29,7 @@ def test_without_a_prefix_only_the_last_token_is_forced():
     )
 
 
-def test_there_is_always_room_for_the_end_after_a_prefix():
+def test_a_prefix_always_leaves_room_for_the_end():
     held_to = constraints(np.array([2, 2, 7]), prefix=np.array([[7, 8, 9], [7, 0, 0], [5, 6, 0]]))
     np.testing.assert_array_equal(numbers(held_to.max_length), [4, 2, 7])
     np.testing.assert_array_equal(forced_tokens(held_to, 4)[0], [7, 8, 9, END])

@@ -83,7 +83,7 @@ ALPHAS = st.sampled_from([0.0, 0.6, 1.0])
 
 
 def examples(number):
-    """Settings for a number of examples, without shrinking failures: each takes a second."""
+    """Returns settings for `num_examples`, without shrinking, since an example takes a second."""
     phases = (Phase.explicit, Phase.generate)
     return settings(
         max_examples=number, phases=phases, deadline=None, derandomize=True, database=None
@@ -91,7 +91,7 @@ def examples(number):
 
 
 def search(method, model, batch, beams=1, extra_padding=0, **options):
-    """The results of a batch, by `greedy_search`, `beam_search` or `sample`."""
+    """Returns the results of a batch, by `greedy_search`, `beam_search` or `sample`."""
     encode, initial_state, step = decoding_steps(model)
     state = initial_state(
         encode(batch.source_ids(extra_padding)), beams, max_length=max(batch.lengths)
@@ -104,7 +104,7 @@ def search(method, model, batch, beams=1, extra_padding=0, **options):
 
 
 def results(found, row):
-    """(tokens up to the end, score) of each result of a sentence."""
+    """Returns each result of a sentence: (tokens up to the end, score)."""
     pairs = []
     for ids, value in zip(numbers(found.token_ids)[row], numbers(found.scores)[row], strict=True):
         if value > IMPOSSIBLE / 2:
@@ -116,14 +116,14 @@ def results(found, row):
 
 
 def scores_by_the_full_pass(model, source, sentences, alpha, length_normalization="gnmt"):
-    """The score of each given sentence of one source."""
+    """Returns the score of each given sentence for one source."""
     source_ids = np.repeat(np.array([source], "int32"), len(sentences), axis=0)
     log_probability, num_tokens = score(model, source_ids, padded(sentences), start_id=START)
     return numbers(log_probability / length_penalty_of(num_tokens, alpha, length_normalization))
 
 
 def assert_same_results(found, expected, tolerance=1e-4):
-    """The same sentences in the same order, except where rounding swaps near ties."""
+    """Asserts equal sentences in equal order, except where rounding swaps near ties."""
     np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=tolerance)
     expected = dict(expected)
     for tokens, value in found:
@@ -194,7 +194,7 @@ def test_greedy_search_and_samples_do_not_depend_on_batch_mates(kind, batch):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @examples(3)
 @given(KINDS, batches(), ALPHAS, st.sampled_from(["gnmt", "length"]), st.integers(0, 4))
-def test_results_keep_all_rules_and_are_scored_like_any_translation(
+def test_results_obey_all_limits_and_have_the_score_of_their_tokens(
     precision, kind, batch, alpha, length_normalization, min_length
 ):
     model, beams, barred = model_of(kind, precision), 3, (START, 7, 11)
@@ -216,7 +216,7 @@ def test_results_keep_all_rules_and_are_scored_like_any_translation(
             for tokens in sentences:
                 assert min(min_length, longest) <= len(tokens) <= longest
                 assert not {PADDING, *barred} & set(tokens)
-            # Another order of sums moves numbers of 8 bits by at most 1 in 2 ** 8.
+            # A different order of sums changes 8-bit numbers by at most 1 in 2 ** 8.
             tolerance = 1e-4 if precision == "float32" else 0.1
             expected = scores_by_the_full_pass(
                 model, batch.sources[row], sentences, alpha, length_normalization
@@ -228,7 +228,7 @@ def test_results_keep_all_rules_and_are_scored_like_any_translation(
 
 
 def all_sentences(model, source, longest, alpha, *, shortest=1, prefix=()):
-    """Every sentence of the tiny vocabulary with its score, best first."""
+    """Returns every sentence of the tiny vocabulary with its score, best first."""
     sentences = [
         (*prefix, *words, END)
         for n in range(max(1, longest - len(prefix)))
@@ -299,7 +299,7 @@ AT_LEAST = np.array([44, 0, 45, 20], "int32")
 
 @functools.cache
 def in_graph(method, kind, precision, beams):
-    """The search as a graph function without known shapes."""
+    """Returns the search as a graph function with unknown shapes."""
     import tensorflow as tf
 
     encode, initial_state, step = decoding_steps(model_of(kind, precision))
@@ -336,7 +336,7 @@ def in_graph(method, kind, precision, beams):
     ],
     ids=["greedy", "beam", "sample"],
 )
-def test_a_long_search_in_a_graph_equals_the_one_outside_and_the_full_pass(
+def test_a_long_search_in_a_graph_equals_the_search_outside_and_the_full_pass(
     method, kind, precision, beams
 ):
     model = model_of(kind, precision)

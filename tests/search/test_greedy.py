@@ -67,7 +67,7 @@ def test_every_step_gets_the_token_before():
     np.testing.assert_array_equal(numbers(found.token_ids)[0, 0], [8, 5, 9, 10, END, 0, 0])
 
 
-def test_results_have_the_length_asked_for():
+def test_results_have_the_requested_length():
     found = search(toy.random_language(1, 2), [2], longest=5)
     assert tuple(found.token_ids.shape) == (1, 1, 5)
     assert np.all(numbers(found.token_ids)[0, :, 2:] == 0)

@@ -12,13 +12,13 @@ from keras_transformer.search.state import DecodingState
 from tests.random_models import TENSORFLOW_ONLY, numbers
 from tests.search import toy_languages as toy
 
-# The longest spans more than two tidyings; two end before the first, one exactly there.
+# The longest sentence spans over two tidyings; two end before the first, one exactly at it.
 LENGTHS = [3, 37, 16, 1, 20, 33, 37]
 BEAMS = 2
 
 
 class Sum(NamedTuple):
-    """A search that adds up the numbers of its positions, from 1 on."""
+    """A search that sums the numbers of its positions, from 1 on."""
 
     position: object
     total: object  # Integer (batch,)
@@ -63,7 +63,7 @@ def advance(search):
 
 
 def results_of(search):
-    """The total, and of the cache the number of positions seen and the sum of their values."""
+    """Returns the total, and the cache's number of visible positions and sum of their values."""
     seen = ops.cast(search.state.cache.visible, "float32")[..., None]  # (batch, beams, slots, 1)
     held = ops.sum(seen * search.state.cache.layers[0].value, axis=2)  # (batch, beams, 2)
     return {
@@ -79,7 +79,7 @@ def run(lengths):
 
 
 def assert_adds_up(results):
-    """1 + 2 + ... + n = n (n + 1) / 2, for each sentence in its place."""
+    """Asserts 1 + 2 + ... + n = n (n + 1) / 2 for each sentence, in order."""
     lengths = np.array(LENGTHS)
     np.testing.assert_array_equal(numbers(results["total"]), lengths * (lengths + 1) // 2)
     np.testing.assert_array_equal(numbers(results["per_beam"]), lengths[:, None] * [1, -1])
@@ -106,7 +106,7 @@ def test_results_are_the_same_in_a_graph_of_unknown_shapes():
     assert numbers(nobody["total"]).shape == (0,)
 
 
-def test_sentences_that_are_done_from_the_start_are_left_alone():
+def test_sentences_that_are_done_from_the_start_stay_unchanged():
     results = run(ops.convert_to_tensor([0, 0], dtype="int32"))
     np.testing.assert_array_equal(numbers(results["total"]), [0, 0])
 
@@ -126,7 +126,7 @@ def test_sentences_that_are_done_leave_the_batch():
 
 
 def last_word_speller(num_words):
-    """A step function that says 8 `num_words` times in each sentence, then the end."""
+    """Returns a step function that says 8 `num_words` times in each sentence, then the end."""
     ends = ops.convert_to_tensor(np.array(num_words, "int32"))
 
     def step(token_ids, state):

@@ -34,13 +34,13 @@ def draw(language, noise, max_length, step=toy.step, **options):
 
 
 def sentences(found, row=0):
-    """The tokens of each sample of one sentence, up to the end."""
+    """Returns the tokens of each sample of one sentence, up to the end."""
     ids = [list(tokens) for tokens in numbers(found.token_ids)[row].tolist()]
     return [tuple(tokens[: tokens.index(toy.END) + 1]) for tokens in ids]
 
 
 def one_word_language(probabilities):
-    """The first token has these probabilities; the end follows any other token."""
+    """Returns a language: the first token has these probabilities, and the end follows."""
     language = np.full((1, 1 + toy.VOCABULARY, toy.VOCABULARY), -np.inf, "float32")
     language[:, :, toy.END] = 0.0
     with np.errstate(divide="ignore"):
@@ -49,7 +49,7 @@ def one_word_language(probabilities):
 
 
 def first_tokens(probabilities, numbers_drawn, **options):
-    """The first token drawn by each number."""
+    """Returns the first token drawn by each random number."""
     noise = [[[number, 0.5] for number in numbers_drawn]]
     found = draw(one_word_language(probabilities), noise, [2], **options)
     return numbers(found.token_ids)[0, :, 0].tolist()
@@ -59,7 +59,7 @@ def first_tokens(probabilities, numbers_drawn, **options):
 
 
 def probabilities_by_hand(logits, temperature=1.0, top_k=None, top_p=1.0):
-    """{token: probability} in float64, by each definition in turn."""
+    """Returns {token: probability} in float64, by applying each definition in turn."""
     weights = {t: np.exp(float(x) / temperature) for t, x in enumerate(logits)}
     ranked = sorted(weights, key=lambda t: (-weights[t], t))[:top_k]
     total = sum(weights[t] for t in ranked)
@@ -72,7 +72,7 @@ def probabilities_by_hand(logits, temperature=1.0, top_k=None, top_p=1.0):
 
 
 def distribution_of(probabilities, **options):
-    """{token: probability} of the tokens that are left."""
+    """Returns {token: probability} of the remaining tokens."""
     logits = np.log(np.array(probabilities, "float32"))[None, None]
     probability, token = (numbers(x)[0, 0] for x in distribution(logits, **options))
     return {int(t): float(p) for t, p in zip(token, probability, strict=True) if p > 0}
@@ -98,7 +98,7 @@ def distribution_of(probabilities, **options):
     ],
     ids=str,
 )
-def test_which_tokens_are_left_and_with_what_probability(options, expected):
+def test_temperature_top_k_and_top_p_leave_the_right_tokens_and_probabilities(options, expected):
     found = distribution_of([0.2, 0.4, 0.1, 0.3], **options)
     assert found == pytest.approx(expected, rel=1e-5)
 
@@ -106,7 +106,7 @@ def test_which_tokens_are_left_and_with_what_probability(options, expected):
 @pytest.mark.parametrize(
     ("options", "left"), [({"top_k": 3}, {0, 1, 2}), ({"top_p": 0.5}, {0, 1})], ids=str
 )
-def test_ties_are_left_in_the_order_of_tokens(options, left):
+def test_ties_are_broken_in_favor_of_lower_tokens(options, left):
     found = distribution_of([0.25] * 4, **options)
     assert found == pytest.approx(dict.fromkeys(left, 1 / len(left)))
 
@@ -154,14 +154,14 @@ def test_every_position_has_its_own_number():
 
 @SLOW_TO_COMPILE
 @pytest.mark.parametrize("options", TRUNCATIONS, ids=str)
-def test_sentences_are_drawn_as_often_as_they_are_probable(options):
+def test_sentences_are_drawn_in_proportion_to_their_probability(options):
     num_samples, max_length = 4_000, 3
     language = toy.random_language(1, max_length)
     found = draw(language, noise_of(3, [0], num_samples, max_length), [max_length], **options)
     counts = collections.Counter(sentences(found))
 
     def probability(tokens):
-        """The end at the last position is forced."""
+        """Returns a sentence's probability; the end at the last position is forced."""
         product = 1.0
         for position, token in enumerate(tokens[: max_length - 1]):
             logits = language[0, toy.number_of(tokens[:position])]
@@ -207,7 +207,7 @@ def test_near_temperature_0_each_sample_equals_greedy_search(temperature):
 @SLOW_TO_COMPILE
 @pytest.mark.parametrize("options", TRUNCATIONS, ids=str)
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
-def test_scores_use_the_models_own_probabilities(alpha, options):
+def test_scores_use_the_models_unmodified_probabilities(alpha, options):
     language = toy.random_language(2, 4)
     noise = noise_of(7, range(2), 5, 4)
     found = draw(language, noise, [4, 3], length_penalty=alpha, **options)
@@ -217,7 +217,7 @@ def test_scores_use_the_models_own_probabilities(alpha, options):
 
 
 @SLOW_TO_COMPILE
-def test_a_sentence_draws_the_same_in_any_batch():
+def test_a_sentence_has_the_same_samples_in_any_batch():
     language, lengths = toy.random_language(5, 4), [2, 4, 3, 4, 1]
     together = draw(language, noise_of(7, range(5), 3, 9), lengths, top_p=0.9)
     order = [3, 1, 4]
@@ -251,7 +251,7 @@ def test_no_sample_has_more_tokens_than_numbers():
     assert numbers(found.token_ids).tolist() == [[[0, 0, toy.END]] * 2]
 
 
-def test_results_have_the_length_asked_for():
+def test_results_have_the_requested_length():
     found = draw(toy.random_language(1, 2), np.zeros((1, 3, 2)), [2], longest=5)
     assert tuple(found.token_ids.shape) == (1, 3, 5)
     assert np.all(numbers(found.token_ids)[0, :, 2:] == 0)
@@ -306,7 +306,7 @@ def test_an_invalid_top_p_is_refused(top_p):
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (1, 2, 0), (1, 0, 2)])
-def test_noise_of_another_shape_is_refused(shape):
+def test_noise_with_a_wrong_shape_is_refused(shape):
     message = rf"\(batch, beams, length\).* Received: shape \({shape[0]}, {shape[1]}.*noise_of"
     language = toy.random_language(1, 2)
     with pytest.raises(ValueError, match=message):
@@ -326,7 +326,7 @@ def test_negative_length_penalty_is_refused():
 
 
 @pytest.mark.parametrize(("seed", "sentences"), [(-1, [0, 3]), (7, [3, -2])])
-def test_noise_of_negative_numbers_is_refused(seed, sentences):
+def test_negative_noise_is_refused(seed, sentences):
     message = rf"0 or more\. Received: seed={seed}, lowest index {min(sentences)}\. Count from 0"
     with pytest.raises(ValueError, match=message):
         noise_of(seed, sentences, 2, 3)

@@ -90,7 +90,7 @@ def test_score_is_the_sum_over_the_steps(model):
 
 
 @SLOW_TO_COMPILE
-def test_all_continuations_together_are_as_probable_as_their_beginning(model):
+def test_the_probabilities_of_all_continuations_sum_to_that_of_their_beginning(model):
     # sum_v P(y_1 ... y_t v | X) = P(y_1 ... y_t | X), whatever the model.
     beginning = random_ids(1, 4)
     every_token = np.arange(1, VOCABULARY)[:, None]

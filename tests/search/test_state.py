@@ -21,7 +21,7 @@ def one_position():
     return cache._replace(layers=(write(cache.layers[0], new, place),))
 
 
-def test_reordering_moves_what_is_per_beam_and_what_the_beams_see_and_nothing_else():
+def test_reordering_moves_per_beam_state_and_visibility_and_nothing_else():
     per_sentence = {"memory": np.arange(2)}
     state = DecodingState(5, {"a": NAMES, "b": (NAMES[..., None],)}, per_sentence, one_position())
     reordered = reorder_beams(state, CHOSEN)
@@ -45,7 +45,7 @@ def test_a_state_without_a_cache_is_reordered_too():
 @TENSORFLOW_ONLY
 @pytest.mark.parametrize("in_graph", [False, True], ids=["eager", "graph"])
 @pytest.mark.parametrize("sentences", [[], [0], [1], [0, 1]], ids=str)
-def test_sentences_are_taken_with_everything_that_belongs_to_them(sentences, in_graph):
+def test_taking_sentences_takes_all_of_their_state(sentences, in_graph):
     import tensorflow as tf
 
     take = tf.function(take_sentences) if in_graph else take_sentences

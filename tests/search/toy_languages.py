@@ -1,4 +1,4 @@
-"""Languages small enough to enumerate all their sentences.
+"""Provides languages small enough to enumerate all their sentences.
 
 A language is a table with the logits of the next token for each prefix, which `step` looks up.
 """
@@ -17,7 +17,7 @@ NEVER = -np.inf
 
 
 def number_of(prefix):
-    """The index of a prefix: () is 0, (0,) 1, (1,) 2, (2,) 3, (3,) 4, (0, 0) 5, and so on."""
+    """Returns the index of a prefix: () is 0, (0,) 1, (1,) 2, (2,) 3, (3,) 4, (0, 0) 5, ...."""
     number = 0
     for token in prefix:
         number = number * VOCABULARY + token + 1
@@ -25,7 +25,7 @@ def number_of(prefix):
 
 
 def random_language(batch, longest, certain_end=False, seed=7):
-    """Random logits for each sentence and prefix: Float (batch, prefixes, vocabulary).
+    """Returns random logits for each sentence and prefix: Float (batch, prefixes, vocabulary).
 
     Args:
         batch: Sentences, each with its own language.
@@ -44,7 +44,7 @@ def random_language(batch, longest, certain_end=False, seed=7):
 
 
 def initial_state(language, beams):
-    """Every beam starts with the empty prefix."""
+    """Returns the start state, in which every beam has the empty prefix."""
     return DecodingState(
         position=ops.convert_to_tensor(0, dtype="int32"),
         per_beam=ops.zeros((len(language), beams), dtype="int32"),
@@ -53,7 +53,7 @@ def initial_state(language, beams):
 
 
 def step(token_ids, state):
-    """Looks the beams' prefixes up in the sentences' languages."""
+    """Looks up the beams' prefixes in the sentences' languages."""
     language = state.per_sentence
     longer = state.per_beam * VOCABULARY + token_ids + 1
     prefix = ops.where(ops.equal(state.position, 0), 0, longer)  # the start is not part of it
@@ -63,7 +63,7 @@ def step(token_ids, state):
 
 
 def all_sentences(language, max_length, alpha):
-    """All sentences of one language with their scores, best first.
+    """Returns all sentences of one language with their scores, best first.
 
     Args:
         language: Float (prefixes, vocabulary).
@@ -78,7 +78,7 @@ def all_sentences(language, max_length, alpha):
 
 
 def score_of(tokens, language, alpha):
-    """log P(Y) / ((5 + |Y|) / 6) ** alpha, Wu et al. 2016, equation 14."""
+    """Returns log P(Y) / ((5 + |Y|) / 6) ** alpha, Wu et al. 2016, equation 14."""
     log_probability = 0.0
     for position, token in enumerate(tokens):
         logits = language[number_of(tokens[:position])].astype("float64")
@@ -91,7 +91,7 @@ def padded(tokens, length):
 
 
 def speller(word, vocabulary=11):
-    """A step function that spells a word, whatever its input."""
+    """Returns a step function that spells a word, for any input."""
     table = np.full((len(word) + 1, vocabulary), -30.0, "float32")
     table[np.arange(len(word)), word] = 0.0
     table = ops.convert_to_tensor(table)
@@ -106,7 +106,7 @@ def speller(word, vocabulary=11):
 
 
 def follower(next_token, vocabulary=11):
-    """A step function that depends only on the token before."""
+    """Returns a step function that depends only on the previous token."""
     table = np.full((vocabulary, vocabulary), -30.0, "float32")
     for token, following in next_token.items():
         table[token, following] = 0.0

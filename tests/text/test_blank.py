@@ -14,19 +14,19 @@ CHARACTERS = [chr(code) for code in range(sys.maxunicode + 1) if code not in SUR
 TEXTS = ["", BLANK_CHARACTERS, f"{BLANK_CHARACTERS}a", "\0", " \0 ", "\u3000\u2581", "\u200b\u200c"]
 
 
-def test_white_space_the_zero_width_space_and_the_byte_order_mark_are_blank_and_nothing_else():
+def test_only_white_space_zero_width_spaces_and_byte_order_marks_are_blank():
     blank = {character for character in CHARACTERS if is_blank(character)}
     assert blank == {c for c in CHARACTERS if c.isspace()} | {"\u200b", "\ufeff"}
     assert [is_blank(text) for text in TEXTS] == [True, True, False, False, False, False, False]
 
 
-def test_the_graph_says_the_same_of_every_character():
+def test_the_graph_agrees_on_every_character():
     found = is_blank_in_graph([*CHARACTERS, *TEXTS]).numpy()
     np.testing.assert_array_equal(found, [is_blank(text) for text in [*CHARACTERS, *TEXTS]])
 
 
 @pytest.mark.parametrize("blank", BLANK_CHARACTERS.replace("\n", ""))
-def test_training_text_and_tokenizers_know_the_same_blank_lines(tmp_path, blank):
+def test_training_text_and_tokenizers_agree_on_blank_lines(tmp_path, blank):
     kept = PairFilter(9).not_blank(["a", blank, "c"], ["b", "b", blank])
     assert kept == (["a"], ["b"])
     (tmp_path / "blank.en").write_text(f"{blank}\n\n{blank}{blank}\n", newline="")

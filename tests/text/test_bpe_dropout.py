@@ -54,7 +54,7 @@ class Pieces:
 
 
 def shares(sampler, word, num_draws=20_000):
-    """How often each split of a word occurs among repetitions of the word."""
+    """Returns the share of each split among repetitions of a word."""
     ids = sampler.sample([word] * num_draws, seed=5)
     counts = Counter(tuple(sampler_pieces(sampler, row)) for row in ids)
     return {split: count / num_draws for split, count in counts.items()}
@@ -71,7 +71,7 @@ def trained(request):
     return SubwordTokenizer.train_from_lines(TEXTS, size, request.param)
 
 
-# Both
+# BPE and unigram
 
 
 @pytest.mark.parametrize("rate", [0.1, 1.0])
@@ -80,7 +80,7 @@ def test_a_sampled_line_decodes_to_itself(trained, rate):
     assert trained.decode(trained.sample(lines, rate, seed=3)) == lines
 
 
-def test_the_seed_decides(trained):
+def test_samples_depend_on_the_seed(trained):
     first = trained.sample(TEXTS, 0.3, seed=3)
     assert trained.sample(TEXTS, 0.3, seed=3) == first
     assert trained.sample(TEXTS, 0.3, seed=4) != first
@@ -96,7 +96,7 @@ def test_lines_are_normalized_before_they_are_split(model_type):
     assert tokenizer.decode(ids) == composed
 
 
-def test_what_was_sampled_before_changes_nothing(trained):
+def test_earlier_samples_do_not_change_later_ones(trained):
     fresh = SubwordTokenizer(trained.serialized_model)
     for seed in range(5):
         trained.sample(TEXTS, 0.3, seed=seed)
@@ -104,7 +104,7 @@ def test_what_was_sampled_before_changes_nothing(trained):
     assert trained.sample(TEXTS, 0.6, seed=7) == fresh.sample(TEXTS, 0.6, seed=7)
 
 
-def test_another_process_draws_the_same(tmp_path):
+def test_another_process_draws_the_same_samples(tmp_path):
     model = SubwordTokenizer.train_from_lines(TEXTS, 290, "unigram")
     model.save(tmp_path / "tokenizer.model")
     program = (
@@ -117,7 +117,7 @@ def test_another_process_draws_the_same(tmp_path):
     assert output_of(program, tmp_path / "tokenizer.model") == expected
 
 
-def test_no_line_and_empty_lines_have_no_ids(trained):
+def test_empty_lines_and_empty_lists_have_no_ids(trained):
     assert trained.sample([], 0.1, seed=0) == []
     assert trained.sample(["", ""], 0.1, seed=0) == [[], []]
 
@@ -135,7 +135,7 @@ def test_half_a_surrogate_pair_is_refused(trained):
         trained.sample(["a", "\ud800"], 0.1, seed=0)
 
 
-def test_sub_words_that_reach_over_a_space_are_refused():
+def test_sub_words_across_a_space_are_refused():
     with pytest.raises(InputError, match=r"do not cross a space\. .* Use one that"):
         subword_sampler(Pieces({"\u2581": 0.0, "a": -1.0, "a\u2581": -2.0}), 0.1)
 
@@ -143,7 +143,7 @@ def test_sub_words_that_reach_over_a_space_are_refused():
 # BPE-dropout
 
 
-def test_joins_without_chance_are_those_of_sentencepiece(tokenizer):
+def test_without_dropout_joins_equal_those_of_sentencepiece(tokenizer):
     processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.serialized_model)
     sampler = BytePairDropout(processor, 0.1)
     lines = TEXTS + HARD_LINES
@@ -152,11 +152,11 @@ def test_joins_without_chance_are_those_of_sentencepiece(tokenizer):
         assert sampler.joined(word, itertools.repeat(False))[0] == processor.encode(line)
 
 
-# Joins in this order: ab, then abc. "bc" was learned too, but later.
+# The joins are ab, then abc. "bc" was learned too, but later.
 JOINS = {"ab": 0.0, "abc": -1.0, "bc": -2.0, "a": -3.0, "b": -4.0, "c": -5.0}
 
 
-def test_joins_are_left_out_with_their_probability():
+def test_joins_are_skipped_with_the_given_probability():
     # "abc" with p = 0.3 left out: ab (0.7), then abc (0.7) or not (0.3). Without ab (0.3), bc is
     # joined (0.7), and then abc, the only pair, (0.7) or not (0.3); or nothing is (0.3).
     expected = {
@@ -175,7 +175,7 @@ def test_joins_are_left_out_with_their_probability():
 
 
 def joined_shares(rate, num_draws=20_000):
-    """Splits of "abc" by the joins alone, without the ways that are kept."""
+    """Splits "abc" by the joins only, without the stored splits."""
     import random
 
     chances = random.Random(3)
@@ -187,7 +187,7 @@ def joined_shares(rate, num_draws=20_000):
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4])
-def test_a_word_stays_whole_until_its_first_join_is_left_out(rate):
+def test_a_word_is_split_only_if_a_join_is_skipped(rate):
     # The first join is left out, the second, or neither, whatever the ways that follow.
     drawn = shares(BytePairDropout(Pieces(JOINS), rate), "abc")
     assert abs(drawn["ab", "c"] - (1 - rate) * rate) < 0.012
@@ -196,7 +196,7 @@ def test_a_word_stays_whole_until_its_first_join_is_left_out(rate):
     assert drawn["abc",] >= (1 - rate) ** 2 - 0.012
 
 
-def test_over_many_words_the_ways_have_their_probabilities():
+def test_over_many_words_each_split_has_its_probability():
     # 26 ** 2 words "abc" with other letters: the ways of each are few, those of all are many.
     letters = [chr(ord("a") + number) for number in range(26)]
     scores, words = {}, []
@@ -216,7 +216,7 @@ def test_over_many_words_the_ways_have_their_probabilities():
     assert abs(letters_alone - 0.3 * 0.3) < 0.01
 
 
-def test_a_rate_of_one_leaves_characters():
+def test_a_rate_of_one_leaves_single_characters():
     sampler = BytePairDropout(Pieces(JOINS), 1.0)
     assert shares(sampler, "abc", 100) == {("a", "b", "c"): 1.0}
 
@@ -227,7 +227,7 @@ PROBABILITIES = {"a": 0.2, "b": 0.1, "c": 0.15, "ab": 0.3, "bc": 0.05, "abc": 0.
 
 
 @pytest.mark.parametrize("rate", [0.2, 1.0, 3.0])
-def test_splits_come_in_proportion_to_a_power_of_their_probability(rate):
+def test_splits_are_drawn_in_proportion_to_a_power_of_their_probability(rate):
     sampler = UnigramSampling(Pieces({p: math.log(q) for p, q in PROBABILITIES.items()}), rate)
     splits = [("abc",), ("ab", "c"), ("a", "bc"), ("a", "b", "c")]
     weights = {

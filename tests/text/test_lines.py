@@ -24,7 +24,7 @@ PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
 
 def packed(data, suffix):
-    """The bytes of a file of that suffix, in small letters or capitals."""
+    """Returns text as the bytes of a file with this suffix, in lower or upper case."""
     return PACKERS.get(suffix.split(".")[-1].lower(), bytes)(data)
 
 
@@ -46,7 +46,7 @@ def packed(data, suffix):
 )
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "marked"])
 @pytest.mark.parametrize("suffix", [".txt", ".txt.gz", ".bz2", ".txt.xz", ".GZ", ".Xz"])
-def test_lines_end_at_newlines_and_nowhere_else(tmp_path, data, lines, mark, suffix):
+def test_only_newlines_end_lines(tmp_path, data, lines, mark, suffix):
     path = tmp_path / f"text{suffix}"
     path.write_bytes(packed(mark + data, suffix))
     assert read_lines(path) == lines
@@ -83,7 +83,7 @@ def test_lines_end_at_newlines_and_nowhere_else(tmp_path, data, lines, mark, suf
     ids=ascii,
 )
 @pytest.mark.parametrize("suffix", [".de", ".de.gz", ".de.xz"])
-def test_text_that_cannot_be_used_is_refused_with_file_and_line(tmp_path, data, message, suffix):
+def test_unusable_text_is_refused_with_file_and_line(tmp_path, data, message, suffix):
     path = tmp_path / f"train{suffix}"
     path.write_bytes(packed(data, suffix))
     with pytest.raises(InputError, match=rf"{re.escape(path.name)}{message}") as error:
@@ -92,7 +92,7 @@ def test_text_that_cannot_be_used_is_refused_with_file_and_line(tmp_path, data, 
     assert "\n" not in str(error.value)
 
 
-def test_a_byte_order_mark_is_text_unless_the_file_begins_with_it(tmp_path):
+def test_a_byte_order_mark_is_skipped_only_at_the_start_of_a_file(tmp_path):
     (tmp_path / "a.en").write_text("\ufeff\ufeffone\n\ufefftwo \ufeff\n", encoding="utf-8")
     assert read_lines(tmp_path / "a.en") == ["\ufeffone", "\ufefftwo \ufeff"]
 
@@ -127,7 +127,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         read_lines(tmp_path)
 
 
-def test_a_link_to_nothing_is_refused_and_one_to_a_file_is_read(tmp_path):
+def test_a_broken_link_is_refused_and_a_link_to_a_file_is_read(tmp_path):
     (tmp_path / "link").symlink_to("there")
     with pytest.raises(InputError, match=r"link: must be .* Received: No such file .*\. Check the"):
         read_lines(tmp_path / "link")
@@ -135,7 +135,7 @@ def test_a_link_to_nothing_is_refused_and_one_to_a_file_is_read(tmp_path):
     assert read_lines(tmp_path / "link") == ["text"]
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+def test_a_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     reading, writing = os.pipe()
     os.write(writing, b"text\n")
@@ -170,7 +170,7 @@ def test_a_file_without_permission_is_refused(tmp_path):
         read_lines(path)
 
 
-def test_an_error_of_the_disk_is_refused_with_its_reason(tmp_path, monkeypatch):
+def test_a_disk_error_is_reported_with_its_reason(tmp_path, monkeypatch):
     def permission_denied(path, mode):
         raise PermissionError(13, "Permission denied")
 
@@ -202,14 +202,14 @@ def test_a_compressed_file_cut_short_or_damaged_is_refused(tmp_path, suffix, nam
 
 
 @pytest.mark.parametrize("suffix", PACKERS)
-def test_streams_one_after_the_other_are_one_file(tmp_path, suffix):
+def test_concatenated_compressed_streams_are_one_file(tmp_path, suffix):
     path = tmp_path / f"train.{suffix}"
     path.write_bytes(packed(b"one\ntw", suffix) + packed(b"o\nthree\n", suffix))
     assert read_lines(path) == ["one", "two", "three"]
 
 
 @pytest.mark.parametrize("suffix", PACKERS)
-def test_a_compressed_file_of_nothing_is_empty(tmp_path, suffix):
+def test_a_compressed_empty_file_is_empty(tmp_path, suffix):
     for data in (b"", packed(b"", suffix)):
         (tmp_path / f"a.{suffix}").write_bytes(data)
         with pytest.raises(InputError, match="Received: an empty file"):
@@ -217,7 +217,7 @@ def test_a_compressed_file_of_nothing_is_empty(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", PACKERS)
-def test_text_of_millions_of_bytes_is_unpacked_whole(tmp_path, suffix):
+def test_millions_of_bytes_are_unpacked_completely(tmp_path, suffix):
     lines = random_lines(20_011)
     (tmp_path / f"a.{suffix}").write_bytes(packed("\n".join(lines).encode(), suffix))
     assert read_lines(tmp_path / f"a.{suffix}") == lines
@@ -231,7 +231,7 @@ def test_text_of_millions_of_bytes_is_unpacked_whole(tmp_path, suffix):
         (b"PK\x03\x04 and so on", "a file in zip format"),
     ],
 )
-def test_a_file_with_the_suffix_of_another_format_is_refused(tmp_path, data, found):
+def test_a_file_with_a_different_formats_suffix_is_refused(tmp_path, data, found):
     for suffix, name in (("gz", "gzip"), ("xz", "xz")):
         (tmp_path / f"a.{suffix}").write_bytes(data)
         with pytest.raises(InputError, match=f"a whole {name} file, .* Received: {found}. Copy"):
@@ -254,14 +254,14 @@ def test_a_file_with_the_suffix_of_another_format_is_refused(tmp_path, data, fou
         (b"PK\x03\x04\x14\0", r"zip format\. Unpack it"),
     ],
 )
-def test_a_compressed_file_without_its_suffix_is_named_for_what_it_is(tmp_path, data, message):
+def test_a_compressed_file_without_its_suffix_is_recognized(tmp_path, data, message):
     for name in ("train.en", "train.zst", "train.tsv"):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match=rf"{name}: must be text, .* a file in {message}"):
             read_lines(tmp_path / name)
 
 
-def test_text_that_begins_like_a_compressed_file_is_text(tmp_path):
+def test_text_may_begin_like_a_compressed_file(tmp_path):
     (tmp_path / "a").write_text("BZh9 is a name, PK another\n")
     assert read_lines(tmp_path / "a") == ["BZh9 is a name, PK another"]
 
@@ -304,7 +304,7 @@ def test_lines_and_pairs_are_read_one_by_one(tmp_path):
 
 
 @pytest.mark.parametrize(("num_source", "num_target"), [(3, 7), (7, 3)])
-def test_a_file_that_ends_first_is_noticed_at_its_end(tmp_path, num_source, num_target):
+def test_the_shorter_file_is_reported_at_its_end(tmp_path, num_source, num_target):
     (tmp_path / "a.en").write_text("x\n" * num_source)
     (tmp_path / "a.de").write_text("y\n" * num_target)
     pairs = iterate_pairs(tmp_path / "a.en", tmp_path / "a.de")
@@ -339,7 +339,7 @@ def test_a_line_has_two_columns_unless_some_are_chosen(tmp_path):
         ("a\tb", (1, 3), r"must have at least 3 columns, .* Received: 2\."),
     ],
 )
-def test_a_line_with_other_columns_is_refused_by_its_number(tmp_path, line, columns, message):
+def test_a_line_with_a_wrong_number_of_columns_is_named(tmp_path, line, columns, message):
     (tmp_path / "a.tsv").write_text(f"x\ty\tz\n{line}\n" if columns else f"x\ty\n{line}\n")
     with pytest.raises(InputError, match=rf"a\.tsv:2: a line {message}"):
         list(iterate_columns(tmp_path / "a.tsv", columns))

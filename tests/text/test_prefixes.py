@@ -70,11 +70,11 @@ def test_the_graph_knows_every_character_of_scripts_without_spaces():
 
 
 @pytest.mark.parametrize("code", [0x378, 0x50000])
-def test_a_character_that_is_none_yet_has_no_script_without_spaces(code):
+def test_unassigned_characters_belong_to_no_script_without_spaces(code):
     assert not _has_no_spaces(chr(code))
 
 
-def test_a_result_that_is_none_gets_its_prefix_without_a_failure():
+def test_a_missing_result_gets_its_prefix_without_an_error():
     prefixes = PrefixesInGraph(tf.constant(["the ", "a"]), tf.constant(["the", "a"]))
     assert decoded(prefixes.begin(tf.constant([[""], [""]]))[:, 0]) == ["the ", "a"]
 

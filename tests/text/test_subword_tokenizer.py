@@ -83,17 +83,17 @@ def test_decoding_the_ids_of_a_line_gives_the_line(tokenizer, line):
 
 
 @pytest.mark.parametrize("line", HARD_LINES, ids=lambda line: ascii(line[:20]))
-def test_hard_lines_come_back_unchanged(tokenizer, line):
+def test_hard_lines_are_decoded_unchanged(tokenizer, line):
     assert tokenizer.decode(tokenizer.encode(line)) == line
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
-def test_spaces_come_back_where_the_training_text_had_none(model_type):
+def test_spaces_survive_a_tokenizer_trained_without_spaces(model_type):
     tokenizer = SubwordTokenizer.train_from_lines(["日本語の文字列を学ぶ"] * 3, 271, model_type)
     assert tokenizer.decode(tokenizer.encode(" 日本 a  b ")) == " 日本 a  b "
 
 
-def test_spaces_come_back_where_they_are_rarer_than_the_characters_spelled_in_bytes():
+def test_spaces_survive_even_if_rarer_than_characters_spelled_in_bytes():
     tokenizer = SubwordTokenizer.train_from_lines(["x" * 50_000 + " y"], 263)
     assert tokenizer.decode(tokenizer.encode("x x  y ")) == "x x  y "
 
@@ -128,7 +128,7 @@ def test_graph_and_python_agree_on_hard_lines(tokenizer):
 
 @given(data=st.data())
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_graph_and_python_agree_on_what_any_ids_spell(tokenizer, data):
+def test_graph_and_python_agree_on_the_text_of_any_ids(tokenizer, data):
     import tensorflow as tf
 
     any_id = st.integers(0, tokenizer.vocabulary_size - 1) | st.integers(0, FIRST_BYTE_ID + 255)
@@ -137,7 +137,7 @@ def test_graph_and_python_agree_on_what_any_ids_spell(tokenizer, data):
     assert [line.decode() for line in in_graph.numpy()] == tokenizer.decode(ids)
 
 
-def test_detokenize_takes_padded_ids(tokenizer):
+def test_detokenize_accepts_padded_ids(tokenizer):
     batch = ["the cat", "", "der Mann und das Fahrrad"]
     padded = tokenizer.tokenize(batch).to_tensor()
     assert [line.decode() for line in tokenizer.detokenize(padded).numpy()] == batch
@@ -204,7 +204,7 @@ def nfkc_tokenizer(request):
     ],
     ids=ascii,
 )
-def test_nfkc_is_what_unicode_says_and_no_more(nfkc_tokenizer, line, normalized):
+def test_nfkc_follows_unicode_and_changes_nothing_else(nfkc_tokenizer, line, normalized):
     assert nfkc_tokenizer.normalize(line) == normalized == unicodedata.normalize("NFKC", line)
     assert nfkc_tokenizer.encode(line) == nfkc_tokenizer.encode(normalized)
     assert nfkc_tokenizer.decode(nfkc_tokenizer.encode(line)) == normalized
@@ -212,7 +212,7 @@ def test_nfkc_is_what_unicode_says_and_no_more(nfkc_tokenizer, line, normalized)
 
 @given(line=st.text(st.characters(exclude_categories=["Cs", "Cn"], exclude_characters="\n\u2581")))
 @settings(max_examples=150, deadline=None)
-def test_normalized_lines_come_back_unchanged(nfkc_tokenizer, line):
+def test_normalized_lines_are_decoded_unchanged(nfkc_tokenizer, line):
     line = unicodedata.normalize("NFKC", line)
     assert nfkc_tokenizer.decode(nfkc_tokenizer.encode(line)) == line
 
@@ -229,7 +229,7 @@ def test_graph_and_python_agree_on_normalized_text(nfkc_tokenizer, batch):
     assert text == nfkc_tokenizer.normalize(batch)
 
 
-def test_without_normalization_text_is_what_it_was(tokenizer):
+def test_without_normalization_text_is_unchanged(tokenizer):
     assert tokenizer.normalization == "none"
     assert tokenizer.normalize(HARD_LINES) == HARD_LINES
     assert tokenizer.normalize([]) == []
@@ -290,7 +290,7 @@ def test_special_ids_are_the_first_four_and_bytes_follow(tokenizer):
         ("\u2028".encode(), "\u2028"),
     ],
 )
-def test_a_line_break_that_bytes_spell_becomes_one_space(tokenizer, spelled, text):
+def test_a_line_break_spelled_in_bytes_becomes_one_space(tokenizer, spelled, text):
     assert tokenizer.decode(spell(spelled)) == text
     assert tokenizer.decode([spell(spelled)]) == [text]
     assert tokenizer.detokenize([spell(spelled)]).numpy().tolist() == [text.encode()]
@@ -313,14 +313,14 @@ def test_encode_and_decode_mirror_their_input(tokenizer):
     assert tokenizer.encode([]) == []
 
 
-def test_decode_takes_numpy_arrays(tokenizer):
+def test_decode_accepts_numpy_arrays(tokenizer):
     ids = np.array(tokenizer.encode("the cat"), "int32")
     assert tokenizer.decode(ids) == "the cat"
     assert tokenizer.decode(np.stack([ids, ids])) == ["the cat", "the cat"]
 
 
 @pytest.mark.parametrize("text", ["\ud800", ["a", "\udc80"], 5, [5], None, b"bytes"], ids=ascii)
-def test_encode_refuses_what_is_no_text(tokenizer, text):
+def test_encode_refuses_values_that_are_not_text(tokenizer, text):
     with pytest.raises(InputError, match=r"text must be a string, .* Received: text=.* Pass str"):
         tokenizer.encode(text)
 
@@ -343,7 +343,7 @@ def test_id_to_piece_refuses_ids_outside_the_vocabulary(tokenizer, token_id):
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
-def test_the_same_text_gives_the_same_model_wherever_it_lies(tmp_path, model_type):
+def test_the_same_text_gives_the_same_model_in_any_folder(tmp_path, model_type):
     (tmp_path / "plain.en").write_bytes("\n".join(ENGLISH).encode())
     (tmp_path / "windows.en").write_bytes("\r\n".join(ENGLISH).encode())
     (tmp_path / "packed.en.gz").write_bytes(gzip.compress("\n".join(ENGLISH).encode()))
@@ -389,7 +389,7 @@ def test_the_tokenizer_learns_from_lines_with_characters_that_sentencepiece_rese
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
 @pytest.mark.parametrize("line", ["\u2585", "\0\0", "\u2585\0\u2585"], ids=ascii)
-def test_text_of_nothing_but_such_characters_gives_bytes_and_the_space(model_type, line):
+def test_text_of_only_such_characters_gives_bytes_and_the_space(model_type, line):
     tokenizer = SubwordTokenizer.train_from_lines([line, "", line], 261, model_type)
     assert tokenizer.pieces([260]) == ["\u2581"]
     assert tokenizer.encode(f"{line} a") == [*spell(line.encode()), 260, *spell(b"a")]
@@ -398,14 +398,14 @@ def test_text_of_nothing_but_such_characters_gives_bytes_and_the_space(model_typ
 
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("line", ["\ud800", 5, None, b"bytes"], ids=ascii)
-def test_training_refuses_what_is_no_text(line, place):
+def test_training_refuses_values_that_are_not_text(line, place):
     lines = ["a", "b"]
     lines.insert(place, line)
     with pytest.raises(InputError, match=r"^text must be a string, .* Received: text=.* Pass str"):
         SubwordTokenizer.train_from_lines(lines, 300)
 
 
-def test_a_fault_of_the_lines_themselves_is_raised_as_it_is(tmp_path):
+def test_an_error_of_the_lines_iterator_is_raised_unchanged(tmp_path):
     (tmp_path / "train.en").write_bytes(b"good\nb\xe4d\n")
     with pytest.raises(InputError, match=r"train\.en:2: a line must be valid UTF-8"):
         SubwordTokenizer.train_from_lines(iterate_lines(tmp_path / "train.en"), 299)
@@ -421,9 +421,7 @@ def test_training_is_silent(capfd):
 
 
 @pytest.mark.parametrize(("model_type", "most"), [("bpe", 266), ("unigram", 264)])
-def test_a_text_that_gives_fewer_sub_words_than_asked_for_gives_all_it_can(
-    model_type, most, caplog
-):
+def test_a_text_with_fewer_sub_words_than_requested_gives_all_it_has(model_type, most, caplog):
     text = ["ab ab", "b"]
     tokenizer = SubwordTokenizer.train_from_lines(text, 10_000, model_type)
     assert caplog.messages == [
@@ -445,13 +443,13 @@ def test_a_vocabulary_too_small_for_the_characters_is_refused_with_the_smallest_
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
 @pytest.mark.parametrize("vocabulary_size", [1, 3, 4, 5, 100, 259, 260, 262])
-def test_a_vocabulary_of_any_size_below_that_is_told_it(model_type, vocabulary_size):
+def test_the_error_for_any_smaller_vocabulary_names_the_smallest_size(model_type, vocabulary_size):
     with pytest.raises(InputError, match=r"the text needs 263\. Choose vocabulary_size=263"):
         SubwordTokenizer.train_from_lines(["ab ab", "b"], vocabulary_size, model_type)
 
 
 @pytest.mark.parametrize("vocabulary_size", [0, -5, 300.0, "300", None])
-def test_a_vocabulary_size_that_is_no_positive_number_is_refused(vocabulary_size):
+def test_a_vocabulary_size_that_is_not_positive_is_refused(vocabulary_size):
     with pytest.raises(
         InputError, match=r"positive whole number\. Received: vocabulary_size=.*Choo"
     ):
@@ -469,7 +467,7 @@ def test_training_on_nothing_is_refused(text):
         SubwordTokenizer.train_from_lines(text, 299)
 
 
-def test_training_names_the_file_and_line_at_fault(tmp_path):
+def test_an_error_in_training_names_file_and_line(tmp_path):
     (tmp_path / "train.en").write_bytes(b"good\nb\xe4d\n")
     with pytest.raises(InputError, match=r"train\.en:2: a line must be valid UTF-8"):
         SubwordTokenizer.train([tmp_path / "train.en"], 299)
@@ -478,7 +476,7 @@ def test_training_names_the_file_and_line_at_fault(tmp_path):
 # Files
 
 
-def test_a_saved_tokenizer_loads_as_it_was(tmp_path, tokenizer):
+def test_a_saved_tokenizer_loads_unchanged(tmp_path, tokenizer):
     tokenizer.save(tmp_path / "tokenizer.model")
     loaded = SubwordTokenizer.load(tmp_path / "tokenizer.model")
     assert loaded.serialized_model == tokenizer.serialized_model
@@ -517,7 +515,7 @@ def test_loading_a_missing_file_or_a_folder_names_it(tmp_path):
         SubwordTokenizer.load(tmp_path)
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+def test_a_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for read in (SubwordTokenizer.load, lambda path: SubwordTokenizer.train(path, 300)):
         with pytest.raises(InputError, match=r"fifo: must be a regular file, .* Received: a pipe"):
@@ -532,7 +530,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path, serialized_model):
             SubwordTokenizer.load(path)
 
 
-def test_a_file_of_something_else_is_refused(tmp_path):
+def test_a_file_with_other_content_is_refused(tmp_path):
     path = tmp_path / "other.model"
     path.write_text("The cat sat on the mat.")
     with pytest.raises(
@@ -564,7 +562,7 @@ def test_a_sentencepiece_model_that_does_not_keep_the_text_is_refused(options):
 
 
 @pytest.mark.parametrize(("rule", "normalization"), [("identity", "none"), ("nfkc", "nfkc")])
-def test_a_sentencepiece_model_that_keeps_the_text_is_taken(rule, normalization):
+def test_a_sentencepiece_model_that_keeps_the_text_is_accepted(rule, normalization):
     model = foreign_model({**OURS, "normalization_rule_name": rule})
     assert SubwordTokenizer(model).normalization == normalization
 
@@ -598,7 +596,7 @@ def test_encoding_and_batching_need_no_tensorflow():
     output_of(program, KERAS_BACKEND="numpy")  # Keras itself imports its backend
 
 
-def test_real_text_comes_back_unchanged():
+def test_real_text_is_decoded_unchanged():
     folder = os.environ.get("MULTI30K_DIR")
     if folder is None:
         pytest.skip("MULTI30K_DIR does not name a folder with Multi30k")

@@ -1,4 +1,4 @@
-"""A text made on the spot, and one small run that all tests of the commands read."""
+"""A made-up text, and one small run that all tests of the commands read."""
 
 import random
 
@@ -13,7 +13,7 @@ WORDS = "one two three four five six seven eight nine ten".split()
 
 @pytest.fixture(scope="session")
 def text_files(tmp_path_factory):
-    """Sentences of number words, whose translation is the same words in reverse."""
+    """Files of number words, whose translation is the same words in reverse."""
     folder = tmp_path_factory.mktemp("text")
     generator = random.Random(3)
     for split, num_lines in (("train", 150), ("validation", 20)):
@@ -29,7 +29,7 @@ def text_files(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def train_arguments(text_files):
-    """The command line of a training that takes seconds, without --output."""
+    """The command line of a training run that takes seconds, without --output."""
     return as_arguments({**text_files, **SMALL})
 
 

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, to be stopped, killed and started again."""
+"""Runs commands in new processes, which tests stop, kill and start again."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# On a machine that is busy with other things.
+# Enough for a busy machine.
 SECONDS_OF_A_START, SECONDS_TO_THE_END = 300, 1200
 
 
 @contextlib.contextmanager
 def started(module, *arguments, **environment):
-    """`python -m MODULE ...`, which is killed at the end in any case."""
+    """Starts `python -m MODULE ...`, and kills it at the end in any case."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         stdout=subprocess.DEVNULL,
@@ -32,14 +32,14 @@ def started(module, *arguments, **environment):
 
 
 def finish(process, code=0):
-    """Waits for its end and returns what it said to stderr."""
+    """Waits for the process to end, and returns its stderr."""
     _, errors = process.communicate(timeout=SECONDS_TO_THE_END)
     assert process.returncode == code, errors
     return errors
 
 
 def wait_until(is_true, process):
-    """Waits for what a running process brings about."""
+    """Waits until a running process has made a condition true."""
     deadline = time.monotonic() + SECONDS_OF_A_START
     while not is_true():
         assert process.poll() is None, process.stderr.read()

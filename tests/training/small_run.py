@@ -1,4 +1,4 @@
-"""The settings of a training that takes seconds."""
+"""The settings of a training run that takes seconds."""
 
 SMALL = {
     "vocabulary_size": 290,
@@ -18,7 +18,7 @@ SMALL = {
 
 
 def once(arguments):
-    """The command line with each option as it is given last: commands refuse to be told twice."""
+    """Keeps the last of repeated options, since commands refuse repeated options."""
     values, name = {}, None
     for argument in arguments:
         if argument.startswith("--"):

@@ -1,4 +1,4 @@
-"""Models made of the epochs that a run has kept: averaged afterwards, or one of them alone."""
+"""Models from the epochs that a run has kept: averages, or single epochs."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from training.train import main as train_main
 
 @pytest.fixture(scope="module")
 def longer_run(train_arguments, tmp_path_factory):
-    """A finished run of five epochs, of which the last three are kept; never changed."""
+    """A finished run of five epochs that keeps the last three; never changed."""
     run = tmp_path_factory.mktemp("runs") / "longer"
     more = ["--epochs=5", "--keep-checkpoints=3", "--checkpoint-steps=null", f"--output={run}"]
     assert run_command(train_main, once([*train_arguments, *more])) == 0
@@ -67,7 +67,7 @@ def one_line(capfd):
     return line
 
 
-def test_the_epochs_that_are_given_make_the_model(run, capfd):
+def test_the_given_epochs_are_averaged_into_the_model(run, capfd):
     trained, *_ = weights_of(run), run.read_metrics()
     num_pairs = run.read_metrics()[-1]["num_pairs"]
     assert averaged(run, "--epochs", "5", "3", "4") == 0
@@ -83,7 +83,7 @@ def test_the_epochs_that_are_given_make_the_model(run, capfd):
         f"now: weights of epochs 3, 4, 5: validation perplexity {final['val_perplexity']:.3f}"
     )
 
-    # Once more: what training made is still there.
+    # Again: the result of training is still there.
     assert averaged(run, "--best", "1") == 0
     assert_same(weights_of(run, "model.trained.keras"), trained)
     lines = [line for line in run.read_metrics() if line.get("epoch", 0) >= 3]
@@ -94,7 +94,7 @@ def test_the_epochs_that_are_given_make_the_model(run, capfd):
     assert_same(weights_of(run), mean_of(run, [best["epoch"]]))
 
 
-def test_without_its_text_a_run_is_averaged_unmeasured(run, capfd):
+def test_without_its_text_a_run_is_averaged_without_validation(run, capfd):
     text = run.config_path.read_text()
     run.config_path.write_text(re.sub("validation_source: .*", "validation_source: gone", text))
     assert averaged(run, "--best=2", "--overwrite") == 0
@@ -116,14 +116,16 @@ def test_without_its_text_a_run_is_averaged_unmeasured(run, capfd):
         (["--epochs", "x"], 2, "--epochs must be a whole number"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_averaged_is_one_line(longer_run, capfd, arguments, code, message):
+def test_epochs_that_cannot_be_averaged_are_reported_in_one_line(
+    longer_run, capfd, arguments, code, message
+):
     before = os.stat(longer_run / "model.keras")
     assert averaged(RunFolder(longer_run), *arguments) == code
     assert message in one_line(capfd)
     assert os.stat(longer_run / "model.keras") == before
 
 
-def test_a_damaged_checkpoint_leaves_the_run_as_it_was(run, capfd):
+def test_a_damaged_checkpoint_leaves_the_run_unchanged(run, capfd):
     run.checkpoint_path(Position(4, 0), "weights").write_bytes(b"")
     before = {path.name: path.stat().st_mtime_ns for path in run.path.iterdir()}
     assert averaged(run, "--epochs", "3", "4") == 1
@@ -132,7 +134,7 @@ def test_a_damaged_checkpoint_leaves_the_run_as_it_was(run, capfd):
     assert {**after, ".lock": 0} == {**before, ".lock": 0}
 
 
-def test_a_run_that_is_trained_or_unfinished_is_not_averaged(run, capfd):
+def test_a_run_in_training_or_unfinished_is_not_averaged(run, capfd):
     with filelock.FileLock(run.lock_path):
         assert averaged(run, "--best=1") == 1
     assert "only one process may train in a folder" in one_line(capfd)
@@ -142,7 +144,7 @@ def test_a_run_that_is_trained_or_unfinished_is_not_averaged(run, capfd):
 
 
 def test_a_run_that_is_trained_further_is_not_averaged(run, capfd):
-    """A line about a new model would end it, with epochs missing."""
+    """A metrics line about a new model would mark the run as finished, without its epochs."""
     epochs = run.read_metrics()[:-1]
     run.write_metrics(epochs)
     assert averaged(run, "--best=1") == 1
@@ -150,7 +152,7 @@ def test_a_run_that_is_trained_further_is_not_averaged(run, capfd):
     assert run.read_metrics() == epochs
 
 
-def test_a_model_of_one_epoch_answers_with_its_weights(run):
+def test_the_model_of_an_epoch_uses_that_epochs_weights(run):
     last = load_translator(str(run.path), epoch=4, beam_size=2)
     assert_same(last.model.get_weights(), mean_of(run, [4]))
     assert (last.beam_size, last.max_source_tokens) == (2, 256)
@@ -159,7 +161,7 @@ def test_a_model_of_one_epoch_answers_with_its_weights(run):
     assert last(texts) == load_translator(str(run.path), beam_size=2)(texts)
 
 
-def test_an_epoch_of_an_unfinished_run_is_enough(run):
+def test_an_unfinished_run_can_translate_with_a_given_epoch(run):
     for path in (run.model_path, run.metrics_path):
         path.unlink()
     shutil.rmtree(run.logs_path)
@@ -168,7 +170,9 @@ def test_an_epoch_of_an_unfinished_run_is_enough(run):
         load_translator(str(run.path))
 
 
-def test_all_commands_that_take_a_run_take_an_epoch(run, text_files, tmp_path, capfd, monkeypatch):
+def test_all_commands_that_accept_a_run_accept_an_epoch(
+    run, text_files, tmp_path, capfd, monkeypatch
+):
     asked = []
 
     def load(path, epoch=None, **search):
@@ -194,7 +198,7 @@ def test_all_commands_that_take_a_run_take_an_epoch(run, text_files, tmp_path, c
     assert asked == [3, 3, 3]
 
 
-def test_an_export_says_which_epoch_it_is_of(longer_run):
+def test_an_export_records_its_epoch(longer_run):
     run = RunFolder(longer_run)
     *epochs, final = run.read_metrics()
     of_one, of_all = training_facts(run, 4), training_facts(run)
@@ -205,8 +209,8 @@ def test_an_export_says_which_epoch_it_is_of(longer_run):
     assert json.dumps(of_one)
 
 
-def test_of_moving_averages_it_is_those_that_are_kept(run):
-    """With ema_decay, what is validated is a file of its own."""
+def test_with_moving_averages_an_epochs_model_uses_them(run):
+    """With ema_decay, the validated weights are in a separate file."""
     text = run.config_path.read_text()
     run.config_path.write_text(text.replace("ema_decay: null", "ema_decay: 0.9"))
     with pytest.raises(InputError, match=r"whose weights are kept \(none is\)\. Received: 4"):

@@ -1,4 +1,4 @@
-"""People run benchmarks; these tests check that they count correctly and print every figure."""
+"""Counts of operations, and the printed lines of benchmarks; the speed itself is not tested."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from training.runs.compiled_model import compiled_model
 from training.settings import TrainingSettings
 
 
-def test_operations_of_one_pass_are_those_of_every_product():
+def test_the_operations_of_a_forward_pass_are_the_sum_over_its_products():
     config = TransformerConfig(
         vocabulary_size=100, num_layers=2, model_dim=8, feed_forward_dim=12, num_heads=2
     )
@@ -31,21 +31,21 @@ def test_operations_of_one_pass_are_those_of_every_product():
     assert forward_flops(config, batch=7, source_length=5, target_length=3) == 2 * multiply_adds
 
 
-def test_heads_of_another_width_count_with_it():
+def test_operations_follow_the_widths_of_keys_and_values():
     wide = TransformerConfig(
         vocabulary_size=5, num_layers=1, model_dim=8, feed_forward_dim=1, num_heads=2, value_dim=9
     )
     plain = TransformerConfig(
         vocabulary_size=5, num_layers=1, model_dim=8, feed_forward_dim=1, num_heads=2
     )
-    # Three attentions over one position: values, their sum, and the way out of the heads.
+    # Three attentions over one position: values, their sums, and the output projections.
     more = 3 * 2 * (9 - 4) * (8 + 1 + 8)
     assert forward_flops(wide, 1, 1, 1) - forward_flops(plain, 1, 1, 1) == 2 * more
 
 
-def test_training_is_measured_in_one_line_of_json(capfd):
-    Adam(0.1)  # so that the one that is measured gets another name
-    # Large enough for every part to take longer than what the profiler leaves out.
+def test_the_training_benchmark_prints_one_line_of_json(capfd):
+    Adam(0.1)  # so that the measured optimizer gets another name
+    # Large enough for every part to take longer than operations that the profiler omits.
     sizes = ["--batch=16", "--source-length=30", "--target-length=40", "--vocabulary-size=50"]
     assert run_command(main, ["train", *sizes, "--steps=2", "--repeats=3", "--profile"]) == 0
     [line] = capfd.readouterr().out.splitlines()
@@ -64,7 +64,7 @@ def test_training_is_measured_in_one_line_of_json(capfd):
 
 
 @pytest.mark.slow
-def test_nothing_is_printed_but_that_line_and_what_the_command_tells():
+def test_nothing_is_printed_except_that_line_and_progress():
     arguments = ["--steps=1", "--repeats=1", "--batch=2", "--vocabulary-size=50"]
     command = [sys.executable, "-m", "training.benchmark", "train", *arguments]
     process = subprocess.run(command, capture_output=True, text=True, timeout=280)
@@ -74,7 +74,7 @@ def test_nothing_is_printed_but_that_line_and_what_the_command_tells():
     assert process.stderr.splitlines() == told
 
 
-def test_what_is_measured_is_compiled_as_what_is_trained():
+def test_the_measured_model_is_compiled_as_in_training():
     config = TransformerConfig.tiny(50, dropout=0.3, label_smoothing=0.2)
     measured = model_to_train(config, xla=False)
     settings = TrainingSettings(
@@ -99,6 +99,6 @@ def test_help_says_what_can_be_measured(capsys, option):
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["--preset", "tiny"]])
-def test_what_is_to_be_measured_must_be_said(arguments, capfd):
+def test_the_benchmark_to_run_must_be_named(arguments, capfd):
     assert run_command(main, arguments) == 2
     assert "must say what to measure" in capfd.readouterr().err

@@ -48,7 +48,7 @@ def exported(translator, tmp_path_factory):
     return demo.export(translator, str(tmp_path_factory.mktemp("exports") / "number_words"))
 
 
-def test_a_model_of_one_epoch_fails_and_one_that_passes_is_exported(tmp_path, capfd, monkeypatch):
+def test_the_demo_exports_only_a_model_that_passes(tmp_path, capfd, monkeypatch):
     assert run_tiny_demo(tmp_path) == 1
     printed = capfd.readouterr()
     last_line = printed.err.splitlines()[-1]
@@ -61,7 +61,7 @@ def test_a_model_of_one_epoch_fails_and_one_that_passes_is_exported(tmp_path, ca
             lines = (tmp_path / "run-text" / f"{split}.{language}").read_text().splitlines()
             assert len(lines) == num_lines
 
-    # Nothing learns more in seconds: this run passes by decree. Exports have tests of their own.
+    # No model learns enough in seconds, so this one passes by patching. Exports have other tests.
     compared = []
     monkeypatch.setattr(demo, "train_run", lambda *_, **__: None)
     monkeypatch.setattr(demo, "check_translations", lambda *_: None)
@@ -96,7 +96,7 @@ def test_too_few_pairs_are_refused(tmp_path):
         DemoText(tmp_path).write(999)
 
 
-def test_the_exact_match_counts_translations_that_are_right_to_the_letter(capsys):
+def test_the_exact_match_counts_identical_translations(capsys):
     pairs = [("un", "a b c d."), ("deux", "e f g h."), ("trois", "i j k l."), ("q", "m n o p.")]
     translations = ["a b c d.", "e f g h", "i j k l.", "m n o p."]
     assert demo.report_scores(pairs, translations) == 0.75
@@ -105,19 +105,19 @@ def test_the_exact_match_counts_translations_that_are_right_to_the_letter(capsys
     assert "wrong: deux\n" in printed
 
 
-def test_bleu_of_what_is_right_is_100(capsys):
+def test_bleu_of_right_translations_is_100(capsys):
     pairs = [("un", "one two three four"), ("deux", "two three four five")]
     assert demo.report_scores(pairs, [target for _, target in pairs]) == 1.0
     assert "BLEU 100.00  (nrefs:1|" in capsys.readouterr().out
 
 
-def test_each_sentence_is_marked(capsys):
+def test_each_shown_sentence_is_marked_right_or_wrong(capsys):
     pairs = [("un", "one"), ("deux", "two")]
     assert demo.report_sentences(pairs, ["one", "tow", "more"]) == [True, False]
     assert capsys.readouterr().out == "  un\n    -> one  [right]\n  deux\n    -> tow  [wrong]\n"
 
 
-def test_a_translation_without_end_is_cut_where_it_is_printed(capsys, monkeypatch):
+def test_an_endless_translation_is_cut_where_it_is_printed(capsys, monkeypatch):
     endless = "on and " * 1000
     demo.report_scores([("un", "one")], [endless])
     demo.report_sentences([("un", "one")], [endless])
@@ -131,7 +131,7 @@ def test_a_translation_without_end_is_cut_where_it_is_printed(capsys, monkeypatc
     assert f"    -> {cut}  [wrong]" in lines
 
 
-def test_the_demo_passes_at_95_of_100_and_not_at_94():
+def test_the_demo_passes_with_95_of_100_right_and_fails_with_94():
     demo.check_translations(95 / 100, True)
     with pytest.raises(CheckFailed, match=r"at least 0\.95\. Received: 0\.940"):
         demo.check_translations(94 / 100, True)
@@ -175,7 +175,7 @@ def test_the_fresh_process_cannot_import_the_project(name):
     assert "ModuleNotFoundError" in finished.stderr
 
 
-def test_commands_to_go_on_with_are_quoted_for_the_shell(tmp_path, monkeypatch):
+def test_suggested_commands_are_quoted_for_the_shell(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = DemoText(demo.Path("my runs/demo-text"))
     printed = demo.next_commands(demo.Path("my runs/demo"), text)
@@ -185,7 +185,7 @@ def test_commands_to_go_on_with_are_quoted_for_the_shell(tmp_path, monkeypatch):
     assert os.path.abspath(sys.executable) in printed or sys.executable in printed
 
 
-def test_the_picture_is_a_png_that_one_can_read(translator, tmp_path):
+def test_the_picture_is_a_readable_png(translator, tmp_path):
     path = tmp_path / "attention.png"
     demo.draw_attention(translator, "one two three", "three two one", path)
     header = path.read_bytes()[:24]
@@ -221,7 +221,7 @@ def test_the_picture_shows_the_mean_and_each_head_with_named_axes():
     assert "attention weight" in [axes.get_ylabel() for axes in figure.axes]
 
 
-def test_token_labels_mark_pieces_that_go_on_a_word():
+def test_token_labels_mark_pieces_that_continue_a_word():
     from training.pictures.attention import token_labels
 
     tokens = ["L", "'", "Afri", "que", "\u2581", "\u2581été", "s", ".", "</s>"]

@@ -28,7 +28,7 @@ from training.settings import TrainingSettings
 
 
 class Shouting:
-    """Stands in for a translator: a text becomes upper case, the next best ones get marks."""
+    """A fake translator that writes upper case, with marks on the next best translations."""
 
     beam_size = 3
     length_penalty = 0.6
@@ -84,21 +84,21 @@ def one_line(capfd):
         ("a\u2028b\x0cc\rd\n".encode(), "A\u2028B\x0cC\rD\n".encode()),
     ],
 )
-def test_one_line_out_for_each_line_in(shouting, translate, stdin, stdout):
+def test_each_input_line_gives_one_output_line(shouting, translate, stdin, stdout):
     assert translate(stdin, "run") == (0, stdout, "")
 
 
-def test_more_translations_stand_in_the_line_of_their_source(shouting, translate):
+def test_several_translations_share_the_line_of_their_source(shouting, translate):
     code, out, _ = translate(b"a\nb\n", "run", "--n-best", "2")
     assert (code, out) == (0, b"A\tA!\nB\tB!\n")
 
 
-def test_a_score_stands_before_its_translation(shouting, translate):
+def test_each_score_precedes_its_translation(shouting, translate):
     code, out, _ = translate(b"a\n", "run", "--n-best=2", "--scores")
     assert (code, out) == (0, b"-0.000000\tA\t-0.500000\tA!\n")
 
 
-def test_samples_are_drawn_by_the_lines_place_in_the_whole_text(shouting, translate, monkeypatch):
+def test_samples_depend_on_the_lines_number_in_the_whole_text(shouting, translate, monkeypatch):
     monkeypatch.setattr(training.translate, "LINES_AT_ONCE", 2)
     code, out, _ = translate(
         b"a\nb\nc\n", "run", "--samples=2", "--top-k=5", "--seed=3", "--temperature=0.5"
@@ -119,19 +119,19 @@ def test_samples_are_drawn_by_the_lines_place_in_the_whole_text(shouting, transl
         ("--top-p=2", "--top-p must be more than 0 and at most 1. Received"),
     ],
 )
-def test_samples_that_cannot_be_drawn_are_one_line(shouting, translate, option, message):
+def test_wrong_sampling_options_are_reported_in_one_line(shouting, translate, option, message):
     code, out, err = translate(b"a\n", *once(["run", "--samples=1", option]))
     assert (code, out) == (1, b"")
     assert err.startswith(f"error: {message}")
     assert len(err.splitlines()) == 1
 
 
-def test_a_tab_in_a_translation_does_not_make_a_column(shouting, translate):
+def test_a_tab_in_a_translation_does_not_start_a_column(shouting, translate):
     assert translate(b"a\tb\n", "run", "--n-best=2")[1] == b"A B\tA B!\n"
     assert translate(b"a\tb\n", "run")[1] == b"A\tB\n"
 
 
-def test_bytes_that_are_no_text_are_named_with_their_line(shouting, translate):
+def test_bytes_that_are_not_utf_8_are_named_with_their_line(shouting, translate):
     code, _, err = translate(b"a\nb\nc\xff\n", "run")
     assert code == 1
     assert err == (
@@ -154,13 +154,15 @@ def test_n_best_must_fit_the_beam(shouting, translate, n_best):
         ("--length-penalty=-1", "--length-penalty must be at least 0 and finite. Received: -1.0"),
     ],
 )
-def test_a_search_out_of_range_is_one_line(finished_run, translate, option, message):
+def test_search_options_out_of_range_are_reported_in_one_line(
+    finished_run, translate, option, message
+):
     code, _, err = translate(b"a\n", str(finished_run), option)
     assert code == 1
     assert message in err
 
 
-def test_lines_of_a_stream_are_those_of_a_file(tmp_path):
+def test_lines_of_a_stream_equal_those_of_a_file(tmp_path):
     for mark in (b"", b"\xef\xbb\xbf"):
         text = mark + b"a\rb\r\r\n\nc\r"
         (tmp_path / "text").write_bytes(text)
@@ -173,13 +175,13 @@ def test_a_byte_order_mark_is_not_translated(shouting, translate):
     assert translate(b"\xef\xbb\xbf", "run") == (0, b"", "")
 
 
-def test_what_comes_compressed_into_a_stream_is_named(shouting, translate):
+def test_compressed_input_in_a_stream_is_recognized(shouting, translate):
     code, _, err = translate(gzip.compress(b"text\n"), "run")
     assert code == 1
     assert "<stdin>:1: the text must be UTF-8. Received: a file in gzip format. Unpack it" in err
 
 
-def test_a_byte_order_mark_changes_no_score(finished_run, shouting, tmp_path):
+def test_a_byte_order_mark_does_not_change_scores(finished_run, shouting, tmp_path):
     for name, mark in (("plain", b""), ("marked", b"\xef\xbb\xbf")):
         (tmp_path / name).write_bytes(mark + b"A B C D E\n")
     for source, reference in itertools.product(("plain", "marked"), repeat=2):
@@ -190,7 +192,7 @@ def test_a_byte_order_mark_changes_no_score(finished_run, shouting, tmp_path):
         assert json.loads(scores.read_text())["bleu"] == pytest.approx(100)
 
 
-def test_lines_are_read_as_they_are_needed():
+def test_lines_are_read_only_when_needed():
     def endless():
         number = 0
         while True:
@@ -216,16 +218,16 @@ def test_equal_text_scores_100():
 
 
 def test_bleu_is_the_geometric_mean_of_four_precisions():
-    # Of the n-grams 4 of 5, 3 of 4, 2 of 3 and 1 of 2 are right, and the length is right.
+    # Of the n-grams, 4 of 5, 3 of 4, 2 of 3 and 1 of 2 are right; the length is right.
     scores = score(["a b c d e"], ["a b c d f"])
     assert scores.bleu == pytest.approx(100 * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** (1 / 4))
 
 
-def test_tokenized_text_is_scored_as_it_is():
+def test_tokenized_text_is_scored_unchanged():
     hypotheses, references = ["a b c d e ."], ["a b c d e."]
     cased = score(hypotheses, references)
     tokenized = score(hypotheses, references, "none")
-    assert cased.bleu == pytest.approx(100)  # sacreBLEU sets the full stop apart
+    assert cased.bleu == pytest.approx(100)  # sacreBLEU splits off the full stop
     # Against the five words "a b c d e." 4 of 6, 3 of 5, 2 of 4 and 1 of 3 are right.
     assert tokenized.bleu == pytest.approx(100 * (4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** (1 / 4))
     assert "tok:13a" in cased.bleu_signature
@@ -243,7 +245,7 @@ def evaluate_arguments(tmp_path):
     return [str(run.path), *text]
 
 
-def test_the_json_holds_what_the_design_lists(shouting, evaluate_arguments, tmp_path, capfd):
+def test_the_json_has_the_documented_keys(shouting, evaluate_arguments, tmp_path, capfd):
     out = tmp_path / "scores.json"
     assert run_command(training.evaluate.main, [*evaluate_arguments, f"--json={out}"]) == 0
     content = json.loads(out.read_text())
@@ -267,7 +269,7 @@ def test_the_translations_can_be_kept(shouting, evaluate_arguments, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["#s.json", "&x", "~", "1e3", " s ", "a=b", "[a]", "yes"])
-def test_results_go_to_files_of_the_names_that_are_given(
+def test_results_are_written_to_the_given_files(
     shouting, evaluate_arguments, tmp_path, monkeypatch, name
 ):
     monkeypatch.chdir(tmp_path)
@@ -278,7 +280,9 @@ def test_results_go_to_files_of_the_names_that_are_given(
 
 
 @pytest.mark.parametrize("option", ["--json", "--hypotheses"])
-def test_a_result_is_not_overwritten_unasked(shouting, evaluate_arguments, tmp_path, capfd, option):
+def test_a_result_is_not_overwritten_without_the_option(
+    shouting, evaluate_arguments, tmp_path, capfd, option
+):
     out = tmp_path / "out"
     out.write_text("old")
     arguments = [*evaluate_arguments, f"{option}={out}"]
@@ -289,7 +293,9 @@ def test_a_result_is_not_overwritten_unasked(shouting, evaluate_arguments, tmp_p
     assert out.read_text() != "old"
 
 
-def test_files_of_different_length_are_one_line(shouting, evaluate_arguments, tmp_path, capfd):
+def test_files_of_different_length_are_reported_in_one_line(
+    shouting, evaluate_arguments, tmp_path, capfd
+):
     (tmp_path / "reference").write_text("one\n")
     assert run_command(training.evaluate.main, evaluate_arguments) == 1
     assert "must have the same number of lines. Received: 2 and 1 lines" in one_line(capfd)
@@ -321,7 +327,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
-def test_a_damaged_run_is_one_line(
+def test_a_damaged_run_is_reported_in_one_line(
     finished_run, tmp_path, evaluate_arguments, capfd, damage, message
 ):
     run = damaged(finished_run, tmp_path, damage)
@@ -352,7 +358,7 @@ def test_the_runs_own_search_is_used_unless_another_is_given(finished_run, trans
     assert (other.beam_size, other.length_penalty) == (2, 0.0)
 
 
-def test_a_run_translates_in_another_precision_and_normalization(finished_run):
+def test_a_run_translates_in_a_given_precision_and_normalization(finished_run):
     other = load_translator(str(finished_run), precision="int8", length_normalization="length")
     assert (other.precision, other.length_normalization) == ("int8", "length")
     assert len(other(["one two", "three"])) == 2
@@ -377,7 +383,7 @@ def test_a_trained_run_is_evaluated(loaded, finished_run, text_files, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trained_run_is_exported_and_says_where_and_what_it_is(
+def test_exporting_a_trained_run_prints_the_folder_and_writes_a_model_card(
     loaded, finished_run, text_files, evaluate_arguments, tmp_path, capfd
 ):
     evaluation = tmp_path / "evaluation.json"
@@ -412,7 +418,7 @@ EVALUATION = {"bleu": 12.345678, "bleu_signature": "nrefs:1", "num_sentences": 7
 
 @pytest.fixture
 def exports(monkeypatch, loaded):
-    """What `export_saved_model` is called with, instead of exporting."""
+    """Records the arguments of `export_saved_model`, which exports nothing."""
     calls = []
 
     def export(translator, directory, **options):
@@ -423,7 +429,7 @@ def exports(monkeypatch, loaded):
     return calls
 
 
-def test_an_export_is_verified_by_the_text_that_is_given(exports, finished_run, tmp_path):
+def test_an_export_is_verified_with_the_given_text(exports, finished_run, tmp_path):
     (tmp_path / "texts").write_text("".join(f"text {number}\n" for number in range(30)))
     arguments = [str(finished_run), str(tmp_path), f"--verify-texts={tmp_path / 'texts'}"]
     assert run_command(training.export.main, arguments) == 0
@@ -432,7 +438,7 @@ def test_an_export_is_verified_by_the_text_that_is_given(exports, finished_run, 
     assert options["verify_texts"] == [*training.export.HARD_TEXTS, *texts]
 
 
-def test_without_the_validation_text_an_export_is_verified_by_hard_texts(
+def test_without_the_validation_text_an_export_is_verified_with_hard_texts(
     exports, finished_run, tmp_path
 ):
     run = tmp_path / "run"
@@ -441,7 +447,7 @@ def test_without_the_validation_text_an_export_is_verified_by_hard_texts(
     config.write_text(
         re.sub("validation_source: .*/", f"validation_source: {tmp_path}/", config.read_text())
     )
-    # As runs of earlier versions are, which did not count their pairs.
+    # Like runs of earlier versions, which did not count their pairs.
     metrics.write_text(re.sub(', "num_pairs": 150', "", metrics.read_text()))
     assert run_command(training.export.main, [str(run), str(tmp_path / "saved")]) == 0
     [options] = exports
@@ -453,7 +459,9 @@ def test_without_the_validation_text_an_export_is_verified_by_hard_texts(
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"bleu": "high", "num_sentences": 3, "bleu_signature": ""}']
 )
-def test_what_is_no_evaluation_is_refused(exports, finished_run, tmp_path, capfd, content):
+def test_a_file_that_is_not_an_evaluation_is_refused(
+    exports, finished_run, tmp_path, capfd, content
+):
     (tmp_path / "json").write_text(content)
     arguments = [str(finished_run), str(tmp_path), f"--evaluation={tmp_path / 'json'}"]
     assert run_command(training.export.main, arguments) == 1
@@ -467,7 +475,7 @@ def test_an_evaluation_may_begin_with_a_byte_order_mark(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--evaluation", "--verify-texts"])
-def test_a_pipe_is_refused_and_not_waited_for(exports, finished_run, tmp_path, capfd, option):
+def test_a_pipe_is_refused_without_waiting(exports, finished_run, tmp_path, capfd, option):
     os.mkfifo(tmp_path / "fifo")
     arguments = [str(finished_run), str(tmp_path), f"{option}={tmp_path / 'fifo'}"]
     assert run_command(training.export.main, arguments) == 1

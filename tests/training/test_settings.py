@@ -42,8 +42,8 @@ def test_the_model_defaults_are_the_papers_base_model():
     assert config == TransformerConfig.base(vocabulary_size=37_000)
 
 
-def test_names_that_the_library_has_too_are_the_same():
-    """The settings do not import the library, because that takes seconds."""
+def test_settings_shared_with_the_library_have_the_same_names():
+    """The settings repeat names because importing the library takes seconds."""
     fields = [field.name for field in dataclasses.fields(TransformerConfig)]
     assert ["vocabulary_size", *CONFIG_SETTINGS] == fields
     assert [field.name for field in dataclasses.fields(Corpus)] == [*CORPUS_KEYS]
@@ -59,7 +59,7 @@ def test_names_that_the_library_has_too_are_the_same():
         {"model_dim": 9, "num_heads": 3},
     ],
 )
-def test_sizes_are_refused_in_the_words_of_the_library(values):
+def test_wrong_sizes_have_the_librarys_error_message(values):
     with pytest.raises(ValueError) as theirs:
         TransformerConfig(vocabulary_size=23, **values)
     with pytest.raises(ValueError) as ours:
@@ -75,7 +75,7 @@ def test_every_setting_has_a_type_a_default_and_a_help_text():
 
 
 @pytest.mark.parametrize("name", ["base", "big"])
-def test_the_config_of_the_papers_model_gives_that_row_of_table_3(name):
+def test_the_config_of_the_papers_model_gives_its_row_of_table_3(name):
     settings = make_settings(read_settings_file(CONFIGS / f"{name}.yaml"))
     assert settings.model_config(37_000) == getattr(TransformerConfig, name)(37_000)
 
@@ -87,8 +87,8 @@ def test_the_multi30k_config_is_the_tiny_model_in_pre_norm_with_less_dropout():
 
 
 @pytest.mark.parametrize("name", ["gru", "gru_attention", "convolution"])
-def test_the_replaced_systems_have_about_the_size_of_the_transformer_they_are_compared_to(name):
-    """Within a tenth of its parameters, and the same text and search."""
+def test_the_baselines_have_about_the_size_of_the_transformer_they_are_compared_with(name):
+    """They have its parameters to within a tenth, and the same text and search."""
     settings = make_settings(read_settings_file(CONFIGS / f"multi30k_{name}.yaml"))
     transformer = make_settings(read_settings_file(CONFIGS / "multi30k_transformer.yaml"))
     assert settings.model == name
@@ -124,7 +124,7 @@ def test_each_model_is_named_by_a_setting(tmp_path, name):
         ({"model": "convolution", "dropout": 0.3}, ("dropout", 0.3)),
     ],
 )
-def test_settings_of_a_replaced_system_reach_its_layers(changes, what):
+def test_settings_of_a_baseline_reach_its_layers(changes, what):
     name, value = what
     settings = TrainingSettings(**{"model_dim": 8, "num_layers": 2, **changes})
     model = build_model(settings, 23)
@@ -165,12 +165,12 @@ def test_settings_that_a_model_cannot_use_are_refused(changes, message):
         TrainingSettings(**changes)
 
 
-def test_what_a_replaced_system_does_not_read_cannot_hinder_it():
+def test_a_baseline_ignores_constraints_on_settings_that_it_does_not_read():
     """The default of 8 heads does not divide this width."""
     assert TrainingSettings(model="gru", model_dim=12).model_dim == 12
 
 
-def test_values_take_the_type_of_their_setting(tmp_path):
+def test_values_are_converted_to_the_type_of_their_setting(tmp_path):
     path = settings_file(tmp_path, "adam_epsilon: 1e-9\ndropout: 0\nhead_dim: null\nepochs: 7\n")
     values = read_settings_file(path)
     assert values == {"adam_epsilon": 1e-9, "dropout": 0.0, "head_dim": None, "epochs": 7}
@@ -183,7 +183,7 @@ def test_a_settings_file_may_begin_with_a_byte_order_mark(tmp_path):
     assert read_settings_file(path).places == {"epochs": f"{path}:1"}
 
 
-def test_a_pipe_of_settings_is_refused_and_not_waited_for(tmp_path):
+def test_a_pipe_of_settings_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(InputError, match=r"fifo: must be a regular file, .* Received: a pipe\."):
         read_settings_file(tmp_path / "fifo")
@@ -283,9 +283,7 @@ def test_settings_that_contradict_each_other_are_refused(values, message):
         ),
     ],
 )
-def test_a_contradiction_is_named_with_the_last_line_that_takes_part(
-    tmp_path, capfd, text, options, message
-):
+def test_a_contradiction_is_reported_with_its_last_line(tmp_path, capfd, text, options, message):
     path = settings_file(tmp_path, text)
     assert run_command(main, ["--config", str(path), "--output", "r", *options]) == 1
     assert capfd.readouterr().err.startswith("error: " + message.format(file=path))
@@ -320,7 +318,7 @@ VALIDATION = {"validation_source": "v.en", "validation_target": "v.de"}
         ),
     ],
 )
-def test_text_to_train_on_is_named_in_several_ways(values, corpora):
+def test_training_text_can_be_named_in_several_ways(values, corpora):
     assert make_settings({**values, **VALIDATION}).corpora() == corpora
 
 
@@ -339,7 +337,7 @@ def test_text_to_train_on_is_named_in_several_ways(values, corpora):
         ({"train_corpora": [{"source": "a", "columns": [1]}]}, "columns must be two different"),
     ],
 )
-def test_text_that_is_named_wrongly_is_refused(values, message):
+def test_wrongly_named_training_text_is_refused(values, message):
     with pytest.raises(input_errors(), match=message):
         make_settings({**values, **VALIDATION}).corpora()
 
@@ -361,23 +359,23 @@ def test_corpora_can_be_given_in_a_file_and_on_the_command_line(tmp_path):
         (["--beam-size", "1.5"], r"--beam-size must be a whole number. Received: 1.5"),
     ],
 )
-def test_a_wrong_option_is_one_line_and_exit_code_2(capfd, arguments, message):
+def test_a_wrong_option_gives_one_line_and_exit_code_2(capfd, arguments, message):
     assert run_command(main, ["--output", "run", *arguments]) == 2
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert re.search(message, line)
 
 
-def test_an_option_out_of_range_is_one_line_and_exit_code_1(capfd):
+def test_an_option_out_of_range_gives_one_line_and_exit_code_1(capfd):
     assert run_command(main, ["--output", "run", "--dropout", "1.5"]) == 1
     assert capfd.readouterr().err == (
         "error: dropout must be below 1. Received: dropout=1.5. Choose for example 0.1.\n"
     )
 
 
-def test_an_option_wins_over_the_file(tmp_path, capfd):
+def test_an_option_overrides_the_file(tmp_path, capfd):
     path = settings_file(tmp_path, "dropout: 0.5\n")
-    # What is wrong is the option's value, not the file's: it was the one in force.
+    # The error is about the option's value, which overrides the file's.
     assert run_command(main, ["--config", str(path), "--output", "r", "--dropout", "2"]) == 1
     assert "Received: dropout=2.0" in capfd.readouterr().err
 

@@ -38,7 +38,7 @@ def train(arguments, output, *more):
 
 
 def one_line(capfd):
-    """What a failed command says: one line on stderr that begins with `error:`."""
+    """Returns a failed command's message: one line on stderr that begins with `error:`."""
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith("error: ")
     return line
@@ -51,7 +51,7 @@ def arrays_of(run, epoch):
 
 
 def assert_same_checkpoint(run, other, epoch):
-    """Every variable to the last bit: weights, dropout's random states, the optimizer."""
+    """Asserts that all variables are equal bit for bit: weights, random states, optimizer."""
     pairs = zip(arrays_of(run, epoch), arrays_of(other, epoch), strict=True)
     for (kind, name, array), (_, other_name, other_array) in pairs:
         assert name == other_name
@@ -59,7 +59,7 @@ def assert_same_checkpoint(run, other, epoch):
 
 
 def stop_at(monkeypatch, position, error):
-    """Makes the training stop with an error as soon as a checkpoint is saved."""
+    """Makes training stop with an error as soon as a given checkpoint is saved."""
     save = progress.save_checkpoint
 
     def save_and_stop(run, model, saved_position, seconds):
@@ -70,13 +70,13 @@ def stop_at(monkeypatch, position, error):
     monkeypatch.setattr(progress, "save_checkpoint", save_and_stop)
 
 
-def test_a_finished_run_holds_what_the_design_lists(finished_run):
+def test_a_finished_run_has_the_documented_files(finished_run):
     names = {"config.yaml", "tokenizer.model", "model.keras", "checkpoints", "logs"}
     assert set(os.listdir(finished_run)) == names | {"metrics.jsonl", ".lock"}
 
 
 @pytest.mark.parametrize("start", ["tokenizer", "initial-run"])
-def test_what_a_training_starts_from_is_looked_for_before_its_text_is_read(
+def test_a_missing_tokenizer_or_initial_run_is_reported_before_reading_text(
     train_arguments, tmp_path, capfd, monkeypatch, start
 ):
     monkeypatch.setattr("training.runs.text.read_pairs", pytest.fail)
@@ -85,7 +85,7 @@ def test_what_a_training_starts_from_is_looked_for_before_its_text_is_read(
     assert not (tmp_path / "run").exists()
 
 
-def test_metrics_have_a_line_an_epoch_and_one_for_the_result(finished_run):
+def test_metrics_have_a_line_per_epoch_and_one_for_the_result(finished_run):
     lines = [json.loads(line) for line in (finished_run / "metrics.jsonl").open()]
     assert [line.get("epoch") for line in lines] == [1, 2, 3, None]
     assert lines[-1]["final"] is True
@@ -96,7 +96,7 @@ def test_metrics_have_a_line_an_epoch_and_one_for_the_result(finished_run):
     assert lines[2]["val_perplexity"] < lines[0]["val_perplexity"]
 
 
-def test_the_result_is_what_the_last_line_says(finished_run):
+def test_the_model_is_the_average_that_the_last_line_names(finished_run):
     model = keras.saving.load_model(finished_run / "model.keras")
     run = RunFolder(finished_run)
     *epochs, final = run.read_metrics()
@@ -113,7 +113,7 @@ def test_the_result_is_what_the_last_line_says(finished_run):
 def test_an_average_that_is_worse_than_the_best_epoch_is_not_kept(
     train_arguments, tmp_path, capfd, option
 ):
-    """The fewer epochs, the more an average holds of weights that had learned little."""
+    """With few epochs, the average is mostly of weights that had learned little."""
     run = tmp_path / "run"
     assert train(train_arguments, run, "--epochs=6", option) == 0
     *epochs, final = RunFolder(run).read_metrics()
@@ -137,7 +137,7 @@ def test_a_finished_run_is_refused_in_one_line(finished_run, train_arguments, ca
         (Position(1, 2), "1 epoch and 2 batches of the next are"),
     ],
 )
-def test_an_interrupted_run_ends_as_one_that_was_not(
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     finished_run, train_arguments, tmp_path, monkeypatch, capfd, position, words
 ):
     with monkeypatch.context() as patch:
@@ -149,7 +149,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert train(train_arguments, tmp_path / "run", "--seed", "6") == 1
     assert "seed: 5 there, 6 now" in one_line(capfd)
 
-    # A line of an epoch that was not saved any more.
+    # A line of an epoch whose checkpoint was not saved.
     with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 2, "val_perplexity": 0.0}\n')
     assert train(train_arguments, tmp_path / "run") == 0
@@ -180,7 +180,7 @@ def test_a_training_runs_in_any_thread(short_run):
 
 
 def timeless(run):
-    """The lines of metrics.jsonl without what depends on the clock."""
+    """Returns the lines of metrics.jsonl without values that depend on the clock."""
     return [
         {key: value for key, value in line.items() if "second" not in key}
         for line in RunFolder(run).read_metrics()
@@ -188,7 +188,7 @@ def timeless(run):
 
 
 def assert_same_run(run, other, epochs):
-    """A run that was continued, and one that had as many epochs from the start."""
+    """Asserts that a continued run equals a run with as many epochs from the start."""
     assert timeless(run) == timeless(other)
     assert_same_checkpoint(run, other, epochs)
     models = [keras.saving.load_model(folder / "model.keras") for folder in (run, other)]
@@ -200,7 +200,7 @@ def assert_same_run(run, other, epochs):
         assert ours.positions_with(kind) == theirs.positions_with(kind)
 
 
-def test_more_epochs_end_as_if_there_had_been_so_many_from_the_start(
+def test_adding_epochs_later_gives_the_same_run_as_training_them_at_once(
     short_run, finished_run, train_arguments, tmp_path, capfd
 ):
     run = shutil.copytree(short_run, tmp_path / "run")
@@ -212,7 +212,7 @@ def test_more_epochs_end_as_if_there_had_been_so_many_from_the_start(
     assert any(re.match(r"epoch 3 of 3, batch 2 of \d+: loss \d", line) for line in lines)
 
 
-def test_a_finished_run_is_trained_further_with_raised_limits_alone(
+def test_a_finished_run_is_trained_further_only_with_raised_limits(
     short_run, train_arguments, tmp_path, capfd
 ):
     for more, message in (
@@ -226,7 +226,7 @@ def test_a_finished_run_is_trained_further_with_raised_limits_alone(
         assert re.search(message, one_line(capfd))
 
     shutil.copytree(short_run, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints")  # nothing to go on from
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # nothing to resume from
     assert train(train_arguments, tmp_path / "run", "--epochs=4") == 1
     assert re.search("must not hold a finished run.* put its checkpoints back", one_line(capfd))
 
@@ -242,7 +242,7 @@ def test_a_run_that_is_trained_further_keeps_its_model_until_the_new_one_replace
         assert train(train_arguments, run, "--epochs=3") == 130
     assert (run / "model.keras").read_bytes() == model
     assert not RunFolder(run).is_finished
-    RunFolder(run).check_finished()  # for what reads it
+    RunFolder(run).check_finished()  # commands may still read it
     assert RunFolder(run).read_record().settings.epochs == 3
 
     with monkeypatch.context() as patch:
@@ -259,7 +259,9 @@ def stop(*_):
 
 
 @pytest.mark.slow
-def test_a_training_whose_time_was_up_goes_on_with_more(finished_run, train_arguments, tmp_path):
+def test_a_training_that_ran_out_of_time_resumes_with_more_time(
+    finished_run, train_arguments, tmp_path
+):
     run = tmp_path / "run"
     assert train(train_arguments, run, "--max-minutes=0.00001") == 0
     assert train(train_arguments, run, "--max-minutes=0.00001") == 1
@@ -307,7 +309,7 @@ def averaged_run(train_arguments, tmp_path_factory):
     return run
 
 
-def test_the_moving_average_is_what_is_validated_and_kept(averaged_run):
+def test_the_moving_average_is_validated_and_kept(averaged_run):
     run = RunFolder(averaged_run)
     *epochs, final = run.read_metrics()
     [best] = final["epochs"]
@@ -344,11 +346,11 @@ def test_a_moving_average_is_resumed_exactly(averaged_run, train_arguments, tmp_
 
 
 @pytest.mark.slow
-def test_a_finished_run_can_be_trained_on_with_other_settings(
+def test_a_new_run_can_start_from_a_finished_run_with_different_settings(
     finished_run, train_arguments, tmp_path, capfd
 ):
     more = ["--initial-run", str(finished_run), "--epochs=1", "--seed=9"]
-    slow = ["--peak-learning-rate=1e-9"]  # so slow that the weights stay as they come
+    slow = ["--peak-learning-rate=1e-9"]  # so slow that the weights do not change
     assert train(train_arguments, tmp_path / "run", *more, *slow) == 0
     *_, initial = RunFolder(finished_run).read_metrics()
     *_, final = RunFolder(tmp_path / "run").read_metrics()
@@ -364,7 +366,7 @@ def test_a_finished_run_can_be_trained_on_with_other_settings(
     assert not (tmp_path / "other").exists()
 
 
-def test_an_initial_run_that_is_none_is_one_line(train_arguments, tmp_path, capfd):
+def test_a_wrong_initial_run_is_reported_in_one_line(train_arguments, tmp_path, capfd):
     more = ["--initial-run", str(tmp_path / "absent")]
     assert train(train_arguments, tmp_path / "run", *more) == 1
     assert "a finished run must hold config.yaml. Received: none" in one_line(capfd)
@@ -381,7 +383,7 @@ def test_epochs_can_be_judged_by_bleu(train_arguments, tmp_path):
     assert final["epochs"] == [best["epoch"]]
 
 
-def test_a_training_whose_time_is_up_ends_with_the_epochs_it_has(train_arguments, tmp_path, capfd):
+def test_a_training_that_runs_out_of_time_keeps_its_epochs(train_arguments, tmp_path, capfd):
     run = tmp_path / "run"
     assert train(train_arguments, run, "--max-minutes", "0.00001") == 0
     reason = "one more would take it beyond 1e-05 minutes (max_minutes)"
@@ -392,7 +394,9 @@ def test_a_training_whose_time_is_up_ends_with_the_epochs_it_has(train_arguments
     assert RunFolder(run).is_finished
 
 
-def test_no_room_for_the_model_is_one_line_and_leaves_no_half_model(small_model, tmp_path, capfd):
+def test_no_room_for_the_model_is_reported_in_one_line_and_leaves_no_partial_model(
+    small_model, tmp_path, capfd
+):
     """The real thing: the kernel itself refuses to write beyond 4,096 bytes."""
     run = RunFolder(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -405,7 +409,7 @@ def test_no_room_for_the_model_is_one_line_and_leaves_no_half_model(small_model,
     assert os.listdir(tmp_path) == []
 
 
-def test_no_room_for_tensorboard_is_one_line(tmp_path, capfd):
+def test_no_room_for_tensorboard_is_reported_in_one_line(tmp_path, capfd):
     import tensorflow as tf
 
     def command(_):
@@ -462,7 +466,7 @@ def write(folder, name, data):
     ],
 )
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_text_at_fault_is_one_line_and_leaves_no_folder(
+def test_faulty_text_is_reported_in_one_line_and_leaves_no_folder(
     train_arguments, tmp_path, capfd, split, data, message
 ):
     path = write(tmp_path, "bad.source", data)
@@ -471,7 +475,7 @@ def test_text_at_fault_is_one_line_and_leaves_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_text_is_one_line(train_arguments, tmp_path, capfd):
+def test_a_missing_text_is_reported_in_one_line(train_arguments, tmp_path, capfd):
     assert train(train_arguments, tmp_path / "run", "--train-target", "absent.txt") == 1
     assert "absent.txt: must be a file that can be read. Received: No such file" in one_line(capfd)
 
@@ -479,7 +483,7 @@ def test_a_missing_text_is_one_line(train_arguments, tmp_path, capfd):
 @pytest.mark.parametrize(
     "option", ["train-source", "train-target", "validation-source", "tokenizer", "config"]
 )
-def test_a_pipe_is_one_line_and_not_waited_for(train_arguments, tmp_path, capfd, option):
+def test_a_pipe_is_reported_in_one_line_without_waiting(train_arguments, tmp_path, capfd, option):
     os.mkfifo(tmp_path / "fifo")
     for more in ([], ["--steps-per-epoch=3"]):
         assert train(train_arguments, tmp_path / "run", f"--{option}={tmp_path / 'fifo'}", *more)
@@ -487,13 +491,13 @@ def test_a_pipe_is_one_line_and_not_waited_for(train_arguments, tmp_path, capfd,
     assert not (tmp_path / "run").exists()
 
 
-def test_a_cut_off_gz_file_is_one_line(train_arguments, tmp_path, capfd):
+def test_a_truncated_gz_file_is_reported_in_one_line(train_arguments, tmp_path, capfd):
     path = write(tmp_path, "cut.gz", gzip.compress(b"a b c\n" * 99)[:-9])
     assert train(train_arguments, tmp_path / "run", "--train-source", path) == 1
     assert "cut.gz: must be a whole gzip file" in one_line(capfd)
 
 
-def test_a_text_with_fewer_sub_words_than_asked_for_says_so_once_and_resumes(
+def test_a_text_with_too_few_sub_words_causes_one_message_and_resumes(
     train_arguments, tmp_path, monkeypatch, caplog
 ):
     arguments = [*train_arguments, "--vocabulary-size=5000", "--epochs=1"]
@@ -511,8 +515,8 @@ def test_a_text_with_fewer_sub_words_than_asked_for_says_so_once_and_resumes(
     assert record.asked_for == {"vocabulary_size": 5000}
 
 
-def test_a_run_that_is_trained_further_still_knows_what_was_asked_for(short_run, tmp_path):
-    """With the tokenizer's own number, as in config.yaml, or with the one that was asked for."""
+def test_a_run_that_is_trained_further_keeps_the_requested_vocabulary_size(short_run, tmp_path):
+    """Accepts the tokenizer's size, as in config.yaml, and the requested size."""
     run = RunFolder(shutil.copytree(short_run, tmp_path / "run"))
     record = run.read_record()
     run.write_record(dataclasses.replace(record, asked_for={"vocabulary_size": 5000}))
@@ -525,7 +529,9 @@ def test_a_run_that_is_trained_further_still_knows_what_was_asked_for(short_run,
     assert dataclasses.replace(record, settings=again).differences(run.read_record()) == []
 
 
-def test_a_vocabulary_too_small_for_the_text_is_one_line(train_arguments, tmp_path, capfd):
+def test_a_vocabulary_too_small_for_the_text_is_reported_in_one_line(
+    train_arguments, tmp_path, capfd
+):
     assert train(train_arguments, tmp_path / "run", "--vocabulary-size", "200") == 1
     assert "vocabulary_size=200, and the text needs " in one_line(capfd)
     assert not (tmp_path / "run").exists()
@@ -541,7 +547,7 @@ def test_a_run_translates_composed_and_decomposed_accents_alike(train_arguments,
     assert one == other
 
 
-def test_a_tokenizer_that_is_given_brings_its_own_normalization(train_arguments, tmp_path, capfd):
+def test_a_given_tokenizer_keeps_its_own_normalization(train_arguments, tmp_path, capfd):
     for normalization in ("none", "nfkc"):
         tokenizer = SubwordTokenizer.train_from_lines(["ab"], 300, normalization=normalization)
         tokenizer.save(tmp_path / normalization)
@@ -568,7 +574,7 @@ def test_pairs_that_are_all_too_long_leave_no_folder(train_arguments, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_an_output_that_cannot_be_made_is_one_line(train_arguments, tmp_path, capfd):
+def test_an_output_that_cannot_be_created_is_reported_in_one_line(train_arguments, tmp_path, capfd):
     write(tmp_path, "file", b"")
     assert train(train_arguments, tmp_path / "file" / "run") == 1
     assert "Not a directory" in one_line(capfd)
@@ -604,7 +610,7 @@ def test_a_keras_json_changes_neither_a_training_nor_its_translations(
     )
 
 
-def test_a_training_leaves_floatx_and_the_dtype_policy_as_they_were():
+def test_training_leaves_floatx_and_the_dtype_policy_unchanged():
     import keras
 
     from training.runs.compiled_model import number_formats

@@ -1,4 +1,4 @@
-"""Training on text that is streamed, drawn from several corpora, or cut into parts."""
+"""Training on streamed text, on several corpora, and on parts of batches."""
 
 import gzip
 
@@ -21,13 +21,13 @@ TRAIN_OPTIONS = ("--train-source", "--train-target")
 
 @pytest.fixture
 def arguments(train_arguments):
-    """The arguments of a small training, without the text to train on."""
+    """The arguments of a small training run, without the training text."""
     return [option for option in train_arguments if not option.startswith(TRAIN_OPTIONS)]
 
 
 @pytest.fixture
 def shards(text_files, tmp_path):
-    """The training text in three files of 50 pairs each, two of them packed; a pattern."""
+    """The training text in three files, two of them compressed: their pattern."""
     with open(text_files["train_source"]) as source, open(text_files["train_target"]) as target:
         pairs = [f"{one.strip()}\t{other}" for one, other in zip(source, target, strict=True)]
     for number in range(3):
@@ -56,18 +56,18 @@ def error_of(arguments, output, capsys, *more):
 
 
 def source(*names):
-    """As an option, because a pattern's files need not be named .tsv."""
+    """Returns the corpus as an option, because a pattern's files need not be named .tsv."""
     corpora = ", ".join(f'{{"source": "{name}"}}' for name in names)
     return f"--train-corpora=[{corpora}]"
 
 
-def test_a_streamed_text_trains_for_the_steps_asked_for(arguments, shards, tmp_path):
+def test_a_streamed_text_trains_for_the_given_steps(arguments, shards, tmp_path):
     run = trained(arguments, tmp_path / "run", source(shards), "--steps-per-epoch=4")
     assert [line["steps"] for line in run.read_metrics() if "epoch" in line] == [4, 8, 12]
     assert run.is_finished
 
 
-def test_every_source_of_chance_can_be_used_at_once(arguments, shards, tmp_path):
+def test_all_sources_of_randomness_can_be_combined(arguments, shards, tmp_path):
     run = trained(
         arguments,
         tmp_path / "run",
@@ -99,13 +99,13 @@ def test_a_tokenizer_can_be_given_or_trained_on_part_of_the_text(
 
 
 @pytest.mark.slow
-def test_parts_of_a_batch_make_the_same_update(train_arguments, tmp_path):
+def test_accumulated_parts_of_a_batch_make_the_same_update(train_arguments, tmp_path):
     options = ["--dropout=0", "--epochs=2", "--average-checkpoints=1"]
     runs = [
         trained(train_arguments, tmp_path / f"{steps}", *options, f"--accumulation-steps={steps}")
         for steps in (1, 3)
     ]
-    # Of the keys' biases the gradient is 0, and rounding is all that Adam sees.
+    # The keys' biases have a gradient of 0, so Adam sees only rounding errors.
     paths = [run.checkpoint_path(Position(2, 0), "weights") for run in runs]
     np.testing.assert_allclose(*(load_arrays(path)["weights.00000"] for path in paths), atol=2e-5)
     whole, parts = [run.read_metrics()[:2] for run in runs]
@@ -115,7 +115,9 @@ def test_parts_of_a_batch_make_the_same_update(train_arguments, tmp_path):
         assert one["val_perplexity"] == pytest.approx(other["val_perplexity"], rel=1e-5)
 
 
-def test_a_fault_within_a_streamed_text_is_one_line(arguments, tmp_path, capsys, finished_run):
+def test_an_error_in_a_streamed_text_is_reported_in_one_line(
+    arguments, tmp_path, capsys, finished_run
+):
     lines = ["one two\ttwo one\n"] * 30_000
     lines[29_000] = "one two\n"
     (tmp_path / "pairs.tsv").write_text("".join(lines))
@@ -148,7 +150,7 @@ def test_unequal_weights_need_a_stream(arguments, shards, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("change", ["a line more", "another weight"])
-def test_a_run_is_resumed_with_the_same_text_only(arguments, shards, tmp_path, capsys, change):
+def test_a_run_is_resumed_only_with_the_same_text(arguments, shards, tmp_path, capsys, change):
     options = [*arguments, source(shards), "--steps-per-epoch=4"]
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()

@@ -15,8 +15,8 @@ from training.command_line.running import run_command
 from training.runs.exported_translator import ExportedTranslator, find_version
 from training.serving.saved_model import load_version
 
-# A command whose translator writes upper case, the number of lines that it got at once, and the
-# place of each line in the whole text.
+# A command whose translator writes upper case, the number of lines in its batch, and each line's
+# number in the whole text.
 CHILD = """
 import sys
 import training.translate
@@ -71,7 +71,7 @@ def test_a_child_process_answers_each_line_while_its_input_stays_open(options, a
         assert [ask(process, [line])[0] for line in "abc"] == answers
 
 
-def test_many_lines_that_arrive_together_keep_their_order_and_go_in_large_batches():
+def test_lines_that_arrive_together_keep_their_order_and_share_large_batches():
     lines = [str(number) for number in range(5000)]
     with child("--batch-lines=700") as process:
         assert ask(process, ["a"]) == ["A 1"]
@@ -102,7 +102,7 @@ def test_a_standard_stream_may_be_closed(closed, options, code, written):
 
 @pytest.fixture
 def pipe():
-    """What ArrivingLines reads, and the descriptor to write to."""
+    """An ArrivingLines on a pipe, and the descriptor to write to."""
     reader, writer = os.pipe()
     yield ArrivingLines(reader), writer
     os.close(reader)
@@ -110,7 +110,7 @@ def pipe():
         os.close(writer)
 
 
-def test_lines_of_a_pipe_are_known_to_be_there_or_not(pipe):
+def test_the_reader_knows_whether_a_pipe_has_another_line(pipe):
     lines, writer = pipe
     assert not lines.has_more()
     os.write(writer, b"a\nb\nc")
@@ -124,7 +124,7 @@ def test_lines_of_a_pipe_are_known_to_be_there_or_not(pipe):
     assert not lines.has_more()
 
 
-def test_batches_end_where_nothing_more_has_come(pipe):
+def test_batches_end_where_no_further_line_has_arrived(pipe):
     lines, writer = pipe
     in_turns = batches(lines, 3, lines.has_more)
     os.write(writer, b"1\n2\n3\n4\n")
@@ -135,13 +135,13 @@ def test_batches_end_where_nothing_more_has_come(pipe):
     assert list(in_turns) == [[b"5\n"]]
 
 
-def test_batches_of_what_needs_no_waiting_are_full():
+def test_batches_of_lines_that_need_no_waiting_are_full():
     assert list(batches("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]
     assert list(batches([], 2)) == []
 
 
 class Noting:
-    """Stands in for a translator: writes the prefix before the text."""
+    """A fake translator that writes the prefix before the text."""
 
     beam_size = 3
     max_source_tokens, most_target_tokens = 4, 5
@@ -198,7 +198,7 @@ def test_files_are_translated_with_prefixes_into_a_file(noting, write, tmp_path)
     assert os.listdir(out.parent) == ["out"]
 
 
-def test_a_file_of_blank_prefixes_asks_for_nothing(noting, write, tmp_path):
+def test_a_file_of_blank_prefixes_has_no_effect(noting, write, tmp_path):
     arguments = ["run", "--input", write("in", "a\n"), "--prefixes", write("prefixes", "\n")]
     assert run_command(training.translate.main, [*arguments, f"--output={tmp_path / 'out'}"]) == 0
     assert (tmp_path / "out").read_text() == "a\n"
@@ -207,7 +207,7 @@ def test_a_file_of_blank_prefixes_asks_for_nothing(noting, write, tmp_path):
 @pytest.mark.parametrize(
     ("prefixes", "received"), [("x\n", "1, and more lines"), ("x\n" * 3, "2 lines and more pre")]
 )
-def test_as_many_prefixes_as_lines_are_needed(
+def test_there_must_be_as_many_prefixes_as_lines(
     monkeypatch, write, tmp_path, capfd, prefixes, received
 ):
     monkeypatch.setattr(training.translate, "load_translator", None)  # it is not even loaded
@@ -226,7 +226,7 @@ def test_as_many_prefixes_as_lines_are_needed(
         (["--input=latin"], "latin:2: a line must be valid UTF-8"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named_before_the_work(
+def test_an_unreadable_file_is_named_before_any_work(
     tmp_path, monkeypatch, capfd, options, message
 ):
     (tmp_path / "latin").write_bytes(b"a\ncaf\xe9\n")
@@ -236,7 +236,7 @@ def test_a_file_that_cannot_be_read_is_named_before_the_work(
     assert message in complaint(capfd)
 
 
-def test_an_output_that_breaks_off_is_not_there(noting, tmp_path, write, monkeypatch):
+def test_an_interrupted_translation_leaves_no_output_file(noting, tmp_path, write, monkeypatch):
     def fail(self, texts):
         raise InputError("no")
 
@@ -246,7 +246,7 @@ def test_an_output_that_breaks_off_is_not_there(noting, tmp_path, write, monkeyp
     assert os.listdir(tmp_path) == ["in"]
 
 
-def test_an_input_is_not_written_over(noting, write, capfd):
+def test_an_input_file_is_not_overwritten(noting, write, capfd):
     path = write("in", "a\n")
     arguments = ["run", "--input", path, "--output", path, "--overwrite"]
     assert run_command(training.translate.main, arguments) == 1
@@ -281,7 +281,7 @@ def test_pairs_that_cannot_be_scored_are_named(noting, write, capfd, source, tar
     assert re.search(message, complaint(capfd))
 
 
-def test_a_run_scores_as_its_translator_does(finished_run, write, capfd):
+def test_a_run_gives_the_same_scores_as_its_translator(finished_run, write, capfd):
     from keras_transformer.translator import Translator
 
     files = ["--source", write("source", "one two\nthree\n"), "--target", write("t", "two\none\n")]
@@ -307,7 +307,7 @@ def test_the_latest_version_of_an_export_is_found(tmp_path):
 TEXTS = ["one two", "", "three four five six"]
 
 
-def test_an_export_translates_as_its_translator(exported, served_translator):
+def test_an_export_translates_like_its_translator(exported, served_translator):
     translator = ExportedTranslator(Path(exported))
     assert translator.beam_size == served_translator.beam_size
     assert translator.translate(TEXTS) == served_translator.translate(TEXTS)
@@ -320,7 +320,7 @@ def test_an_export_translates_as_its_translator(exported, served_translator):
     assert greedy.translate(TEXTS) == served_translator.translate(TEXTS, beam_size=1)
 
 
-def test_an_export_is_loaded_and_asked_in_silence(exported, capfd):
+def test_loading_and_using_an_export_prints_nothing(exported, capfd):
     ExportedTranslator(Path(exported)).translate(["one"])
     load_version(exported, 1)
     captured = capfd.readouterr()
@@ -328,7 +328,7 @@ def test_an_export_is_loaded_and_asked_in_silence(exported, capfd):
 
 
 @pytest.mark.parametrize("depth", ["folder", "version"])
-def test_an_export_is_translated_with_on_the_command_line(
+def test_the_command_line_can_translate_with_an_export(
     exported, served_translator, write, tmp_path, depth
 ):
     path = Path(exported).parent if depth == "folder" else exported
@@ -348,7 +348,7 @@ def test_an_export_is_translated_with_on_the_command_line(
         ["--beam-size=1", "--prefixes=prefixes"],
     ],
 )
-def test_what_an_export_cannot_do_is_refused(
+def test_options_that_an_export_does_not_support_are_refused(
     exported, write, tmp_path, monkeypatch, capfd, options
 ):
     write("prefixes", "a\n")
@@ -362,7 +362,7 @@ def test_what_an_export_cannot_do_is_refused(
 PREFIXES = ["the ", "", "a dog sees"]
 
 
-def test_an_export_begins_with_prefixes_as_its_run(exported, served_translator, write, tmp_path):
+def test_an_export_uses_prefixes_like_its_run(exported, served_translator, write, tmp_path):
     arguments = [exported, "--input", write("in", "\n".join(TEXTS) + "\n"), "--output"]
     prefixes = ["--prefixes", write("prefixes", "\n".join(PREFIXES) + "\n")]
     for name, options in (("one", []), ("two", ["--n-best=2", "--batch-lines=2"])):
@@ -380,14 +380,14 @@ def test_an_export_begins_with_prefixes_as_its_run(exported, served_translator, 
     assert (tmp_path / "two").read_text().splitlines() == expected
 
 
-def test_a_prefix_that_an_export_refuses_is_a_fault_in_words(exported, write, capfd):
+def test_a_prefix_that_an_export_refuses_gives_a_clear_error(exported, write, capfd):
     files = ["--input", write("in", "a\n"), "--prefixes", write("prefixes", "x" * 89 + "\n")]
     assert run_command(training.translate.main, [exported, *files]) == 1
     message = r"error: A prefix must have at most 88 tokens\. Received: 89\. Shorten it, .*[^\]]$"
     assert re.search(message, complaint(capfd))
 
 
-def test_an_export_of_earlier_versions_takes_no_prefixes_and_says_so(write, capfd):
+def test_an_export_of_an_earlier_version_refuses_prefixes_with_a_reason(write, capfd):
     earlier = str(Path(__file__).parents[1] / "earlier_files" / "float32_export")
     files = ["--input", write("in", "a\n"), "--prefixes", write("prefixes", "a\n")]
     assert run_command(training.translate.main, [earlier, *files]) == 1

@@ -1,4 +1,4 @@
-"""What a search does; most tests replace the training with a made-up one."""
+"""The search for settings; most tests replace training with a made-up function."""
 
 import dataclasses
 import itertools
@@ -88,7 +88,7 @@ MOST_SUB_WORDS = 299
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Trains no tokenizer, builds no model and draws no picture."""
+    """Replaces the tokenizer, the models and the pictures by fast fakes."""
 
     def tokenizer(trials, settings):
         size = min(settings.vocabulary_size, MOST_SUB_WORDS)
@@ -135,7 +135,9 @@ def test_the_first_trial_is_the_start_and_the_best_settings_are_written(
 
 
 @pytest.mark.parametrize("space", [SPACE, {"vocabulary_size": [300, 310, 320]}])
-def test_the_best_settings_have_the_sub_words_that_the_text_gave(make_plan, tmp_path, space):
+def test_the_best_settings_have_the_vocabulary_size_that_the_text_allowed(
+    make_plan, tmp_path, space
+):
     plan = make_plan(vocabulary_size=300, space=space, objective="val_bleu")
     rows = perform(plan, tmp_path, max_trials=3)
     assert [row["vocabulary_size"] for row in rows] == [MOST_SUB_WORDS] * 3
@@ -197,7 +199,7 @@ def rung(row):
     return row["epochs"], row["continues"] is None
 
 
-def test_contradictions_are_passed_over_and_named(make_plan, tmp_path):
+def test_contradictory_settings_are_skipped_and_named(make_plan, tmp_path):
     plan = make_plan({"num_heads": [2, 3, 5, 7], "dropout": [0.0, 0.3]}, model_dim=6)
     rows = perform(plan, tmp_path, max_trials=10)
     done = [row for row in rows if row["status"] == "completed"]
@@ -210,7 +212,7 @@ def test_contradictions_are_passed_over_and_named(make_plan, tmp_path):
     assert "- 2 passed over: model_dim must be a mult" in (tmp_path / "trials.md").read_text()
 
 
-def test_too_large_models_are_passed_over(make_plan, tmp_path, monkeypatch):
+def test_models_that_are_too_large_are_skipped(make_plan, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "training.tuning.trials.num_parameters", lambda settings, size: settings.num_layers * size
     )
@@ -222,7 +224,7 @@ def test_too_large_models_are_passed_over(make_plan, tmp_path, monkeypatch):
     )
 
 
-def test_sub_words_that_the_text_does_not_have_are_not_counted(make_plan, tmp_path, monkeypatch):
+def test_the_size_limit_counts_only_sub_words_that_the_text_has(make_plan, tmp_path, monkeypatch):
     monkeypatch.setattr("training.tuning.trials.num_parameters", lambda settings, size: size)
     plan = make_plan({"vocabulary_size": [290, 1000]}, max_parameters=MOST_SUB_WORDS)
     assert Trials(SearchFolder(tmp_path), plan).complaint({"vocabulary_size": 1000}) is None
@@ -231,7 +233,7 @@ def test_sub_words_that_the_text_does_not_have_are_not_counted(make_plan, tmp_pa
 def test_a_vocabulary_that_is_too_small_for_the_text_fails_in_its_trial(
     make_plan, tmp_path, monkeypatch
 ):
-    """Its size is unknown, so that it cannot be too large."""
+    """The model's size is unknown, so it is not skipped as too large."""
 
     def tokenizer(trials, settings):
         raise TrialFailed("the text needs more")
@@ -241,7 +243,9 @@ def test_a_vocabulary_that_is_too_small_for_the_text_fails_in_its_trial(
     assert (row["status"], row["reason"]) == ("failed", "the text needs more")
 
 
-def test_a_search_that_only_passes_over_says_so_and_fails(monkeypatch, text_files, tmp_path, capfd):
+def test_a_search_that_skips_every_trial_says_so_and_fails(
+    monkeypatch, text_files, tmp_path, capfd
+):
     monkeypatch.setattr(
         "training.tuning.trials.num_parameters", lambda settings, size: 1000 * settings.num_layers
     )
@@ -269,7 +273,7 @@ def test_parameters_are_counted_as_keras_counts_them():
 
 
 @pytest.mark.parametrize("algorithm", ["random", "bayesian", "hyperband"])
-def test_failed_trials_are_recorded_and_the_search_goes_on(make_plan, tmp_path, algorithm):
+def test_failed_trials_are_recorded_and_the_search_continues(make_plan, tmp_path, algorithm):
     def fail(trial, epoch, settings):
         if settings.warmup_steps == 20:
             raise TrialFailed(f"The training loss must stay finite. Epoch {epoch}.")
@@ -310,12 +314,12 @@ def test_an_objective_that_is_not_finite_is_a_failure(make_plan, tmp_path):
 
 
 class Killed(BaseException):
-    """Stands for a process that ends without warning."""
+    """Simulates a process that ends without warning."""
 
 
 @pytest.mark.parametrize("algorithm", ["random", SLOW_BAYESIAN, "hyperband"])
 @pytest.mark.parametrize("where", ["training", "create", "end"])
-def test_a_search_that_is_killed_repeatedly_ends_like_one_that_was_not(
+def test_a_search_that_is_killed_repeatedly_ends_like_an_uninterrupted_one(
     make_plan, tmp_path, monkeypatch, algorithm, where
 ):
     space = {**SPACE, "num_heads": [2, 3, 5]}  # 5 contradicts model_dim
@@ -335,7 +339,7 @@ def test_a_search_that_is_killed_repeatedly_ends_like_one_that_was_not(
             strike()
 
     def write(path, text):
-        # Between writing a trial's file and the oracle's, as a trial begins or ends.
+        # Between writing a trial's file and the oracle's, when a trial begins or ends.
         if where == "create" and path.name == "trial.json" and '"RUNNING"' in text:
             real_write(path, text)
             return strike()
@@ -501,7 +505,7 @@ def test_the_trial_of_a_lost_worker_is_given_to_another(make_plan, tmp_path, mon
         (["--max-trial=3"], "Did you mean --max-trials?"),
     ],
 )
-def test_a_wrong_option_is_one_line_and_exit_code_2(capfd, arguments, message):
+def test_a_wrong_option_gives_one_line_and_exit_code_2(capfd, arguments, message):
     assert run_command(main, ["--output=out", *arguments]) == 2
     assert message in one_line(capfd)
 
@@ -538,7 +542,7 @@ def test_the_command_line_decides_on_the_bleu_tokenizer(
     assert plans[0].settings.bleu_tokenizer == expected
 
 
-def test_missing_packages_are_named_with_what_installs_them(monkeypatch, capfd):
+def test_missing_packages_are_named_with_their_install_command(monkeypatch, capfd):
     monkeypatch.setattr("training.tune.PACKAGES", {"keras_tuner_absent": "keras-tuner"})
     assert run_command(main, ["--output=out"]) == 1
     assert "no keras-tuner. Run pip install 'keras-seq2seq-transformer[tuner]'" in one_line(capfd)
@@ -561,7 +565,7 @@ def test_an_environment_that_describes_only_half_of_a_chief_is_refused(
         perform(make_plan(), tmp_path, 1)
 
 
-def test_the_difference_of_means_is_that_of_the_textbook():
+def test_the_difference_of_means_follows_the_textbook():
     # Variances 1 and 4 over 3 and 4 values: the standard error is (1 / 3 + 20 / 3 / 4) ** 0.5.
     assert difference_of_means([1, 2, 3], [2, 4, 6, 8]) == (3, (1 / 3 + 20 / 12) ** 0.5)
 
@@ -663,7 +667,7 @@ def test_a_failure_stops_the_search_unless_the_settings_are_at_fault(
         train_apart(RunFolder(tmp_path / "run"), make_plan().settings, lambda: None)
 
 
-def test_a_worker_says_what_it_waits_for_and_gives_up(tmp_path, monkeypatch, capsys):
+def test_a_worker_says_what_it_waits_for_and_stops_in_time(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("training.tuning.search.SECONDS_FOR_THE_CHIEF", -1)
     with pytest.raises(InputError, match="a worker needs a chief that searches in the same folder"):
         _await_chief(SearchFolder(tmp_path), None)

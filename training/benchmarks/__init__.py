@@ -1,1 +1,1 @@
-"""The measurements behind `training.benchmark`, and the processes that they run; no pictures."""
+"""The measurements of `training.benchmark`, and the processes that they start; no pictures."""

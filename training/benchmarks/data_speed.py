@@ -1,8 +1,8 @@
-"""Whether training waits for its text: `python -m training.benchmark data --help`.
+"""Measures whether training waits for its text: `python -m training.benchmark data --help`.
 
-It trains on the same made-up text three times: on a small part in memory, on all of it streamed
-from one file per side, and on all of it streamed from many files. If training never waits, all
-three reach the same number of tokens per second.
+Trains on one made-up text in three ways: on a small part held in memory, on the whole text streamed
+from one file per side, and on the whole text streamed from many files. If training never waits, all
+three process the same number of tokens per second.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from training.settings import read_settings_file
 SIDES = ("source", "target")
 CONSONANTS, VOWELS = "bdklmnrst", "aeiou"
 NUM_WORDS = 30_000
-WORDS_PER_LINE = 6, 30  # at least, and fewer than
+WORDS_PER_LINE = 6, 30  # from 6 to 29
 PAIRS_PER_BLOCK = 50_000
 VALIDATION_PAIRS = 100
 FEWEST = {"num_pairs": 500, "in_memory": 500, "num_files": 2, "steps": 2, "repeats": 1}
@@ -37,7 +37,7 @@ STOPPED = 143  # exit code of a command that SIGTERM stopped
 
 
 class Text(NamedTuple):
-    """A text to train on. `pattern` is that of its files' paths, without the side's suffix."""
+    """A text to train on; `pattern` matches the paths of its files without the side's suffix."""
 
     name: str
     pattern: str
@@ -47,23 +47,28 @@ class Text(NamedTuple):
 
 
 def measure_data(arguments: Sequence[str]) -> None:
-    """Prints a line of JSON for each way to read the text."""
+    """Prints a line of JSON for each way of reading the text."""
     parser = CommandParser(
         "benchmark data",
-        "Makes a text, then trains on a part of it in memory, and on all of it from one file and"
-        " from many. Each run is a process of its own. Measures the seconds from its start to the"
-        " first update, tokens per second, and memory. 5,000,000 pairs take 3 GB of disk space and"
-        " a quarter of an hour.",
+        "Makes up a text, then trains on a part of it in memory, and on all of it from one file and"
+        " from many files. Each run has its own process. Measures the seconds from its start to the"
+        " first update, tokens per second, and memory. 5,000,000 pairs need 3 GB of disk space and"
+        " about 15 minutes.",
     )
     parser.add_option("num_pairs", int, 5_000_000, "Pairs in the text.")
     parser.add_option("in_memory", int, 5_000, "Pairs in the part that is held in memory.")
-    parser.add_option("num_files", int, 100, "Files per side, when there are many.")
+    parser.add_option("num_files", int, 100, "Files per side of the text in many files.")
     parser.add_option("steps", int, 60, "Updates to measure.")
-    parser.add_option("repeats", int, 3, "Measurements of each; the median counts.")
+    parser.add_option("repeats", int, 3, "Measurements of each text; the median is reported.")
     parser.add_option("batch_tokens", int, 2048, "Tokens per batch on each side.")
     parser.add_option("vocabulary_size", int, 8_000, "Sub-words.")
     parser.add_option("config", str, "training/configs/multi30k_tiny.yaml", "Other settings.")
-    parser.add_option("folder", str | None, None, "Where to put the text; a temporary folder.")
+    parser.add_option(
+        "folder",
+        str | None,
+        None,
+        "Where to put the text (default: the system's temporary folder).",
+    )
     parser.add_threads()
     options = parse(parser, arguments)
     check_fewest(options, FEWEST)
@@ -81,10 +86,10 @@ def measure_data(arguments: Sequence[str]) -> None:
 
 
 def write_texts(folder: Path, num_pairs: int, in_memory: int, num_files: int) -> list[Text]:
-    """Writes the text as one file and as many, its beginning, and validation pairs.
+    """Writes the whole text in one file and in many, its beginning, and validation pairs.
 
     Returns:
-        The three texts, the small one first.
+        The three texts to train on, the small one first.
     """
     pairs = _pairs(np.random.default_rng(0))
     _write(folder / "validation", itertools.islice(pairs, VALIDATION_PAIRS))
@@ -106,7 +111,7 @@ def _write(path: Path, pairs: Iterator[tuple[str, str]]) -> None:
 
 
 def _write_parts(folder: Path, side: str, num_pairs: int, in_memory: int, num_files: int) -> None:
-    """Copies a side's beginning, and cuts the side into files of about equal length."""
+    """Copies the beginning of a side, and splits the side into files of about equal length."""
     path = folder / f"all.{side}"
     with open(path) as whole, open(folder / f"part.{side}", "w") as part:
         part.writelines(itertools.islice(whole, in_memory))
@@ -127,7 +132,7 @@ def _train_tokenizer(folder: Path, text: Text, vocabulary_size: int) -> None:
 
 
 def _pairs(numbers: np.random.Generator) -> Iterator[tuple[str, str]]:
-    """Yields lines of made-up words with natural frequencies, each with its mirror image."""
+    """Yields lines of made-up words with natural frequencies, each with its reversed line."""
     words = sorted({_word(numbers) for _ in range(NUM_WORDS)})
     words = np.array(words)[numbers.permutation(len(words))]
     mirrored = np.array([word[::-1] for word in words])
@@ -150,10 +155,10 @@ def _word(numbers: np.random.Generator) -> str:
 
 
 def _measured(folder: Path, text: Text, options: Options) -> dict[str, float]:
-    """Runs training twice: once up to its first update, and once to the end.
+    """Runs training twice, once up to its first update and once to the end; returns measurements.
 
     Raises:
-        InputError: With the last line of a run that fails.
+        InputError: If a run fails; the message has its last line.
     """
     tell(f"training twice on {text.name} ...")
     command = _command(folder, text, options)
@@ -171,7 +176,7 @@ def _measured(folder: Path, text: Text, options: Options) -> dict[str, float]:
 
 
 def _line(text: Text, measured: Sequence[dict[str, float]], batch_tokens: int) -> dict:
-    """Returns the line for a text, with the medians of its measurements."""
+    """Returns the line to print for a text, with the medians of its measurements."""
     pattern = Path(text.pattern)
     files = [path for side in SIDES for path in pattern.parent.glob(f"{pattern.name}.{side}")]
     return {
@@ -187,7 +192,7 @@ def _line(text: Text, measured: Sequence[dict[str, float]], batch_tokens: int) -
 
 
 def _command(folder: Path, text: Text, options: Options) -> list[str]:
-    """The command that trains on a text for one epoch; `_running` adds the rest."""
+    """Returns the command that trains on a text for one epoch; `_running` adds the output."""
     settings = {
         "config": options.config,
         "train-source": f"{text.pattern}.source",
@@ -199,7 +204,7 @@ def _command(folder: Path, text: Text, options: Options) -> list[str]:
         "epochs": 1,
         "max-minutes": "null",
         "average-checkpoints": 1,
-        # Text in memory determines the number of steps itself.
+        # A text in memory determines the number of steps itself.
         "steps-per-epoch": options.steps if text.streamed else "null",
     }
     command = [sys.executable, "-m", "training.train"]
@@ -209,7 +214,7 @@ def _command(folder: Path, text: Text, options: Options) -> list[str]:
 
 
 def _seconds_to_first_update(command: list[str], run: Path) -> float:
-    """Measures from the start of the process to the checkpoint after the first batch."""
+    """Measures the time from the process's start to its checkpoint after the first batch."""
     start = time.perf_counter()
     with _running(command, run, checkpoint_steps="1") as process:
         while process.poll() is None and not list(run.glob("checkpoints/epoch_*")):
@@ -220,7 +225,7 @@ def _seconds_to_first_update(command: list[str], run: Path) -> float:
 
 
 def _peak_mib(command: list[str], run: Path) -> int:
-    """Trains to the end, and returns the process's peak memory."""
+    """Trains to the end, and returns the process's peak memory in MiB."""
     peak_mib = 0
     with _running(command, run, checkpoint_steps="null") as process:
         while process.poll() is None:
@@ -234,7 +239,7 @@ def _running(command: list[str], run: Path, checkpoint_steps: str) -> Iterator[s
     """Runs a training process, and waits for its end at the end of the block.
 
     Raises:
-        InputError: If it failed.
+        InputError: If the process failed.
     """
     command = [*command, "--output", str(run), "--checkpoint-steps", checkpoint_steps]
     with open(run.with_suffix(".log"), "w+", encoding="utf-8") as log:

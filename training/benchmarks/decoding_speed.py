@@ -1,4 +1,4 @@
-"""How fast an export translates: `python -m training.benchmark decode --help`."""
+"""Measures how fast an export translates: `python -m training.benchmark decode --help`."""
 
 import contextlib
 import itertools
@@ -19,7 +19,7 @@ from training.command_line.outputs import check_utf_8
 from training.command_line.parser import CommandParser, Options, option_name, parse
 from training.command_line.running import import_keras, import_tensorflow, quiet_stderr, tell
 
-# Options of a random model and its search, with their defaults. --saved-model excludes them.
+# Options of a random model and its search, with their defaults. Not allowed with --saved-model.
 MODEL_OPTIONS = {
     "preset": "tiny",
     "num_layers": None,
@@ -30,21 +30,21 @@ MODEL_OPTIONS = {
     "vocabulary_size": None,
 }
 
-# A translation of one token is only its end.
+# A length of 1 would leave no token besides the end token.
 FEWEST = dict.fromkeys(["num_layers", "batch", "beam_size", "repeats"], 1)
 FEWEST |= {"length": 2, "source_length": 2, "vocabulary_size": 300}
 LARGEST_VOCABULARY = 80_000
 
-# An export always contains a beam search, even if only its greedy search is measured.
+# An export always has a beam search, even if only its greedy search is measured.
 BEAM_SIZE_BESIDE_GREEDY = 4
 
-# Rare Chinese characters, each of which is one made-up word.
+# Made-up words are rare Chinese characters, which start here.
 FIRST_CHARACTER = 0x20000
 SPACE = "\u2581"  # SentencePiece's space
 
 
 def measure_decoding(arguments: Sequence[str]) -> None:
-    """Translates with exports, each time in a fresh process, and prints how fast."""
+    """Translates with exports, each time in a fresh process, and prints their speed."""
     options = parse(_parser(), arguments)
     _check(options)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -58,26 +58,29 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "benchmark decode",
         "Measures an export of a random model, whose translations all have the same length; or,"
-        " with --saved-model, any export on real lines. Prints a line for each length, beam size"
-        " and batch size.",
+        " with --saved-model, any export on lines of real text. Prints a line for each length, beam"
+        " size and batch size.",
     )
     several = {"nargs": "+"}
     presets = Literal[tuple(PRESETS)]
     dtypes = Literal["float32", "bfloat16", "int8", "int8_bfloat16"]
-    parser.add_option("preset", presets | None, None, "Size of the model; tiny.")
-    parser.add_option("num_layers", int | None, None, "Instead of the preset's, for trials.")
-    parser.add_option("dtype", dtypes | None, None, "Precision of the export; float32.")
-    parser.add_option("batch", int, [32], "Sentences at once; 32.", **several)
-    parser.add_option("beam_size", int, None, "Beams, 1 is greedy; 4.", **several)
-    parser.add_option("length", int, None, "Tokens per translation with its end; 25.", **several)
-    parser.add_option("source_length", int | None, None, "Tokens per source with its end; 25.")
-    parser.add_option("vocabulary_size", int | None, None, "tiny 10,000, base and big 8,000.")
-    parser.add_option("repeats", int, 5, "Repeats; the median counts.")
+    parser.add_option("preset", presets | None, None, "Size of the model (default: tiny).")
+    parser.add_option("num_layers", int | None, None, "Layers (default: the preset's), for trials.")
+    parser.add_option("dtype", dtypes | None, None, "Precision of the export (default: float32).")
+    parser.add_option("batch", int, [32], "Sentences at once.", **several)
+    parser.add_option("beam_size", int, None, "Beams; 1 is greedy (default: 4).", **several)
+    help_text = "Tokens per translation, with the end token (default: 25)."
+    parser.add_option("length", int, None, help_text, **several)
+    help_text = "Tokens per source, with the end token (default: 25)."
+    parser.add_option("source_length", int | None, None, help_text)
+    help_text = "Sub-words (default: 10,000 for tiny, 8,000 for base and big)."
+    parser.add_option("vocabulary_size", int | None, None, help_text)
+    parser.add_option("repeats", int, 5, "Repeats; the median is reported.")
     parser.add_threads()
     parser.add_flag("profile", "Show where the time goes.")
     parser.add_option("saved_model", str | None, None, "A version of an export to measure instead.")
-    parser.add_option("text", str | None, None, "With --saved-model: lines to translate, in order.")
-    parser.add_flag("greedy", "With --saved-model: its greedy search, not its beam search.")
+    parser.add_option("text", str | None, None, "With --saved-model: a file of lines to translate.")
+    parser.add_flag("greedy", "With --saved-model: measure its greedy search, not its beam search.")
     return parser
 
 
@@ -86,7 +89,7 @@ def _check(options: Options) -> None:
     if (options.vocabulary_size or 0) > LARGEST_VOCABULARY:
         raise UsageError(
             f"--vocabulary-size must be at most {LARGEST_VOCABULARY}. Received:"
-            f" {options.vocabulary_size}. Choose a smaller one."
+            f" {options.vocabulary_size}. Choose a smaller number."
         )
     if (options.saved_model is None) != (options.text is None):
         raise UsageError(
@@ -96,12 +99,12 @@ def _check(options: Options) -> None:
     of_the_model = [option_name(name) for name in MODEL_OPTIONS if options[name] is not None]
     if options.saved_model and of_the_model:
         raise UsageError(
-            "--saved-model must be given without options that its export has settled. Received:"
-            f" {', '.join(of_the_model)}. Leave it out."
+            "--saved-model must be given without options that its export determines. Received:"
+            f" {', '.join(of_the_model)}. Leave these options out."
         )
     if options.greedy and not options.saved_model:
         raise UsageError(
-            "--greedy must be given with --saved-model. Received: --greedy alone. Give"
+            "--greedy must be given with --saved-model. Received: --greedy alone. Use"
             " --beam-size 1 instead."
         )
 
@@ -145,7 +148,7 @@ def _measure_work(version: str, work: dict, what: dict, texts: list[str], config
     tell(", ".join(f"{name} {number}" for name, number in work.items()))
     batch, length = work["batch"], work["length"]
     signature = "serving_default" if work["beam_size"] > 1 else "greedy"
-    # Every token is written in one byte or more.
+    # Every token except the end token takes at least one byte of text.
     measured = _served(version, signature, [texts], options, fewest_bytes=length - 1)
     seconds = statistics.median(measured["seconds"])
     rates = {
@@ -160,7 +163,7 @@ def _measure_work(version: str, work: dict, what: dict, texts: list[str], config
 def exports_for(beam_sizes: list[int]) -> list[tuple[int, list[int]]]:
     """Returns the beam size of each export to make, and the beam sizes to measure with it.
 
-    Each export also has a greedy search; the first one's is measured.
+    Every export also has a greedy search; beam size 1 is measured with the first export.
     """
     wide = [beam_size for beam_size in beam_sizes if beam_size > 1]
     if 1 not in beam_sizes:
@@ -181,7 +184,7 @@ def _measure_real_lines(options: Options) -> None:
     if not (Path(options.saved_model) / "saved_model.pb").exists():
         raise InputError(
             f"{options.saved_model}: must be one version of an export. Received: a path without"
-            " saved_model.pb. Give saved_models/NAME/VERSION."
+            " saved_model.pb. Give a path like saved_models/NAME/VERSION."
         )
     signature = "greedy" if options.greedy else "serving_default"
     for batch in options.batch:
@@ -201,10 +204,10 @@ def _measure_real_lines(options: Options) -> None:
 
 
 def random_transformer(config):
-    """A model in which no weight is constant, as in a trained model.
+    """Returns a model in which no weight is constant, as in a trained model.
 
-    Biases start at zero and the scales of normalizations at one; TensorFlow would leave out the
-    addition of a constant zero and the multiplication by a constant one.
+    Biases start at zero and normalization scales at one. TensorFlow would skip additions of
+    constant zeros and multiplications by constant ones.
     """
     import numpy as np
 
@@ -218,17 +221,17 @@ def random_transformer(config):
 
 
 def tokenizer_of_words(vocabulary_size: int) -> tuple:
-    """Trains a tokenizer on made-up words; returns it with the words that are one sub-word.
+    """Trains a tokenizer on made-up words; returns it and the words that are a single sub-word.
 
-    A word is one character. It takes two entries of the vocabulary, one with a space before it, so
-    there are about half as many words as entries.
+    A word is one character. It takes two entries of the vocabulary, with and without a space before
+    it, so there are about half as many words as entries.
 
     Args:
         vocabulary_size: From 300 to 80,000.
     """
     from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 
-    # A few more than fit: the tokenizer spells 0.01% of the characters in bytes.
+    # A few more than fit, since the tokenizer leaves 0.01% of the characters as bytes.
     num_characters = vocabulary_size // 2 + vocabulary_size // 5000 - 128
     characters = [chr(FIRST_CHARACTER + number) for number in range(num_characters)]
     tokenizer = SubwordTokenizer.train_from_lines([f"{c} {c}" for c in characters], vocabulary_size)
@@ -237,7 +240,7 @@ def tokenizer_of_words(vocabulary_size: int) -> tuple:
 
 
 def made_up_texts(tokenizer, words: list[str], batch: int, source_length: int) -> list[str]:
-    """Returns texts of `source_length` tokens, the end included; always the same ones.
+    """Returns texts of `source_length` tokens, with the end token; always the same texts.
 
     Raises:
         RuntimeError: If the tokenizer splits a word.
@@ -254,7 +257,7 @@ def made_up_texts(tokenizer, words: list[str], batch: int, source_length: int) -
 
 @contextlib.contextmanager
 def _exported(model, tokenizer, beam_size: int, source_length: int, length: int) -> Iterator[str]:
-    """Yields an exported version whose translations have `length` tokens, and removes it."""
+    """Yields an exported version whose translations have `length` tokens, then removes it."""
     from keras_transformer.export.saved_model import export_saved_model
     from keras_transformer.translator import Translator
 
@@ -277,7 +280,7 @@ def _exported(model, tokenizer, beam_size: int, source_length: int, length: int)
 def _served(
     version: str, signature: str, batches: list[list[str]], options: Options, fewest_bytes: int
 ) -> dict:
-    """Returns the answer of `served_speed.py`, with `profile_ms` and `export_mib`."""
+    """Returns the measurements of `served_speed.py`, with `profile_ms` and `export_mib`."""
     with tempfile.TemporaryDirectory() as folder:
         request = {
             "version": version,

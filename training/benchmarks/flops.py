@@ -1,10 +1,10 @@
-"""Floating-point operations of the model's matrix products, 2 for each multiply-add."""
+"""Counts floating-point operations of the model's matrix products, 2 for each multiply-add."""
 
 
 def forward_flops(config, batch: int, source_length: int, target_length: int) -> int:
-    """The operations of one pass over whole sentences.
+    """Returns the operations of one forward pass over whole sentences.
 
-    Training takes three times as many: each product has two more in the backward pass.
+    Training takes three times as many: each product needs two more in the backward pass.
     """
     heads_dim = _keys_and_values_dim(config)
 
@@ -28,10 +28,10 @@ def forward_flops(config, batch: int, source_length: int, target_length: int) ->
 
 
 def decoding_flops(config, batch: int, beam_size: int, source_length: int, length: int) -> int:
-    """The operations of a search with caches whose translations all have `length` tokens.
+    """Returns the operations of a cached search whose translations all have `length` tokens.
 
-    Once per sentence: the encoder, and the decoder's keys and values of its output. Once per beam
-    and position: everything else, over the positions so far.
+    The encoder and the decoder's keys and values of its output are computed once per sentence;
+    everything else once per beam and position, with attention to the positions so far.
     """
     heads_dim = _keys_and_values_dim(config)
     once = forward_flops(config, batch, source_length, target_length=0)
@@ -45,6 +45,6 @@ def decoding_flops(config, batch: int, beam_size: int, source_length: int, lengt
 
 
 def _keys_and_values_dim(config) -> int:
-    """The width of all heads' keys plus that of their values."""
+    """Returns the width of all heads' keys plus the width of their values."""
     head_dim = config.head_dim or config.model_dim // config.num_heads
     return config.num_heads * (head_dim + (config.value_dim or head_dim))

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: sizes of models, checks of options, child processes, memory."""
+"""Helpers of all benchmarks: model sizes, checks of options, child processes, memory."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ PRESETS = {"tiny": (10_000, 64, 20), "base": (8_000, 32, 25), "big": (8_000, 32,
 
 
 def check_fewest(options: Options, fewest: dict[str, int]) -> None:
-    """Raises a UsageError if an option, or one of its numbers, is below the number given here."""
+    """Raises a UsageError if an option, or a number in its list, is below its least value."""
     for name, least in fewest.items():
         given = options[name]
         for number in given if isinstance(given, list) else [given]:
@@ -30,25 +30,25 @@ def check_fewest(options: Options, fewest: dict[str, int]) -> None:
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """The wall-clock time of a call."""
+    """Returns the wall-clock time of a call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def measure_alone(script: str, request: dict[str, Any], rule: str) -> dict[str, Any]:
-    """Runs a script of this folder in a process that cannot see this project.
+    """Runs a script of this folder in a new process, in Python's isolated mode.
 
     Args:
-        script: The file's name.
+        script: The script's file name.
         request: JSON for its stdin.
-        rule: What must hold in that process, for the error message.
+        rule: The beginning of the error message: what must hold in that process.
 
     Returns:
         The JSON that it prints.
 
     Raises:
-        InputError: With the process's last line, if it fails.
+        InputError: If the process fails; the message has its last line.
     """
     process = subprocess.run(
         [sys.executable, "-I", Path(__file__).with_name(script)],
@@ -61,14 +61,14 @@ def measure_alone(script: str, request: dict[str, Any], rule: str) -> dict[str, 
         return json.loads(process.stdout)
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
-        last_words = f"{name}, which ended it. If memory ran out, choose a smaller --batch."
+        last_words = f"signal {name}. If memory ran out, choose a smaller --batch."
     else:
         last_words = (process.stderr.strip() or "no message").splitlines()[-1]
     raise InputError(f"{rule} in a process of its own. Received: {last_words}")
 
 
 def memory_mib(process_id: int, field: str) -> int | None:
-    """The memory of a process now (VmRSS) or at most (VmHWM), if Linux still knows it."""
+    """Returns a process's memory, current (VmRSS) or peak (VmHWM); None without a /proc file."""
     with contextlib.suppress(OSError), open(f"/proc/{process_id}/status") as status:
         for line in status:
             if line.startswith(field + ":"):

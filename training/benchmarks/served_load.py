@@ -1,11 +1,11 @@
-"""Sends requests to a server with TensorFlow Serving's REST interface, as many clients at a time.
+"""Sends requests to a server with TensorFlow Serving's REST interface from many clients at a time.
 
     python -I training/benchmarks/served_load.py < request.json > answer.json
 
-The request holds `host`, `port`, `path`, `bodies` (JSON texts), `clients`, `seconds` and
-`warm_up_seconds`. Each client keeps one connection and sends its next request after the answer to
-its last. This is a process of its own and imports only the standard library, so that the clients
-cost the server nothing but a share of the processors, which it reports.
+The request has `host`, `port`, `path`, `bodies` (JSON texts), `clients`, `seconds` and
+`warm_up_seconds`. Each client keeps one connection and waits for each answer before it sends the
+next request. The script has its own process and imports only the standard library, so that clients
+cost the server nothing except processor time, which the answer reports.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ async def ask_for(request: dict) -> dict:
     bodies = itertools.cycle([_http(request, body) for body in request["bodies"]])
     start_seconds = time.monotonic() + request["warm_up_seconds"]
     end_seconds = start_seconds + request["seconds"]
-    outcomes = []  # of each request: when it was sent, how long it took, and its error
+    outcomes = []  # for each request: when it was sent, how long it took, and its error
     clients = [_client(request, bodies, end_seconds, outcomes) for _ in range(request["clients"])]
     asking = asyncio.gather(*clients)
     await asyncio.sleep(request["warm_up_seconds"])
@@ -47,7 +47,7 @@ async def ask_for(request: dict) -> dict:
 
 
 def percentile(ascending: list[float], percent: float) -> float | None:
-    """The smallest value that at least `percent` of the values do not exceed; None of nothing."""
+    """Returns the smallest value that `percent` of the values do not exceed; None if empty."""
     if not ascending:
         return None
     return ascending[max(0, math.ceil(len(ascending) * percent / 100) - 1)]
@@ -70,13 +70,13 @@ async def _client(request: dict, bodies, end_seconds: float, outcomes: list) -> 
             if streams:
                 streams[1].close()
                 streams = None
-            await asyncio.sleep(0.05)  # no busy loop against a server that is not there
+            await asyncio.sleep(0.05)  # no busy loop if the server is down
     if streams:
         streams[1].close()
 
 
 async def _ask(reader, writer, message: bytes) -> str | None:
-    """Sends one request; returns None, or what came instead of an answer."""
+    """Sends one request; returns None if it is answered, else a description of the error."""
     writer.write(message)
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     [length] = [line for line in head.split("\r\n") if line.startswith("content-length:")]

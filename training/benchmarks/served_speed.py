@@ -2,9 +2,9 @@
 
     python -I training/benchmarks/served_speed.py < request.json > answer.json
 
-The request holds `version` (its folder), `signature`, `batches` (lists of texts), `repeats`,
-`fewest_bytes` (of each translation, in UTF-8) and `profile` (a folder, or null). A repeat
-translates all batches, one after the other. An error is one line on stderr.
+The request has `version` (its folder), `signature`, `batches` (lists of texts), `repeats`,
+`fewest_bytes` (the least length of a translation in UTF-8) and `profile` (a folder, or null). A
+repeat translates all batches, one after another. An error is one line on stderr.
 """
 
 import json
@@ -14,7 +14,7 @@ import time
 
 
 def answer(request: dict) -> dict:
-    """Loads the version, translates everything once, then `repeats` times against the clock."""
+    """Loads the version, translates all texts once to warm up, then `repeats` times, measured."""
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers the SentencePiece ops
 
@@ -24,7 +24,7 @@ def answer(request: dict) -> dict:
     if request["signature"] not in export.signatures:
         raise ValueError(
             f"An export must have the signature {request['signature']}. Received:"
-            f" {', '.join(export.signatures) or 'none'}."
+            f" {', '.join(export.signatures) or 'no signature'}. Export the model again."
         )
     signature = export.signatures[request["signature"]]
     memory_mib = _memory_mib("VmRSS")
@@ -59,14 +59,14 @@ def _check(request, translated) -> None:
     for batch, translations in zip(request["batches"], translated, strict=True):
         if len(translations) != len(batch):
             raise ValueError(
-                f"A batch of {len(batch)} texts must give as many translations. Received:"
-                f" {len(translations)}."
+                f"A batch of {len(batch)} texts must have {len(batch)} translations. Received:"
+                f" {len(translations)} translations."
             )
     lengths = [len(translation) for translations in translated for translation in translations]
     if not any(lengths) or min(lengths) < request["fewest_bytes"]:
         raise ValueError(
-            f"A translation must have {request['fewest_bytes']} bytes or more, and not all may be"
-            f" blank. Received: {min(lengths)} to {max(lengths)} bytes."
+            f"Each translation must have {request['fewest_bytes']} bytes or more, and not all may"
+            f" be blank. Received: {min(lengths)} to {max(lengths)} bytes."
         )
 
 
@@ -77,9 +77,9 @@ def _timed(call):
 
 
 def _memory_mib(field: str) -> int:
-    """This process's memory now (VmRSS) or at most (VmHWM), from Linux' status file.
+    """Returns this process's memory, current (VmRSS) or peak (VmHWM), from Linux' status file.
 
-    Elsewhere `getrusage` has to do. It knows the maximum only, and includes the memory of the
+    Other systems only have `getrusage`. It reports only the peak, and includes the memory of the
     process that started this one.
     """
     try:
@@ -94,6 +94,6 @@ def _memory_mib(field: str) -> int:
 if __name__ == "__main__":
     try:
         result = answer(json.load(sys.stdin))
-    except Exception as error:  # TensorFlow raises many kinds, with many lines
+    except Exception as error:  # TensorFlow raises many kinds of errors, with many lines
         sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
     json.dump(result, sys.stdout)

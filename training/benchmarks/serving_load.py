@@ -1,4 +1,4 @@
-"""How many requests a server answers: `python -m training.benchmark serve --help`."""
+"""Measures how many requests a server answers: `python -m training.benchmark serve --help`."""
 
 import contextlib
 import json
@@ -42,17 +42,18 @@ def measure_serving(arguments: Sequence[str]) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "benchmark serve",
-        "Sends requests to the local server, or to a running one, from many clients at a time."
+        "Sends requests to the local server, or to a running server, from many clients at a time."
         " Prints a line for each number of clients.",
     )
     add = parser.add_option
     for_server = "For the server that this command starts."
-    parser.add_positional("folder", "saved_models/NAME, to start a server on.", nargs="?")
-    address_help = "Or a running server's model, as in http://HOST:8501/v1/models/NAME."
+    parser.add_positional("folder", "saved_models/NAME, to start a server on it.", nargs="?")
+    address_help = "Or a running server's model: http://HOST:8501/v1/models/NAME."
     add("address", str | None, None, address_help)
-    add("clients", int, [1, 8, 32], "Clients at a time; 1 8 32.", nargs="+")
+    add("clients", int, [1, 8, 32], "Clients at a time.", nargs="+")
     add("seconds", float, 60.0, "Seconds of requests, for each number of clients.")
-    add("text", str | None, None, "Lines to translate; made-up French sentences if not given.")
+    text_help = "A file of lines to translate (default: made-up French sentences)."
+    add("text", str | None, None, text_help)
     add("texts_per_request", int, 1, "Lines per request.")
     add("signature", str, "serving_default", "Signature to request.")
     add("max_batch_size", int | None, None, for_server)
@@ -65,25 +66,25 @@ def _parser() -> CommandParser:
 def _check(options: Options) -> None:
     if (options.folder is None) == (options.address is None):
         raise UsageError(
-            "A folder or --address must be given. Received:"
-            f" {'both' if options.folder else 'neither'}. Give saved_models/NAME only."
+            "Either a folder or --address must be given. Received:"
+            f" {'both' if options.folder else 'neither'}. For example: saved_models/NAME."
         )
     if options.address and not re.fullmatch(r"http://[^/]+/v1/models/[^/:]+", options.address):
         raise UsageError(
-            f"--address must be of a model. Received: {options.address}. Write for example"
+            f"--address must be the address of a model. Received: {options.address}. For example:"
             " http://127.0.0.1:8501/v1/models/en-de."
         )
     for name in SERVER_OPTIONS:
         if options.address and options[name] is not None:
             raise UsageError(
-                f"{option_name(name)} must be given with a folder. Received: --address. Leave it"
-                " out."
+                f"{option_name(name)} must be given with a folder. Received: --address. Leave out"
+                f" {option_name(name)}."
             )
     check_fewest(options, {"clients": 1, "texts_per_request": 1})
     if not 0 < options.seconds < 86_400:
         raise UsageError(
-            f"--seconds must be more than 0 and less than a day. Received: {options.seconds}."
-            " Choose for example 60."
+            f"--seconds must be more than 0 and less than a day. Received: {options.seconds}. For"
+            " example: 60."
         )
 
 
@@ -106,7 +107,7 @@ def _chunks(texts: list[str], size: int) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _server(options: Options) -> Iterator[tuple[str, int | None]]:
-    """Yields the model's address, and the server's process id if this starts it."""
+    """Yields the model's address, and the server's process id, or None if it was running."""
     if options.address:
         yield options.address, None
         return
@@ -173,7 +174,7 @@ def _line(options: Options, clients: int, answer: dict, before, after, process_i
         "p99_ms": _milliseconds(answer["p99_seconds"]),
         "max_ms": _milliseconds(answer["max_seconds"]),
         "errors": answer["errors"],
-        # Of one processor: near 1, the clients are the bottleneck.
+        # The clients' share of one processor: near 1, they are the bottleneck.
         "client_load": round(answer["processor_seconds"] / answer["seconds"], 2),
         "processors": num_processors(),
     }

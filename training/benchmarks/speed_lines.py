@@ -1,8 +1,8 @@
-"""Reads lines of decoding speed: ours, from `training.benchmark decode`, and other programs'.
+"""Reads measurements of decoding speed: from `training.benchmark decode`, and of other programs.
 
 A line is a JSON object. Both kinds have `task`, `dtype`, `batch` and `length`. The other keys have
 different names: preset or size, beam_size or beams, source_length or src, tokens_per_second or
-tokens_per_s. Only the others' lines have `peer`, the program's name.
+tokens_per_s. Only lines of other programs have `peer`, the program's name.
 """
 
 import json
@@ -16,7 +16,7 @@ US = "this project"
 
 
 class Work(NamedTuple):
-    """What was translated, and how. Only speeds of equal work are compared."""
+    """The work that was measured. Only speeds of equal work are compared."""
 
     preset: str
     batch: int
@@ -31,7 +31,7 @@ class Work(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A program, and the precision that it ran in."""
+    """A program and its precision."""
 
     name: str
     dtype: str
@@ -43,16 +43,16 @@ Speeds = dict[Program, dict[Work, float]]
 def read_speeds(paths: Sequence[str]) -> Speeds:
     """Returns target tokens per second, the median over lines of equal work.
 
-    Lines of other tasks are left out, as are those of real text, whose tokens are not counted.
+    Skips lines of other tasks and of real text, whose tokens are not counted.
 
     Raises:
-        InputError: If a file cannot be read, a line is no measurement, or none is of decoding.
+        InputError: If a file cannot be read, a line is not a measurement, or none is of decoding.
     """
     return _medians(paths, "lines of decoding speed", lambda record, speed: speed)
 
 
 def read_memory(paths: Sequence[str]) -> Speeds:
-    """Returns the MiB that our decoding took at most, beyond the loaded model.
+    """Returns the peak memory of this project's decoding in MiB, beyond the loaded model.
 
     Raises:
         InputError: As `read_speeds` does.
@@ -75,8 +75,8 @@ def _medians(paths: Sequence[str], what: str, number_of) -> Speeds:
                 measured.setdefault(program, {}).setdefault(work, []).append(number)
     if not measured:
         raise InputError(
-            f"{', '.join(paths)}: must hold {what}. Received: none. Give what `python -m"
-            " training.benchmark decode` printed."
+            f"{', '.join(paths)}: must have {what}. Received: no such line. Give files with the"
+            " output of `python -m training.benchmark decode`."
         )
     return {
         program: {work: statistics.median(numbers) for work, numbers in works.items()}
@@ -100,13 +100,13 @@ def _decoding_lines(path: str) -> Iterator[tuple[Program, Work, dict, float]]:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
                 f"{path}:{number}: a line must be one measurement in JSON. Received: {line[:80]!r}"
-                f" ({type(error).__name__}: {error}). Take the line out."
+                f" ({type(error).__name__}: {error}). Remove the line."
             ) from error
 
 
 def _measurement(record: dict) -> tuple[Program, Work, dict, float]:
-    if "peer" in record:  # their scripts run on one thread
-        # CTranslate2's name for int8 also gives the precision of the other computations.
+    if "peer" in record:  # other programs run on one thread unless their line says otherwise
+        # CTranslate2's int8_float32 also names the precision of the other computations.
         program = Program(record["peer"], record["dtype"].removesuffix("_float32"))
         names = "size", "batch", "beams", "src", "threads", "length", "tokens_per_s"
         record = {"threads": 1, **record}

@@ -1,4 +1,4 @@
-"""Our decoding speed beside others': `python -m training.benchmark compare --help`."""
+"""Compares decoding speed with other programs: `python -m training.benchmark compare --help`."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,12 @@ def print_table(arguments: Sequence[str]) -> None:
     parser = CommandParser(
         "benchmark compare",
         "Prints a Markdown table of target tokens per second: ours / theirs / the ratio, which is"
-        " above 1 where ours is faster. Lines of equal work count by their median.",
+        " above 1 where ours is faster. Of lines with equal work, the median is used.",
     )
-    parser.add_positional("files", "JSON lines, ours and others'.", nargs="+")
+    files_help = "Files of JSON lines, from this project and other programs."
+    parser.add_positional("files", files_help, nargs="+")
     parser.add_option(
-        "peer_dtype", str | None, None, "Their precision to compare with, whatever ours is."
+        "peer_dtype", str | None, None, "Precision of the other programs (default: same as ours)."
     )
     options = parse(parser, arguments)
     print(comparison(read_speeds(options.files), options.peer_dtype))
@@ -27,10 +28,10 @@ def comparison(speeds: Speeds, peer_dtype: str | None = None) -> str:
 
     Args:
         speeds: Target tokens per second.
-        peer_dtype: The others' precision; the same as ours if None.
+        peer_dtype: The precision of the other programs; None for the same as ours.
 
     Raises:
-        InputError: If no work of ours was measured with others.
+        InputError: If no work was measured with both this project and another program.
     """
     pairs = [
         (ours, peer)
@@ -45,8 +46,8 @@ def comparison(speeds: Speeds, peer_dtype: str | None = None) -> str:
     }
     if not cells:
         raise InputError(
-            "The files must hold the same work of ours and of others: preset, batch, beams,"
-            " lengths, threads and precision. Received: nothing that both did. Add files, or choose"
+            "The files must have equal work of this project and another program: preset, batch,"
+            " beams, lengths, threads and precision. Received: no equal work. Add files, or use"
             " --peer-dtype."
         )
     lengths = sorted({length for *_, length in cells})
@@ -66,7 +67,7 @@ def comparison(speeds: Speeds, peer_dtype: str | None = None) -> str:
 
 
 def _order(row: tuple[Work, Program, Program]):
-    """Small models first, and rows to compare at a glance next to each other."""
+    """Returns a sort key: small models first, and similar work in neighboring rows."""
     work, ours, peer = row
     return work.preset != "tiny", work, ours.dtype, peer
 

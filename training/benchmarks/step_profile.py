@@ -1,4 +1,4 @@
-"""Time by part of a training step or of a search, from TensorFlow's profiler."""
+"""Measures the time of each part of a training step or a search with TensorFlow's profiler."""
 
 import re
 import tempfile
@@ -9,10 +9,10 @@ from pathlib import Path
 from training.benchmarks.measuring import seconds_of
 
 # Each part with patterns; an operation belongs to the first part with a pattern in its path.
-# TensorFlow adds a number to the name of a layer that the graph already has. Operations without a
-# path belong to the loss, the metrics and the sums of gradients.
+# TensorFlow adds a number to a layer's name if the graph already has that name. Operations without
+# a path belong to the loss, the metrics and the sums of gradients.
 PARTS = {
-    "optimizer": ("adam",),  # adam_1 if the process had another before
+    "optimizer": ("adam",),  # adam_1 if the process already had an optimizer
     "dropout": ("/dropout",),
     "layer normalization": ("normalization",),
     "attention": (r"_attention(_\d+)?/",),
@@ -21,8 +21,8 @@ PARTS = {
 }
 REST = "loss, metrics and sums"
 
-# The same for a search. Its steps compute attention and int8 products outside any layer's name, and
-# the network's second product is fused with the residual sum after it.
+# The same for a search. Its steps compute attention and int8 products under no layer's name, and
+# the feed-forward network's second product is fused with the residual sum after it.
 DECODING_PARTS = {
     "sub-words": ("SentenceTokenizer",),
     "encoder": ("/encoder_", "/key_value_"),
@@ -41,13 +41,13 @@ def step_profile(fit: Callable[[int], None], steps: int) -> dict[str, float]:
     """Returns the milliseconds per step of each part.
 
     Args:
-        fit: Trains a number of steps of a model that is already traced, on TensorFlow.
-        steps: How many to measure.
+        fit: Trains the given number of steps on TensorFlow; the model is already traced.
+        steps: The number of steps to measure.
 
     Returns:
         The parts of the graph, largest first, then the time in which no operation ran: reading
         batches, callbacks, Python. With several threads, operations overlap, and their sum may
-        exceed the step.
+        exceed the time of a step.
     """
     import tensorflow as tf
 
@@ -64,11 +64,11 @@ def milliseconds_by_part(
     """Reads the profile in a folder; returns the milliseconds per step as `step_profile` does.
 
     Args:
-        folder: Of one profile.
+        folder: The folder of one profile.
         parts: Each part with patterns, as in `PARTS`.
         rest: The name of the part for all other operations.
         step_ms: The wall-clock time of a step.
-        steps: How many the profile holds.
+        steps: The number of steps in the profile.
     """
     (path,) = Path(folder).glob("plugins/profile/*/*.xplane.pb")
     picoseconds = _picoseconds_by_part(path.read_bytes(), parts, rest)
@@ -80,7 +80,7 @@ def _picoseconds_by_part(serialized: bytes, parts, rest) -> Counter:
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     space = xplane_pb2.XSpace.FromString(serialized)
-    # With 0 for each part: the profiler leaves quick operations out.
+    # Starts with 0 for each part, since the profiler omits quick operations.
     counter = Counter(dict.fromkeys([*parts, rest], 0))
     for plane in space.planes:
         for event in (event for line in plane.lines for event in line.events):

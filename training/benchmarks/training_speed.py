@@ -1,4 +1,4 @@
-"""How fast a model trains: `python -m training.benchmark train --help`."""
+"""Measures how fast a model trains: `python -m training.benchmark train --help`."""
 
 import dataclasses
 import gc
@@ -19,12 +19,12 @@ from training.settings import TrainingSettings
 
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
-# A product that takes this long is not noise, on any machine.
+# A product that takes this long is measured reliably on any machine.
 SECONDS_OF_A_PRODUCT = 0.05
 
 
 def measure_training(arguments: Sequence[str]) -> None:
-    """Trains on random tokens without padding, and prints how fast."""
+    """Trains on random tokens without padding, and prints the speed."""
     options = parse(_parser(), arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import_keras()
@@ -63,13 +63,16 @@ def _parser() -> CommandParser:
     parser = CommandParser("benchmark train", "Measures training on random tokens.")
     parser.add_option("preset", Literal[tuple(PRESETS)], "tiny", "Size of the model.")
     parser.add_option("dtype", Literal[tuple(DTYPE_POLICIES)], "float32", "Precision of products.")
-    parser.add_option("batch", int | None, None, "Sentences; tiny 64, base and big 32.")
-    parser.add_option("source_length", int | None, None, "Tokens; tiny 20, base and big 25.")
-    parser.add_option("target_length", int | None, None, "Tokens; tiny 20, base and big 25.")
-    parser.add_option("vocabulary_size", int | None, None, "tiny 10,000, base and big 8,000.")
-    parser.add_option("dropout", float, 0.1, "P_drop.")
+    batch_help = "Sentences per batch (default: 64 for tiny, 32 for base and big)."
+    parser.add_option("batch", int | None, None, batch_help)
+    length_help = "Tokens per sentence (default: 20 for tiny, 25 for base and big)."
+    parser.add_option("source_length", int | None, None, length_help)
+    parser.add_option("target_length", int | None, None, length_help)
+    vocabulary_help = "Sub-words (default: 10,000 for tiny, 8,000 for base and big)."
+    parser.add_option("vocabulary_size", int | None, None, vocabulary_help)
+    parser.add_option("dropout", float, 0.1, "P_drop of the paper.")
     parser.add_option("steps", int, 10, "Updates per repeat.")
-    parser.add_option("repeats", int, 5, "Repeats; the median counts.")
+    parser.add_option("repeats", int, 5, "Repeats; the median is reported.")
     parser.add_threads()
     parser.add_flag("profile", "Show where a step's time goes, on TensorFlow.")
     parser.add_flag("xla", "Compile the step with XLA, as JAX always does.")
@@ -111,7 +114,7 @@ def _line(options: Options, model, config, first_step_seconds, steps, profile) -
 
 
 def matrix_product_flops_per_second(dtype: str, repeats: int = 7) -> float:
-    """The fastest rate of a product of two square matrices on this machine, over their sizes."""
+    """Returns the best rate of square matrix products on this machine, over several sizes."""
     import numpy as np
     from keras import ops
 
@@ -132,7 +135,7 @@ def matrix_product_flops_per_second(dtype: str, repeats: int = 7) -> float:
 
 
 def model_to_train(config, xla: bool):
-    """A model that is compiled as `training.train` compiles it."""
+    """Returns a model compiled as `training.train` compiles it."""
     import keras
 
     from training.runs.compiled_model import compiled_model
@@ -140,7 +143,7 @@ def model_to_train(config, xla: bool):
     settings = TrainingSettings(**dataclasses.asdict(config))
     jit_compile = xla or keras.backend.backend() == "jax"
     model = compiled_model(settings, config.vocabulary_size, jit_compile)
-    model.optimizer.build(model.trainable_variables)  # else the first step is traced twice
+    model.optimizer.build(model.trainable_variables)  # or the first step would be traced twice
     return model
 
 
@@ -153,7 +156,7 @@ def _fit_on_random_tokens(model, config, options: Options) -> Callable[[int], No
 
     generator = np.random.default_rng(0)
 
-    def tokens(length):  # no special ids, so no padding
+    def tokens(length):  # without special ids, so without padding
         shape = options.batch, length
         return generator.integers(4, config.vocabulary_size, shape, dtype="int32")
 

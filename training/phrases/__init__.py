@@ -1,1 +1,1 @@
-"""The demo's sentences, a phrase grammar and the text that it writes; the model is elsewhere."""
+"""The demo's phrase grammar and the text that it generates; no model."""

@@ -1,12 +1,12 @@
-"""French-English sentence pairs from a phrase grammar: data for a demo that downloads nothing.
+"""Generates French-English sentence pairs from a phrase grammar, for a demo without downloads.
 
 lexicon.txt has the words and the templates, `words` reads and inflects them, and this module writes
-sentences in both languages at once and splits them into training, validation and test. A French
-sentence has exactly one English translation: the present is the simple present and the passé
-composé the simple past; "des" is the bare plural; "son" is "his" or "her" by its own subject;
-"aimer les pommes" is "to like apples"; "je", "tu", "nous" and "vous" agree as masculine.
+sentences in both languages at once and splits them into training, validation and test. Each French
+sentence has exactly one English translation: the present becomes the simple present and the passé
+composé the simple past; "des" becomes the bare plural; "son" becomes "his" or "her" by its own
+subject; "aimer les pommes" becomes "to like apples"; "je", "tu", "nous" and "vous" are masculine.
 
-A sentence's combinations are words in construction with each other: ("chat", "noir"), ("Jane",
+A sentence's combinations are words that depend on each other: ("chat", "noir"), ("Jane",
 "Afrique"), ("lire", "past", "pas"). Some are held out: training shows each of their words, but
 never together. A model that translates them has learned rules, not phrases.
 """
@@ -32,7 +32,7 @@ from training.phrases.words import (
 
 MIN_PAIRS, MAX_PAIRS = 1_000, 200_000
 MAX_WORDS = 14
-# One combination in 16; the remainder is one that holds out ("Jane", "Afrique").
+# One combination in 16 is held out. The remainder is chosen to hold out ("Jane", "Afrique").
 HELD_OUT_ONE_IN, HELD_OUT_REMAINDER = 16, 7
 
 Combination = tuple[str, ...]
@@ -48,7 +48,7 @@ class PhrasePair(NamedTuple):
 
 
 class PhraseCorpus(NamedTuple):
-    """Distinct pairs; each one in `test`, and no other, has a held-out combination."""
+    """Distinct pairs; every pair in `test`, and no other pair, has a held-out combination."""
 
     train: list[PhrasePair]
     validation: list[PhrasePair]
@@ -56,12 +56,12 @@ class PhraseCorpus(NamedTuple):
 
 
 def make_pairs(num_pairs: int, seed: int = 0) -> PhraseCorpus:
-    """Draws a corpus. Every word of its test pairs, in both languages, occurs in training.
+    """Generates a corpus in which every word of the test pairs occurs in training.
 
     Args:
-        num_pairs: Training pairs, 1,000 to 200,000; one in 40 is added for validation and one in
-            24 for test.
-        seed: The same seed gives the same corpus. What is held out does not depend on it.
+        num_pairs: Number of training pairs, 1,000 to 200,000. The corpus also has num_pairs / 40
+            validation pairs and num_pairs / 24 test pairs.
+        seed: The same seed gives the same corpus. Held-out combinations do not depend on it.
 
     Raises:
         ValueError: If num_pairs is out of range.
@@ -69,7 +69,7 @@ def make_pairs(num_pairs: int, seed: int = 0) -> PhraseCorpus:
     if not MIN_PAIRS <= num_pairs <= MAX_PAIRS:
         raise ValueError(
             f"num_pairs must be {MIN_PAIRS} to {MAX_PAIRS}, so that training shows every word and"
-            f" all pairs differ. Received: num_pairs={num_pairs}. Choose a number in between."
+            f" all pairs differ. Received: num_pairs={num_pairs}. Choose a number in this range."
         )
     num_taught, num_test = num_pairs + num_pairs // 40, num_pairs // 24
     drawn, taught, held_out = _distinct_pairs(random.Random(seed)), [], []
@@ -94,13 +94,13 @@ def has_held_out(pair: PhrasePair) -> bool:
 
 
 def words_of(pair: PhrasePair) -> list[tuple[str, str]]:
-    """The words of both sides in lower case, each with the name of its side."""
+    """Returns the words of both sides in lower case, each with the name of its side."""
     sides = (("source", pair.source), ("target", pair.target))
     return [(side, word) for side, text in sides for word in re.findall(r"\w+", text.lower())]
 
 
 def _distinct_pairs(rng: random.Random) -> Iterator[PhrasePair]:
-    # Not rng.choice: only the sequence of random() is promised to stay the same across versions.
+    # Not rng.choice: Python promises the same numbers in later versions only for random().
     def choose(_, options):
         return options[int(rng.random() * len(options))]
 
@@ -119,7 +119,7 @@ TENSES = ("present", "present", "past", "past", "future", "want")
 HELPERS = {"past": "avoir", "future": "aller", "want": "vouloir"}
 BE = ("am", "are", "is", "are", "are", "are")
 FRAMES = ("object", "to", "at", "from", "quality", "location", "age")
-# The noun phrases that templates ask for: kinds of noun, and determiners.
+# The noun phrases that templates name: their kinds of noun, and their determiners.
 NOUN_PHRASES = {
     "person": ("person", "definite indefinite possessive"),
     "thing": ("animal text thing food building", "definite possessive owned"),
@@ -132,13 +132,13 @@ NOUN_PHRASES = {
 
 
 class Writer:
-    """Writes one sentence; calls `choose` with the name of each choice and its options."""
+    """Writes one sentence pair; calls `choose` with the name and the options of each choice."""
 
     def __init__(self, choose: Choose):
         self.choose = choose
         self.combinations: list[Combination] = []
         self.used: set[str] = set()
-        self.possessive = "possessive0"  # "mon" until there is a subject
+        self.possessive = "possessive0"  # "mon", until there is a subject
 
     def write(self) -> PhrasePair:
         self.verb = self.pick("verb", find("verb"))
@@ -149,19 +149,19 @@ class Writer:
         return PhrasePair(french, english, tuple(self.combinations))
 
     def pick(self, name: str, options: Sequence[Phrase]) -> Phrase:
-        """Chooses a word that the sentence does not have yet, or a template."""
+        """Chooses a template, or a word that the sentence does not have yet."""
         word = self.choose(name, [option for option in options if option.french not in self.used])
         if word.heads:
             self.used.add(word.french)
         return word
 
     def combine(self, *groups: Sequence[str]) -> None:
-        """Records the combinations of words from different groups."""
+        """Records all combinations of words from two different groups."""
         for one, other in combinations(groups, 2):
             self.combinations += product(one, other)
 
     def fill(self, template: Phrase) -> Phrase:
-        """Fills the slots, if there are any; the phrase gets the features that these share."""
+        """Fills a template's slots; the phrase also gets the features that all fillers share."""
         slots = {name: self.slot(name) for name in re.findall(r"{(\w+)}", template.french)}
         if not slots:
             return template
@@ -174,7 +174,7 @@ class Writer:
         )
 
     def slot(self, name: str) -> Phrase:
-        """The phrase that fills a slot of this name."""
+        """Returns a phrase for the slot with this name."""
         name = name.rstrip("2")
         if name in NOUN_PHRASES:
             kinds, determiners = NOUN_PHRASES[name]
@@ -225,7 +225,7 @@ class Writer:
         return adjective._replace(french=agree(adjective.french, self.subject, adjective.form))
 
     def noun_phrase(self, role: str, kinds: Iterable[str], determiners: str) -> Phrase:
-        """A noun with its determiner, at most one adjective on each side, and its owner."""
+        """Returns a noun with its determiner, an adjective or none on each side, and its owner."""
         noun = self.pick(role, [one for one in find("noun") if not one.features.isdisjoint(kinds)])
         wanted = determiners.replace("possessive", self.possessive).split()
         fitting = [one for one in find("determiner") if not one.features.isdisjoint(wanted)]
@@ -265,7 +265,7 @@ class Writer:
 
 
 def french_verb(subject: Phrase, verb: Phrase, tense: str, adverb: Phrase) -> str:
-    """Subject, "ne" before a negation, verb, adverb, and the infinitive or participle."""
+    """Returns subject, "ne" if negated, finite verb, adverb, and infinitive or participle."""
     finite, rest = HELPERS.get(tense, verb.french), ""
     if tense == "past":
         rest = conjugate(verb.french)[6]
@@ -280,7 +280,7 @@ def french_verb(subject: Phrase, verb: Phrase, tense: str, adverb: Phrase) -> st
 def english_verb(
     subject: Phrase, verb: Phrase, tense: str, adverb: Phrase, is_question: bool
 ) -> str:
-    """Subject, adverb and verb; "do" comes in where "not" or a question needs an auxiliary."""
+    """Returns subject, adverb and verb, with "do" where "not" or a question needs it."""
     is_third, infinitive = subject.person == 2, verb.english
     auxiliary = "did" if tense == "past" else "does" if is_third else "do"
     if tense == "want":

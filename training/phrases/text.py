@@ -1,4 +1,4 @@
-"""The demo's text, and a run on it."""
+"""Writes the demo's text, and trains a run on it."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ LANGUAGES = {"source": "fr", "target": "en"}
 
 Pair = tuple[str, str]
 
-# Each has a held-out combination.
+# Each sentence has a held-out combination.
 SHOWN_SENTENCES: tuple[Pair, ...] = (
     ("Jane visite l'Afrique en septembre.", "Jane visits Africa in September."),
     (
@@ -52,12 +52,12 @@ SHOWN_SENTENCES: tuple[Pair, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class DemoText:
-    """The demo's text in a folder: train.fr, train.en, and the same for validation and test."""
+    """The demo's text in a folder: train.fr and train.en, likewise for validation and test."""
 
     folder: Path
 
     def write(self, num_pairs: int) -> list[Pair]:
-        """Writes new pairs and returns the held-out ones.
+        """Writes a new text, and returns its test pairs.
 
         Raises:
             InputError: If num_pairs is out of range.
@@ -83,7 +83,7 @@ class DemoText:
         return self.folder / f"{split}.{LANGUAGES[side]}"
 
     def data_settings(self) -> dict[str, str]:
-        """The four settings of `training.train` that name its data."""
+        """Returns the four settings of `training.train` that name its data."""
         return {
             f"{split}_{side}": str(self.path(split, side))
             for split in ("train", "validation")
@@ -92,14 +92,14 @@ class DemoText:
 
 
 def train_run(settings: TrainingSettings, run: Path, *, overwrite: bool) -> None:
-    """Trains; resumes an interrupted run, and replaces a finished one of the demo, but no other."""
+    """Trains a run, or resumes it; replaces a finished run only if the demo trained it."""
     from training.runs.training import train
 
     train(settings, str(run), overwrite=overwrite or _is_of_the_demo(run, settings))
 
 
 def _is_of_the_demo(run: Path, settings: TrainingSettings) -> bool:
-    """Whether the run there was trained on the demo's text, with any settings."""
+    """Whether the folder has a run on the demo's text, with any settings."""
     if RunFolder(run).is_blank:
         return False
     earlier = RunFolder(run).read_record().settings

@@ -1,4 +1,4 @@
-"""The lexicon's phrases, their inflection, and the spelling where two words meet."""
+"""Reads the lexicon's phrases, inflects them, and adjusts the spelling where two words meet."""
 
 import functools
 import re
@@ -9,9 +9,10 @@ LEXICON = Path(__file__).with_name("lexicon.txt")
 
 
 class Phrase(NamedTuple):
-    """Words of both languages that mean the same, or a template with slots.
+    """Words with the same meaning in both languages, or a template with slots.
 
-    `heads` are its words that form combinations with words around it; for the rest see lexicon.txt.
+    `heads` are the words that form combinations with words around the phrase. lexicon.txt explains
+    the other fields.
     """
 
     french: str
@@ -27,14 +28,14 @@ class Phrase(NamedTuple):
 
     @property
     def person(self) -> int:
-        """Of je, tu, il or elle, nous, vous, ils or elles, counted from 0."""
+        """The grammatical person: 0 je, 1 tu, 2 il or elle, 3 nous, 4 vous, 5 ils or elles."""
         named = [int(feature) for feature in self.features if feature.isdigit()]
         return named[0] if named else 5 if self.plural else 2
 
 
 @functools.cache
 def find(*features: str) -> list[Phrase]:
-    """The words and templates that have all of these features."""
+    """Returns the words and templates that have all of these features."""
     return [phrase for phrase in _read() if phrase.features.issuperset(features)]
 
 
@@ -80,21 +81,21 @@ IRREGULAR = {
 
 
 def conjugate(verb: str) -> list[str]:
-    """The six persons of the French present, then the past participle."""
+    """Returns the six persons of the French present, then the past participle."""
     if verb in IRREGULAR:
         return IRREGULAR[verb].split()
     return [verb[:-2] + ending for ending in ENDINGS[verb[-2:]]]
 
 
 def agree(word: str, noun: Phrase, feminine: str = "") -> str:
-    """A French adjective or participle in the gender and number of a noun."""
+    """Returns a French adjective or participle in the gender and number of a noun."""
     if word and "f" in noun.features:
         word = feminine or (word if word.endswith("e") else word + "e")
     return french_plural(word) if noun.plural else word
 
 
 def french_plural(word: str) -> str:
-    """Gâteau, gâteaux; cheval, chevaux; gris, gris; pomme de terre, pommes de terre."""
+    """Returns the French plural: gâteaux, chevaux, gris, pommes de terre."""
     word, *others = word.split(" ")
     if word.endswith("al"):
         word = word[:-1] + "ux"
@@ -104,7 +105,7 @@ def french_plural(word: str) -> str:
 
 
 def add_s(word: str) -> str:
-    """The English plural or third person: book, books; box, boxes; university, universities."""
+    """Returns the English plural or third person: books, boxes, universities."""
     if word.endswith("y") and word[-2] not in "aeiou":
         return word[:-1] + "ies"
     return word + ("es" if word.endswith(("s", "x", "ch", "sh", "o")) else "s")
@@ -112,7 +113,7 @@ def add_s(word: str) -> str:
 
 # Spelling ----------------------------------------------------------------------------------------
 
-# An h is mute in French except in some words; some English vowels sound like consonants.
+# A French h is mute except in some words; some English vowels sound like consonants.
 FRENCH_VOWEL = "(?=[aeiouyhéèêîœ])(?!hibou|haricot|harpe|hongrie|huit|onze)"
 ENGLISH_VOWEL = "(?=[aeiou]|honest)(?!uni|use)"
 CONTRACTED = {"à le": "au", "à les": "aux", "de le": "du", "de les": "des"}

@@ -1,1 +1,1 @@
-"""Pictures of attention, speed and memory, and the style of all pictures; nothing is measured."""
+"""Draws attention, speed and memory in one style; measures nothing."""

@@ -1,4 +1,4 @@
-"""Pictures of attention: between a sentence and its translation, and of every head."""
+"""Draws attention: between a sentence and its translation, and of every head in a model."""
 
 import math
 from pathlib import Path
@@ -13,14 +13,13 @@ from training.pictures.style import INK, new_figure, pixels, save_picture
 
 COLORS = "Blues"
 SPECIAL_LABELS = {"<s>": "(start)", "</s>": "(end)"}
-SPACE = "\u2581"  # how SentencePiece spells a space
+SPACE = "\u2581"  # SentencePiece's space
 CELL_INCHES = 0.5
 CAPTION = (
-    "Each row is one step of the decoder: to write the token at its left, the last layer read the"
-    " source tokens whose cells are dark. A row adds up to 1; the token under a white column was"
-    " not read."
+    "Each row is one step of the decoder: to write the token on its left, the last layer attended"
+    " to the source tokens with dark cells. Each row adds up to 1; a white cell means no attention."
 )
-# For the picture of every head: the labels include the color bar, the title is that of each map.
+# For the picture of every head. The labels' space includes the color bar; each map has a title.
 WIDTH_INCHES, SMALL_CELL_INCHES, LABELS_INCHES, TITLE_INCHES = 8.6, 0.17, 1.8, 0.4
 
 
@@ -31,11 +30,11 @@ def save_attention_picture(
     source_name: str = "source",
     target_name: str = "target",
 ) -> None:
-    """Writes or replaces `attention_figure` as a PNG.
+    """Writes `attention_figure` to a PNG file, or replaces the file.
 
     Args:
-        attention: What `Translator.attention` returns.
-        path: The file.
+        attention: The result of `Translator.attention`.
+        path: The file to write.
         source_name: The label of the horizontal axis.
         target_name: The label of the vertical axis.
     """
@@ -43,12 +42,12 @@ def save_attention_picture(
 
 
 def attention_pixels(attention: AttentionWeights, dots_per_inch: int) -> np.ndarray:
-    """Draws `attention_figure`: Uint8 (height, width, 4), RGBA."""
+    """Returns `attention_figure` as pixels: Uint8 (height, width, 4), RGBA."""
     return pixels(attention_figure(attention, "source", "translation"), dots_per_inch)
 
 
 def attention_figure(attention: AttentionWeights, source_name: str, target_name: str) -> Figure:
-    """A heat map of the mean over the heads, beside a small one of each head."""
+    """Draws a heat map of the mean over the heads, beside a small heat map of each head."""
     num_heads, target_length, source_length = attention.weights.shape
     width = 1.8 * CELL_INCHES * source_length + 3.2
     height = CELL_INCHES * target_length + 2.2
@@ -76,7 +75,7 @@ def heads_figure(
     column_name: str,
     caption: str,
 ) -> Figure:
-    """Heat maps of every head, one row per layer.
+    """Draws heat maps of every head, with a row for each layer.
 
     Args:
         weights: Float (layers, heads, query_length, key_length).
@@ -84,7 +83,7 @@ def heads_figure(
         column_tokens: The tokens of the keys.
         row_name: The label of the vertical axis.
         column_name: The label of the horizontal axis.
-        caption: Tells the reader what to see.
+        caption: The explanation above the maps.
     """
     num_layers, num_heads, query_length, key_length = weights.shape
     width = max(WIDTH_INCHES, num_heads * key_length * SMALL_CELL_INCHES + LABELS_INCHES)
@@ -107,7 +106,7 @@ def heads_figure(
 
 
 def token_labels(tokens: list[str]) -> list[str]:
-    """Sub-words for people to read: one that continues a word begins with `+`."""
+    """Returns sub-words as people read them: one that continues a word begins with `+`."""
     labels = []
     for before, token in zip(["", *tokens], tokens, strict=False):
         if token in SPECIAL_LABELS:
@@ -120,7 +119,7 @@ def token_labels(tokens: list[str]) -> list[str]:
 
 
 def _draw_heads(figure, weights: np.ndarray) -> None:
-    """Arranges small heat maps roughly in a square, with the same order of tokens."""
+    """Draws small heat maps, arranged roughly in a square."""
     columns = math.ceil(math.sqrt(len(weights)))
     rows = math.ceil(len(weights) / columns)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -132,7 +131,7 @@ def _draw_heads(figure, weights: np.ndarray) -> None:
 
 
 def _heat_map(axes: Axes, weights: np.ndarray, title: str) -> AxesImage:
-    """Draws one matrix, (target_length, source_length)."""
+    """Draws a heat map; `weights`: Float (target_length, source_length)."""
     axes.set_title(title, color=INK, fontsize=10)
     image = axes.imshow(weights, cmap=COLORS, vmin=0, vmax=1)
     axes.spines[:].set_color("#bbbbbb")

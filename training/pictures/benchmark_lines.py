@@ -1,4 +1,4 @@
-"""What the pictures of `benchmark decode`'s lines share: the command, and the choice of lines."""
+"""Shared by the pictures of `benchmark decode`'s lines: the command, and the choice of lines."""
 
 from collections.abc import Callable, Hashable, Sequence
 
@@ -14,15 +14,16 @@ from training.pictures.style import save_picture
 def draw_picture(
     parser: CommandParser, arguments: Sequence[str], figure_of: Callable[..., Figure]
 ) -> None:
-    """Runs a command that writes a PNG; `figure_of` gets all options and returns the figure."""
-    parser.add_positional("files", "JSON lines of `benchmark decode`, or others'.", nargs="+")
-    parser.add_option("output", str | None, None, "The PNG; replaced if it exists.")
+    """Runs a command that writes a PNG file; `figure_of` returns the figure for its options."""
+    files_help = "Files of JSON lines, from `benchmark decode` or other programs."
+    parser.add_positional("files", files_help, nargs="+")
+    parser.add_option("output", str | None, None, "The PNG file; replaced if it exists.")
     parser.add_option("preset", str, "base", "The model's size: tiny, base or big.")
     parser.add_option("batch", int, 32, "Sentences at once.")
     options = parse(parser, arguments)
     if options.output is None:
         raise UsageError(
-            "--output must name the picture. Received: none. Give for example --output picture.png."
+            "--output must be given. Received: no --output. For example: --output picture.png."
         )
     files = {file: file for file in options.files}
     check_output_files({"--output": options.output}, files, overwrite=True)
@@ -37,12 +38,12 @@ def lines_of(
     batch: int,
     beam_size: int | None = None,
 ) -> dict[Hashable, list[tuple[int, float]]]:
-    """The points (length, number) of each line to draw.
+    """Returns the points (length, number) of each line to draw.
 
     Args:
         measured: A number for each work of each program.
-        name: Names the line that a program and its work belong to.
-        preset, batch, beam_size: The work to draw; None for every beam size.
+        name: Returns a key for a program and its work; points with equal keys form a line.
+        preset, batch, beam_size: The work to draw; beam_size None draws every beam size.
 
     Raises:
         InputError: If there is nothing to draw.
@@ -56,7 +57,7 @@ def lines_of(
     if not lines:
         beams = "" if beam_size is None else f", beam size {beam_size}"
         raise InputError(
-            f"The files must hold what is drawn: {preset}, batch {batch}{beams}. Received: nothing"
-            " of it. Choose another work by options, or add files."
+            f"The files must have lines of {preset}, batch {batch}{beams}. Received: no such line."
+            " Choose other options, or add files."
         )
     return lines

@@ -1,8 +1,8 @@
-"""Fonts for the texts of a picture: Matplotlib's own, and others for the letters that it lacks.
+"""Chooses fonts for the texts of a picture: Matplotlib's own, and others for missing letters.
 
 Matplotlib's own font has Latin, Greek, Cyrillic and some other letters. Since version 3.11
-Matplotlib also joins Arabic letters and orders those of Hebrew and of Indic scripts; earlier
-versions draw letters one by one from left to right.
+Matplotlib also joins Arabic letters and puts the letters of Hebrew and Indic scripts in order;
+earlier versions draw letters one by one from left to right.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from matplotlib.text import Text
 
 LOGGER = logging.getLogger("keras_transformer")
 
-PLACEHOLDERS = "Last Resort"  # fonts of boxes for any character
+PLACEHOLDERS = "Last Resort"  # fonts that draw every character as a box
 NORMAL_WEIGHT = 400
 PLAIN_NAMES = ("sans", "gothic")  # like Matplotlib's own font
 CJK_NAMES = (
@@ -33,18 +33,18 @@ CJK_NAMES = (
     "KATAKANA",
 )
 
-_family_of = {}  # character -> the family to draw it with; "" for the picture's own, None for none
+_family_of = {}  # character -> its font family; "" for the picture's own, None if no font has it
 _named_packages = set()
 
 
 def choose_fonts(figure: Figure) -> None:
-    """Gives each text of a figure the additional fonts that it needs; Latin text needs none.
+    """Adds the fonts that each text of a figure needs; Latin text needs none.
 
-    Characters that no installed font has are drawn as boxes; one warning names the package to
+    Characters that no installed font has are drawn as boxes; a warning names the packages to
     install.
     """
     for axis in figure.findobj(Axis):
-        axis.get_ticklabels(which="both")  # this makes them
+        axis.get_ticklabels(which="both")  # creates the labels, so that `findobj` finds them
     texts = [text for text in figure.findobj(Text) if text.get_text()]
     _learn({character for text in texts for character in text.get_text()})
     for text in texts:
@@ -54,7 +54,7 @@ def choose_fonts(figure: Figure) -> None:
 
 
 def _learn(characters: set[str]) -> None:
-    """Finds families for new characters."""
+    """Finds font families for new characters."""
     new = {c for c in characters - _family_of.keys() if unicodedata.category(c)[0] not in "CZ"}
     own = _characters_in(font_manager.findfont(FontProperties()), 0, new)
     _family_of.update(dict.fromkeys(own, ""))
@@ -67,7 +67,7 @@ def _learn(characters: set[str]) -> None:
 
 
 def _search(missing: set[str]) -> dict[str, str]:
-    """Families by character: as few as possible, preferably those in use."""
+    """Returns font families by character: as few as possible, preferably those in use."""
     covered = {}  # family -> rank and characters of its best font
     for entry in _installed_fonts():
         characters = _characters_in(entry.fname, getattr(entry, "index", 0), missing)
@@ -82,18 +82,18 @@ def _search(missing: set[str]) -> dict[str, str]:
 
 
 def _installed_fonts() -> list[FontEntry]:
-    """The fonts that Matplotlib knows, and those installed since it looked."""
+    """Returns the fonts that Matplotlib knows, and those installed since it searched for them."""
     manager = font_manager.fontManager
     known = {Path(entry.fname) for entry in manager.ttflist}
     for path in map(Path, font_manager.findSystemFonts()):
         if path not in known and path.resolve() not in known:
-            with contextlib.suppress(OSError, RuntimeError, ValueError):  # no font, or a broken one
+            with contextlib.suppress(OSError, RuntimeError, ValueError):  # not a font, or damaged
                 manager.addfont(path)
     return [entry for entry in manager.ttflist if not entry.name.startswith(PLACEHOLDERS)]
 
 
 def _rank(entry: FontEntry, num_characters: int) -> tuple:
-    """A sort key that puts the best font first."""
+    """Returns a sort key that puts the best font first."""
     weight = font_manager.weight_dict.get(entry.weight, entry.weight)
     is_plain = any(name in entry.name.lower() for name in PLAIN_NAMES)
     is_new = entry.name not in _family_of.values()
@@ -103,11 +103,11 @@ def _rank(entry: FontEntry, num_characters: int) -> tuple:
 
 
 def _characters_in(path: str, face_index: int, characters: set[str]) -> set[str]:
-    """The characters that a font has and Matplotlib can draw."""
+    """Returns the characters that a font has and Matplotlib can draw."""
     try:
         font = FT2Font(path, face_index=face_index) if face_index else FT2Font(path)
         found = {character for character in characters if font.get_char_index(ord(character))}
-        if found:  # this fails for fonts of colored pictures, which cannot be drawn
+        if found:  # raises an error for fonts of color bitmaps, which cannot be drawn
             font.set_size(10, 72)
             font.load_char(ord(min(found)))
     except (OSError, RuntimeError, ValueError):
@@ -116,13 +116,13 @@ def _characters_in(path: str, face_index: int, characters: set[str]) -> set[str]
 
 
 def _name_packages(characters: set[str]) -> None:
-    """Warns of boxes, and names each package that would help, once."""
+    """Warns about boxes, and names each package that would help once only."""
     packages = {_package(character) for character in characters} - _named_packages
     if packages:
         shown = "".join(sorted(c for c in characters if _package(c) in packages)[:20])
         LOGGER.warning(
-            "No installed font has %s: pictures show boxes in their place. Install fonts that do,"
-            " on Debian and Ubuntu: apt install %s.",
+            "No installed font has %s: pictures show boxes in their place. Install a font that has"
+            " them. On Debian and Ubuntu: apt install %s.",
             shown,
             " ".join(sorted(packages)),
         )
@@ -130,7 +130,7 @@ def _name_packages(characters: set[str]) -> None:
 
 
 def _package(character: str) -> str:
-    """The Debian package whose fonts have a character."""
+    """Returns the Debian package whose fonts have a character."""
     if unicodedata.name(character, "").startswith(CJK_NAMES):
         return "fonts-noto-cjk"
     return "fonts-symbola" if unicodedata.category(character) == "So" else "fonts-noto-core"

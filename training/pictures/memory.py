@@ -1,4 +1,4 @@
-"""The memory that a search takes, by length: `python -m training.benchmark memory --help`."""
+"""Draws the memory of a search by length: `python -m training.benchmark memory --help`."""
 
 from collections.abc import Sequence
 
@@ -12,19 +12,19 @@ from training.pictures.style import INK, clear_axes, line_style, new_figure
 
 INCHES = (8.6, 4.6)
 CAPTION = (
-    "Memory beyond the loaded model, {batch} sentences at once, {preset} model. Lines: the most"
-    " that the process took. Broken lines: the keys and values of the tokens. Memory rises with the"
-    " tokens held. What int8 takes in addition does not depend on them."
+    "Memory beyond the loaded model, {batch} sentences at once, {preset} model. Solid lines: the"
+    " process's peak. Broken lines: the keys and values of the tokens. Memory rises with the number"
+    " of tokens. What int8 needs in addition does not depend on it."
 )
 DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
 
 def draw_memory(arguments: Sequence[str]) -> None:
-    """Writes a PNG."""
+    """Writes the picture to a PNG file."""
     parser = CommandParser(
         "benchmark memory",
-        "Draws the memory that a search takes beyond the loaded model, by the length of the"
-        " translations, beside the memory of that many tokens' keys and values.",
+        "Draws the memory that a search needs beyond the loaded model, by the length of the"
+        " translations, and the memory of their tokens' keys and values.",
     )
 
     def figure_of(options):
@@ -34,7 +34,7 @@ def draw_memory(arguments: Sequence[str]) -> None:
 
 
 def memory_figure(memory: Speeds, preset: str, batch: int) -> Figure:
-    """A line for each precision and beam size, and one for each kind of caches that they hold.
+    """Draws a line for each precision and beam size, and for the caches that each should need.
 
     Raises:
         InputError: If `memory`, from `read_memory`, has nothing of this preset and batch.
@@ -71,14 +71,14 @@ def _search(beam_size: int) -> str:
 
 
 def _cache_dtype(precision: str) -> str:
-    """The dtype of the keys and values of a model of that precision."""
+    """Returns the dtype of the keys and values in a model of this precision."""
     return "bfloat16" if precision.endswith("bfloat16") else "float32"
 
 
 def cache_mib(preset: str, rows: int, length: int, dtype: str = "float32") -> float:
-    """MiB of the decoder's keys and values for `rows` sequences of `length` tokens.
+    """Returns the MiB of the decoder's keys and values for `rows` sequences of `length` tokens.
 
-    Each is model_dim floats, for each token in each layer.
+    Keys and values have model_dim floats each, for each token in each layer.
     """
     import_keras()
     from keras_transformer.config import TransformerConfig

@@ -1,4 +1,4 @@
-"""The time that a token takes, by length: `python -m training.benchmark curve --help`."""
+"""Draws the time per token by length: `python -m training.benchmark curve --help`."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,19 +11,19 @@ from training.command_line.parser import CommandParser
 from training.pictures.benchmark_lines import draw_picture, lines_of
 from training.pictures.style import INK, LINE_COLOURS, MARKERS, clear_axes, new_figure
 
-# Ours are the strong ones.
+# The stronger colors are for this project.
 OUR_COLORS, PEERS_COLORS = LINE_COLOURS[:3], LINE_COLOURS[3:]
 INCHES = (8.6, 4.4)
 
 
 def draw_curve(arguments: Sequence[str]) -> None:
-    """Writes a PNG."""
+    """Writes the picture to a PNG file."""
     parser = CommandParser(
         "benchmark curve",
-        "Draws the milliseconds that each target token takes, by the length of the translations;"
-        " one panel per beam size, one line per program and precision.",
+        "Draws the milliseconds that each target token takes, by the length of the translations,"
+        " with a panel for each beam size and a line for each program and precision.",
     )
-    parser.add_option("beam_size", int, [1, 4], "A panel for each; 1 is greedy.", nargs="+")
+    parser.add_option("beam_size", int, [1, 4], "Beam sizes, a panel each; 1 is greedy.", nargs="+")
 
     def figure_of(options):
         speeds = read_speeds(options.files)
@@ -33,7 +33,7 @@ def draw_curve(arguments: Sequence[str]) -> None:
 
 
 def speed_figure(speeds: Speeds, preset: str, batch: int, beam_sizes: Sequence[int]) -> Figure:
-    """Panels with the same axes; where a line stays level, time is proportional to length.
+    """Draws a panel for each beam size; where a line is level, time is proportional to length.
 
     Raises:
         InputError: If nothing was measured for a panel.
@@ -56,7 +56,7 @@ def speed_figure(speeds: Speeds, preset: str, batch: int, beam_sizes: Sequence[i
 
 
 def _styles(programs: Iterable[Program]) -> dict[Program, dict]:
-    """The style of each program, ours first."""
+    """Returns the style of each program, this project's first."""
     styles = {}
     for program in sorted(programs, key=lambda program: (program.name != US, program)):
         ours = program.name == US

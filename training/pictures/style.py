@@ -1,4 +1,4 @@
-"""The colors and layout of the project's pictures, and how they become files."""
+"""Colors and layout of the project's pictures, and functions that draw and save them."""
 
 import textwrap
 import warnings
@@ -15,7 +15,7 @@ from training.runs.files import replacing
 
 INK = "#333333"
 GRID = "#dddddd"
-# Color-blind people can tell them apart, too (Okabe and Ito); strongest first.
+# Color-blind readers can tell these apart, too (Okabe and Ito); strongest first.
 LINE_COLOURS = (
     "#0072b2",
     "#d55e00",
@@ -38,16 +38,16 @@ def new_figure(
     font_size: float = 10.5,
     line_length: int | None = None,
 ) -> Figure:
-    """An empty figure under a caption.
+    """Returns an empty figure with a caption on top.
 
     Args:
         width_inches: About 8.6 fills the width of a README.
         height_inches: The height, including the caption.
-        caption: Tells the reader what to see.
-        font_size: The caption's, in points.
-        line_length: The longest line of the caption, in characters; if None, about the width.
+        caption: The explanation of the picture.
+        font_size: The caption's font size, in points.
+        line_length: The caption's longest line, in characters; None to fill about the width.
     """
-    # pyplot would need a window system.
+    # Not by pyplot, which would need a window system.
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
     lines = textwrap.wrap(caption, line_length or int(CHARACTERS_PER_INCH * width_inches))
     figure.suptitle("\n".join(lines), color=INK, fontsize=font_size)
@@ -62,7 +62,7 @@ def clear_axes(axes: Axes) -> None:
 
 
 def line_style(number: int) -> dict:
-    """The style of line 0, 1 and so on, the same in every picture."""
+    """Returns the style of line `number`, counted from 0; the same in every picture."""
     return {
         "color": LINE_COLOURS[number % len(LINE_COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -72,21 +72,21 @@ def line_style(number: int) -> dict:
 
 
 def pixels(figure: Figure, dots_per_inch: int) -> np.ndarray:
-    """Draws a figure with fonts that have its letters: Uint8 (height, width, 4), RGBA."""
+    """Returns a figure as RGBA pixels, Uint8 (height, width, 4), with fonts for all its letters."""
     figure.set_dpi(dots_per_inch)
     canvas = FigureCanvasAgg(figure)
     choose_fonts(figure)
-    with warnings.catch_warnings():  # choose_fonts has said more about these in one line
+    with warnings.catch_warnings():  # choose_fonts has warned about these, with more help
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         canvas.draw()
     return np.array(canvas.buffer_rgba())
 
 
 def save_picture(figure: Figure, path: str | Path) -> None:
-    """Writes or replaces a PNG, whole or not at all.
+    """Writes or replaces a PNG file, whole or not at all.
 
-    It keeps 256 of the many shades that the edges of letters and lines have: nobody sees the
-    difference, and the file is a third as large.
+    Keeps only 256 colors, mostly shades at the edges of letters and lines: the difference is
+    invisible, and the file is a third as large.
     """
     picture = Image.fromarray(pixels(figure, DOTS_PER_INCH)).convert("RGB")
     few_colors = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

@@ -1,1 +1,1 @@
-"""The local server that speaks TensorFlow Serving's REST interface, and its page; no commands."""
+"""The local server with TensorFlow Serving's REST interface, and its web page; no commands."""

@@ -1,4 +1,4 @@
-"""The routes: TensorFlow Serving's REST interface, and the page at `/`.
+"""The server's routes: TensorFlow Serving's REST interface, and the page at `/`.
 
 Source: tensorflow_serving/model_servers/http_rest_api_handler.cc and http_rest_api_util.cc.
 """
@@ -50,12 +50,12 @@ MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
 PREDICTION_PATH = re.compile(MODEL + ":(classify|regress|predict)", re.IGNORECASE | re.ASCII)
 STATUS_PATH = re.compile(MODEL + "(?:/(metadata))?", re.IGNORECASE | re.ASCII)
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-LARGE_ANSWER_VALUES = 10_000  # larger answers are written in a thread, so that others need not wait
+LARGE_ANSWER_VALUES = 10_000  # larger answers are encoded in a thread, to keep the loop free
 
 
 @dataclass
 class Service:
-    """Everything that the routes need."""
+    """The state that all routes share."""
 
     versions: Versions
     batcher: Batcher
@@ -68,7 +68,7 @@ class Service:
 
 
 def make_app(service: Service):
-    """The ASGI application."""
+    """Returns the ASGI application."""
 
     async def rest(request: Request) -> Response:
         start_seconds, code = time.monotonic(), "OK"
@@ -117,7 +117,7 @@ class _Path:
     action: str
 
     def check_model(self, service: Service) -> None:
-        """Refuses other models, with the message for a version that is not there."""
+        """Refuses a request for another model as the real server refuses an unknown version."""
         if self.model != service.versions.name:
             asked = f"Latest({self.model})"
             if self.number is not None:
@@ -222,17 +222,17 @@ async def _predict(service: Service, path: _Path, document: dict) -> Response:
 
 
 def _check_whole(arrays: dict, max_batch_size: int) -> None:
-    """Bounds requests that cannot be split, because outputs are as long as their longest row."""
+    """Refuses a request with too many rows for one batch, where rows must stay together."""
     most = max((len(array) for array in arrays.values() if array.ndim), default=0)
     if most > max_batch_size:
         raise invalid(
-            f"A request to this signature may hold {max_batch_size:,} rows. Received: {most:,}."
-            " Send them in several requests."
+            f"A request to this signature may hold up to {max_batch_size:,} rows. Received:"
+            f" {most:,}. Send them in several requests."
         )
 
 
 def _other_method(service: Service, path: _Path, document: dict) -> ServingError:
-    """The real server's answer to :classify and :regress for signatures of :predict."""
+    """Returns the real server's error for :classify or :regress on a :predict signature."""
     if "examples" not in document:
         return invalid(
             f"When method is {path.action}, key 'examples' is expected and was not found"
@@ -282,5 +282,5 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 
 async def _bug(_request: Request, _error_raised: Exception) -> Response:
-    """Tells the client nothing more; the traceback is for the server's owner."""
-    return _error(500, "The server itself failed.")
+    """Hides the details from the client; the server's owner sees the traceback."""
+    return _error(500, "Internal server error.")

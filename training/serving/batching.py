@@ -1,11 +1,11 @@
-"""Dynamic batching: texts of many requests go through the model together.
+"""Dynamic batching: runs the texts of many requests through the model together.
 
-While the model runs, requests queue up; they form the next batch. A batch holds texts of one
-version and signature and of similar length, because it takes as long as its longest text. A long
-request runs a few texts at a time, so that short ones can go in between. If a batch fails, its
-requests run one by one: no request fails because of its neighbor.
+While the model runs, requests queue up and form the next batch. A batch holds texts of one version
+and signature, and of similar length, because it takes as long as its longest text. A request with
+many texts runs a few of them at a time, so that short requests can go in between. If a batch
+fails, its requests run one by one, so that none fails because of another.
 
-Everything happens in the event loop's thread, except for the model, which runs in others.
+Everything runs in the event loop's thread, except the model, which runs in worker threads.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ import numpy as np
 
 from training.serving.errors import ServingError, of_tensorflow
 
-ROWS_IN_TURN = 8  # of one request, while others wait
+ROWS_IN_TURN = 8  # rows that a request may run at a time while others wait
 SHORT_BYTES = 256  # texts up to this length share batches
-RUN_AT_ONCE = 2**18  # bytes of text that close a batch
+RUN_AT_ONCE = 2**18  # a batch with more bytes of text takes no more rows
 
 
 def num_processors() -> int:
-    """The number of processors this process may use; on macOS, the machine's."""
+    """Returns the number of processors that this process may use; on macOS, all of them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -35,7 +35,7 @@ def num_processors() -> int:
 
 @dataclass
 class BatchCounts:
-    """Counts calls of the model, and the rows in them."""
+    """The number of calls of the model, and of rows in them."""
 
     num_runs: int = 0
     num_rows: int = 0
@@ -43,7 +43,7 @@ class BatchCounts:
 
 @dataclass(eq=False)
 class _Job:
-    """A request: its inputs, and the outputs so far."""
+    """A request: its inputs, and its outputs so far."""
 
     run: Callable
     inputs: dict[str, np.ndarray]
@@ -53,7 +53,10 @@ class _Job:
     num_rows_done: int = 0
 
     def take(self, outputs: dict[str, np.ndarray], places: list[int]) -> None:
-        """Keeps the outputs of some rows; the last rows complete the request."""
+        """Stores the outputs of some rows, and completes the request when none is missing.
+
+        `places` are the rows' indices in the request; [None] for an undivided request.
+        """
         if self.done.done():
             return
         if places == [None]:
@@ -77,10 +80,10 @@ class Batcher:
     """Runs requests in batches.
 
     Args:
-        runs_at_once: Threads that run the model; one per processor if None.
-        max_batch_size: Rows of a batch.
+        runs_at_once: Number of threads that run the model; None for one per processor.
+        max_batch_size: The most rows in a batch.
         batch_timeout_seconds: How long a row waits for others while another batch runs.
-        queue_rows: Rows that may wait; more are refused.
+        queue_rows: The most rows that may wait; further requests are refused.
     """
 
     def __init__(
@@ -99,18 +102,18 @@ class Batcher:
         self._waiting = {}  # (run, row shapes, length class) -> heap of rows, the next first
         self._num_waiting = 0
         self._sequence = itertools.count()
-        self._turn = 0  # counts batches: where a new request joins the queue
+        self._turn = 0  # number of batches so far, which gives new requests their place in line
         self._pump_timer = None
 
     async def submit(self, run: Callable, inputs: dict, *, in_rows: bool) -> dict:
-        """Returns the outputs of a request.
+        """Runs a request, and returns its outputs.
 
         Args:
             run: A function from inputs to outputs, arrays by name. Requests with the same `run`
                 may share batches.
             inputs: The request's arrays by name, with the batch as first axis.
-            in_rows: Whether a row's outputs depend on that row's inputs only, so that rows may be
-                joined and split freely.
+            in_rows: Whether each row's outputs depend on its own inputs only, so that rows may be
+                batched and split freely.
 
         Raises:
             ServingError: If the queue is full, or the model refuses the request.
@@ -139,7 +142,7 @@ class Batcher:
     def _enqueue_rows(self, job: _Job) -> None:
         shapes = tuple((name, array.shape[1:]) for name, array in job.inputs.items())
         row_bytes = _row_bytes(job.inputs, job.num_rows)
-        # Shortest first, so that rows of similar length are neighbors in long requests.
+        # Shortest first, so that the batches of a large request hold rows of similar length.
         for number, place in enumerate(sorted(range(job.num_rows), key=row_bytes.__getitem__)):
             key = (job.run, shapes, _length_class(row_bytes[place]))
             self._push(key, self._turn + number // ROWS_IN_TURN, job, place, row_bytes[place])
@@ -150,7 +153,7 @@ class Batcher:
         self._num_waiting += 1
 
     def _pump_soon(self, seconds: float = 0) -> None:
-        """Schedules `_pump`: by default once the loop has read everything that has arrived."""
+        """Schedules `_pump`: by default after the loop has handled all requests at hand."""
         if self._pump_timer is not None:
             self._pump_timer.cancel()
         self._pump_timer = asyncio.get_running_loop().call_later(seconds, self._pump)
@@ -170,7 +173,7 @@ class Batcher:
                 loop.run_in_executor(self._threads, _run, rows).add_done_callback(self._finish)
 
     def _seconds_to_wait(self, key) -> float:
-        """How long a batch should wait for more rows; 0 if the model is idle."""
+        """Returns how long a batch should wait for more rows; 0 if the model is idle."""
         heap = self._waiting[key]
         full = len(heap) >= self.max_batch_size
         if self._num_idle == self._runs_at_once or full or len(key) == 1:
@@ -178,7 +181,7 @@ class Batcher:
         return heap[0][2] + self.batch_timeout_seconds - time.monotonic()
 
     def _pop_batch(self, key) -> dict[_Job, list]:
-        """Takes the next rows of a kind, by request, and drops requests that were abandoned."""
+        """Takes the next batch from a queue, as row indices by request; skips canceled requests."""
         heap, rows, num_rows, num_bytes = self._waiting[key], {}, 0, 0
         while heap and num_rows < self.max_batch_size and num_bytes <= RUN_AT_ONCE:
             _, _, _, bytes_of_row, job, place = heapq.heappop(heap)
@@ -205,7 +208,7 @@ class Batcher:
 
 
 def _run(rows: dict[_Job, list]) -> tuple[list, BatchCounts]:
-    """Runs a batch; returns each job with its places and its outputs or error."""
+    """Runs a batch; returns each job with its row indices and its outputs or error."""
     counts = BatchCounts()
     outcomes = _attempt(rows, counts)
     if len(rows) > 1 and isinstance(outcomes[0], Exception):
@@ -234,7 +237,7 @@ def _attempt(rows: dict[_Job, list], counts: BatchCounts) -> list:
 
 
 def _split(outputs: dict[str, np.ndarray], sizes: list[int]) -> list[dict]:
-    """Splits the outputs of a batch into those of its requests."""
+    """Splits a batch's outputs by request; `sizes` are the requests' numbers of rows."""
     for name, array in outputs.items():
         if array.shape[:1] != (sum(sizes),):
             raise ServingError(
@@ -248,11 +251,11 @@ def _split(outputs: dict[str, np.ndarray], sizes: list[int]) -> list[dict]:
 
 
 def _row_bytes(inputs: dict[str, np.ndarray], num_rows: int) -> list[int]:
-    """The length of each row's longest string."""
+    """Returns the length in bytes of each row's longest string."""
     rows = [a.reshape(num_rows, -1) for a in inputs.values() if a.dtype == object]
     return [max((len(text) for row in rows for text in row[n]), default=0) for n in range(num_rows)]
 
 
 def _length_class(num_bytes: int) -> int:
-    """0 for short texts; longer texts of one class differ by less than a factor of 2."""
+    """Returns 0 for short texts; longer texts of one class differ by less than a factor of 2."""
     return max(0, num_bytes.bit_length() - SHORT_BYTES.bit_length() + 1)

@@ -1,4 +1,4 @@
-"""Reads request bodies within limits: plain, or gzip that is unpacked as it arrives.
+"""Reads request bodies within limits: plain, or gzip, which is unpacked as it arrives.
 
 Source: RFC 1952 (gzip) and RFC 9110, section 8.4.1.3.
 """
@@ -12,14 +12,14 @@ from training.serving.errors import ServingError
 from training.serving.predict import Limits
 
 GZIP_WINDOW = 16 + zlib.MAX_WBITS  # tells zlib to accept gzip only
-LARGEST_RATIO = 1032  # unpacked to packed bytes; deflate cannot do more
+LARGEST_RATIO = 1032  # of unpacked to packed bytes: the most that deflate can reach
 
 
 def expected_bytes(request: Request, most: int) -> int:
-    """The size of the unpacked body, or its upper bound if the headers do not say.
+    """Returns the unpacked body's size, or an upper bound if the headers do not give the size.
 
     Raises:
-        ServingError: If it is larger than `most`, or in an unknown coding.
+        ServingError: If the body is larger than `most`, or in an unknown coding.
     """
     is_gzip = _is_gzip(request)
     length = request.headers.get("content-length", "")
@@ -30,10 +30,10 @@ def expected_bytes(request: Request, most: int) -> int:
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """Returns the body, unpacked.
+    """Returns the unpacked body.
 
     Raises:
-        ServingError: If it is too large or too slow, or is not whole gzip although it should be.
+        ServingError: If the body is too large or too slow, or is broken gzip.
     """
     most, num_received = limits.max_request_bytes, 0
     packed = GzipBody(most) if _is_gzip(request) else None
@@ -50,7 +50,9 @@ async def read_body(request: Request, limits: Limits) -> bytes:
                     raise _too_large(most)
     except TimeoutError as error:
         raise _unread(
-            "REQUEST_TIMEOUT", f"The body must arrive within {limits.body_seconds:g} s."
+            "REQUEST_TIMEOUT",
+            f"The body must arrive within {limits.body_seconds:g} s. Received: a part of it. Send"
+            " the request again.",
         ) from error
     if packed:
         packed.end()
@@ -58,7 +60,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 
 class GzipBody:
-    """A body of one or more gzip members. At most one byte more than `most` is unpacked."""
+    """Unpacks a body of one or more gzip members, up to one byte more than `most`."""
 
     def __init__(self, most: int):
         self.content = bytearray()
@@ -69,7 +71,7 @@ class GzipBody:
         """Unpacks the next part of the body.
 
         Raises:
-            ServingError: If it is not gzip, or a member's checksum or length is wrong.
+            ServingError: If the part is not gzip, or a member's checksum or length is wrong.
         """
         while part and len(self.content) <= self._most:
             if self._member is None or self._member.eof:
@@ -92,7 +94,7 @@ def _is_gzip(request: Request) -> bool:
     if codings and codings not in (["gzip"], ["x-gzip"]):
         raise _unread(
             "UNSUPPORTED_MEDIA_TYPE",
-            f"Content-Encoding must be gzip or left out. Received: {', '.join(codings)[:200]}."
+            f"Content-Encoding must be gzip or absent. Received: {', '.join(codings)[:200]}."
             " Send the body uncompressed, or as gzip.",
         )
     return bool(codings)
@@ -101,7 +103,7 @@ def _is_gzip(request: Request) -> bool:
 def _bad_gzip(what: str) -> ServingError:
     return _unread(
         "INVALID_ARGUMENT",
-        "With Content-Encoding: gzip, a body must be whole gzip members and nothing else."
+        "With Content-Encoding: gzip, a body must hold complete gzip data and nothing else."
         f" Received: {what}. Compress it again, or send it uncompressed.",
     )
 
@@ -109,7 +111,7 @@ def _bad_gzip(what: str) -> ServingError:
 def _too_large(most: int) -> ServingError:
     return _unread(
         "CONTENT_TOO_LARGE",
-        f"A request may have {most:,} bytes. Received: more. Send fewer texts at a time.",
+        f"A request may have up to {most:,} bytes. Received: more. Send fewer texts at a time.",
     )
 
 

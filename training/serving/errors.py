@@ -1,4 +1,4 @@
-"""The error that a request is answered with: TensorFlow Serving's codes and HTTP statuses."""
+"""Errors as answers to requests, with TensorFlow Serving's codes and HTTP statuses."""
 
 # As in tensorflow_serving/model_servers/http_server.cc. The last three are HTTP's own, for requests
 # that are refused before they are read.
@@ -43,17 +43,17 @@ class ServingError(Exception):
 
 
 def invalid(message: str) -> ServingError:
-    """The client sent something unusable."""
+    """Returns the error for an unusable request."""
     return ServingError("INVALID_ARGUMENT", message)
 
 
 def not_found(message: str) -> ServingError:
-    """The client named a model or version that is not there."""
+    """Returns the error for a model or version that does not exist."""
     return ServingError("NOT_FOUND", message)
 
 
 def of_tensorflow(error: Exception) -> ServingError:
-    """An exception from loading or running a model, with TensorFlow's own code."""
+    """Converts an exception from loading or running a model, and keeps TensorFlow's code."""
     number = getattr(error, "error_code", None)
     if number is not None:
         from tensorflow.core.protobuf import error_codes_pb2
@@ -64,6 +64,6 @@ def of_tensorflow(error: Exception) -> ServingError:
     else:
         code = "INVALID_ARGUMENT" if isinstance(error, (TypeError, ValueError)) else "UNKNOWN"
     text = " ".join(str(getattr(error, "message", None) or error).split())
-    # Without the names of graph nodes, which mean nothing to a client.
+    # Removes the names of graph nodes, which mean nothing to a client.
     text = text.rpartition("<stack traces unavailable> ")[2].split(" [[{{node")[0]
     return ServingError(code if code in STATUS_OF_CODE else "UNKNOWN", text[:1000])

@@ -1,10 +1,10 @@
-"""Translates with an exported version in a process that has nothing of this project.
+"""Translates with an exported version in a process that cannot import this project.
 
     python -I training/serving/fresh_process.py saved_models/demo/1 < texts.json > answers.json
 
-Texts are a JSON list of strings, answers a list of [translation, score]. Python's own loader
-forgives exports that TensorFlow Serving cannot run, since it can rebuild what is missing from the
-objects beside the graph. So this loads as Serving does: the graph alone, into a session.
+Texts are a JSON list of strings, answers a list of [translation, score]. TensorFlow's Python loader
+accepts exports that TensorFlow Serving cannot run, because it rebuilds missing parts from the
+objects stored beside the graph. So this script loads as Serving does: only the graph, in a session.
 """
 
 import json
@@ -14,16 +14,16 @@ from collections.abc import Iterator, Sequence
 
 TEXTS_AT_ONCE = 100
 
-# An export must do without these. Python's -I alone would not keep them out, since the package is
+# Packages that an export must not need. Python's -I alone would not keep them out, since they are
 # installed. Keras stays: TensorFlow itself imports it.
 BLOCKED = ("keras_transformer", "training", "sentencepiece")
 
 
 def ask_fresh_process(version: str, texts: Sequence[str]) -> list[tuple[str, float]]:
-    """The translation of each text and its score, from a process that cannot import this project.
+    """Returns each text's translation and score, from a process that cannot import this project.
 
-    Where the project can be imported, an export that depends on it works, and nobody notices until
-    it is served.
+    In a process that can import it, an export that wrongly depends on it would work, and fail only
+    when served.
 
     Raises:
         RuntimeError: If the process fails; the message is what it wrote to stderr.
@@ -32,7 +32,7 @@ def ask_fresh_process(version: str, texts: Sequence[str]) -> list[tuple[str, flo
 
 
 def run_isolated(script: str, *arguments: str, job, timeout_seconds: float | None = None):
-    """Sends a script a job and returns its answer, both as JSON, without PYTHONPATH.
+    """Runs a script without PYTHONPATH, sends it a job and returns its answer, both as JSON.
 
     Raises:
         RuntimeError: If the script fails; the message is what it wrote to stderr.
@@ -50,13 +50,13 @@ def run_isolated(script: str, *arguments: str, job, timeout_seconds: float | Non
 
 
 def block_imports() -> None:
-    """Makes importing them raise ImportError, as if they had never been installed."""
+    """Makes imports of the blocked packages fail, as if they were not installed."""
     for name in BLOCKED:
         sys.modules[name] = None
 
 
 def answers(version: str, texts: list[str]) -> Iterator[tuple[str, float]]:
-    """Yields the translation of each text and its score, from the signature `serving_default`.
+    """Yields each text's translation and score, from the signature `serving_default`.
 
     Args:
         version: The folder of one version of an export.

@@ -1,7 +1,7 @@
-"""uvicorn with limits on connections, and with a service's response to signals.
+"""A uvicorn server that limits connections and stops gracefully on signals.
 
-The first SIGTERM or SIGINT stops accepting connections, lets running requests finish, and exits
-with code 0. The second exits at once.
+On the first SIGTERM or SIGINT, it accepts no more connections, finishes running requests, and exits
+with code 0. On the second, it exits at once.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from training.command_line.running import handling_signals
 
 REFUSAL = b'{"error": "Too many connections. Try again later."}\n'
 LONGEST_STOP_SECONDS = 60
-HEADER_SECONDS = 20.0  # for a new connection's first byte, and from there to the headers' end
-KEEP_ALIVE_SECONDS = 75.0  # how long a connection may idle between two requests
+HEADER_SECONDS = 20.0  # for a new connection's first byte, and again for the rest of its headers
+KEEP_ALIVE_SECONDS = 75.0  # how long a connection may be idle between two requests
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Returns a bound socket, so that a port in use is found before a model is loaded.
+    """Returns a bound socket. Call it before loading a model, to report a port in use early.
 
     Raises:
-        InputError: If it cannot be bound.
+        InputError: If the address or port cannot be used.
     """
     if not 0 <= port <= 65535:
         raise InputError(
-            f"--port must be 0 to 65535. Received: {port}. Choose for example 8501, or 0 for any"
-            " free port."
+            f"--port must be 0 to 65535. Received: {port}. For example: 8501, or 0 for any free"
+            " port."
         )
     try:
         [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
@@ -41,7 +41,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise InputError(
             f"--host must be an address of this machine. Received: {host} ({error.strerror})."
-            " Choose for example 127.0.0.1."
+            " For example: 127.0.0.1."
         ) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -49,14 +49,14 @@ def listening_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         raise InputError(
-            f"--host and --port must be free to listen on. Received: {host} and {port}"
+            f"The server must be able to listen on --host and --port. Received: {host} and {port}"
             f" ({error.strerror}). Choose another port, or 0 for any free port."
         ) from error
     return bound
 
 
 def make_server(app, max_connections: int) -> uvicorn.Server:
-    """The server of an application; `await server.serve(sockets=[...])` runs it."""
+    """Returns the server for an ASGI application; `serve_until_stopped` runs it."""
     config = uvicorn.Config(
         app,
         http=type("Protocol", (_BoundedProtocol,), {"max_connections": max_connections}),
@@ -77,7 +77,7 @@ def make_server(app, max_connections: int) -> uvicorn.Server:
 
 
 class _BoundedProtocol(H11Protocol):
-    """Closes connections beyond `max_connections`, and those whose headers do not arrive."""
+    """Closes connections beyond `max_connections`, and those that send no headers in time."""
 
     max_connections = 0
     _header_timer = None
@@ -136,7 +136,7 @@ class _Server(uvicorn.Server):
 
 
 async def serve_until_stopped(server: uvicorn.Server, bound: socket.socket, task) -> None:
-    """Serves until a signal arrives. The task runs meanwhile; if it fails, so does the server."""
+    """Serves until a signal arrives, and runs `task` meanwhile; raises the task's error."""
     running = asyncio.ensure_future(task)
     serving = asyncio.ensure_future(server.serve(sockets=[bound]))
     try:

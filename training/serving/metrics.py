@@ -1,4 +1,4 @@
-"""Counts requests, and prints the counts in Prometheus' text format."""
+"""Counts requests, and writes the counts in Prometheus' text format."""
 
 import bisect
 from collections import Counter
@@ -7,7 +7,7 @@ BUCKETS_MICROSECONDS = [1000 * 2**power for power in range(17)]  # 1 ms to 65 s
 
 
 class Metrics:
-    """Requests by outcome, and their latency, under the names that the real server uses."""
+    """Counts requests by outcome and latency, under TensorFlow Serving's names."""
 
     def __init__(self, model: str):
         self.model = model.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
@@ -16,14 +16,17 @@ class Metrics:
         self.sum_microseconds = 0
 
     def count(self, code: str, seconds: float) -> None:
-        """Adds one request to the model."""
+        """Counts one request."""
         microseconds = round(seconds * 1e6)
         self.num_requests[code] += 1
         self.buckets[bisect.bisect_left(BUCKETS_MICROSECONDS, microseconds)] += 1
         self.sum_microseconds += microseconds
 
     def page(self, num_runs: int, num_rows: int) -> str:
-        """All counts, with two of this server's own: calls of the model, and rows in them."""
+        """Returns all counts as text.
+
+        Two of them exist in this server only: calls of the model, and rows in them.
+        """
         latency = ":tensorflow:serving:request_latency"
         labels = f'model_name="{self.model}",API="predict",entrypoint="REST"'
         lines = ["# TYPE :tensorflow:serving:request_count counter"]

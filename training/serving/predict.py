@@ -1,8 +1,8 @@
 """Converts JSON to arrays and back, as TensorFlow Serving's `:predict` does.
 
 A request gives its tensors by row, {"instances": [...]}, or by column, {"inputs": ...}; the answer
-has the same form, {"predictions": [...]} or {"outputs": ...}. Strings that are not text travel as
-{"b64": "..."}.
+has the same form, {"predictions": [...]} or {"outputs": ...}. Bytes that are not text are written
+as {"b64": "..."}.
 
 Source: https://www.tensorflow.org/tfx/serving/api_rest and tensorflow_serving/util/json_tensor.cc.
 Deviation: a body must be UTF-8, and output bytes that are not UTF-8 become U+FFFD, so that every
@@ -26,13 +26,13 @@ class Limits:
     """Limits on one request, and on all requests together.
 
     Attributes:
-        max_batch: Rows.
+        max_batch: Rows in a request.
         max_text_bytes: Size of each string, in UTF-8.
         max_answer_values: Numbers and strings in the answer.
         max_request_bytes: Size of the body, both as it arrives and unpacked.
-        max_bytes_in_flight: Size of all bodies that are being read or worked on.
-        body_seconds: Time for the body to arrive.
-        answer_seconds: Time for the model to answer.
+        max_bytes_in_flight: Size of the bodies of all unanswered requests.
+        body_seconds: Time until the whole body has arrived.
+        answer_seconds: Time until the model has answered.
     """
 
     max_batch: int = 1000
@@ -54,10 +54,10 @@ class PredictRequest:
 
 
 def read_object(body: bytes) -> dict:
-    """Returns the JSON object of a body.
+    """Returns the JSON object in a body.
 
     Raises:
-        ServingError: If it is anything else.
+        ServingError: If the body is anything else.
     """
     try:
         document = json.loads(body.decode("utf-8-sig"))
@@ -70,14 +70,16 @@ def read_object(body: bytes) -> dict:
     except json.JSONDecodeError as error:
         raise invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 100,000 brackets
-        raise invalid("JSON Parse error: a number is too long or lists are too deep.") from error
+        raise invalid(
+            "JSON Parse error: a number is too long or lists are nested too deeply."
+        ) from error
     if not isinstance(document, dict):
         raise invalid(f"The body must be a JSON object. Received: {_kind(document)}.")
     return document
 
 
 def signature_name_of(document: dict) -> str:
-    """The signature that a request names, or `serving_default`."""
+    """Returns the signature that a request names, by default `serving_default`."""
     name = document.get("signature_name", DEFAULT_SIGNATURE)
     if not isinstance(name, str):
         raise invalid(f"'signature_name' key must be a string value. Received: {_kind(name)}.")
@@ -88,7 +90,7 @@ def predict_request(document: dict) -> PredictRequest:
     """Reads the JSON of a `:predict` request.
 
     Raises:
-        ServingError: If it has both `instances` and `inputs`, or neither, or no instances.
+        ServingError: If the request has both `instances` and `inputs`, neither, or no instances.
     """
     by_row = "instances" in document
     if by_row and "inputs" in document:
@@ -104,7 +106,7 @@ def predict_request(document: dict) -> PredictRequest:
 
 
 def arrays_of(request: PredictRequest, inputs: dict, limits: Limits) -> dict[str, np.ndarray]:
-    """Returns an array for each input of a signature.
+    """Returns a request's values as an array for each input of a signature.
 
     Args:
         request: The request.
@@ -122,23 +124,23 @@ def arrays_of(request: PredictRequest, inputs: dict, limits: Limits) -> dict[str
     for name, array in arrays.items():
         if array.ndim and len(array) > limits.max_batch:
             raise invalid(
-                f"A request may hold {limits.max_batch:,} rows. Received: {len(array):,} of"
+                f"A request may hold up to {limits.max_batch:,} rows. Received: {len(array):,} of"
                 f" {name}. Send them in several requests."
             )
     return arrays
 
 
 def answer_of(outputs: dict[str, np.ndarray], by_row: bool, limits: Limits) -> bytes:
-    """Returns the JSON of an answer.
+    """Returns the answer with these outputs, as JSON.
 
     Raises:
-        ServingError: If the outputs cannot be split into rows, or are too many for one answer.
+        ServingError: If the outputs cannot be split into rows, or have too many values.
     """
     num_values = sum(array.size for array in outputs.values())
     if num_values > limits.max_answer_values:
         raise invalid(
-            f"An answer may hold {limits.max_answer_values:,} values. Received: a request for"
-            f" {num_values:,}. Send fewer or shorter texts at a time."
+            f"An answer may hold up to {limits.max_answer_values:,} values. Received: a request"
+            f" for {num_values:,}. Send fewer or shorter texts at a time."
         )
     if by_row:
         num_rows = {array.shape[:1] for array in outputs.values()}
@@ -160,28 +162,31 @@ def answer_of(outputs: dict[str, np.ndarray], by_row: bool, limits: Limits) -> b
 
 
 def json_bytes(document) -> bytes:
-    """Returns JSON in UTF-8, with NaN, Infinity and -Infinity as the real server writes them."""
+    """Returns JSON in UTF-8; writes NaN, Infinity and -Infinity as the real server does."""
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def declared_shape(info) -> list[int] | None:
-    """The shape in a TensorInfo, with -1 for a free axis; None for any shape."""
+    """Returns the shape in a TensorInfo, with -1 for an axis of any size; None for any shape."""
     return None if info.tensor_shape.unknown_rank else [d.size for d in info.tensor_shape.dim]
 
 
 def _rows_to_columns(rows: list, inputs: dict) -> dict[str, list]:
-    """Returns a list for each input, with one value per row. A bare row is the only input's."""
+    """Returns a list for each input, with one value per row.
+
+    A row that does not name its input belongs to the only input.
+    """
     are_objects = _is_object(rows[0])
     if not are_objects and len(inputs) > 1:
         raise invalid(
-            f"Each of 'instances' must be an object of the inputs {', '.join(sorted(inputs))}."
+            f"Each of 'instances' must be an object with the inputs {', '.join(sorted(inputs))}."
             f" Received: {_kind(rows[0])}."
         )
     columns = {name: [] for name in inputs}
     for place, row in enumerate(rows):
         if _is_object(row) != are_objects:
             raise invalid(
-                f"Either all 'instances' must be objects or none. Received: {_kind(row)} at place"
+                f"Either all 'instances' must be objects or none. Received: {_kind(row)} at index"
                 f" {place} after {_kind(rows[0])}."
             )
         if are_objects:
@@ -194,7 +199,7 @@ def _rows_to_columns(rows: list, inputs: dict) -> dict[str, list]:
 
 
 def _named_columns(values, inputs: dict) -> dict:
-    """Returns the value of each input. A bare value is the only input's."""
+    """Returns the value of each input; a value without a name belongs to the only input."""
     if _is_object(values):
         missing = sorted(set(inputs) - set(values))
         if missing:
@@ -202,7 +207,7 @@ def _named_columns(values, inputs: dict) -> dict:
         return values  # other names are ignored, as in the real server
     if len(inputs) > 1:
         raise invalid(
-            f"'inputs' must be an object of the inputs {', '.join(sorted(inputs))}. Received:"
+            f"'inputs' must be an object with the inputs {', '.join(sorted(inputs))}. Received:"
             f" {_kind(values)}."
         )
     return {next(iter(inputs)): values}
@@ -217,15 +222,15 @@ def _check_names(row: dict, inputs: dict, where: str) -> None:
 
 
 def _array(name: str, value, info, limits: Limits) -> np.ndarray:
-    """Converts one input to the type and shape that the signature declares."""
+    """Converts one input to the signature's type, and checks its shape."""
     import tensorflow as tf
 
-    # Lists of unequal length or depth become a list as an element, which `read` refuses.
+    # Lists of unequal length or depth leave lists as elements, which `read` refuses.
     given, declared = np.array(value, dtype=object), declared_shape(info)
     if declared is not None and not _fits(given.shape, declared):
         raise invalid(
-            f"{name} must have the shape {_in_words(declared)}, in lists of equal length. Received:"
-            f" {_in_words(given.shape)}."
+            f"{name} must have the shape {_in_words(declared)}, with lists of equal length."
+            f" Received: {_in_words(given.shape)}."
         )
     dtype = tf.dtypes.as_dtype(info.dtype)
     read = _reader(dtype, limits)
@@ -244,7 +249,7 @@ def _fits(shape: tuple[int, ...], declared: list[int]) -> bool:
 
 
 def _reader(dtype, limits: Limits):
-    """Returns a function that converts one JSON value to this type."""
+    """Returns a function that converts one JSON value to this dtype."""
     import tensorflow as tf
 
     if dtype == tf.string:
@@ -266,15 +271,15 @@ def _bytes(name: str, value, max_bytes: int) -> bytes:
             value = value.encode("utf-8")
         except UnicodeEncodeError as error:
             raise invalid(
-                f"JSON Parse error: {name} must be text. Received: half of a surrogate pair,"
-                f" \\u{ord(value[error.start]):04x}. Send both halves."
+                f"JSON Parse error: {name} must be valid Unicode. Received: half of a surrogate"
+                f" pair, \\u{ord(value[error.start]):04x}. Send both halves."
             ) from error
     else:
         raise invalid(f"{name} must be strings. Received: {_kind(value)}.")
     if len(value) > max_bytes:
         raise invalid(
-            f"A text of {name} may have {max_bytes:,} bytes. Received: {len(value):,}. Split it"
-            " into sentences."
+            f"A text of {name} may have up to {max_bytes:,} bytes. Received: {len(value):,}. Split"
+            " it into sentences."
         )
     return value
 
@@ -300,7 +305,7 @@ def _boolean(name: str, value) -> bool:
 def _whole(name: str, value, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         received = "a number out of range" if type(value) in (int, float) else _kind(value)
-        raise invalid(f"{name} must be whole numbers, {least} to {most}. Received: {received}.")
+        raise invalid(f"{name} must be integers from {least} to {most}. Received: {received}.")
     return value
 
 
@@ -309,7 +314,9 @@ def _decimal(name: str, value, most: float) -> float:
         raise invalid(f"{name} must be numbers. Received: {_kind(value)}.")
     is_special = isinstance(value, float) and not np.isfinite(value)
     if not is_special and not -most <= value <= most:
-        raise invalid(f"{name} must be numbers from {-most} to {most}. Received: one outside.")
+        raise invalid(
+            f"{name} must be numbers from {-most} to {most}. Received: a number out of range."
+        )
     return float(value)
 
 
@@ -321,7 +328,7 @@ def _listed(name: str, array: np.ndarray):
         flat[:] = [decode(value) for value in array.ravel()]
         return flat.reshape(array.shape).tolist()
     if array.dtype.kind == "f" and array.dtype.itemsize <= 4:
-        # By way of the shortest spelling: 0.2 and not 0.20000000298023224.
+        # Through the shortest decimal text: 0.2, not 0.20000000298023224.
         return array.astype(np.float32).astype("U32").astype(np.float64).tolist()
     if array.dtype.kind not in "biuf":  # bfloat16 and the like
         return _listed(name, array.astype(np.float32))
@@ -341,7 +348,7 @@ def _is_base64(value) -> bool:
 
 
 def _is_object(value) -> bool:
-    """Whether it is an object of named values, not bytes in base64."""
+    """Whether a value is an object of named values, not {"b64": ...}."""
     return isinstance(value, dict) and not _is_base64(value)
 
 
@@ -350,7 +357,7 @@ def _in_words(shape) -> str:
 
 
 def _kind(value) -> str:
-    """Describes a JSON value of any size."""
+    """Names the type of a JSON value."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, (int, float)):

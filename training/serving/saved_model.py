@@ -1,6 +1,6 @@
-"""One loaded version of a SavedModel: its signatures, and functions that run them.
+"""Loads one version of a SavedModel: its signatures, and functions that run them.
 
-Loading it needs TensorFlow, and TensorFlow Text for its ops, and no class of this project.
+Needs TensorFlow, and TensorFlow Text for its ops, but none of this project's model code.
 """
 
 import os
@@ -23,7 +23,7 @@ class LoadedVersion:
     Attributes:
         number: Its number.
         signature_defs: SignatureDef by name.
-        num_running: Requests that use it now.
+        num_running: The number of requests that use it now.
     """
 
     number: int
@@ -32,14 +32,14 @@ class LoadedVersion:
     _runs: dict = field(default_factory=dict)
 
     def run_of(self, signature_name: str) -> Callable[[dict], dict]:
-        """Returns the function from a signature's inputs to its outputs, arrays by name."""
+        """Returns the function that runs a signature: from inputs to outputs, arrays by name."""
         return self._runs[signature_name]
 
     def rows_are_independent(self, signature_name: str) -> bool:
         """Whether rows of several requests may run together and be split again.
 
         They may if the batch is the first axis of all inputs and outputs, and no output has another
-        free axis: a free axis is as long as its longest row, so that neighbors would show.
+        axis of variable size: it would be as long as the longest row of any request.
         """
         signature = self.signature_defs[signature_name]
         inputs = [declared_shape(info) for info in signature.inputs.values()]
@@ -49,9 +49,9 @@ class LoadedVersion:
         )
 
     def run_first_requests(self, path: str | os.PathLike) -> None:
-        """Runs the export's own requests, and each signature once.
+        """Runs the export's warm-up requests, and each signature once.
 
-        The first call of a signature takes seconds, because TensorFlow optimizes its graph then.
+        A signature's first call takes seconds, because TensorFlow then optimizes its graph.
         """
         for signature_name, inputs in exported_requests(path):
             if signature_name in self._runs:
@@ -60,7 +60,7 @@ class LoadedVersion:
             self._runs[signature_name](inputs)
 
     def _one_text_each(self) -> Iterator[tuple[str, dict]]:
-        """Yields one row of text for each signature that takes nothing else."""
+        """Yields one row of text for each signature whose inputs are all lists of texts."""
         from tensorflow.core.framework import types_pb2
 
         for name in self._runs:
@@ -96,12 +96,12 @@ def load_version(path: str | os.PathLike, number: int) -> LoadedVersion:
 
 
 def exported_requests(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yields signature and inputs of each request that the version in a folder carries.
+    """Yields the signature and inputs of each warm-up request in an exported version.
 
-    TensorFlow Serving runs them too, before a version becomes available.
+    TensorFlow Serving also runs them, before a version becomes available.
 
     Raises:
-        ValueError: If a message is not whole.
+        ValueError: If a request is damaged.
     """
     import tensorflow as tf
     from google.protobuf.message import DecodeError
@@ -117,8 +117,8 @@ def exported_requests(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, 
             log = prediction_log_class().FromString(record)
         except DecodeError as error:
             raise ValueError(
-                f"{file} must hold whole PredictionLog messages. Received: one that cannot be read."
-                " Export the version again."
+                f"{file} must hold PredictionLog messages. Received: a damaged message. Export the"
+                " version again."
             ) from error
         if log.HasField("predict_log"):
             request = log.predict_log.request
@@ -142,15 +142,18 @@ def _run(function, infos: dict, inputs: dict[str, np.ndarray]) -> dict[str, np.n
 
 
 def _signature_defs(path) -> dict:
-    """SignatureDef by name, as TensorFlow Serving reports them."""
+    """Returns the SignatureDefs by name, as TensorFlow Serving reports them."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     model = saved_model_pb2.SavedModel.FromString((Path(path) / "saved_model.pb").read_bytes())
     for meta_graph in model.meta_graphs:
         if "serve" in meta_graph.meta_info_def.tags:
-            # Copies, without the graph that they were part of.
+            # Copies, which do not keep the graph in memory.
             return {
                 name: type(found).FromString(found.SerializeToString())
                 for name, found in meta_graph.signature_def.items()
             }
-    raise ValueError("A SavedModel must have a graph with the tag serve. Received: none.")
+    raise ValueError(
+        "A SavedModel must have a graph with the tag serve. Received: no such graph. Export the"
+        " version again."
+    )

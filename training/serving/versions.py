@@ -1,10 +1,10 @@
 """Chooses the versions of a model to serve: finds, loads, watches and retires them.
 
-It follows TensorFlow Serving: it serves the newest versions, all, or named ones. A new one is
-loaded and warm before an old one goes, and the old one finishes its requests. If a version cannot
-be loaded, that is reported and the older one stays.
+As in TensorFlow Serving, the newest versions, all, or chosen ones are served. A new version is
+loaded and warmed up before an old one is retired, and the old one finishes its requests. If a
+version cannot be loaded, the failure is reported and the older version stays.
 
-Everything but the loading happens in the event loop's thread.
+Everything except loading runs in the event loop's thread.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ LARGEST = 2**63 - 1  # a version is an int64
 
 @dataclass(frozen=True)
 class Policy:
-    """Which of the versions in the folder to serve.
+    """A rule for which of the versions in the folder to serve.
 
     Attributes:
-        newest: How many, from the highest number down; None for all.
-        named: These only, whatever `newest` says.
+        newest: How many versions, from the highest number down; None for all.
+        named: The numbers of the only versions to serve; overrides `newest` unless empty.
     """
 
     newest: int | None = 1
     named: frozenset[int] = frozenset()
 
     def choose(self, there: set[int]) -> list[int]:
-        """The versions to serve, in ascending order."""
+        """Returns the versions to serve, in ascending order; `there` has all existing ones."""
         if self.named:
             return sorted(there & self.named)
         return sorted(there)[-self.newest if self.newest else 0 :]
@@ -47,8 +47,8 @@ class Status:
 
     Attributes:
         state: START, LOADING, AVAILABLE, UNLOADING or END.
-        code: OK, or why it could not be loaded.
-        message: The same in words.
+        code: OK, or the error code if loading failed.
+        message: The error message if loading failed.
     """
 
     state: str
@@ -57,15 +57,15 @@ class Status:
 
 
 class Versions:
-    """The versions of one model.
+    """Manages the versions of one model.
 
     Args:
         folder: saved_models/NAME.
         name: The model's name in requests.
         policy: Which versions to serve.
         labels: Names for versions, as in {"stable": 1}.
-        tell: Called with a line when a version comes, goes or cannot be loaded.
-        load: Loads the version in a folder, given its number.
+        tell: Called with a line of text when a version is loaded, retired, or fails to load.
+        load: Loads a version, from its folder and its number.
     """
 
     def __init__(
@@ -79,26 +79,26 @@ class Versions:
     ):
         self.folder = Path(folder)
         self.name = name
-        self.statuses = {}  # number -> Status, of all versions ever seen
+        self.statuses = {}  # number -> Status, for every version ever seen
         self._policy = policy
         self._labels = labels or {}
         self._tell = tell
         self._load = load
-        self._loaded = {}  # number -> LoadedVersion, those that answer
-        self._failed = {}  # number -> its folder's content when it could not be loaded
-        self._retiring = {}  # number -> the task that ends it
-        self._announced = set()  # numbers whose loading was told but has not begun
+        self._loaded = {}  # number -> LoadedVersion, for versions that answer requests
+        self._failed = {}  # number -> `_content` of its folder when it failed to load
+        self._retiring = {}  # number -> the task that retires the version
+        self._announced = set()  # numbers whose loading was announced but has not begun
 
     @property
     def available(self) -> list[int]:
-        """The versions that answer requests, in ascending order."""
+        """The numbers of the versions that answer requests, in ascending order."""
         return sorted(self._loaded)
 
     def numbers(self, number: int | None, label: str | None) -> list[int]:
-        """The versions that a status request is about, newest first.
+        """Returns the versions that a status request asks about, newest first.
 
         Raises:
-            ServingError: If there is none.
+            ServingError: If there is no such version.
         """
         number = self._labelled(number, label)
         if number is None and not self.statuses:
@@ -109,14 +109,14 @@ class Versions:
 
     @contextlib.contextmanager
     def use(self, number: int | None, label: str | None) -> Iterator[LoadedVersion]:
-        """Yields a version, which is kept until the block ends.
+        """Yields a version, and keeps it loaded until the block ends.
 
         Args:
             number: Its number; None for the newest.
-            label: Its label, which counts before its number.
+            label: Its label; overrides `number` unless None.
 
         Raises:
-            ServingError: If it is not there.
+            ServingError: If there is no such version.
         """
         number = self._labelled(number, label)
         if number is None and self._loaded:
@@ -132,9 +132,9 @@ class Versions:
             version.num_running -= 1
 
     def announce(self) -> list[int]:
-        """Tells which versions `refresh` is about to load, and returns their numbers.
+        """Reports which versions `refresh` will load, and returns their numbers.
 
-        For callers that need seconds until they can call `refresh`.
+        For callers that need a few seconds before they can call `refresh`.
         """
         wanted = []
         with contextlib.suppress(OSError):
@@ -144,17 +144,17 @@ class Versions:
         return wanted
 
     async def watch(self, poll_seconds: float) -> None:
-        """Calls `refresh` forever."""
+        """Calls `refresh` every `poll_seconds`, forever."""
         while True:
             await asyncio.sleep(poll_seconds)
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Loads new versions that should be served, then retires those that should not."""
+        """Loads the versions that should be served, then retires the others."""
         try:
             there = find_versions(self.folder)
         except OSError:
-            return  # the folder itself is gone or unreadable for now: keep serving
+            return  # the folder itself is missing or unreadable for now: keep serving
         wanted = self._policy.choose(set(there))
         for number in wanted:
             if number not in self._loaded and number not in self._retiring:
@@ -166,7 +166,7 @@ class Versions:
             del self._failed[number]
 
     async def _bring(self, number: int, path: Path) -> None:
-        """Loads a version, unless that failed and its folder has not changed since."""
+        """Loads a version, unless loading failed before and its folder has not changed since."""
         content = await asyncio.to_thread(_content, path)
         if self._failed.get(number) == content:
             return
@@ -205,7 +205,7 @@ class Versions:
         number = version.number
         self.statuses[number] = Status("END")
         del version
-        await asyncio.to_thread(gc.collect)  # TensorFlow's functions refer to one another
+        await asyncio.to_thread(gc.collect)  # TensorFlow's functions form reference cycles
         self._tell(f"version {number} has ended")
 
     def _labelled(self, number: int | None, label: str | None) -> int | None:
@@ -217,10 +217,10 @@ class Versions:
 
 
 def find_versions(folder: Path) -> dict[int, Path]:
-    """The versions in a folder: its subfolders whose names are numbers.
+    """Returns the versions in a folder: its subfolders whose names are numbers.
 
     Raises:
-        OSError: If it is not a readable folder.
+        OSError: If `folder` is not a readable folder.
     """
     return {
         int(path.name): path
@@ -231,10 +231,10 @@ def find_versions(folder: Path) -> dict[int, Path]:
 
 
 def _content(path: Path) -> list[tuple]:
-    """Each file's name, size and time, which tell whether a folder has changed."""
+    """Returns each file's name, size and time, to detect changes in a folder."""
     found = []
     for file in sorted(path.rglob("*")):
-        with contextlib.suppress(OSError):  # goes away meanwhile
+        with contextlib.suppress(OSError):  # the file may vanish in between
             state = file.stat()
             found.append((os.fspath(file), state.st_size, state.st_mtime_ns))
     return found

@@ -1,8 +1,8 @@
-"""Decides who may use the server: programs that mean it, and pages that it knows.
+"""Decides who may use the server: programs, and web pages of known sites.
 
-A browser sends requests for any page that its user visits. Two headers give such a page away:
-`Host` (a foreign name that its owner has pointed at this machine: DNS rebinding), and `Origin` (a
-page of another site). Programs send neither a foreign Host nor an Origin.
+A browser sends requests on behalf of any page that its user visits. Two headers reveal a foreign
+page: `Host`, if its owner has pointed a name at this machine (DNS rebinding), and `Origin`, if it
+belongs to another site. Programs send neither a foreign Host nor an Origin.
 """
 
 import ipaddress
@@ -26,26 +26,29 @@ CORS_HEADERS = {
 
 @dataclass(frozen=True)
 class Visitors:
-    """Tells requests that are meant for this server from others.
+    """Accepts requests meant for this server, and refuses others.
 
     Attributes:
-        hosts: Names of this server, in lower case, besides loopback names. Plain addresses need no
-            mention: rebinding takes a name.
-        origins: Origins whose pages may use the server, as in "https://example.org".
+        hosts: Names of this server, in lower case, besides loopback names. IP addresses are always
+            accepted, since DNS rebinding needs a name.
+        origins: Origins whose pages may use the server, such as "https://example.org".
     """
 
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
 
     def knows_host(self, host: str | None) -> bool:
-        """Whether a Host header names this server. HTTP/1.0 has none, but browsers always do."""
+        """Whether a Host header names this server; None, possible in HTTP/1.0, is accepted.
+
+        Browsers always send the header.
+        """
         if host is None:
             return True
         name = _host_name(host)
         return name in LOOPBACK_NAMES | self.hosts or _is_address(name)
 
     def knows_origin(self, origin: str | None, host: str | None) -> bool:
-        """Whether a page of this origin may use the server."""
+        """Whether a page with this Origin header may use the server; programs send none."""
         if origin is None or origin in self.origins:
             return True
         parts = urlsplit(origin)
@@ -53,7 +56,7 @@ class Visitors:
         return parts.scheme in ("http", "https") and is_own
 
     def guard(self, app):
-        """Wraps an ASGI application so that it answers known visitors only."""
+        """Wraps an ASGI application so that it answers accepted requests only."""
 
         async def guarded(scope, receive, send):
             if scope["type"] != "http":
@@ -92,20 +95,20 @@ class Visitors:
         if len(hosts) > 1 or not self.knows_host(host):
             return (
                 f"Host must be a name of this server. Received: {', '.join(hosts)[:200]}. Start"
-                " the server with --allowed-hosts and this name."
+                " the server with this name in --allowed-hosts."
             )
         if not self.knows_origin(origin, host):
             return (
-                f"Origin must be this server or a known one. Received: {origin[:200]}. Start the"
-                " server with --cors-origins and this origin."
+                f"Origin must be this server or an allowed site. Received: {origin[:200]}. Start"
+                " the server with this origin in --cors-origins."
             )
         return None
 
 
 def _in_origin_form(scope: dict) -> dict:
-    """Turns the absolute target http://host/path, as proxies receive it, into /path.
+    """Turns an absolute request target, http://host/path, into /path.
 
-    The target's host replaces the `Host` header, so that checking the header checks both.
+    The target's host replaces the `Host` header, so that checking the header also checks the host.
 
     Source: RFC 9112, section 3.2.2.
     """
@@ -123,7 +126,7 @@ def _json_response(status: int, document: dict, headers: dict) -> Response:
 
 
 def _host_name(host: str) -> str:
-    """The name of a Host header, without its port."""
+    """Returns the host name in a Host header, without the port."""
     name = host.strip().lower()
     if name.startswith("["):
         return name.split("]")[0] + "]"

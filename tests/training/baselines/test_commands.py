@@ -1,4 +1,4 @@
-"""The commands run each baseline, from text to an export."""
+"""The commands work with each baseline, from text to export."""
 
 import io
 import json
@@ -57,14 +57,14 @@ def arguments(text_files):
     ],
 )
 def finished(request, arguments, tmp_path_factory):
-    """A model's name and its finished run."""
+    """Returns a model's name and its finished run."""
     run = tmp_path_factory.mktemp("runs") / request.param
     options = [*arguments, f"--model={request.param}", *SIZES[request.param]]
     assert run_command(train, [*options, "--output", str(run)]) == 0
     return request.param, run
 
 
-def test_a_run_says_what_it_trained_and_reads_back(finished):
+def test_a_run_records_its_model_and_can_be_loaded(finished):
     name, run = finished
     assert yaml.safe_load((run / "config.yaml").read_text())["model"] == name
     [first, second, final] = RunFolder(run).read_metrics()
@@ -76,7 +76,7 @@ def test_a_run_says_what_it_trained_and_reads_back(finished):
 
 
 @pytest.mark.slow
-def test_a_run_can_be_evaluated_translate_and_be_exported(
+def test_a_run_can_evaluate_translate_and_export(
     finished, text_files, tmp_path, monkeypatch, capfdbinary
 ):
     name, run = finished
@@ -105,7 +105,9 @@ def test_a_run_can_be_evaluated_translate_and_be_exported(
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_ends_as_one_that_was_not(finished, arguments, tmp_path, monkeypatch):
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    finished, arguments, tmp_path, monkeypatch
+):
     name, run = finished
     save = progress.save_checkpoint
 
@@ -148,7 +150,7 @@ def test_asking_for_missing_attention_is_refused(finished):
 
 
 @pytest.mark.slow
-def test_another_run_can_start_from_the_weights_of_a_run(finished, arguments, tmp_path):
+def test_a_run_can_start_from_another_runs_weights(finished, arguments, tmp_path):
     name, run = finished
     options = [argument for argument in arguments if "vocabulary" not in argument]
     options += [f"--model={name}", *SIZES[name], "--initial-run", str(run), "--epochs=1"]
@@ -158,7 +160,7 @@ def test_another_run_can_start_from_the_weights_of_a_run(finished, arguments, tm
 
 
 @pytest.mark.slow
-def test_a_process_that_does_not_know_the_classes_says_what_to_import(finished):
+def test_loading_without_the_classes_names_the_package_to_import(finished):
     name, run = finished
     code = (
         "from keras_transformer import Translator, InputError\n"
@@ -174,7 +176,7 @@ def test_a_process_that_does_not_know_the_classes_says_what_to_import(finished):
     assert second == name
 
 
-def test_a_run_of_an_earlier_version_is_a_transformers(finished_run, tmp_path):
+def test_a_run_of_an_earlier_version_has_a_transformer(finished_run, tmp_path):
     """Its config.yaml has neither `model` nor the settings of other models."""
     config = yaml.safe_load((finished_run / "config.yaml").read_text())
     for name in ("model", "recurrent_dim", "kernel_size"):

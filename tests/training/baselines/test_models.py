@@ -126,7 +126,7 @@ def test_padding_after_a_target_changes_nothing(model):
 
 
 @pytest.mark.parametrize("position", range(SOURCE_LENGTH))
-def test_every_source_token_counts(model, position):
+def test_every_source_token_affects_the_logits(model, position):
     changed = source_ids()[1:]
     changed[0, position] = 4 + (changed[0, position] - 3) % (VOCABULARY - 4)
     before = logits_of(model, source_ids()[1:], target_ids()[1:])
@@ -134,7 +134,7 @@ def test_every_source_token_counts(model, position):
 
 
 def decoded(model, source, targets):
-    """The logits of every position, decoded step by step.
+    """Returns the logits of every position, decoded step by step.
 
     Args:
         targets: Integer (batch, beams, length).
@@ -187,7 +187,7 @@ def searched(model, source, longest=4):
     )
 
 
-def test_a_search_scores_as_the_full_pass_does_whatever_the_batch(model):
+def test_search_scores_equal_those_of_the_full_pass_in_any_batch(model):
     found = searched(model, source_ids())
     for beam in range(2):
         log_probability, num_tokens = score(
@@ -200,7 +200,7 @@ def test_a_search_scores_as_the_full_pass_does_whatever_the_batch(model):
     assert_close(found.scores[:1], alone.scores)
 
 
-def test_a_model_reads_back_as_it_was_saved(model, tmp_path):
+def test_a_saved_model_loads_unchanged(model, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     assert type(loaded) is type(model)
@@ -223,14 +223,14 @@ def test_each_precision_gives_the_same_logits_in_steps_and_in_one_pass(
     stepwise = decoded(other, source_ids(), target_ids()[:, None])[:, 0]
     rounding = (1e-5 if kind == "float32" else 0.05) * np.abs(expected).max()
     assert_close(full, expected, atol=rounding)
-    # A sum in another order may round to the next number.
+    # A sum in a different order may round to the next number.
     assert_close(stepwise, full, atol=1e-5 if kind == "float32" else rounding)
     if kind != "float32":
         assert np.abs(full - expected).max() > 1e-4  # it is rounded
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-def test_a_decoder_without_attention_knows_one_vector_of_a_source(models, name):
+def test_a_decoder_without_attention_reads_one_vector_per_source(models, name):
     """The vector has the same size for sources of any length, and every step reads it."""
     encode, initial_state, step = decoding_steps(models[name])
     for length in (2, SOURCE_LENGTH):
@@ -255,7 +255,7 @@ def test_a_model_without_attention_has_no_weights_to_show(models, name):
         cross_attention_weights(models[name], source_ids(), target_ids())
 
 
-def test_attention_goes_to_real_tokens_alone_and_adds_up_to_1(attentive_model):
+def test_attention_goes_to_real_tokens_only_and_sums_to_1(attentive_model):
     assert has_cross_attention(attentive_model)
     weights = numbers(cross_attention_weights(attentive_model, source_ids(), target_ids()))
     assert weights.shape == (BATCH, 1, TARGET_LENGTH, SOURCE_LENGTH)
@@ -280,8 +280,8 @@ def test_the_weights_shown_are_the_last_that_the_model_computes(attentive_model,
     assert_close(shown, numbers(computed[-1]).reshape(shown.shape))
 
 
-def test_a_convolutional_decoder_is_that_of_the_paper(models):
-    """The last layer of a convolutional decoder, written out (Gehring et al. 2017, section 3.3)."""
+def test_a_convolutional_decoder_equals_that_of_the_paper(models):
+    """Compares with the equations of a decoder's last layer (Gehring et al. 2017, section 3.3)."""
     model = models["convolution"]
     weights = numbers(cross_attention_weights(model, source_ids(), target_ids()))[:, 0]
     embedded_source = numbers(model.embedding(source_ids()))
@@ -302,7 +302,7 @@ def test_a_convolutional_decoder_is_that_of_the_paper(models):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_a_gated_convolution_is_that_of_keras(causal):
+def test_a_gated_convolution_equals_that_of_keras(causal):
     layer = randomize(built(GatedConvolution(4, kernel_size=3, causal=causal), (None, None, 5)))
     inputs = random_vectors(BATCH, SOURCE_LENGTH, 5)
     other = keras.layers.Conv1D(8, 3, padding="causal" if causal else "same")
@@ -313,7 +313,7 @@ def test_a_gated_convolution_is_that_of_keras(causal):
     assert_close(layer(inputs), values / (1 + np.exp(-gates)))
 
 
-def test_a_convolution_sees_zeros_in_the_place_of_padding():
+def test_a_convolution_sees_zeros_instead_of_padding():
     layer = randomize(built(GatedConvolution(4, kernel_size=3), (None, None, 5)))
     inputs = random_vectors(BATCH, SOURCE_LENGTH, 5)
     mask = np.arange(SOURCE_LENGTH) < np.array([[3], [SOURCE_LENGTH]])
@@ -322,8 +322,8 @@ def test_a_convolution_sees_zeros_in_the_place_of_padding():
     assert_close(padded[:1, :3], layer(inputs[:1, :3]))
 
 
-def test_a_gated_convolution_begins_with_the_variance_of_appendix_a():
-    """Of inputs of variance 1, a and b have 4, and a * sigmoid(b) has 4 E[sigmoid(b)^2]."""
+def test_a_new_gated_convolution_has_the_variance_of_appendix_a():
+    """For inputs of variance 1, a and b have variance 4, a * sigmoid(b) 4 E[sigmoid(b)^2]."""
     layer = GatedConvolution(256, kernel_size=3, dropout=0.2)
     outputs = numbers(layer(random_vectors(50, 20, 256), training=True))
     b = 2 * random_vectors(100_000)
@@ -370,7 +370,7 @@ def test_training_applies_dropout_in_every_layer(model):
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_trains_near_float32(policy):
-    """The loss and its gradients, of the same weights."""
+    """From the same weights, three steps have nearly the same losses, and so gradients."""
     losses = {}
     for name in ("gru_attention", "convolution"):
         for kind in ("float32", policy):
@@ -416,7 +416,7 @@ def test_with_attention_a_model_learns_to_reverse(name):
 
 
 def reversal_pairs(num_pairs, seed=0):
-    """Sources of 2 to 6 tokens, and START, the same backwards, END."""
+    """Returns sources of 2 to 6 tokens, and targets: START, the reversed tokens, END."""
     generator = np.random.default_rng(seed)
     source, target = np.zeros((num_pairs, 7), "int32"), np.zeros((num_pairs, 8), "int32")
     for row in range(num_pairs):

@@ -1,4 +1,4 @@
-"""The recurrent layers compute what Keras' own layers do."""
+"""The recurrent layers compute the same as Keras' own layers."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def random_recurrence(cell, inputs_shape=(None, None, WIDTH), **more):
 
 
 def keras_layer(layer, **options):
-    """Keras' layer with the same weights."""
+    """Returns Keras' layer with the same weights."""
     kernel, bias = layer.input_projection.get_weights()
     recurrent_kernel, recurrent_bias = map(numbers, (layer.recurrent_kernel, layer.recurrent_bias))
     other = KERAS_LAYERS[layer.cell](UNITS, return_sequences=True, **options)
@@ -45,7 +45,7 @@ def first_states(layer):
     return [random_vectors(BATCH, UNITS, seed=20 + number) for number in range(layer.num_states)]
 
 
-def test_the_states_are_those_of_keras(cell):
+def test_the_states_equal_those_of_keras(cell):
     layer = random_recurrence(cell)
     inputs, states = random_vectors(BATCH, LENGTH, WIDTH, seed=9), first_states(layer)
     expected = keras_layer(layer)(inputs, initial_state=[ops.array(state) for state in states])
@@ -59,14 +59,14 @@ def test_without_states_it_begins_at_zero(cell):
 
 
 @TENSORFLOW_ONLY
-def test_the_gradients_are_those_of_keras(cell):
+def test_the_gradients_equal_those_of_keras(cell):
     import tensorflow as tf
 
     layer = random_recurrence(cell)
     other = keras_layer(layer)
     inputs = tf.constant(random_vectors(BATCH, LENGTH, WIDTH, seed=9))
     states = [tf.constant(state) for state in first_states(layer)]
-    weights = random_vectors(LENGTH, UNITS, seed=10)  # each output counts differently
+    weights = random_vectors(LENGTH, UNITS, seed=10)  # each output has its own weight
 
     def gradients(output_of, variables):
         @tf.function(autograph=False)  # as in training, whose loop is in a graph
@@ -92,7 +92,7 @@ def test_the_gradients_are_those_of_keras(cell):
         np.testing.assert_allclose(our, their, rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_is_one_position_of_the_whole(cell):
+def test_a_step_equals_one_position_of_the_full_pass(cell):
     layer = random_recurrence(cell)
     inputs, states = random_vectors(BATCH, LENGTH, WIDTH, seed=9), first_states(layer)
     whole = numbers(layer(inputs, states=states))
@@ -102,8 +102,8 @@ def test_a_step_is_one_position_of_the_whole(cell):
         np.testing.assert_allclose(numbers(output)[:, 0], whole[:, position], atol=1e-6)
 
 
-def test_a_context_is_more_input(cell):
-    """The product of [input, context] is a sum of two; one position of context serves all."""
+def test_a_context_acts_as_additional_input(cell):
+    """The product with [input, context] is a sum of two; all positions share one context."""
     context_dim = 4
     layer = random_recurrence(cell, context_shape=(None, None, context_dim))
     inputs = random_vectors(BATCH, LENGTH, WIDTH, seed=9)
@@ -118,7 +118,7 @@ def test_a_context_is_more_input(cell):
     np.testing.assert_allclose(layer(inputs, context=context), wide(both), atol=1e-5)
 
 
-def test_an_lstm_begins_by_keeping_what_it_knows():
+def test_a_new_lstm_keeps_its_state():
     layer = Recurrence("lstm", UNITS)
     layer.build((None, None, WIDTH))
     read, keep, new, write = np.split(numbers(layer.recurrent_bias), 4)
@@ -127,7 +127,7 @@ def test_an_lstm_begins_by_keeping_what_it_knows():
 
 
 def test_the_state_is_kept_in_float32_while_products_are_in_half_precision(cell):
-    """A step adds so little that bfloat16 would round it away."""
+    """Each step changes the state too little for bfloat16."""
     units, num_gates = 1, CELLS[cell].num_gates
     kernel = ops.zeros((units, num_gates * units), "bfloat16")
     if cell == "gru":  # update gate about 1: h' = z h + (1 - z) n
@@ -143,7 +143,7 @@ def test_the_state_is_kept_in_float32_while_products_are_in_half_precision(cell)
     assert numbers(once[0]).dtype == np.float32
 
 
-def test_the_encoder_reads_as_keras_does_in_both_directions(cell):
+def test_the_encoder_equals_keras_in_both_directions(cell):
     """With a mask, Keras' backward direction also begins at the last real token."""
     block = RecurrentEncoderBlock(cell, 2 * UNITS, dropout=0.5)
     inputs = random_vectors(BATCH, LENGTH, WIDTH, seed=9)
@@ -155,7 +155,7 @@ def test_the_encoder_reads_as_keras_does_in_both_directions(cell):
     np.testing.assert_allclose(outputs[mask], expected[mask], atol=1e-6)
 
 
-def test_if_widths_agree_the_input_is_added():
+def test_the_input_is_added_if_the_widths_are_equal():
     block = RecurrentEncoderBlock("gru", 6, dropout=0.0)
     inputs, mask = random_vectors(BATCH, LENGTH, 6), np.ones((BATCH, LENGTH), bool)
     block.build(inputs.shape)
@@ -171,7 +171,7 @@ def test_dropout_applies_to_the_output_of_a_layer():
     assert np.mean(numbers(block(inputs, padding_mask=mask, training=True)) == 0) > 0.9
 
 
-def test_the_summary_is_where_each_direction_ended():
+def test_the_summary_is_each_directions_final_state():
     memory = random_vectors(BATCH, LENGTH, 6)
     mask = np.array([[True] * 3 + [False] * 2, [True] * LENGTH])
     summary = numbers(Summary()(memory, padding_mask=mask))

@@ -1,4 +1,4 @@
-"""The text that `benchmark data` makes, and what it prints."""
+"""The text that `benchmark data` makes up, and the lines that it prints."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_one_file_and_many_hold_the_same_pairs(tmp_path):
     assert not set(validation) & set(lines_of(tmp_path, "all", "source"))
 
 
-def test_a_target_is_its_source_mirrored(tmp_path):
+def test_each_target_is_its_source_reversed(tmp_path):
     write_texts(tmp_path, num_pairs=50, in_memory=50, num_files=2)
     sources, targets = (lines_of(tmp_path, "all", side) for side in ("source", "target"))
     assert targets == [source[::-1] for source in sources]
@@ -37,7 +37,7 @@ def test_a_target_is_its_source_mirrored(tmp_path):
 
 
 @pytest.mark.slow  # twelve training runs, each in its own process
-def test_each_way_to_read_is_a_line(tmp_path, capfd):
+def test_each_way_of_reading_prints_a_line(tmp_path, capfd):
     small = ["--num-pairs=600", "--in-memory=600", "--num-files=3", "--steps=4", "--repeats=2"]
     small += ["--batch-tokens=1000", "--vocabulary-size=500", f"--folder={tmp_path}"]
     assert run_command(main, ["data", *small]) == 0
@@ -69,7 +69,7 @@ def test_too_little_to_measure_is_refused(option, complaint, capfd):
     assert complaint in capfd.readouterr().err
 
 
-def test_the_words_of_a_training_that_fails_are_said(tmp_path, capfd):
+def test_the_error_of_a_failed_training_is_printed(tmp_path, capfd):
     config = tmp_path / "short.yaml"
     config.write_text("max_length: 2\n")  # so that no pair is short enough
     small = ["--num-pairs=500", "--in-memory=500", "--num-files=2", "--vocabulary-size=300"]
@@ -79,7 +79,7 @@ def test_the_words_of_a_training_that_fails_are_said(tmp_path, capfd):
     assert "500 longer than 2 tokens" in error
 
 
-def test_settings_that_cannot_be_read_are_named_before_the_text_is_written(monkeypatch):
+def test_unreadable_settings_are_reported_before_the_text_is_written(monkeypatch):
     monkeypatch.setattr("training.benchmarks.data_speed.write_texts", None)
     with pytest.raises(InputError, match="absent.yaml"):
         measure_data(["--config", "absent.yaml"])

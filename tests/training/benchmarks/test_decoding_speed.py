@@ -1,4 +1,4 @@
-"""People measure decoding; these tests check that the line says what was measured."""
+"""The printed lines of the decoding benchmark; the speed itself is not tested."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from training.command_line.running import run_command
 
 
 class Reverser(tf.Module):
-    """Translates a text to its letters in reverse, but the text `lost` to nothing."""
+    """Translates a text to its letters in reverse, but the text `lost` to a blank text."""
 
     def __init__(self, lost="", with_greedy=True):
         super().__init__()
@@ -55,7 +55,7 @@ def lines(tmp_path):
     return str(path)
 
 
-def test_no_weight_of_a_random_model_can_be_left_out_of_its_graph():
+def test_no_weight_of_a_random_model_is_constant():
     config = TransformerConfig(
         vocabulary_size=50, num_layers=1, model_dim=8, feed_forward_dim=12, num_heads=2
     )
@@ -64,7 +64,7 @@ def test_no_weight_of_a_random_model_can_be_left_out_of_its_graph():
     assert all(np.ptp(weight) > 0 for weight in weights)
 
 
-def test_operations_of_a_search_are_those_of_every_product():
+def test_the_operations_of_a_search_are_the_sum_over_its_products():
     config = TransformerConfig(
         vocabulary_size=100, num_layers=2, model_dim=8, feed_forward_dim=12, num_heads=2
     )
@@ -89,7 +89,7 @@ def test_a_made_up_word_is_one_token(vocabulary_size):
         assert len(tokenizer.encode(" ".join(words_at_once))) == 7
 
 
-def test_made_up_texts_have_the_length_that_is_asked_for():
+def test_made_up_texts_have_the_given_length():
     tokenizer, words = tokenizer_of_words(300)
     texts = made_up_texts(tokenizer, words, batch=3, source_length=6)
     assert [len(ids) for ids in tokenizer.encode(texts)] == [5, 5, 5]  # and the end
@@ -111,7 +111,7 @@ def test_greedy_search_is_measured_with_the_first_export(beam_sizes, exports):
 
 
 @pytest.mark.slow
-def test_decoding_is_measured_in_a_line_of_json_for_each_search(capfd):
+def test_each_search_prints_a_line_of_json(capfd):
     small = ["--num-layers=1", "--vocabulary-size=300", "--source-length=4", "--length=3"]
     several = ["--batch=2", "--beam-size", "1", "2", "--repeats=3", "--profile"]
     assert run_command(main, ["decode", *small, *several]) == 0
@@ -131,7 +131,7 @@ def test_decoding_is_measured_in_a_line_of_json_for_each_search(capfd):
         assert profile["encoder"] > 0
 
 
-def test_lines_of_a_file_are_translated_in_its_order(tmp_path, lines, capfd):
+def test_lines_of_a_file_are_translated_in_order(tmp_path, lines, capfd):
     version = Reverser().save(tmp_path / "1")
     arguments = ["--saved-model", version, "--text", lines, "--batch=2", "--repeats=1"]
     assert run_command(main, ["decode", *arguments]) == 0
@@ -141,7 +141,7 @@ def test_lines_of_a_file_are_translated_in_its_order(tmp_path, lines, capfd):
     assert measured["sentences_per_second"] == pytest.approx(5 / measured["seconds"], rel=0.01)
 
 
-def test_what_the_other_process_says_is_the_error(tmp_path, lines, capfd):
+def test_the_error_of_the_other_process_is_reported(tmp_path, lines, capfd):
     version = Reverser(with_greedy=False).save(tmp_path / "1")
     arguments = ["--saved-model", version, "--text", lines, "--greedy"]
     assert run_command(main, ["decode", *arguments]) == 1
@@ -157,7 +157,7 @@ def test_a_repeat_is_one_pass_over_all_batches(tmp_path):
     assert min(measured["seconds"]) > 0
 
 
-def test_blank_translations_are_not_measured(tmp_path):
+def test_blank_translations_are_refused(tmp_path):
     version = Reverser(lost="c").save(tmp_path / "1")
     with pytest.raises(ValueError, match="must have 1 bytes or more.* Received: 0 to 2 bytes"):
         answer(request(version, [["ab", "c"]], fewest_bytes=1))
@@ -178,11 +178,11 @@ def test_blank_translations_are_not_measured(tmp_path):
         (["--preset=huge"], "--preset must be one of tiny, base, big or null. Received: huge."),
         (["--dtype=float16"], "--dtype must be one of float32, bfloat16, int8"),
         (["--text=x"], "--saved-model and --text must be given together."),
-        (["--saved-model=x", "--text=y", "--length=3"], "Received: --length. Leave it out."),
+        (["--saved-model=x", "--text=y", "--length=3"], "Received: --length. Leave these"),
         (["--greedy"], "--greedy must be given with --saved-model."),
     ],
 )
-def test_options_that_cannot_be_measured_are_refused(arguments, complaint, capfd):
+def test_options_that_make_no_sense_are_refused(arguments, complaint, capfd):
     assert run_command(main, ["decode", *arguments]) == 2
     assert complaint in capfd.readouterr().err
 

@@ -1,4 +1,4 @@
-"""The load test counts correctly and prints what it promises; people judge the speed."""
+"""The load test's counts and its printed lines; the speed itself is not tested."""
 
 import json
 import socket
@@ -24,7 +24,7 @@ def lines_of(capfd, *arguments):
     return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
 
-def test_percentiles_are_values_that_came():
+def test_percentiles_are_measured_values():
     latencies = [0.001 * number for number in range(1, 201)]
     assert percentile(latencies, 50) == latencies[99]
     assert percentile(latencies, 99) == latencies[197]
@@ -33,7 +33,7 @@ def test_percentiles_are_values_that_came():
     assert percentile([], 50) is None
 
 
-def test_each_number_of_clients_is_a_line(model_address, capfd):
+def test_each_number_of_clients_prints_a_line(model_address, capfd):
     one, four = lines_of(
         capfd, f"--address={model_address}", "--clients", "1", "4", "--seconds=0.6"
     )
@@ -49,7 +49,7 @@ def test_each_number_of_clients_is_a_line(model_address, capfd):
     assert one["texts_per_run"] == 1  # nobody to share a batch with
 
 
-def test_what_is_refused_is_counted_as_an_error(model_address, capfd):
+def test_refused_requests_are_counted_as_errors(model_address, capfd):
     [line] = lines_of(
         capfd,
         f"--address={model_address}",
@@ -62,7 +62,7 @@ def test_what_is_refused_is_counted_as_an_error(model_address, capfd):
     assert "400" in line["first_error"]
 
 
-def test_a_server_that_is_not_there_is_all_errors(capfd):
+def test_without_a_server_all_requests_are_errors(capfd):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     address = f"--address=http://127.0.0.1:{port}/v1/models/m"
@@ -74,14 +74,14 @@ def test_a_server_that_is_not_there_is_all_errors(capfd):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "A folder or --address must be given. Received: neither"),
+        ([], "Either a folder or --address must be given. Received: neither"),
         (["m", "--address=http://a/v1/models/m"], "Received: both"),
-        (["--address=localhost:8501"], "--address must be of a model"),
+        (["--address=localhost:8501"], "--address must be the address of a model"),
         (["m", "--clients=0"], "--clients must be at least 1. Received: 0"),
         (["m", "--seconds=0"], "--seconds must be more than 0"),
         (["--address=http://a/v1/models/m", "--runs-at-once=2"], "--runs-at-once must be given"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(capsys, arguments, message):
+def test_wrong_options_are_refused(capsys, arguments, message):
     assert run_command(main, ["serve", *arguments]) == 2
     assert message in capsys.readouterr().err

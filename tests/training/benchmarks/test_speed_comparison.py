@@ -1,4 +1,4 @@
-"""Tables and pictures of decoding speed, ours and others'."""
+"""Tables and pictures of decoding speed, of this project and other programs."""
 
 import json
 
@@ -35,7 +35,7 @@ def write(tmp_path):
     return write_lines
 
 
-def test_lines_of_the_same_work_count_by_their_median(write):
+def test_lines_of_equal_work_are_reduced_to_their_median(write):
     ours = write("ours", our_line(100), our_line(400), "", our_line(300))
     peers = write("peers", peers_line(200), json.dumps({"task": "train"}))
     work = Work("base", batch=32, beam_size=4, source_length=25, threads=1, length=100)
@@ -45,14 +45,14 @@ def test_lines_of_the_same_work_count_by_their_median(write):
     }
 
 
-def test_real_text_and_other_tasks_are_no_lines_of_a_comparison(write):
+def test_lines_of_real_text_and_of_other_tasks_are_not_compared(write):
     of_real_text = json.dumps({"task": "decode", "saved_model": "x", "sentences_per_second": 3})
-    with pytest.raises(ValueError, match="must hold lines of decoding speed. Received: none."):
+    with pytest.raises(ValueError, match="must have lines of decoding speed. Received: no such"):
         read_speeds([write("ours", of_real_text, json.dumps({"task": "gemm"}))])
 
 
 @pytest.mark.parametrize("line", ["{", "3", "[]", '{"task": "decode", "dtype": "int8"}'])
-def test_a_line_that_is_no_measurement_is_named(line, write):
+def test_a_line_that_is_not_a_measurement_is_named(line, write):
     with pytest.raises(ValueError, match="ours:2: a line must be one measurement in JSON."):
         read_speeds([write("ours", our_line(1), line)])
 
@@ -68,19 +68,19 @@ def test_the_table_has_ours_theirs_and_the_ratio(write, capsys):
     ]
 
 
-def test_precisions_are_compared_with_each_other_only_where_asked(write):
+def test_different_precisions_are_compared_only_on_request(write):
     speeds = read_speeds(
         [write("ours", our_line(3, dtype="bfloat16")), write("peers", peers_line(2))]
     )
     assert "| bfloat16 | other int8 | 3 / 2 / 1.50 |" in comparison(speeds, peer_dtype="int8")
-    with pytest.raises(ValueError, match="Received: nothing that both did."):
+    with pytest.raises(ValueError, match="Received: no equal work."):
         comparison(speeds)
 
 
 @pytest.mark.parametrize("change", [{"threads": 2}, {"source_length": 26}, {"num_layers": 1}])
-def test_other_work_is_not_compared(change, write):
+def test_different_work_is_not_compared(change, write):
     speeds = read_speeds([write("ours", our_line(3, **change)), write("peers", peers_line(2))])
-    with pytest.raises(ValueError, match="Received: nothing that both did."):
+    with pytest.raises(ValueError, match="Received: no equal work."):
         comparison(speeds)
 
 
@@ -112,24 +112,24 @@ def test_the_picture_is_written_for_the_width_of_a_readme(write, tmp_path):
     assert 800 <= width <= 1200
 
 
-def test_what_cannot_be_drawn_is_said(write, tmp_path, capfd):
+def test_a_picture_without_lines_to_draw_is_refused(write, tmp_path, capfd):
     ours = write("ours", our_line(1))
     assert run_command(main, ["curve", ours]) == 2
-    assert "--output must name the picture." in capfd.readouterr().err
+    assert "--output must be given." in capfd.readouterr().err
     assert run_command(main, ["curve", ours, "--output", str(tmp_path / "speed.png")]) == 1
-    assert "base, batch 32, beam size 1. Received: nothing of it." in capfd.readouterr().err
+    assert "base, batch 32, beam size 1. Received: no such line." in capfd.readouterr().err
     assert run_command(main, ["compare", str(tmp_path / "missing")]) == 1
     assert "missing: No such file" in capfd.readouterr().err
 
 
-def test_memory_is_what_a_search_took_beyond_the_loaded_model(write):
+def test_memory_is_the_peak_beyond_the_loaded_model(write):
     loaded_and_most = {"memory_mib": 1000, "peak_memory_mib": 1300}
     ours = write("ours", our_line(1, **loaded_and_most), our_line(2))
     memory = read_memory([ours, write("peers", peers_line(2))])
     assert memory == {Program(US, "int8"): {Work("base", 32, 4, 25, 1, 100): 300}}
 
 
-def test_the_caches_hold_a_key_and_a_value_of_each_token_in_each_layer():
+def test_the_caches_hold_a_key_and_a_value_per_token_and_layer():
     floats = 2 * 512 * 6  # keys and values of the base model's six layers
     assert cache_mib("base", rows=128, length=200) == 128 * 200 * floats * 4 / 2**20
     assert (
@@ -137,7 +137,7 @@ def test_the_caches_hold_a_key_and_a_value_of_each_token_in_each_layer():
     )
 
 
-def test_the_picture_of_memory_has_the_caches_beside_what_was_taken(write, tmp_path, capfd):
+def test_the_picture_of_memory_shows_the_caches_beside_the_measurements(write, tmp_path, capfd):
     def line(length, beam_size, most, **changes):
         of_memory = {"memory_mib": 7, "peak_memory_mib": most}
         return our_line(1, length=length, beam_size=beam_size, **of_memory, **changes)
@@ -161,4 +161,4 @@ def test_the_picture_of_memory_has_the_caches_beside_what_was_taken(write, tmp_p
     assert run_command(main, ["memory", ours, "--output", picture]) == 0
     assert 800 <= imread(picture).shape[1] <= 1200
     assert run_command(main, ["memory", ours, "--output", picture, "--batch", "1"]) == 1
-    assert "base, batch 1. Received: nothing of it." in capfd.readouterr().err
+    assert "base, batch 1. Received: no such line." in capfd.readouterr().err

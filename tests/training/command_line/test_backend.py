@@ -1,4 +1,4 @@
-"""Nothing heavy is imported before it is needed, and Keras is told its backend in time."""
+"""No slow import comes before it is needed, and Keras' backend is set in time."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def run(*words):
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_help_comes_without_what_takes_seconds_to_import(words):
+def test_help_needs_no_slow_imports(words):
     process = run(*words, "--help")
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith(("usage: ", f"python -m training.{words[0]} "))
@@ -43,7 +43,7 @@ def test_help_comes_without_what_takes_seconds_to_import(words):
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_wrong_option_is_named_without_what_takes_seconds_to_import(words):
+def test_a_wrong_option_is_named_without_slow_imports(words):
     process = run(*words, "--batchsize=3")
     assert process.returncode == 2
     assert process.stderr.startswith("error: ")
@@ -51,7 +51,7 @@ def test_a_wrong_option_is_named_without_what_takes_seconds_to_import(words):
     assert process.stdout == "imported: set()\n"
 
 
-def test_importing_a_command_changes_nothing():
+def test_importing_a_command_has_no_side_effects():
     code = (
         "import os, sys; sys.argv = ['x', '--backend=jax']; before = dict(os.environ)\n"
         "import training.evaluate; assert dict(os.environ) == before"
@@ -59,8 +59,8 @@ def test_importing_a_command_changes_nothing():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-def test_a_training_says_what_it_does_before_keras_is_imported(train_arguments, tmp_path):
-    """Keras and its backend take seconds; here there is one that gives up at once."""
+def test_training_reports_its_start_before_importing_keras(train_arguments, tmp_path):
+    """Replaces Keras, whose import takes seconds, by a module that raises an error at once."""
     (tmp_path / "keras").mkdir()
     (tmp_path / "keras" / "__init__.py").write_text("raise SystemExit(7)\n")
     command = [sys.executable, "-m", "training.train", *train_arguments, "--output", "run"]

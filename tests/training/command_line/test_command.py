@@ -70,17 +70,17 @@ def test_every_command_that_computes_takes_a_number_of_threads(command, capfd):
         (["--files=a", "--files=b"], r"Give a list, --files '\[FIRST, SECOND\]', or a pattern."),
     ],
 )
-def test_what_to_do_instead_of_repeating_is_said(parser, arguments, instead):
+def test_the_error_for_a_repeated_option_says_what_to_do(parser, arguments, instead):
     with pytest.raises(UsageError, match=f"^{arguments[0].split('=')[0]} must be .*. {instead}$"):
         parse(parser, arguments)
 
 
-def test_a_value_may_look_like_an_option_where_it_has_a_space(parser):
+def test_a_value_with_a_space_may_look_like_an_option(parser):
     assert parse(parser, ["--name", "--name is given"]).name == "--name is given"
 
 
 @pytest.mark.parametrize("name", ["#t.model", "&x", "~", "1e3", "007", "", " a ", "a=b", "@file"])
-def test_names_come_through_as_they_are(parser, name):
+def test_names_are_passed_on_unchanged(parser, name):
     assert parse(parser, [f"--name={name}"]).name == name
     assert parse(parser, ["--name", name]).name == name
     assert parse(make_settings_parser(), [f"--tokenizer={name}"]).tokenizer == name
@@ -90,7 +90,7 @@ def test_null_unsets_a_name(parser):
     assert parse(parser, ["--name=null"], {"name": "of the file"}).name is None
 
 
-def test_values_of_a_file_stand_as_they_are_where_no_option_is_given(parser):
+def test_values_of_a_file_are_kept_unless_an_option_is_given(parser):
     options = parse(parser, ["--sizes", "2", "3"], {"name": "null", "files": "[a]", "sizes": [7]})
     assert (options.name, options.files, options.sizes) == ("null", "[a]", [2, 3])
 
@@ -112,7 +112,7 @@ def test_a_mistyped_option_suggests_what_was_meant(name, meant):
     assert closest(name, [f"--{known.replace('_', '-')}" for known in SETTING_NAMES]) == meant
 
 
-def test_nothing_is_suggested_where_nothing_is_alike():
+def test_nothing_is_suggested_if_no_option_is_similar():
     assert closest("--batchsize", ["--beam-size", "--source", "--reference"]) is None
 
 
@@ -138,7 +138,7 @@ def test_threads_are_set_for_this_process_and_its_children(monkeypatch):
     )
 
 
-def test_threads_must_be_a_number_that_comes_in_time(monkeypatch):
+def test_threads_must_be_a_number_given_before_tensorflow_starts(monkeypatch):
     with pytest.raises(UsageError, match="--threads must be at least 1. Received: 0"):
         use_threads(0)
     monkeypatch.setattr("training.command_line.parser.limit_threads", refuse)
@@ -150,7 +150,7 @@ def refuse(_threads):
     raise RuntimeError
 
 
-def test_a_terminal_that_cannot_print_a_name_gets_it_escaped(monkeypatch):
+def test_names_are_escaped_if_the_terminal_cannot_print_them(monkeypatch):
     printed = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
     assert run_command(lambda _: print("finished: r\u00e9sum\u00e9, \udce9")) == 0
@@ -158,7 +158,7 @@ def test_a_terminal_that_cannot_print_a_name_gets_it_escaped(monkeypatch):
     assert printed.getvalue() == b"finished: r\\xe9sum\\xe9, \\udce9\n"
 
 
-def test_help_tells_what_a_value_must_be_and_what_it_is_otherwise(capsys):
+def test_help_gives_the_type_and_default_of_each_value(capsys):
     parser = CommandParser("try", "Tries 100% of it.".replace("%", "%%"))
     parser.add_option("size", int, 7, "All is 100%.")
     parser.add_option("dry", bool, False, "Dry.")

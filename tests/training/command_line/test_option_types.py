@@ -21,12 +21,12 @@ TEXTS += [
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("type_hint", [str, str | None])
-def test_text_is_taken_as_it_is(text, type_hint):
+def test_text_is_kept_unchanged(text, type_hint):
     assert from_text(text, type_hint) == text
 
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if text != "[a]"])
-def test_text_is_taken_as_it_is_where_a_list_may_stand(text):
+def test_text_is_kept_unchanged_where_a_list_is_allowed(text):
     assert from_text(text, str | list[str] | None) == text
 
 
@@ -43,7 +43,7 @@ def test_null_unsets_what_may_be_none(type_hint):
     assert from_yaml(None, type_hint) is None
 
 
-def test_null_is_text_where_nothing_can_be_unset():
+def test_null_is_text_for_values_that_cannot_be_unset():
     assert from_text("null", str) == "null"
 
 
@@ -59,7 +59,7 @@ def test_null_is_text_where_nothing_can_be_unset():
         ("False", bool | None, False),
     ],
 )
-def test_numbers_and_truths_are_what_they_spell(text, type_hint, value):
+def test_numbers_and_booleans_are_parsed(text, type_hint, value):
     found = from_text(text, type_hint)
     assert (found, type(found)) == (value, type(value))
 
@@ -76,12 +76,12 @@ def test_numbers_and_truths_are_what_they_spell(text, type_hint, value):
         ("[{source: a, source: b}]", list[dict], "must be a list of mappings"),
     ],
 )
-def test_text_that_spells_no_such_value_is_refused(text, type_hint, message):
+def test_text_of_a_wrong_type_is_refused(text, type_hint, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         from_text(text, type_hint)
 
 
-def test_a_value_of_yaml_keeps_its_type():
+def test_a_yaml_value_keeps_its_type():
     assert from_yaml("null", str | None) == "null"  # it was written with quotes
     assert from_yaml("[a]", str | list[str] | None) == "[a]"
     assert from_yaml(["a"], str | list[str] | None) == ["a"]
@@ -90,6 +90,6 @@ def test_a_value_of_yaml_keeps_its_type():
 
 
 @pytest.mark.parametrize(("value", "type_hint"), [(7, str | None), (True, float), (2.5, int)])
-def test_a_value_of_yaml_of_another_type_is_refused(value, type_hint):
+def test_a_yaml_value_of_a_wrong_type_is_refused(value, type_hint):
     with pytest.raises(ValueError, match=f"^must be {in_words(type_hint)}$"):
         from_yaml(value, type_hint)

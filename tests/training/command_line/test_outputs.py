@@ -25,7 +25,7 @@ NOT_UTF_8 = os.fsdecode(b"caf\xe9")
 
 @pytest.fixture
 def files(tmp_path):
-    """A file, a folder, and a folder with a file in it."""
+    """A folder with a file and an empty folder in it."""
     (tmp_path / "file").write_text("old")
     (tmp_path / "folder").mkdir()
     return tmp_path
@@ -43,14 +43,14 @@ def files(tmp_path):
         ("x" * 300, "--out must be where this user can write. Received: File name too long"),
     ],
 )
-def test_a_file_that_could_not_be_written_is_refused(files, monkeypatch, path, message):
+def test_an_unwritable_file_is_refused(files, monkeypatch, path, message):
     monkeypatch.chdir(files)
     with pytest.raises(InputError, match=message):
         check_output_files({"--out": path}, overwrite=False)
     assert (files / "file").read_text() == "old"
 
 
-def test_the_folder_of_a_file_is_made_and_nothing_else(files):
+def test_only_the_folder_of_an_output_file_is_created(files):
     check_output_files(
         {"--out": str(files / "new" / "deep" / "out"), "--no": None}, overwrite=False
     )
@@ -60,7 +60,7 @@ def test_the_folder_of_a_file_is_made_and_nothing_else(files):
 
 
 @pytest.mark.parametrize("other", ["file", "folder/../file", "link", "hard link"])
-def test_an_output_is_no_other_file_of_the_command(files, other):
+def test_an_output_must_differ_from_all_other_files_of_the_command(files, other):
     os.symlink(files / "file", files / "link")
     os.link(files / "file", files / "hard link")
     path, other = str(files / "file"), str(files / other)
@@ -83,12 +83,12 @@ def test_an_output_is_no_other_file_of_the_command(files, other):
         (f"{NOT_UTF_8}/run", "must be UTF-8, or TensorFlow cannot use it"),
     ],
 )
-def test_a_folder_that_could_not_be_written_is_refused(files, path, message):
+def test_an_unwritable_folder_is_refused(files, path, message):
     with pytest.raises(InputError, match=message):
         check_output_folder("--output", str(files / path) if path else path)
 
 
-def test_a_folder_is_not_made_before_its_time(files):
+def test_checking_an_output_folder_does_not_create_it(files):
     check_output_folder("--output", str(files / "new" / "run"))
     check_output_folder("--output", str(files / "folder"))
     assert not (files / "new").exists()
@@ -106,14 +106,14 @@ def test_commands_refuse_their_folder_before_any_work(files, capfd, command):
 
 
 @pytest.mark.parametrize("option", ["--json", "--hypotheses"])
-def test_an_evaluation_that_could_not_be_written_is_not_begun(files, capfd, monkeypatch, option):
+def test_an_unwritable_output_is_refused_before_an_evaluation(files, capfd, monkeypatch, option):
     monkeypatch.setattr(training.evaluate, "load_translator", None)
     arguments = ["run", "--source", str(files / "file"), "--reference", str(files / "file")]
     assert run_command(training.evaluate.main, [*arguments, f"{option}={files / 'folder'}"]) == 1
     assert f"{option} must be the name of a file" in capfd.readouterr().err
 
 
-def test_a_result_that_cannot_be_written_in_the_end_is_kept(tmp_path, monkeypatch):
+def test_a_result_that_cannot_be_written_in_place_is_saved_elsewhere(tmp_path, monkeypatch):
     def fail(path, text):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -125,7 +125,7 @@ def test_a_result_that_cannot_be_written_in_the_end_is_kept(tmp_path, monkeypatc
     kept.unlink()
 
 
-def test_a_link_stays_a_link_and_what_it_leads_to_is_replaced(files):
+def test_writing_to_a_link_replaces_its_target(files):
     (files / "link").symlink_to("file")
     write_text(files / "link", "new")
     assert (files / "link").readlink() == Path("file")
@@ -137,7 +137,7 @@ def test_names_that_are_not_utf_8_are_written_as_json_escapes_them(tmp_path):
     assert (tmp_path / "out").read_text(encoding="utf-8") == '"caf\\udce9, \u00e9"'
 
 
-def test_a_name_that_the_locale_cannot_spell_is_refused_with_what_helps():
+def test_a_name_that_the_locale_cannot_encode_is_refused_with_advice():
     environment = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     process = subprocess.run(
         [sys.executable, "-m", "training.train", "--output", "caf\u00e9"],

@@ -1,4 +1,4 @@
-"""Commands say once what they do before imports that take seconds."""
+"""Commands report their start once, before imports that take seconds."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 from tests.training.conftest import as_arguments
 from training.command_line.running import tell
 
-# Ends with code 7 where Keras, TensorFlow or JAX would be imported.
+# Ends with code 7 as soon as Keras, TensorFlow or JAX would be imported.
 UP_TO_THE_IMPORT = """
 import os, runpy, sys
 class Stop:
@@ -24,7 +24,7 @@ runpy.run_module(f"training.{sys.argv[0]}", run_name="__main__", alter_sys=True)
 
 @pytest.fixture
 def run_up_to_the_import(tmp_path):
-    """What a command prints before that import, to stdout and to stderr."""
+    """Returns what a command prints before that import, to stdout and to stderr."""
 
     def run(*arguments):
         command = [sys.executable, "-c", UP_TO_THE_IMPORT, *map(str, arguments)]
@@ -49,20 +49,20 @@ def run_up_to_the_import(tmp_path):
         "experiments table3",
     ],
 )
-def test_a_command_says_at_once_that_it_starts(run_up_to_the_import, tmp_path, command):
+def test_a_command_reports_its_start_at_once(run_up_to_the_import, tmp_path, command):
     output = ["--output", tmp_path] if command.startswith("experiments") else []
     stdout, stderr = run_up_to_the_import(*command.split(), *output)
     assert stdout == ""
     assert stderr.endswith(" ...\n")
 
 
-def test_translating_says_on_stderr_alone_that_it_starts(run_up_to_the_import, finished_run):
+def test_translating_reports_its_start_on_stderr_only(run_up_to_the_import, finished_run):
     said = run_up_to_the_import("translate", finished_run)
     assert said == ("", f"loading {finished_run} ...\n")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "train", "tune"])
-def test_commands_of_runs_say_at_once_that_they_start(
+def test_commands_on_runs_report_their_start_at_once(
     run_up_to_the_import, finished_run, text_files, tmp_path, command
 ):
     source, target = text_files["validation_source"], text_files["validation_target"]
@@ -78,7 +78,7 @@ def test_commands_of_runs_say_at_once_that_they_start(
     assert stderr.count("\n") == 1
 
 
-def test_the_server_names_at_once_what_it_loads(run_up_to_the_import, tmp_path):
+def test_the_server_names_the_version_to_load_at_once(run_up_to_the_import, tmp_path):
     for number in (1, 2, 10):
         (tmp_path / "en-de" / str(number)).mkdir(parents=True)
     stdout, _ = run_up_to_the_import("serve", tmp_path / "en-de", "--port=0")
@@ -89,7 +89,7 @@ def test_the_server_names_at_once_what_it_loads(run_up_to_the_import, tmp_path):
     assert stdout == f"waiting for a version in {tmp_path / 'none'} ...\n"
 
 
-def test_without_stderr_nothing_is_said(monkeypatch, capsys):
+def test_without_stderr_nothing_is_reported(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
     tell("one two ...")
     assert capsys.readouterr().out == ""

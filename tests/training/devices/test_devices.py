@@ -1,4 +1,4 @@
-"""Runs on several devices, and on workers in separate processes, end like runs on one device."""
+"""Runs on several devices or workers in separate processes end like runs on one device."""
 
 import contextlib
 import hashlib
@@ -57,7 +57,7 @@ def test_a_process_that_trains_nothing_leaves_the_gpus_alone(monkeypatch):
     leave_devices_to_children()
 
 
-# With so small a model, JAX spends half of its time compiling what runs only a few times.
+# With such a small model, JAX spends half of its time compiling code that runs a few times.
 QUICK_JAX = {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
@@ -66,7 +66,7 @@ QUICK_JAX = {
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory):
-    """For a run of 2 epochs and few shapes; batches of 7 pairs, which 2 and 3 do not divide."""
+    """Options for 2 epochs and few shapes; batches have 7 pairs, not a multiple of 2 or 3."""
     folder = tmp_path_factory.mktemp("text")
     generator = random.Random(3)
     settings = {}
@@ -104,7 +104,7 @@ def of_one_device(arguments, tmp_path_factory):
 
 
 class Start:
-    """The command of one process: `python -m training.train`, or another program."""
+    """Returns the command of one process: `python -m training.train`, or another program."""
 
     def __init__(self, arguments, output, *more, program=("-m", "training.train"), **environment):
         options = once([*arguments, f"--output={output}", *more])
@@ -152,7 +152,7 @@ def free_ports(number):
 
 @contextlib.contextmanager
 def running(starts):
-    """The running processes, which are always killed at the end."""
+    """A list of running processes, which are always killed at the end."""
     with contextlib.ExitStack() as stack:
         processes = []
         for start in starts:
@@ -201,7 +201,7 @@ def break_off(starts, output, position):
 
 
 def metrics_by_step(output):
-    """The totals and counts of the loss and the metrics after each step of each epoch."""
+    """Returns the totals and counts of loss and metrics after each step of each epoch."""
     run = RunFolder(output)
     return {
         position: [
@@ -236,7 +236,7 @@ def assert_same_metrics(output, other, without=()):
 
 
 def sha256_of(output):
-    """The hash of all weights, dropout's random states and the optimizer at the end."""
+    """Returns the hash of all weights, dropout's random states and the optimizer at the end."""
     run, digest = RunFolder(output), hashlib.sha256()
     for kind in ("weights", "state"):
         for name, array in load_arrays(run.checkpoint_path(run.position_saved, kind)).items():
@@ -253,7 +253,7 @@ def test_devices_of_one_machine_train_like_one_device(arguments, of_one_device, 
 
 
 @pytest.mark.slow
-def test_devices_accumulate_the_parts_of_a_batch_together(arguments, of_one_device, tmp_path):
+def test_devices_together_accumulate_the_parts_of_a_batch(arguments, of_one_device, tmp_path):
     more = ["--dropout=0", "--accumulation-steps=2", "--checkpoint-steps=1000"]
     finish(on_cpus(2, arguments, tmp_path / "run", *more))
     # The loss of an epoch counts the blank rows of parts.
@@ -261,7 +261,7 @@ def test_devices_accumulate_the_parts_of_a_batch_together(arguments, of_one_devi
 
 
 @pytest.mark.slow
-def test_two_workers_train_as_one_and_the_chief_alone_prints(arguments, of_one_device, tmp_path):
+def test_two_workers_train_like_one_and_only_the_chief_prints(arguments, of_one_device, tmp_path):
     chief, other = finish(tensorflow_workers(2, arguments, tmp_path / "run", "--dropout=0"))
     assert_same_training(tmp_path / "run", of_one_device)
     assert "\nmulti_worker: 2 devices of 2 workers\n" in chief
@@ -271,7 +271,7 @@ def test_two_workers_train_as_one_and_the_chief_alone_prints(arguments, of_one_d
 
 @pytest.mark.slow
 @pytest.mark.jax
-def test_two_workers_on_jax_train_as_one_and_tensorflow_reads_the_run(arguments, tmp_path):
+def test_two_workers_on_jax_train_like_one_and_tensorflow_reads_the_run(arguments, tmp_path):
     pytest.importorskip("jax")
     one, two = tmp_path / "one", tmp_path / "two"
     finish([Start(arguments, one, "--dropout=0", "--backend=jax", **QUICK_JAX)])
@@ -306,7 +306,7 @@ def test_the_loss_of_a_worker_ends_the_other_and_the_run_resumes_exactly(argumen
 
 
 def says(process, words):
-    """Reads a process's stderr up to a line with these words, and returns the line."""
+    """Reads a process's stderr up to a line with the given words, and returns the line."""
     for line in process.stderr:
         if words in line:
             return line
@@ -317,7 +317,7 @@ def says(process, words):
 @pytest.mark.parametrize("workers", [tensorflow_workers, jax_workers])
 @pytest.mark.parametrize("present", [0, 1])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_worker_that_waits_for_another_says_so_and_hears_signals(
+def test_a_waiting_worker_says_so_and_reacts_to_signals(
     arguments, tmp_path, workers, present, number, code
 ):
     start = workers(2, arguments, tmp_path / "run")[present]
@@ -331,7 +331,7 @@ def test_a_worker_that_waits_for_another_says_so_and_hears_signals(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [tensorflow_workers, jax_workers])
-def test_a_wait_ends_with_an_error_that_names_who_did_not_come(arguments, tmp_path, workers):
+def test_waiting_ends_with_an_error_that_names_the_missing_worker(arguments, tmp_path, workers):
     start = workers(2, arguments, tmp_path / "run", "--wait-minutes=0.01")[0]
     with running([start]) as [process]:
         code, output, errors = outcome(process)
@@ -345,7 +345,7 @@ def test_a_wait_ends_with_an_error_that_names_who_did_not_come(arguments, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [tensorflow_workers, jax_workers])
-def test_an_error_of_the_chief_alone_ends_all_workers(arguments, tmp_path, workers):
+def test_an_error_of_only_the_chief_ends_all_workers(arguments, tmp_path, workers):
     once = [argument for argument in arguments if "--vocabulary-size" not in argument]
     with running(workers(2, once, tmp_path / "run", "--vocabulary-size=261")) as processes:
         outcomes = [outcome(process) for process in processes]
@@ -368,7 +368,7 @@ def test_a_chief_that_fails_does_not_wait_for_the_others(arguments, tmp_path, wo
 
 
 @pytest.mark.jax
-def test_on_jax_a_worker_that_fails_alone_leaves_without_the_others(monkeypatch):
+def test_on_jax_a_worker_that_fails_alone_exits_without_the_others(monkeypatch):
     jax = pytest.importorskip("jax")
     from training.devices import jax_devices
 
@@ -425,7 +425,7 @@ def test_a_config_that_does_not_name_the_workers_is_a_one_line_error(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_backend_that_comes_too_late_is_a_one_line_error(arguments, tmp_path, capfd):
+def test_choosing_a_backend_too_late_is_a_one_line_error(arguments, tmp_path, capfd):
     assert run_command(main, [*arguments, f"--output={tmp_path}/run", "--backend=jax"]) == 2
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith("error: --backend must be given before Keras is imported. Received: ")
@@ -441,7 +441,7 @@ def test_a_backend_that_comes_too_late_is_a_one_line_error(arguments, tmp_path, 
         ([], "before"),
     ],
 )
-def test_the_backend_is_known_before_keras_is(monkeypatch, arguments, backend):
+def test_the_backend_is_known_before_keras_is_imported(monkeypatch, arguments, backend):
     monkeypatch.setenv("KERAS_BACKEND", "before")
     choose_backend(arguments)
     assert os.environ["KERAS_BACKEND"] == backend

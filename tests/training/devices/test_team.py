@@ -1,4 +1,4 @@
-"""How the workers of a training find each other, on this machine's own addresses."""
+"""The workers of a training run find each other, on addresses of this machine."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ def teams(number):
 
 
 class Gathering:
-    """A worker that gathers in a thread, and the lines that it tells."""
+    """A worker that waits for the others in a thread, and the lines that it reports."""
 
     def __init__(self, team, minutes=5.0):
         self.lines, self.error = [], None
@@ -48,14 +48,14 @@ class Gathering:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
-def test_workers_meet_in_whatever_order_they_come(order):
+def test_workers_meet_in_any_order_of_arrival(order):
     workers = teams(3)
     gatherings = [Gathering(workers[number]) for number in order]
     assert [gathering.end() for gathering in gatherings] == [None] * 3
     assert all(gathering.lines[-1] == "all 3 workers have come" for gathering in gatherings)
 
 
-def test_all_say_who_is_missing():
+def test_all_workers_name_the_missing_ones():
     workers = teams(3)
     chief, second = Gathering(workers[0]), Gathering(workers[1])
     for waiting in (chief, second):
@@ -67,7 +67,7 @@ def test_all_say_who_is_missing():
     assert second.end() is None and chief.end() is None
 
 
-def test_strangers_and_impostors_are_no_workers():
+def test_foreign_connections_are_not_accepted_as_workers():
     workers = teams(3)
     chief, second = Gathering(workers[0]), Gathering(workers[1])
     chief.wait_for("waiting for worker 2 ")
@@ -83,7 +83,7 @@ def test_strangers_and_impostors_are_no_workers():
 
 
 @pytest.mark.parametrize(("present", "missing"), [(0, 1), (1, 0)])
-def test_a_wait_ends_and_says_who_did_not_come(present, missing):
+def test_waiting_ends_and_names_the_missing_worker(present, missing):
     workers = teams(2)
     error = Gathering(workers[present], minutes=0.005).end()
     name = f"{missing} ({workers[0].addresses[missing]})"
@@ -91,18 +91,18 @@ def test_a_wait_ends_and_says_who_did_not_come(present, missing):
     assert "give more --wait-minutes" in error
 
 
-def test_an_address_that_is_taken_is_an_error():
+def test_an_address_in_use_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(InputError, match=f"must be able to listen .* Received: {address}: "):
             Team(0, [address, "127.0.0.1:1"], "TF_CONFIG").gather(1, lambda line: None)
 
 
-def test_one_worker_alone_waits_for_nobody():
+def test_a_single_worker_does_not_wait():
     Team(0, ["127.0.0.1:1"], "TF_CONFIG").gather(1, pytest.fail)
 
 
-def test_a_worker_that_goes_is_missing_again():
+def test_a_worker_that_disconnects_is_missing_again():
     workers = teams(3)
     chief = Gathering(workers[0])
     port = int(workers[0].addresses[0].split(":")[1])
@@ -116,7 +116,7 @@ def test_a_worker_that_goes_is_missing_again():
     assert [gathering.end() for gathering in (chief, second, third)] == [None] * 3
 
 
-def test_a_chief_that_goes_is_waited_for_again():
+def test_workers_wait_again_for_a_chief_that_disconnects():
     workers = teams(2)
     port = int(workers[0].addresses[0].split(":")[1])
     with contextlib.closing(socket.create_server(("127.0.0.1", port))) as server:
@@ -152,7 +152,7 @@ def set_jax(monkeypatch, *values):
         monkeypatch.setenv(name, value)
 
 
-def test_jax_names_the_first_worker_and_how_many_there_are(monkeypatch):
+def test_jax_names_the_first_worker_and_the_number_of_workers(monkeypatch):
     set_jax(monkeypatch, "10.0.0.1:22", "3", "2")
     team = Team.of_environment("jax")
     assert team.addresses == ["10.0.0.1:22", None, None]
@@ -172,7 +172,7 @@ def test_jax_names_the_first_worker_and_how_many_there_are(monkeypatch):
         ("a:1", "2", "-1"),
     ],
 )
-def test_jax_variables_that_name_nobody_are_an_error(monkeypatch, values):
+def test_wrong_jax_variables_are_refused(monkeypatch, values):
     set_jax(monkeypatch, *values)
     with pytest.raises(InputError, match="must name the first worker's address .* Received: "):
         Team.of_environment("jax")

@@ -20,7 +20,7 @@ def logits_of(model, source, target):
 
 
 @pytest.mark.parametrize("encoding", positions.ENCODINGS)
-def test_only_a_model_without_positions_takes_a_source_for_a_set(encoding):
+def test_only_a_model_without_positions_ignores_the_order_of_the_source(encoding):
     keras.utils.set_random_seed(3)
     model = positions.build_model(encoding, num_symbols=9, longest=6)
     target = [2, 5, 4, 6]
@@ -29,7 +29,7 @@ def test_only_a_model_without_positions_takes_a_source_for_a_set(encoding):
     assert np.allclose(one, other, atol=1e-5) == (encoding == "none")
 
 
-def test_training_leaves_the_learned_rows_behind_its_lengths_as_they_were():
+def test_training_does_not_change_learned_positions_beyond_its_lengths():
     model = positions.build_model("learned", num_symbols=9, longest=6)
     table = keras.ops.convert_to_numpy(model.embedding.position_table)
     pairs = rewriting_pairs("copy", [3, 2] * 32, 9, np.random.default_rng(2))
@@ -39,7 +39,7 @@ def test_training_leaves_the_learned_rows_behind_its_lengths_as_they_were():
     np.testing.assert_array_equal(table[4:], after[4:])
 
 
-def test_accuracy_counts_no_padding():
+def test_accuracy_ignores_padding():
     pairs = rewriting_pairs("copy", [1, 4], 9, np.random.default_rng(2))
     wrong = pairs.labels.copy()
     wrong[1, 2] += 1  # of 2 + 5 tokens
@@ -54,7 +54,7 @@ def test_lengths_go_up_to_four_times_the_trained_one():
     assert positions.tested_lengths(16) == [4, 8, 12, 16, 20, 24, 32, 48, 64]
 
 
-def test_heads_share_the_same_parameters():
+def test_models_with_any_number_of_heads_have_equally_many_parameters():
     models = [heads.build_namer(number) for number in heads.HEADS]
     # symbols and their way out, one layer by hand: attention, feed-forward, two normalizations
     d, d_ff, out = 64, 256, 8 * 16
@@ -89,13 +89,13 @@ def test_the_picture_of_positions_has_mean_and_trained_length():
         (["heads", "--seeds=0"], "--seeds must be at least 1. Received: 0."),
     ],
 )
-def test_a_wrong_option_is_one_line(arguments, message, capfd, tmp_path):
+def test_a_wrong_option_is_reported_in_one_line(arguments, message, capfd, tmp_path):
     assert run_command(main, [*arguments, f"--output={tmp_path}"]) == 2
     [line] = capfd.readouterr().err.splitlines()
     assert message in line
 
 
-def test_a_quick_look_replaces_no_numbers_of_a_long_training(tmp_path, monkeypatch):
+def test_a_quick_run_does_not_replace_results_of_a_long_one(tmp_path, monkeypatch):
     trained = []
 
     def name_neighbours(settings):
@@ -117,7 +117,7 @@ def test_a_quick_look_replaces_no_numbers_of_a_long_training(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("name", ["steps", "trained_length"])
-def test_positions_of_other_options_stand_beside_each_other(tmp_path, monkeypatch, name):
+def test_results_with_different_options_are_kept_side_by_side(tmp_path, monkeypatch, name):
     trained = []
 
     def train(settings):
@@ -134,8 +134,8 @@ def test_positions_of_other_options_stand_beside_each_other(tmp_path, monkeypatc
         assert needed in trained[0]
 
 
-def test_this_process_trains_once_the_others_have(tmp_path, monkeypatch):
-    """It keeps the GPU's memory from its first use on."""
+def test_this_process_trains_after_all_others(tmp_path, monkeypatch):
+    """A process keeps the GPU's memory after its first use."""
     seen = []
 
     def note(what, result):

@@ -25,7 +25,7 @@ from training.pictures.attention import token_labels
         ("cross", np.tile([0, 0, 0, 1.0], (3, 1)), ("the end", 1.0, 1.0)),
     ],
 )
-def test_a_head_is_named_after_what_it_looks_at(kind, weights, expected):
+def test_a_head_is_described_by_what_it_attends_to(kind, weights, expected):
     name, *numbers = describe(kind, weights)
     assert name == expected[0]
     assert numbers == pytest.approx(expected[1:])
@@ -35,7 +35,7 @@ def test_a_picture_has_every_head_and_its_tokens(served_translator):
     attention = served_translator.attention_by_layer("a man", "the house")
     found = figures(attention)
     assert list(found) == ["encoder", "decoder", "cross"]
-    panels = found["cross"].axes[:-1]  # the last is the colour bar
+    panels = found["cross"].axes[:-1]  # the last is the color bar
     titles = [panel.get_title() for panel in panels]
     assert titles == [f"layer {layer}, head {head}" for layer in (1, 2) for head in (1, 2, 3)]
     for panel, weights in zip(
@@ -51,7 +51,7 @@ def test_a_picture_has_every_head_and_its_tokens(served_translator):
     assert len(rows) == len(attention.read_tokens)
 
 
-def test_the_start_is_named_and_no_word_goes_on_behind_it():
+def test_the_start_token_has_a_name_and_no_word_continues_after_it():
     assert token_labels(["<s>", "Jane", "t", "\u2581x", "</s>"]) == [
         "(start)",
         "Jane",
@@ -61,7 +61,7 @@ def test_the_start_is_named_and_no_word_goes_on_behind_it():
     ]
 
 
-def test_a_run_is_drawn(finished_run, tmp_path, capfd):
+def test_the_attention_of_a_run_is_drawn(finished_run, tmp_path, capfd):
     arguments = ["jane", f"--run={finished_run}", f"--output={tmp_path}", "--source=one two"]
     assert run_command(main, [*arguments, "--target=two one"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -80,6 +80,6 @@ def test_a_run_is_drawn(finished_run, tmp_path, capfd):
     assert "at most 40 tokens" in capfd.readouterr().err
 
 
-def test_a_run_that_is_not_there_is_named(tmp_path, capfd):
+def test_a_missing_run_is_named(tmp_path, capfd):
     assert run_command(main, ["jane", f"--run={tmp_path / 'absent'}"]) == 1
     assert "absent: a run folder must hold config.yaml" in capfd.readouterr().err

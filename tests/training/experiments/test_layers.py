@@ -1,4 +1,4 @@
-"""Table 1 measured: what is measured is what it is called."""
+"""Measurements of Table 1: each measures what its name says."""
 
 import json
 
@@ -23,7 +23,7 @@ SQUARES = {"self_attention": 4, "restricted": 4, "recurrent": 6, "convolutional"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_layer_has_the_weights_that_it_claims(kind):
+def test_each_layer_has_the_stated_number_of_weights(kind):
     layer = make_layer(kind, 64)
     outputs = layer(keras.random.normal((2, 3 * RADIUS, 64)))
     assert outputs.shape == (2, 3 * RADIUS, 64)
@@ -32,14 +32,14 @@ def test_a_layer_has_the_weights_that_it_claims(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_counted_is_projections_and_what_they_are_for(kind):
+def test_counted_operations_are_projections_and_the_layers_own_work(kind):
     n, d = 7 * RADIUS, 5
     attention = {"self_attention": n * n * d, "restricted": n * 3 * RADIUS * d}
     expected = SQUARES[kind] * n * d * d + 2 * attention.get(kind, 0)
     assert KINDS[kind].multiply_adds(n, d) == expected
 
 
-def test_counted_lines_of_self_attention_and_recurrence_cross_at_the_width():
+def test_operation_counts_of_self_attention_and_recurrence_cross_at_the_width():
     lengths = [64, 128, 256, 512]
     lines = {
         ("forward", width, kind): Line([KINDS[kind].multiply_adds(n, width) for n in lengths], [])
@@ -47,13 +47,13 @@ def test_counted_lines_of_self_attention_and_recurrence_cross_at_the_width():
         for kind in ("self_attention", "recurrent")
     }
     crossings = _crossings(lines, lengths)
-    # Between the lengths the true line of self-attention is bent, by the projections.
+    # Between the lengths, the projections bend the true line of self-attention.
     assert crossings["forward", 100][0] == pytest.approx(100, rel=0.05)
     assert crossings["forward", 300][0] == pytest.approx(300, rel=0.05)
     assert _crossing_cells(100, Crossing(250.0, 3.0, True), lengths) == ["250", "2.5"]
 
 
-def test_lines_that_do_not_cross_are_told_apart():
+def test_lines_that_do_not_cross_are_described():
     lines = [Crossing(None, None, is_above) for is_above in (True, False)]
     cells = [_crossing_cells(64, line, [32, 4096]) for line in lines]
     assert cells == [
@@ -97,7 +97,7 @@ def test_memory_of_self_attention_grows_with_the_square_of_the_length(tmp_path):
     assert attention["mib"][1] >= 3 * 4 * 2048**2 / 2**20  # scores, weights, a gradient
     assert 1.6 < attention["exponent_of_memory"] < 2.4
     assert recurrent["mib"][1] < attention["mib"][1] / 2
-    # A loop of four times as many steps takes longer, whatever else the machine does.
+    # A loop with four times as many steps takes longer on any machine.
     assert np.min(recurrent["seconds"][1]) > 1.5 * np.min(recurrent["seconds"][0])
     assert np.min(attention["seconds"][1]) > np.min(lines["self_attention", "forward"]["seconds"])
 
@@ -114,7 +114,7 @@ def test_memory_of_self_attention_grows_with_the_square_of_the_length(tmp_path):
         (["--lenghts", "64"], "Did you mean --lengths?"),
     ],
 )
-def test_a_wrong_option_is_one_line(wrong, complaint, tmp_path, capfd):
+def test_a_wrong_option_is_reported_in_one_line(wrong, complaint, tmp_path, capfd):
     assert run_command(main, ["layers", f"--output={tmp_path}", *wrong]) == 2
     error = capfd.readouterr().err
     assert complaint in error

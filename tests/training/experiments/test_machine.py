@@ -1,4 +1,4 @@
-"""The clock is read in turns, and memory counts what was there at a time."""
+"""Measurements take turns, and memory is the peak of simultaneous tensors."""
 
 import pytest
 import tensorflow as tf
@@ -19,7 +19,7 @@ def test_measurements_are_taken_in_turns():
 
 
 class Clock:
-    """One that only work moves."""
+    """A clock that only work advances."""
 
     now = 0.0
 
@@ -27,7 +27,7 @@ class Clock:
         return self.now
 
     def takes(self, seconds, calls):
-        """A function each of whose repetitions takes so long; it notes how many are asked for."""
+        """Returns a function whose repetitions take a given time; it records their number."""
 
         def work(number):
             calls.append(number)
@@ -43,20 +43,20 @@ def clock(monkeypatch):
     return clock
 
 
-def test_seconds_are_those_of_one_call(clock):
+def test_measured_seconds_are_those_of_one_call(clock):
     functions = {"short": clock.takes(0.002, []), "long": clock.takes(3.0, [])}
     seconds = seconds_per_call(functions, repeats=2, least_seconds=0.02)
     assert seconds["short"] == pytest.approx([0.002] * 2)
     assert seconds["long"] == pytest.approx([3.0] * 2)
 
 
-def test_what_is_short_is_repeated_until_the_clock_can_tell(clock):
+def test_short_calls_are_repeated_until_the_clock_can_measure_them(clock):
     calls = []
     seconds_per_call({"short": clock.takes(0.001, calls)}, repeats=2, least_seconds=0.03)
     assert calls == [1, 1, 4, 16, 64, 64, 64]
 
 
-def test_memory_is_what_tensors_took_at_the_same_time():
+def test_memory_is_the_peak_of_simultaneous_tensors():
     mib = 2**20
     ones = tf.ones((mib,))  # 4 MiB that were there before
 
@@ -72,7 +72,7 @@ def test_memory_is_what_tensors_took_at_the_same_time():
     assert 96 * mib <= peak_bytes(eight_of_twelve_mib_at_once) < 192 * mib
 
 
-def test_memory_is_unknown_where_tensorflow_keeps_no_account(monkeypatch):
+def test_memory_is_unknown_where_tensorflow_does_not_record_it(monkeypatch):
     monkeypatch.setattr(machine, "device", lambda: "GPU:7")
     assert peak_bytes(lambda: None) is None
 

@@ -1,4 +1,4 @@
-"""Tasks that are made on the spot."""
+"""Made-up tasks."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from training.experiments.made_tasks import neighbours, remembered, rewriting_pa
 @pytest.mark.parametrize(
     ("task", "rewrite"), [("copy", list), ("reverse", lambda x: x[::-1]), ("sort", sorted)]
 )
-def test_rewritings_are_right(task, rewrite):
+def test_each_rewriting_task_has_the_right_target(task, rewrite):
     lengths = [3, 1, 5]
     inputs, labels = rewriting_pairs(task, lengths, 7, np.random.default_rng(2))
     for row, length in enumerate(lengths):
@@ -23,7 +23,7 @@ def test_rewritings_are_right(task, rewrite):
         assert inputs["target_ids"][row].tolist() == [2, *answer, *[0] * (5 - length)]
 
 
-def test_neighbours_stand_at_their_distances_in_a_ring():
+def test_neighbors_have_their_distances_in_a_ring():
     symbols, named = neighbours(3, 5, (-2, 1), 9, np.random.default_rng(2))
     assert named.shape == (3, 5, 2)
     for row, place in np.ndindex(3, 5):
@@ -32,7 +32,7 @@ def test_neighbours_stand_at_their_distances_in_a_ring():
     assert set(symbols.flat) <= set(range(9))
 
 
-def test_what_was_measured_is_remembered_while_the_settings_are_the_same(tmp_path):
+def test_results_are_reused_while_the_settings_are_the_same(tmp_path):
     path, calls = tmp_path / "new" / "one.json", []
 
     def measure():

@@ -1,4 +1,4 @@
-"""The parallel claim: equal tokens, equal parameters, one line for each stack."""
+"""The claim of parallel steps: equal tokens, equal parameters, one line for each stack."""
 
 import json
 
@@ -23,14 +23,14 @@ def test_a_step_updates_every_weight(seeded, kind):
         assert np.abs(old - new).max() > 0
 
 
-def test_xla_compiles_what_has_a_loop():
+def test_xla_compiles_stacks_with_a_loop():
     assert {kind: training_model(kind, 4, 8, 1).jit_compile for kind in KINDS} == {
         kind: kind in COMPILED for kind in KINDS
     }
 
 
 @pytest.mark.slow
-def test_recurrence_takes_longer_in_long_sequences(tmp_path, capsys):
+def test_recurrence_takes_longer_on_long_sequences(tmp_path, capsys):
     options = ["--lengths", "64", "4", "--tokens=256", "--model-dim=8", "--repeats=2"]
     assert run_command(main, ["parallel", *options, f"--output={tmp_path}"]) == 0
     numbers = json.loads((tmp_path / "parallel.json").read_text())
@@ -57,7 +57,7 @@ def test_recurrence_takes_longer_in_long_sequences(tmp_path, capsys):
         (["--threads", "-1"], "--threads must be 0 or more"),
     ],
 )
-def test_a_wrong_option_is_one_line(wrong, complaint, tmp_path, capfd):
+def test_a_wrong_option_is_reported_in_one_line(wrong, complaint, tmp_path, capfd):
     assert run_command(main, ["parallel", f"--output={tmp_path}", *wrong]) == 2
     error = capfd.readouterr().err
     assert complaint in error

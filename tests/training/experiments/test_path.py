@@ -1,4 +1,4 @@
-"""The path length: the task asks for what stood k tokens back, and for nothing else."""
+"""The path length: the task asks only for the token k positions back."""
 
 import itertools
 import json
@@ -34,7 +34,7 @@ def test_each_answer_is_the_token_k_before_its_position(distance):
         np.testing.assert_array_equal(tokens[:, -back - distance], answers[:, -back])
 
 
-def test_no_other_token_tells_the_answer():
+def test_no_other_token_gives_the_answer_away():
     tokens, answers = sequences("one", np.random.default_rng(1), 40_000, 4, symbols=5)
     shares = np.bincount(answers[:, 0]) / len(answers)
     np.testing.assert_allclose(shares, 1 / 5, atol=0.01)
@@ -44,7 +44,7 @@ def test_no_other_token_tells_the_answer():
 
 
 @pytest.mark.slow
-def test_a_seed_decides_all_whatever_was_learnt_before():
+def test_results_depend_only_on_the_seed():
     learner = Learner("convolution", "all", 2, SimpleNamespace(**{**SMALL, "steps": 8}))
     accuracies = [learner.accuracy(seed) for seed in (1, 2, 1)]
     weights = [weight.copy() for weight in learner.model.get_weights()]
@@ -56,7 +56,7 @@ def test_a_seed_decides_all_whatever_was_learnt_before():
 
 
 @pytest.mark.slow
-def test_what_is_near_is_learnt_and_what_is_out_of_reach_is_not():
+def test_near_tokens_are_learned_and_tokens_out_of_reach_are_not():
     options = SimpleNamespace(**SMALL)
     assert Learner("convolution", "one", 1, options).accuracy(1) > 0.95
     assert Learner("self_attention", "one", 12, options).accuracy(1) > 0.95
@@ -95,7 +95,7 @@ def test_table_numbers_and_picture_are_written(tmp_path, capsys):
         (["--kinds", "rnn"], "--kinds must be"),
     ],
 )
-def test_a_wrong_option_is_one_line(wrong, complaint, tmp_path, capfd):
+def test_a_wrong_option_is_reported_in_one_line(wrong, complaint, tmp_path, capfd):
     assert run_command(main, ["path", f"--output={tmp_path}", *wrong]) == 2
     error = capfd.readouterr().err
     assert complaint in error

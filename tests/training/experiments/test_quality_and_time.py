@@ -1,4 +1,4 @@
-"""The comparison of systems, on text made on the spot."""
+"""The comparison of systems, on made-up text."""
 
 import json
 
@@ -35,8 +35,8 @@ def course(seconds, val_bleu, **more):
     return {**scores, "test_bleu": 31.0, **signatures, **by_epoch, **more}
 
 
-def test_systems_differ_in_the_model_and_its_recipe_alone():
-    """What the time is spent on, and what is measured, is the same for all."""
+def test_systems_differ_only_in_the_model_and_its_recipe():
+    """All systems spend their time on the same text and are measured alike."""
     asked = {system: system_settings(system, 5, TEXT, 7.5) for system in SYSTEMS}
     for system, settings in asked.items():
         assert settings.model == system
@@ -48,7 +48,7 @@ def test_systems_differ_in_the_model_and_its_recipe_alone():
 
 
 def test_seeds_are_compared_at_the_same_times():
-    """The second seed is half as fast: at 20 s it has what the first had at 10 s."""
+    """The second seed is half as fast: its score at 20 s is the first one's at 10 s."""
     band = seeds_over_time(
         [course([10, 20, 30], [1.0, 2.0, 3.0]), course([20, 40], [1.0, 2.0])],
     )
@@ -59,7 +59,7 @@ def test_seeds_are_compared_at_the_same_times():
     assert band.marks == [0, 1]
 
 
-def test_seeds_that_share_no_time_are_still_a_point():
+def test_seeds_without_a_common_time_still_make_a_point():
     band = seeds_over_time([course([10, 11], [1.0, 2.0]), course([40], [3.0])])
     np.testing.assert_allclose((band.seconds, band.lowest, band.highest), [[40], [2.0], [3.0]])
 
@@ -93,7 +93,7 @@ def test_the_table_has_the_mean_and_the_range_of_the_seeds(tmp_path, capsys):
     ("options", "tokenizer"),
     [([], "13a"), (["--tokenized"], "none"), (["--bleu-tokenizer=zh"], "zh")],
 )
-def test_bleu_splits_words_alike_in_training_and_in_the_table(
+def test_training_and_the_table_use_the_same_bleu_tokenizer(
     text_files, tmp_path, monkeypatch, options, tokenizer
 ):
     asked = []
@@ -109,7 +109,7 @@ def test_bleu_splits_words_alike_in_training_and_in_the_table(
     assert asked == [tokenizer]
 
 
-def test_the_table_does_without_a_test_text(tmp_path, capsys):
+def test_the_table_works_without_a_test_text(tmp_path, capsys):
     run = course([30, 60, 90], [4.0, 8.0, 9.0])
     del run["test_bleu"], run["test_bleu_signature"]
     write_results(tmp_path, {"transformer": {0: run}}, 1.5)
@@ -136,7 +136,7 @@ def test_a_test_text_is_read_before_any_training(text_files, tmp_path, capfd, li
     assert not (tmp_path / "out").exists()
 
 
-def test_the_picture_of_one_seed_speaks_of_no_range():
+def test_the_picture_of_one_seed_does_not_mention_a_range():
     runs = {0: course([50, 99], [1.0, 2.0]), 1: course([50, 99], [2.0, 2.5])}
     for num_seeds in (1, 2):
         seeds = {seed: runs[seed] for seed in range(num_seeds)}
@@ -146,9 +146,7 @@ def test_the_picture_of_one_seed_speaks_of_no_range():
         assert "a mark is the end of an epoch" in caption
 
 
-def test_the_table_is_written_after_each_run_without_a_device_of_its_own(
-    text_files, tmp_path, monkeypatch
-):
+def test_the_table_is_written_after_each_run_without_using_a_gpu(text_files, tmp_path, monkeypatch):
     seen = []
 
     def train(folder, settings):
@@ -179,14 +177,14 @@ def test_the_table_is_written_after_each_run_without_a_device_of_its_own(
         (["--data", ".", "--train-source", "x"], "--data must not be given together with"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(options, message, capfd):
+def test_wrong_comparisons_are_refused(options, message, capfd):
     assert run_command(main, ["quality", *options]) == 2
     assert message in capfd.readouterr().err
 
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory):
-    """YAML files of the systems' names, so small that an epoch takes a moment."""
+    """Writes a YAML file for each system, so small that an epoch takes a moment."""
     folder = tmp_path_factory.mktemp("configs")
     for system in BY_DEFAULT:
         values = {
@@ -206,7 +204,7 @@ def configs(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_systems_are_trained_for_a_time_scored_and_kept(text_files, configs, tmp_path, capfd):
+def test_systems_are_trained_for_a_given_time_scored_and_kept(text_files, configs, tmp_path, capfd):
     files = [f"--{name.replace('_', '-')}={path}" for name, path in text_files.items()]
     arguments = ["quality", *files, "--configs", str(configs), "--output", str(tmp_path)]
     arguments += ["--minutes=0.02", "--seeds", "3", "--test-source", text_files["train_source"]]

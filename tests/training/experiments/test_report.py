@@ -1,4 +1,4 @@
-"""What experiments leave, and how they are asked for."""
+"""The files that experiments write, and their command line."""
 
 import json
 import sys
@@ -56,8 +56,8 @@ def test_help_names_every_experiment(capsys, option):
     assert [line.split()[3] for line in lines] == list(EXPERIMENTS)
 
 
-def test_versions_are_those_of_what_is_imported(monkeypatch):
-    """Builds of TensorFlow come under several names, and not every backend needs it."""
+def test_versions_are_those_of_the_imported_packages(monkeypatch):
+    """TensorFlow has packages with several names, and not every backend needs it."""
     monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(__version__="2.99+cpu"))
     assert circumstances()["tensorflow"] == "2.99+cpu"
     monkeypatch.delitem(sys.modules, "tensorflow")
@@ -71,7 +71,7 @@ def test_an_experiment_must_be_named(arguments, capfd):
     assert "must name an experiment" in capfd.readouterr().err
 
 
-def test_notes_stand_behind_the_table(tmp_path, capsys):
+def test_notes_follow_the_table(tmp_path, capsys):
     write_report(
         tmp_path, "x", caption="c", columns=["a"], rows=[], measured={}, notes="Why it is so."
     )

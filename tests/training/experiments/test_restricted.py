@@ -1,4 +1,4 @@
-"""Attention in a neighbourhood is attention with a mask, at another price."""
+"""Attention in a neighborhood equals attention with a mask, at a different cost."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from training.experiments.restricted import RestrictedSelfAttention
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 5])
-def test_it_is_self_attention_that_sees_a_neighbourhood(seeded, blocks):
+def test_restricted_attention_equals_self_attention_with_a_neighborhood_mask(seeded, blocks):
     length = 4 * blocks
     inputs = keras.random.normal((2, length, 6))
     restricted, full = RestrictedSelfAttention(3, radius=4), MultiHeadSelfAttention(3)

@@ -1,4 +1,4 @@
-"""Exponents and crossings of made lines, which are known."""
+"""Exponents and crossings of made-up lines, for which they are known."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def test_the_slope_of_a_power_is_its_exponent(exponent):
     assert slope(LENGTHS, [7 * n**exponent for n in LENGTHS]) == pytest.approx(exponent)
 
 
-def test_the_slope_is_that_of_least_squares():
+def test_the_slope_is_the_least_squares_slope():
     # Logarithms 0, 1, 2 and 0, 0, 3: mean products (-1 * -1 + 0 + 1 * 2) over (1 + 0 + 1).
     assert slope([1, 10, 100], [1, 1, 1000]) == pytest.approx(3 / 2)
 

@@ -1,4 +1,4 @@
-"""Stacks that are compared are of one size, and see what they are said to see."""
+"""The compared stacks have equal sizes, and see exactly what they should see."""
 
 import keras
 import numpy as np
@@ -15,12 +15,12 @@ def build(kind, length, model_dim, num_blocks):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_block_has_twelve_squares_of_the_width(kind):
     one, two = [build(kind, 4, 64, num_blocks).count_params() for num_blocks in (1, 2)]
-    assert two - one == pytest.approx(12 * 64**2, rel=0.03)  # biases and normalization beside
+    assert two - one == pytest.approx(12 * 64**2, rel=0.03)  # biases and normalizations in addition
     assert one - (two - one) == 11 * 64  # the embedding
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_a_convolution_is_blind_beyond_its_reach(seeded, kind):
+def test_only_a_convolution_cannot_see_beyond_its_reach(seeded, kind):
     model = build(kind, 12, 8, 1)
     changes = []
     for distance in (reach(1), reach(1) + 1):

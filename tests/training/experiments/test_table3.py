@@ -1,4 +1,4 @@
-"""The rows of Table 3: their parameters, their settings, what is trained of them."""
+"""The rows of Table 3: their parameters, settings and trainings."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ from training.runs.folder import RunFolder
 from training.settings import make_settings, read_settings_file
 
 # The table as printed: N, d_model, d_ff, h, d_k, d_v, and millions of parameters where it has them.
-# Of rows B it prints d_k alone.
+# For rows B it prints only d_k.
 PRINTED = {
     "base": (6, 512, 2048, 8, 64, 64, 65),
     "A_heads_1": (6, 512, 2048, 1, 512, 512, None),
@@ -50,7 +50,7 @@ COUNTED = [row for row, printed in PRINTED.items() if printed[-1] is not None]
 
 
 def pencil(row, vocabulary, value_dim=None):
-    """The parameters of a row by hand; biases and gains included, one matrix of embeddings."""
+    """Counts a row's parameters by hand, with biases, gains and one embedding matrix."""
     n, d, d_ff, h, d_k, d_v, _ = PRINTED[row]
     d_v = value_dim or d_v
     attention = 2 * (d + 1) * h * d_k + (d + 1) * h * d_v + (h * d_v + 1) * d
@@ -63,8 +63,8 @@ def pencil(row, vocabulary, value_dim=None):
 
 
 @pytest.mark.parametrize("row", PRINTED)
-def test_parameters_are_those_of_paper_and_pencil(row):
-    # A small vocabulary, whose matrix need not be made: its share is beyond doubt.
+def test_parameters_match_a_count_with_paper_and_pencil(row):
+    # A small vocabulary avoids a large matrix, whose share is beyond doubt.
     assert count_parameters(TransformerConfig.table3(row, 50)) == pencil(row, 50)
 
 
@@ -84,7 +84,7 @@ def test_every_published_count_is_within_7_percent_and_the_reason_names_those_ov
     assert off["base"] == pytest.approx(100 * (63_082_496 - 65_000_000) / 65_000_000)
 
 
-def test_the_reason_can_be_counted():
+def test_the_stated_reason_agrees_with_the_counts():
     def fits(row, vocabulary, **changes):
         return round(pencil(row, vocabulary, **changes) / 1e6) == PRINTED[row][-1]
 
@@ -104,12 +104,12 @@ def test_the_reason_can_be_counted():
 # Settings
 
 
-def test_every_row_has_a_file_and_no_other():
+def test_the_settings_files_are_exactly_the_rows_of_the_table():
     assert {path.name for path in CONFIGS.iterdir()} == {f"{row}.yaml" for row in TABLE_3}
 
 
 @pytest.mark.parametrize("row", TABLE_3)
-def test_a_file_holds_its_row_and_the_papers_recipe(row):
+def test_each_settings_file_has_its_row_and_the_papers_recipe(row):
     settings = make_settings(read_settings_file(CONFIGS / f"{row}.yaml"))
     expected = TransformerConfig.table3(row, settings.vocabulary_size)
     head_dim = expected.head_dim or expected.model_dim // expected.num_heads
@@ -139,7 +139,7 @@ def options_of(*arguments):
 
 
 @pytest.mark.parametrize("row", TABLE_3)
-def test_a_scale_multiplies_the_widths_alone(row):
+def test_a_scale_multiplies_only_the_widths(row):
     options = options_of("--scale=0.125", "--steps=40", "--vocabulary-size=300")
     full = make_settings(read_settings_file(CONFIGS / f"{row}.yaml"))
     small = row_settings(row, {}, options)
@@ -151,7 +151,7 @@ def test_a_scale_multiplies_the_widths_alone(row):
     assert small.vocabulary_size == 300
 
 
-def test_the_warm_up_is_the_papers_where_there_are_steps_enough():
+def test_the_warmup_is_the_papers_if_there_are_enough_steps():
     assert row_settings("base", {}, options_of("--steps=100000")).warmup_steps == 4000
     assert row_settings("base", {}, options_of("--steps=100", "--warmup-steps=7")).warmup_steps == 7
 
@@ -166,7 +166,7 @@ def test_the_warm_up_is_the_papers_where_there_are_steps_enough():
         (["--stepps=3"], 2, "Did you mean --steps?"),
     ],
 )
-def test_a_wrong_option_is_one_line(arguments, code, message, capfd, tmp_path):
+def test_a_wrong_option_is_reported_in_one_line(arguments, code, message, capfd, tmp_path):
     assert run_command(main, ["table3", f"--output={tmp_path}", *arguments]) == code
     lines = capfd.readouterr().err.splitlines()
     assert [message in line for line in lines if line.startswith("error:")] == [True]
@@ -175,7 +175,7 @@ def test_a_wrong_option_is_one_line(arguments, code, message, capfd, tmp_path):
 # Text
 
 
-def test_a_folder_of_text_is_found_by_its_names(tmp_path):
+def test_files_in_a_text_folder_are_found_by_their_names(tmp_path):
     for name in ("train.en", "train.en.gz", "train.de.GZ", "val.en.xz", "val.de", "dev.de"):
         (tmp_path / name).touch()
     assert text_settings(tmp_path, ["en", "de"]) == {
@@ -221,7 +221,7 @@ def test_a_finished_run_is_kept_and_scored_once(finished_run, tmp_path, monkeypa
         trained_and_scored(run, other)
 
 
-def test_a_process_that_fails_or_is_stopped_is_not_passed_over(monkeypatch, capfd):
+def test_a_process_that_fails_or_is_stopped_ends_the_experiment(monkeypatch, capfd):
     with pytest.raises(InputError, match=r"python -m training\.absent must succeed\. .* code 1,"):
         _run_command("training.absent")
     assert "No module named training.absent" in capfd.readouterr().err
@@ -234,7 +234,7 @@ def test_a_process_that_fails_or_is_stopped_is_not_passed_over(monkeypatch, capf
             _run_command("training.train")
 
 
-def test_results_stand_beside_the_papers(tmp_path, capsys):
+def test_results_are_shown_beside_the_papers(tmp_path, capsys):
     numbers = {"val_perplexity": 8.0, "bleu": 20.0, "parameters": 1_234_567, "steps": 1500}
     measured = {
         "base": {**numbers, "bleu_signature": "nrefs:1"},
@@ -254,7 +254,7 @@ def test_results_stand_beside_the_papers(tmp_path, capsys):
     assert (tmp_path / "table3.png").exists()
 
 
-def test_the_picture_has_differences_to_base():
+def test_the_picture_shows_differences_from_base():
     from training.experiments.table3_picture import results_figure
 
     measured = {
@@ -271,7 +271,7 @@ def test_the_picture_has_differences_to_base():
 
 
 @pytest.mark.slow
-def test_rows_are_trained_one_after_the_other_and_kept(text_files, tmp_path, capfd):
+def test_rows_are_trained_one_by_one_and_kept(text_files, tmp_path, capfd):
     arguments = [
         "table3",
         f"--output={tmp_path / 'out'}",

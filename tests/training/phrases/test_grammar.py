@@ -1,4 +1,4 @@
-"""The phrase grammar: its sentences are right in both languages, and what is held out stays out."""
+"""The phrase grammar: sentences are right in both languages, held-out words stay apart."""
 
 import random
 import re
@@ -23,14 +23,14 @@ from training.phrases.words import Phrase, add_s, agree, conjugate, find, french
 
 
 def suits(option, wanted):
-    """`wanted` is the option itself, its French, or some of its features."""
+    """Whether an option is wanted; `wanted` is the option, its French, or some features."""
     if not isinstance(option, Phrase):
         return option == wanted
     return option.french == wanted or option.features.issuperset(wanted.split())
 
 
 def written(text):
-    """The sentence that follows from some choices: words, templates or features, in their order.
+    """Returns the sentence for some choices: words, templates or features, in order.
 
     All must come up. Where the next one is not offered, the first option is taken: a plain
     statement in the present, "je", a definite determiner, no adjective, no adverb.
@@ -270,13 +270,13 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(("choices", "french", "english"), BY_HAND, ids=[row[1] for row in BY_HAND])
-def test_a_sentence_is_as_a_speaker_of_both_languages_writes_it(choices, french, english):
+def test_generated_sentences_match_sentences_written_by_hand(choices, french, english):
     made = written(choices)
     assert (made.source, made.target) == (french, english)
 
 
 @pytest.mark.parametrize(("choices", "shown"), [*zip(SHOWN, SHOWN_SENTENCES, strict=True)])
-def test_a_shown_sentence_is_made_by_the_rules_and_held_out(choices, shown):
+def test_each_shown_sentence_follows_the_rules_and_is_held_out(choices, shown):
     made = written(choices)
     assert (made.source, made.target) == shown
     assert has_held_out(made)
@@ -348,7 +348,7 @@ def corpus():
     return make_pairs(12_000)
 
 
-def test_the_parts_have_the_promised_sizes(corpus):
+def test_the_splits_have_the_documented_sizes(corpus):
     assert (len(corpus.train), len(corpus.validation), len(corpus.test)) == (12_000, 300, 500)
 
 
@@ -362,8 +362,8 @@ def test_each_test_sentence_has_a_held_out_combination_and_no_other_sentence_has
     assert not any(has_held_out(pair) for pair in corpus.train + corpus.validation)
 
 
-def test_held_out_words_do_not_meet_in_the_text_of_training(corpus):
-    """Read from the text alone, for combinations whose words stand side by side."""
+def test_held_out_word_pairs_are_not_neighbors_in_the_training_text(corpus):
+    """Reads only the text, for combinations whose words are neighbors."""
     text = "\n".join(pair.source for pair in corpus.train).lower()
     held_out = [
         (noun, adjective)
@@ -421,7 +421,7 @@ WRONG_ARTICLE = re.compile(
 )
 
 
-def test_sentences_are_spelled_well():
+def test_sentences_are_spelled_correctly():
     for pair in drawn(8, 5_000):
         assert re.fullmatch(r"[A-ZÀÉ][^.?{}]*[^ .?](\.| \?)", pair.source), pair
         assert re.fullmatch(r"[A-ZÉ][^.?{}]*[^ .?][.?]", pair.target), pair

@@ -21,7 +21,7 @@ OTHER = "\u0928"  # a letter of Devanagari
 
 
 def built_font(name, letters, weight=400):
-    """A font whose letters are black squares as large as the font."""
+    """Writes a font whose letters are black squares as large as the font."""
     pen = TTGlyphPen(None)
     pen.moveTo((0, 0))
     for corner in ((0, UNITS), (UNITS, UNITS), (UNITS, 0)):
@@ -41,7 +41,7 @@ def built_font(name, letters, weight=400):
 
 @pytest.fixture
 def installed(monkeypatch):
-    """The files of the installed fonts, except Matplotlib's own; none at first."""
+    """A list of installed font files besides Matplotlib's own; empty at first."""
     files, manager = [], font_manager.fontManager
     folder = str(get_data_path())
     own = [entry for entry in manager.ttflist if str(entry.fname).startswith(folder)]
@@ -61,7 +61,7 @@ def figure_of(text, size=72):
 
 
 def num_black(figure):
-    """The number of black pixels, one per point; warnings are errors."""
+    """Returns the number of black pixels, one per point; warnings are errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return int((pixels(figure, 72)[..., :3] == 0).all(axis=-1).sum())
@@ -80,7 +80,7 @@ def test_latin_text_keeps_its_font_without_a_search(installed, monkeypatch):
 def test_a_letter_is_drawn_with_a_font_that_has_it(installed, tmp_path):
     built_font("Squares", LETTER).save(tmp_path / "squares.ttf")
     installed.append(tmp_path / "squares.ttf")
-    assert abs(num_black(figure_of(LETTER)) - 72 * 72) <= 4 * 72  # its edges may be grey
+    assert abs(num_black(figure_of(LETTER)) - 72 * 72) <= 4 * 72  # its edges may be gray
     assert abs(num_black(figure_of(LETTER * 2)) - 2 * 72 * 72) <= 6 * 72
 
 
@@ -128,7 +128,7 @@ def test_files_that_are_not_fonts_are_skipped(installed, tmp_path):
         ("\U0001f916", "fonts-symbola"),
     ],
 )
-def test_without_a_font_one_line_names_the_package(installed, caplog, letters, package):
+def test_without_a_font_one_warning_names_the_package(installed, caplog, letters, package):
     for _ in range(2):
         num_black(figure_of(letters))
     [record] = caplog.records
@@ -136,7 +136,7 @@ def test_without_a_font_one_line_names_the_package(installed, caplog, letters, p
     assert record.message.endswith(f"apt install {package}.")
 
 
-def test_several_scripts_without_a_font_make_one_line(installed, caplog):
+def test_several_scripts_without_a_font_make_one_warning(installed, caplog):
     num_black(figure_of(f"{LETTER}न日 a"))
     assert len(caplog.records) == 1
     assert caplog.text.endswith("apt install fonts-noto-cjk fonts-noto-core.\n")
@@ -151,7 +151,7 @@ def attention_of(source_tokens, target_tokens):
     )
 
 
-def test_labels_of_tokens_have_their_fonts(installed, tmp_path, caplog):
+def test_token_labels_get_the_fonts_that_they_need(installed, tmp_path, caplog):
     built_font("Squares", LETTER).save(tmp_path / "squares.ttf")
     installed.append(tmp_path / "squares.ttf")
     attention = attention_of(["\u2581a", "</s>"], [f"\u2581{LETTER}", "</s>"])
@@ -176,7 +176,7 @@ def test_labels_of_tokens_have_their_fonts(installed, tmp_path, caplog):
     assert caplog.text == ""
 
 
-def test_dollars_in_tokens_are_no_formula(tmp_path):
+def test_dollars_in_tokens_do_not_start_a_formula(tmp_path):
     attention = attention_of(["$x^2$", "$\\no_such_command$"], ["$", "</s>"])
     attention_pixels(attention, 72)
     save_attention_picture(attention, tmp_path / "picture.png")

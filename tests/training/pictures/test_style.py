@@ -1,4 +1,4 @@
-"""Pictures become files, whole or not at all."""
+"""Pictures are written whole or not at all."""
 
 import os
 
@@ -17,7 +17,7 @@ from training.pictures.style import (
 
 
 def crowded_figure():
-    """Every line color, text, and a map of values: some thousands of shades."""
+    """Draws every line color, text, and a map of values: some thousands of shades."""
     figure = new_figure(8, 4, "A caption that is read.")
     left, right = figure.subplots(1, 2)
     for number in range(len(LINE_COLOURS)):
@@ -27,7 +27,7 @@ def crowded_figure():
     return figure
 
 
-def test_a_picture_of_few_colors_looks_like_the_one_that_was_drawn(tmp_path):
+def test_a_picture_with_few_colors_looks_like_the_drawn_one(tmp_path):
     path = tmp_path / "picture.png"
     save_picture(crowded_figure(), path)
 
@@ -42,7 +42,7 @@ def test_a_picture_of_few_colors_looks_like_the_one_that_was_drawn(tmp_path):
     assert path.stat().st_size < 0.5 * (tmp_path / "drawn.png").stat().st_size
 
 
-def test_a_picture_that_cannot_be_drawn_leaves_the_old_one(tmp_path, monkeypatch):
+def test_a_failed_drawing_keeps_the_old_picture(tmp_path, monkeypatch):
     path = tmp_path / "picture.png"
     path.write_bytes(b"the old one")
 

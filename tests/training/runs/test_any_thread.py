@@ -1,4 +1,4 @@
-"""Commands in other places: in a thread, or with outputs that are no files."""
+"""Commands run in a thread, or with outputs that are not files."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from training.command_line.running import handling_signals, quiet_stderr, run_co
 
 
 def in_a_thread(function):
-    """What a function returns in another thread than the main one."""
+    """Returns a function's result, from a thread other than the main thread."""
     results = []
     thread = threading.Thread(target=lambda: results.append(function()))
     thread.start()
@@ -40,7 +40,7 @@ def test_a_command_runs_in_any_thread_and_with_any_output(monkeypatch, command, 
     assert output.getvalue() == ("['words']\n" if command is print else "")
 
 
-def test_a_server_listens_to_signals_in_the_main_thread_alone():
+def test_a_server_handles_signals_only_in_the_main_thread():
     import uvicorn
 
     from training.serving.http_server import _Server
@@ -55,19 +55,21 @@ def test_a_server_listens_to_signals_in_the_main_thread_alone():
     assert signal.getsignal(signal.SIGINT) == earlier
 
 
-def test_a_handler_that_python_did_not_set_gives_way_to_the_default(monkeypatch):
+def test_a_signal_handler_unknown_to_python_is_replaced_by_the_default(monkeypatch):
     set_handlers = []
 
     def set_handler(number, handler):
         set_handlers.append(handler)
 
-    monkeypatch.setattr(signal, "signal", set_handler)  # returns None, as then
+    monkeypatch.setattr(
+        signal, "signal", set_handler
+    )  # returns None, as for a handler that Python did not set
     with handling_signals(print, signal.SIGTERM):
         pass
     assert set_handlers == [print, signal.SIG_DFL]
 
 
-def test_nothing_is_silenced_where_there_is_no_stderr(monkeypatch):
+def test_quiet_stderr_works_without_stderr(monkeypatch):
     def closed(number):
         raise OSError(9, "Bad file descriptor")
 

@@ -1,4 +1,4 @@
-"""How text is split into words for BLEU, and what is said where that cannot be right."""
+"""How text is split into words for BLEU, and warnings where the split must be wrong."""
 
 import dataclasses
 import logging
@@ -46,14 +46,14 @@ NAMES = typing.get_args(BleuTokenizer)
         (SPACED, "intl", 100),
     ],
 )
-def test_equal_text_scores_100_where_the_tokenizer_suits_it(lines, tokenizer, bleu):
+def test_equal_text_scores_100_with_a_suitable_tokenizer(lines, tokenizer, bleu):
     scores = score(lines, lines, tokenizer)
     assert scores.bleu == pytest.approx(bleu)
     assert scores.chrf == pytest.approx(100)
     assert f"tok:{tokenizer}|" in scores.bleu_signature
 
 
-def test_all_that_is_offered_is_sacrebleus_and_downloads_nothing():
+def test_all_tokenizers_on_offer_are_sacrebleus_and_download_nothing():
     from sacrebleu.metrics import BLEU
 
     assert {*NAMES} == {*BLEU.TOKENIZERS} - {"spm", "flores101", "flores200", "spBLEU-1K"}
@@ -71,7 +71,7 @@ def test_all_that_is_offered_is_sacrebleus_and_downloads_nothing():
         ([*CHINESE, "one two", "three four"], False),  # half of them is not most
         (["Yes", "No", "one two three"], False),  # single words are no sentences without spaces
         (["Yes", "No"], False),
-        (["  \u3000我喜欢红色的苹果 "], True),  # only what stands between characters counts
+        (["  \u3000我喜欢红色的苹果 "], True),  # only spaces between characters count
         (["", " "], False),
         ([], False),
     ],
@@ -90,7 +90,7 @@ def test_text_is_unspaced_if_most_of_its_longer_lines_are(lines, is_unspaced):
         (True, "none", "none"),
     ],
 )
-def test_an_option_wins_over_the_runs_setting(tokenized, given, chosen):
+def test_an_option_overrides_the_runs_setting(tokenized, given, chosen):
     assert chosen_tokenizer(tokenized, given, "zh") == chosen
 
 
@@ -137,14 +137,14 @@ def test_a_missing_package_is_named_before_any_work_begins(
         assert not (tmp_path / "new").exists()
 
 
-def test_what_downloads_a_model_is_not_offered(tmp_path, capfd):
+def test_tokenizers_that_download_a_model_are_not_offered(tmp_path, capfd):
     arguments = ["run", "--source=a", "--reference=b", "--bleu-tokenizer=flores200"]
     assert run_command(training.evaluate.main, arguments) == 2
     assert "--bleu-tokenizer must be one of 13a, zh, ja-mecab" in one_line(capfd)
 
 
 class Echo:
-    """Stands in for a translator: a text is its own translation."""
+    """A fake translator: a text is its own translation."""
 
     beam_size = 1
     length_penalty = 0.6
@@ -160,7 +160,7 @@ class Echo:
 
 @pytest.fixture
 def evaluate(monkeypatch, tmp_path, caplog, capfd):
-    """Evaluates text against itself with a run of some settings; returns BLEU's line, warnings."""
+    """Evaluates text against itself with a run; returns BLEU's line and the warnings."""
     monkeypatch.setattr(training.evaluate, "load_translator", lambda *_, **__: Echo())
 
     def run(lines, *options, **settings):
@@ -184,7 +184,7 @@ def test_a_run_is_evaluated_by_its_own_tokenizer(evaluate):
 
 
 @pytest.mark.parametrize("options", [[], ["--tokenized"], ["--bleu-tokenizer=intl"]])
-def test_references_without_spaces_are_warned_of_once(evaluate, options):
+def test_references_without_spaces_cause_one_warning(evaluate, options):
     (bleu, _), [warning] = evaluate(JAPANESE, *options)
     assert bleu == 0
     assert warning.startswith("warning: most references contain no spaces")
@@ -215,7 +215,7 @@ def warnings_of_epochs(translations, references, tokenizer, caplog):
     return logs, [record.getMessage() for record in caplog.records]
 
 
-def test_bleu_that_stays_0_is_warned_of_once(caplog):
+def test_bleu_that_stays_0_causes_one_warning(caplog):
     logs, [warning] = warnings_of_epochs([CHINESE] * 5, CHINESE, "13a", caplog)
     assert [line["val_bleu"] for line in logs] == [0] * 5
     assert [line["val_chrf"] for line in logs] == pytest.approx([100] * 5)
@@ -224,7 +224,7 @@ def test_bleu_that_stays_0_is_warned_of_once(caplog):
     assert "val_chrf" in warning
 
 
-def test_bleu_that_comes_to_something_is_not_warned_of(caplog):
+def test_bleu_above_0_causes_no_warning(caplog):
     nothing = ["", ""]
     epochs = [nothing, nothing, CHINESE, nothing, nothing, nothing]
     logs, warnings = warnings_of_epochs(epochs, CHINESE, "zh", caplog)
@@ -237,7 +237,7 @@ LETTERS = dict(zip(WORDS, "一二三四五六七八九十", strict=True))
 
 @pytest.fixture(scope="module")
 def unspaced_arguments(text_files, tmp_path_factory):
-    """The text of all tests with targets in characters, without spaces."""
+    """The text of all tests, with targets in characters without spaces."""
     folder = tmp_path_factory.mktemp("unspaced")
     files = dict(text_files)
     for split in ("train", "validation"):

@@ -1,4 +1,4 @@
-"""Checkpoints: all or nothing, plain arrays, and a way back from a damaged one."""
+"""Checkpoints are written completely or not at all, and damaged ones are skipped."""
 
 import errno
 import logging
@@ -30,7 +30,7 @@ def values_of(model):
 
 @pytest.fixture
 def two_checkpoints(small_model, tmp_path):
-    """A run whose every number was 1 after epoch 1 and 2 after 7 batches more."""
+    """A run in which every number was 1 after epoch 1, and 2 after 7 more batches."""
     run = RunFolder(tmp_path)
     for value, position in ((1, FIRST), (2, SECOND)):
         set_all(small_model, value)
@@ -45,7 +45,7 @@ def test_the_latest_checkpoint_restores_every_variable(small_model, two_checkpoi
     assert values_of(small_model) == {2}
 
 
-def test_metrics_are_kept_within_an_epoch_and_not_at_its_end(small_model, tmp_path):
+def test_checkpoints_have_metrics_within_an_epoch_but_not_at_its_end(small_model, tmp_path):
     small_model.fit(np.ones((8, 2)), np.ones((8, 3)), verbose=0)
     run = RunFolder(tmp_path)
     for position in (FIRST, SECOND):
@@ -80,14 +80,14 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(
         assert f"epoch_0001_batch_00007.{kind}.npz" in caplog.text
 
 
-def test_without_a_whole_checkpoint_training_starts_anew(small_model, two_checkpoints):
+def test_without_a_complete_checkpoint_training_starts_again(small_model, two_checkpoints):
     for position in (FIRST, SECOND):
         two_checkpoints.checkpoint_path(position, "weights").write_bytes(b"")
     assert checkpoints.restore_latest(two_checkpoints, small_model) == Progress()
     assert values_of(small_model) == {0}
 
 
-def test_weights_that_are_damaged_are_left_out_of_the_result(small_model, two_checkpoints, caplog):
+def test_damaged_weights_are_left_out_of_the_result(small_model, two_checkpoints, caplog):
     save_checkpoint(two_checkpoints, small_model, THIRD)
     two_checkpoints.checkpoint_path(THIRD, "weights").write_bytes(b"")
     found = []
@@ -106,7 +106,7 @@ def test_weights_that_are_damaged_are_left_out_of_the_result(small_model, two_ch
 
 @pytest.fixture
 def averaging_model(small_model):
-    """The small model, one update old, with an optimizer that averages its weights."""
+    """The small model after one update, with an optimizer that averages its weights."""
     small_model.compile(optimizer=Adam(ema_decay=0.5), loss="mse")
     small_model.fit(np.ones((8, 2)), np.ones((8, 3)), batch_size=8, verbose=0)
     return small_model
@@ -117,7 +117,7 @@ def kinds_of(run, position):
     return {kind for kind in kinds if run.checkpoint_path(position, kind).exists()}
 
 
-def test_averages_are_a_file_of_their_own_at_the_end_of_an_epoch(averaging_model, tmp_path):
+def test_averages_are_a_separate_file_at_the_end_of_an_epoch(averaging_model, tmp_path):
     run = RunFolder(tmp_path)
     [average] = averaging_model.optimizer.averages
     average.assign(np.full((2, 3), 7.0))
@@ -135,7 +135,7 @@ def test_averages_are_a_file_of_their_own_at_the_end_of_an_epoch(averaging_model
     assert (np.array(average) == 7).all()
 
 
-def test_without_averages_a_checkpoint_is_as_it_was(small_model, tmp_path):
+def test_without_averages_a_checkpoint_has_no_such_file(small_model, tmp_path):
     run = RunFolder(tmp_path)
     names = {}
     for name, more in (("none", {}), ("norm", {"track_gradient_norm": True})):
@@ -149,7 +149,7 @@ def test_without_averages_a_checkpoint_is_as_it_was(small_model, tmp_path):
     assert names["none"] == names["norm"] == expected
 
 
-def test_the_averages_make_the_model_where_there_are_any(averaging_model, tmp_path, caplog):
+def test_the_averages_become_the_model_if_there_are_any(averaging_model, tmp_path, caplog):
     run = RunFolder(tmp_path)
     [average] = averaging_model.optimizer.averages
     for value, position in ((3.0, FIRST), (4.0, THIRD)):
@@ -162,7 +162,7 @@ def test_the_averages_make_the_model_where_there_are_any(averaging_model, tmp_pa
     assert [float(array.mean()) for array in weights] == [3.0, 4.0]
     assert found == [1, 2]
 
-    for position in (FIRST, THIRD):  # the weights are whole, but are not what was validated
+    for position in (FIRST, THIRD):  # the weights are undamaged, but were not validated
         run.checkpoint_path(position, "average").write_bytes(b"")
     average.assign(np.full((2, 3), 5.0))
     [[array]] = readable_weights(run, settings, averaging_model, [1, 2], [])
@@ -170,7 +170,7 @@ def test_the_averages_make_the_model_where_there_are_any(averaging_model, tmp_pa
     assert "epoch_0001_batch_00000.average.npz cannot be read" in caplog.text
 
 
-def test_of_an_earlier_epoch_that_is_wanted_the_averages_are_kept_and_nothing_else(tmp_path):
+def test_of_an_earlier_epoch_only_its_averages_are_kept(tmp_path):
     run = RunFolder(tmp_path)
     run.checkpoints_path.mkdir()
     for epoch in range(1, 6):
@@ -188,7 +188,7 @@ def test_a_checkpoint_holds_plain_arrays_only(tmp_path):
         checkpoints.load_arrays(tmp_path / "a.npz")
 
 
-def test_checkpoints_that_nothing_needs_are_removed(tmp_path):
+def test_unneeded_checkpoints_are_removed(tmp_path):
     run = RunFolder(tmp_path)
     run.checkpoints_path.mkdir()
     positions = {Position(epoch, batch) for epoch in range(1, 8) for batch in (0, 500)}
@@ -201,7 +201,7 @@ def test_checkpoints_that_nothing_needs_are_removed(tmp_path):
     assert run.positions_with("weights") == last | {Position(2, 0)}
 
 
-def test_no_room_for_a_checkpoint_is_one_line_and_keeps_the_last(
+def test_no_room_for_a_checkpoint_is_reported_in_one_line_and_keeps_the_last(
     small_model, two_checkpoints, monkeypatch, capfd
 ):
     savez = np.savez

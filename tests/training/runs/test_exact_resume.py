@@ -1,4 +1,4 @@
-"""A training that is killed again and again ends, to the bit, as one that was not."""
+"""A training run that is killed repeatedly ends bit for bit like an uninterrupted one."""
 
 import hashlib
 import random
@@ -13,8 +13,8 @@ from training.runs.folder import Position, RunFolder
 
 NUM_KILLS = 10
 
-# 48 parts of 24 batches in 4 epochs; every source of chance at work, and a checkpoint after each
-# part, between the parts of an update too.
+# 48 parts of 24 batches in 4 epochs; every source of randomness, and a checkpoint after each
+# part, including those within an update.
 STEPS_PER_EPOCH, PARTS = 6, 2
 SETTINGS = [
     f"--steps-per-epoch={STEPS_PER_EPOCH}",
@@ -33,7 +33,7 @@ def training(arguments, run, hash_seed):
 
 
 def sha256_of(run):
-    """Of all weights, dropout's random states and the optimizer, at the end."""
+    """Returns the hash of all weights, dropout's random states and the optimizer, at the end."""
     digest = hashlib.sha256()
     for kind in ("weights", "state"):
         arrays = load_arrays(run.checkpoint_path(run.position_saved, kind))
@@ -56,7 +56,7 @@ def test_ten_kills_change_nothing(train_arguments, tmp_path):
 
     generator = random.Random(11)
     done = []
-    # None is near the end: a machine that is busy may be late to kill.
+    # No kill is near the end, since a busy machine may kill late.
     steps = generator.sample(range(1, last - num_batches // 2), NUM_KILLS)
     for number, step in enumerate(sorted(steps), start=1):
         target = Position(*divmod(step, num_batches))

@@ -1,4 +1,4 @@
-"""Which weights a training ends with."""
+"""The choice of the final weights of a training run."""
 
 import math
 
@@ -22,7 +22,7 @@ def value_of(model):
 
 @pytest.fixture
 def run(small_model, tmp_path):
-    """A run of four epochs; after the first all weights were 1, after the second 2, and so on."""
+    """A run of four epochs; all weights were 1 after the first, 2 after the second, and so on."""
     run = RunFolder(tmp_path)
     for epoch in range(1, 5):
         small_model.set_weights([np.full(w.shape, float(epoch)) for w in small_model.weights])
@@ -31,7 +31,7 @@ def run(small_model, tmp_path):
 
 
 def judged(run, perplexities, **more):
-    """Writes the epochs' metrics; `more` holds a list of values by name."""
+    """Writes the epochs' metrics; `more` has a list of values by name."""
     run.write_metrics(
         [
             {
@@ -51,7 +51,7 @@ def choose(run, model, numbers, **settings):
     return choice, choice.in_words(settings.monitor)
 
 
-def test_an_average_that_is_better_than_each_epoch_is_kept(run, small_model):
+def test_an_average_that_is_better_than_every_epoch_is_kept(run, small_model):
     judged(run, [9.0, 4.0, 5.0, 6.0])
     choice, words = choose(run, small_model, {"val_perplexity": 3.5})
     assert choice.kept == ([3, 4], {"val_perplexity": 3.5})
@@ -65,7 +65,7 @@ def test_an_average_that_is_better_than_each_epoch_is_kept(run, small_model):
 def test_the_best_epoch_is_kept_if_the_average_is_worse(run, small_model):
     judged(run, [9.0, 4.0, 5.0, 6.0])
     choice, words = choose(run, small_model, {"val_perplexity": 4.5})
-    assert choice.kept == ([2], {"val_perplexity": 4.0})  # the numbers that are of the validation
+    assert choice.kept == ([2], {"val_perplexity": 4.0})  # the numbers from validation
     assert value_of(small_model) == 2
     assert words == (
         "weights of epoch 2: validation perplexity 4.000; the average of epochs 3, 4: validation"
@@ -73,7 +73,7 @@ def test_the_best_epoch_is_kept_if_the_average_is_worse(run, small_model):
     )
 
 
-def test_the_monitor_decides_and_perplexity_between_equals(run, small_model):
+def test_the_monitor_decides_and_perplexity_breaks_ties(run, small_model):
     by_bleu = {"monitor": "val_bleu", "validation_bleu": True}
     judged(run, [9.0, 4.0, 5.0, 6.0], val_bleu=[0.0, 20.0, 30.0, 10.0])
     choice, words = choose(run, small_model, {"val_perplexity": 3.0, "val_bleu": 29.0}, **by_bleu)
@@ -93,7 +93,7 @@ def test_an_average_that_is_not_a_number_is_not_kept(run, small_model):
     assert choice.kept.epochs == [2]
 
 
-def test_a_single_epoch_is_compared_with_nothing(run, small_model):
+def test_a_single_epoch_needs_no_comparison(run, small_model):
     judged(run, [9.0, 4.0, 5.0, 6.0])
     choice, words = choose(run, small_model, {"val_perplexity": 4.1}, average_checkpoints=1)
     assert choice.dropped is None
@@ -116,8 +116,8 @@ def test_the_average_is_kept_if_the_best_epoch_is_damaged(run, small_model, capl
     assert "epoch_0002_batch_00000.weights.npz cannot be read" in caplog.text
 
 
-def test_moving_averages_are_what_is_compared(small_model, tmp_path):
-    """Of each epoch the average is ten times the weights, which nobody has validated."""
+def test_moving_averages_are_compared_instead_of_weights(small_model, tmp_path):
+    """Each epoch's average is ten times its weights, which were not validated."""
     small_model.compile(optimizer=Adam(ema_decay=0.5), loss="mse")
     small_model.fit(np.ones((8, 2)), np.ones((8, 3)), batch_size=8, verbose=0)
     run = RunFolder(tmp_path)
@@ -133,8 +133,8 @@ def test_moving_averages_are_what_is_compared(small_model, tmp_path):
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_workers_average_what_the_first_worker_has_read(run, small_model, damaged):
-    """Otherwise one whose copy is damaged would not measure, and the others would wait for it."""
+def test_workers_average_the_epochs_that_the_first_worker_could_read(run, small_model, damaged):
+    """A worker with a damaged copy would otherwise keep the others waiting."""
     judged(run, [9.0, 4.0, 5.0, 6.0])
     told = iter([run.read_metrics(), [3, 4]])
     worker, settings = RunFolder(run.path, read_only=True), TrainingSettings(**AVERAGE_OF_TWO)

@@ -43,7 +43,7 @@ def make_run(path, record, *, finished):
     return run
 
 
-def test_a_record_reads_back_equal(tmp_path, record):
+def test_a_saved_record_is_read_unchanged(tmp_path, record):
     run = make_run(tmp_path / "run", record, finished=False)
     assert run.read_record() == record
 
@@ -53,7 +53,7 @@ def test_a_records_file_can_be_given_as_settings(tmp_path, record):
     assert make_settings(read_settings_file(run.config_path)) == record.settings
 
 
-def test_what_the_tokenizer_has_is_recorded_and_what_was_asked_for_resumes(tmp_path, record):
+def test_the_tokenizers_values_are_recorded_and_the_requested_ones_resume(tmp_path, record):
     tokenizer = SubwordTokenizer.train_from_lines(["ab"], 10_000, normalization="nfkc")
     asked = dataclasses.replace(record.settings, vocabulary_size=10_000)
     run = make_run(
@@ -72,7 +72,7 @@ def test_what_the_tokenizer_has_is_recorded_and_what_was_asked_for_resumes(tmp_p
     assert make_settings(read_settings_file(run.config_path)) == found.settings
 
 
-def test_a_run_of_a_version_without_normalization_had_none(tmp_path, record):
+def test_a_run_of_a_version_without_normalization_has_none(tmp_path, record):
     run = make_run(tmp_path / "run", record, finished=False)
     config = run.config_path.read_text()
     run.config_path.write_text(config.replace("normalization: none\n", ""))
@@ -80,7 +80,7 @@ def test_a_run_of_a_version_without_normalization_had_none(tmp_path, record):
     assert record.differences(run.read_record()) == []
 
 
-def test_sha256_is_of_the_bytes_of_the_file(tmp_path):
+def test_sha256_is_computed_over_the_bytes_of_the_file(tmp_path):
     # FIPS 180-2, example B.1.
     (tmp_path / "f").write_bytes(b"abc")
     assert file_sha256(tmp_path / "f").startswith("ba7816bf8f01cfea414140de5dae2223")
@@ -98,7 +98,7 @@ def test_an_unfinished_run_resumes_in_place(tmp_path, record):
         assert folder.path == run.path
 
 
-def test_data_that_has_only_moved_resumes(tmp_path, record):
+def test_a_run_resumes_after_its_data_has_moved(tmp_path, record):
     run = make_run(tmp_path / "run", record, finished=False)
     with claim(run.path, make_record(tmp_path / "moved"), overwrite=False) as folder:
         assert folder.path == run.path
@@ -128,7 +128,7 @@ def test_resuming_with_other_settings_names_old_and_new(tmp_path, record):
         ({"seed": 1}, {"seed": 2}, []),
     ],
 )
-def test_limits_of_a_training_may_be_raised(tmp_path, earlier, now, names):
+def test_the_limits_of_a_training_may_be_raised(tmp_path, earlier, now, names):
     earlier, now = (make_record(tmp_path / "data", **settings) for settings in (earlier, now))
     assert now.raised_limits(earlier) == names
     run = make_run(tmp_path / "run", earlier, finished=False)
@@ -174,7 +174,7 @@ def test_metrics_end_where_they_are_damaged(tmp_path, record, damage):
         (Position(1, 3), 4, "1 epoch, and 3 of the 4 parts of a batch"),
     ],
 )
-def test_a_position_is_said_in_batches(position, num_parts, words):
+def test_a_position_is_reported_in_batches(position, num_parts, words):
     assert position.in_words(num_parts) == words
 
 
@@ -189,7 +189,7 @@ def test_resuming_with_other_data_names_the_file(tmp_path, record):
         pass
 
 
-def test_a_finished_run_is_not_overwritten_unasked(tmp_path, record):
+def test_a_finished_run_is_not_overwritten_without_the_option(tmp_path, record):
     run = make_run(tmp_path / "run", record, finished=True)
     with (
         pytest.raises(InputError, match="must not hold a finished run"),
@@ -200,7 +200,7 @@ def test_a_finished_run_is_not_overwritten_unasked(tmp_path, record):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_foreign_folder_is_never_touched(tmp_path, record, overwrite):
+def test_a_folder_that_is_not_a_run_is_never_touched(tmp_path, record, overwrite):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "config.yaml").write_text("theme: dark\n")
     with (
@@ -211,7 +211,7 @@ def test_a_foreign_folder_is_never_touched(tmp_path, record, overwrite):
     assert os.listdir(tmp_path / "photos") == ["config.yaml"]
 
 
-def test_a_file_is_no_place_for_a_run(tmp_path, record):
+def test_a_file_cannot_be_a_run_folder(tmp_path, record):
     (tmp_path / "file").write_text("text")
     with (
         pytest.raises(InputError, match=r"file: a run needs a folder\. Received: a file"),
@@ -229,7 +229,7 @@ def test_overwriting_keeps_the_old_run_until_the_new_one_is_complete(tmp_path, r
     assert sorted(os.listdir(tmp_path)) == ["data", "run"]
 
 
-def test_a_foreign_folder_in_the_way_is_named_before_the_training(tmp_path, record):
+def test_a_folder_in_the_way_is_named_before_training(tmp_path, record):
     run = make_run(tmp_path / "run", record, finished=True)
     (tmp_path / ".run.old").mkdir()
     (tmp_path / ".run.old" / "photo").touch()
@@ -241,7 +241,7 @@ def test_a_foreign_folder_in_the_way_is_named_before_the_training(tmp_path, reco
     assert run.model_path.read_text() == "old model"
 
 
-def test_what_is_left_of_a_removal_that_was_cut_off_does_not_matter(tmp_path, record):
+def test_the_remains_of_an_interrupted_removal_do_not_matter(tmp_path, record):
     run = make_run(tmp_path / "run", record, finished=True)
     (tmp_path / ".run.old").mkdir()
     (tmp_path / ".run.old" / ".lock").touch()
@@ -263,7 +263,7 @@ def test_an_interrupted_overwrite_keeps_both_and_resumes(tmp_path, record):
     assert run.model_path.read_text() == "new model"
 
 
-def test_an_interrupted_overwrite_with_other_settings_starts_anew(tmp_path, record):
+def test_an_interrupted_overwrite_with_different_settings_starts_again(tmp_path, record):
     run = make_run(tmp_path / "run", record, finished=True)
     with pytest.raises(KeyboardInterrupt), claim(run.path, record, overwrite=True) as staging:
         staging.write_record(record)
@@ -277,7 +277,7 @@ def test_an_interrupted_overwrite_with_other_settings_starts_anew(tmp_path, reco
         raise KeyboardInterrupt
 
 
-def test_overwriting_an_unfinished_run_with_other_settings_replaces_it(tmp_path, record):
+def test_overwriting_an_unfinished_run_with_different_settings_replaces_it(tmp_path, record):
     run = make_run(tmp_path / "run", record, finished=False)
     other = make_record(tmp_path / "data", epochs=7)
     with claim(run.path, other, overwrite=True) as staging:
@@ -288,7 +288,7 @@ def test_overwriting_an_unfinished_run_with_other_settings_replaces_it(tmp_path,
 
 
 @pytest.mark.parametrize("renamed", [1, 2])
-def test_a_swap_that_was_cut_off_is_completed(tmp_path, record, renamed):
+def test_an_interrupted_swap_is_completed(tmp_path, record, renamed):
     old = make_run(tmp_path / "run", record, finished=True)
     new = make_run(tmp_path / ".run.new", record, finished=False)
     finish(new, "new model")
@@ -315,7 +315,7 @@ def test_one_process_at_a_time_owns_a_run(tmp_path, record):
             pass
 
 
-def test_another_process_is_kept_off_too(tmp_path, record):
+def test_another_process_is_kept_out_too(tmp_path, record):
     script = (
         "import filelock, sys\n"
         "try:\n    filelock.FileLock(sys.argv[1]).acquire(timeout=0)\n    print('free')\n"
@@ -328,7 +328,7 @@ def test_another_process_is_kept_off_too(tmp_path, record):
     assert subprocess.check_output(command, text=True) == "free\n"
 
 
-def test_another_format_version_is_named(tmp_path, record):
+def test_an_unknown_format_version_is_named(tmp_path, record):
     run = make_run(tmp_path / "run", record, finished=True)
     text = run.config_path.read_text().replace("format_version: 2", "format_version: 1")
     run.config_path.write_text(text)
@@ -345,7 +345,7 @@ def test_a_truncated_config_names_the_file(tmp_path, record):
             run.read_record()
 
 
-def test_a_folder_without_config_is_no_run(tmp_path):
+def test_a_folder_without_a_config_is_not_a_run(tmp_path):
     with pytest.raises(InputError, match=r"must hold config\.yaml\. Received: none"):
         RunFolder(tmp_path).read_record()
 
@@ -363,7 +363,7 @@ def test_metrics_end_at_a_damaged_line(tmp_path):
     assert run.read_metrics() == [{"epoch": 1}]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_keeps_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file.txt"
     write_text(path, "old")
     with pytest.raises(OSError) as caught, replacing(path) as temporary:
@@ -374,8 +374,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["file.txt"]
 
 
-def test_a_file_larger_than_the_system_lets_us_write_leaves_the_old_one(tmp_path):
-    """The real thing: the kernel itself refuses the write."""
+def test_a_file_above_the_systems_size_limit_keeps_the_old_one(tmp_path):
+    """Not simulated: the kernel refuses the write."""
     path = tmp_path / "file.txt"
     write_text(path, "old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""What stops a training, and what it has written down by then."""
+"""What stops training, and what has been saved by then."""
 
 import itertools
 import os
@@ -49,7 +49,7 @@ def test_the_last_epochs_or_the_best_ones_make_the_model(settings, epochs):
     assert kept_epochs.epochs_wanted(metrics, TrainingSettings(**settings)) == epochs
 
 
-def test_the_last_epochs_are_averaged_up_to_half_of_all():
+def test_at_most_the_last_half_of_all_epochs_is_averaged():
     """The weights of a short training's first epochs would spoil the mean."""
     settings = TrainingSettings(average_checkpoints=3)
     wanted = [
@@ -70,7 +70,7 @@ def test_the_last_epochs_are_averaged_up_to_half_of_all():
         ({"monitor": "val_bleu", "validation_bleu": True}, [3, 4]),
     ],
 )
-def test_the_best_epoch_is_kept_beside_those_that_are_averaged(settings, kept):
+def test_the_best_epoch_is_kept_in_addition_to_those_averaged(settings, kept):
     settings = TrainingSettings(**settings)
     assert kept_epochs.epochs_to_keep(METRICS, settings) == kept
     for last in range(len(METRICS)):  # what was dropped is not wanted again
@@ -79,8 +79,8 @@ def test_the_best_epoch_is_kept_beside_those_that_are_averaged(settings, kept):
         assert now <= before | {last + 1}
 
 
-def test_equal_scores_are_told_apart_by_perplexity():
-    """A BLEU of 0 throughout, as of text without spaces, is no reason to keep the first epoch."""
+def test_perplexity_breaks_ties_between_equal_scores():
+    """If BLEU is always 0, as for text without spaces, the first epoch must not win."""
     metrics = [{**line, "val_bleu": 0.0} for line in METRICS]
     by_bleu = {"monitor": "val_bleu", "validation_bleu": True, "epochs": 9}
     settings = TrainingSettings(**by_bleu, average_checkpoints=2, average_epochs="best")
@@ -102,11 +102,11 @@ def test_equal_scores_are_told_apart_by_perplexity():
         ({"early_stopping_epochs": 3}, 4, False),
         ({"early_stopping_epochs": 1}, 0, False),
         ({"early_stopping_epochs": 1, "monitor": "val_bleu", "validation_bleu": True}, 4, False),
-        ({"max_minutes": 0.084}, 4, False),  # a fifth second ends just in time
+        ({"max_minutes": 0.084}, 4, False),  # a fifth epoch ends just in time
         ({"max_minutes": 0.07}, 4, True),
     ],
 )
-def test_training_is_over_when_epochs_time_or_hope_are_used_up(settings, num_epochs, is_over):
+def test_training_ends_when_epochs_time_or_patience_run_out(settings, num_epochs, is_over):
     settings = TrainingSettings(**{"epochs": 9, **settings})
     assert early_stopping.is_over(METRICS[:num_epochs], settings) == is_over
 
@@ -115,12 +115,12 @@ def test_training_is_over_when_epochs_time_or_hope_are_used_up(settings, num_epo
     ("seconds", "max_minutes", "is_up"),
     [
         ([], 1, False),
-        ([20, 20], 1, False),  # a third epoch ends at 60 seconds
+        ([20, 20], 1, False),  # a third epoch would end at 60 seconds
         ([20, 21], 1, True),  # at 62
         ([3600], None, False),
     ],
 )
-def test_no_epoch_is_begun_that_would_end_too_late(seconds, max_minutes, is_up):
+def test_no_epoch_begins_that_would_end_too_late(seconds, max_minutes, is_up):
     metrics = [{"epoch": epoch, "seconds": s} for epoch, s in enumerate(seconds, start=1)]
     assert early_stopping.time_is_up(metrics, max_minutes) == is_up
 
@@ -149,7 +149,7 @@ def test_a_training_that_ends_early_says_why(settings, reason):
 
 @pytest.fixture
 def callback(small_model, tmp_path):
-    """In epoch 4 of 10 batches, resumed after 2 of them."""
+    """The callback in epoch 4, with 10 batches, resumed after 2 batches."""
     settings = TrainingSettings(checkpoint_steps=4)
     callback = SaveProgress(
         RunFolder(tmp_path), settings, Progress(Position(3, 2), 100.0), StopRequest()
@@ -169,12 +169,12 @@ def saved(callback):
     return sorted(callback.run.positions_with("state"))
 
 
-def test_checkpoints_are_written_at_every_so_many_batches_of_an_epoch(callback):
+def test_checkpoints_are_written_every_checkpoint_steps_batches(callback):
     train_batches(callback, range(8))
     assert saved(callback) == [Position(3, 4), Position(3, 8)]
 
 
-def test_the_last_batch_of_an_epoch_is_left_to_its_end(callback):
+def test_the_last_batch_of_an_epoch_is_saved_by_the_epochs_end(callback):
     callback.set_params({"steps": 2})
     train_batches(callback, range(2))
     assert saved(callback) == []
@@ -185,7 +185,7 @@ def test_the_last_batch_of_an_epoch_is_left_to_its_end(callback):
     assert 100 <= line["seconds"] < 160  # those before the interruption and after it
 
 
-def test_a_request_to_stop_is_obeyed_behind_a_checkpoint(callback):
+def test_a_request_to_stop_takes_effect_after_a_checkpoint(callback):
     train_batches(callback, [0])
     callback.stop_request.reason = Terminated
     with pytest.raises(Terminated):
@@ -193,7 +193,7 @@ def test_a_request_to_stop_is_obeyed_behind_a_checkpoint(callback):
     assert saved(callback) == [Position(3, 4)]
 
 
-def test_a_request_within_validation_is_obeyed_at_the_end_of_the_epoch(callback):
+def test_a_request_during_validation_takes_effect_at_the_end_of_the_epoch(callback):
     train_batches(callback, range(7))
     callback.stop_request.reason = KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
@@ -202,7 +202,7 @@ def test_a_request_within_validation_is_obeyed_at_the_end_of_the_epoch(callback)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_behind_its_batch(callback, loss):
+def test_a_loss_that_is_not_finite_stops_after_its_batch(callback, loss):
     train_batches(callback, [0, 1])
     assert saved(callback) == [Position(3, 4)]
     train_batches(callback, [2], loss)
@@ -239,12 +239,12 @@ def test_a_loss_that_is_not_finite_reaches_no_checkpoint(callback):
         ({"epochs": 399}, "3,990 updates"),
     ],
 )
-def test_a_training_that_would_end_in_its_warmup_is_warned_of(settings, words):
+def test_training_that_would_end_during_its_warmup_causes_a_warning(settings, words):
     complaint = short_warmup(TrainingSettings(**settings), 10)
     assert (complaint is None) if words is None else (words in complaint)
 
 
-def test_in_another_thread_no_signal_is_listened_to():
+def test_in_another_thread_no_signal_handler_is_installed():
     request, earlier, entered = StopRequest(), signal.getsignal(signal.SIGINT), []
 
     def listen():
@@ -260,7 +260,7 @@ def test_in_another_thread_no_signal_is_listened_to():
 @pytest.mark.parametrize(
     ("number", "reason"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
 )
-def test_the_first_signal_is_noted_and_the_second_obeyed(number, reason, capfd):
+def test_the_first_signal_requests_a_stop_and_the_second_stops_at_once(number, reason, capfd):
     request = StopRequest()
     earlier = signal.getsignal(number)
     with request.listening():

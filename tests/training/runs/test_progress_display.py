@@ -1,4 +1,4 @@
-"""What a training shows of itself, by a clock that the tests set."""
+"""The display of training's progress, with a clock that the tests set."""
 
 import re
 
@@ -28,7 +28,7 @@ def train_part(callback, clock, batch, seconds, **logs):
 LOGS = {"loss": 3.25, "perplexity": 21.5, "tokens_per_second": 5120.0}
 
 
-def test_a_line_comes_every_so_many_seconds(clock, capsys):
+def test_a_line_is_printed_every_log_seconds(clock, capsys):
     lines = ProgressLines(30, epochs=2, num_batches=5, clock=clock)
     lines.on_epoch_begin(0)
     train_part(lines, clock, 0, 20, **LOGS)
@@ -47,7 +47,7 @@ def test_a_line_comes_every_so_many_seconds(clock, capsys):
     assert capsys.readouterr().out == "epoch 1 of 2, validation, batch 9\n"
 
 
-def test_the_first_update_builds_the_graph_and_says_nothing_of_the_speed(clock, capsys):
+def test_the_first_line_has_no_speed(clock, capsys):
     lines = ProgressLines(30, epochs=2, num_batches=5, clock=clock)
     lines.on_epoch_begin(0)
     train_part(lines, clock, 0, 59, **LOGS)
@@ -55,8 +55,8 @@ def test_the_first_update_builds_the_graph_and_says_nothing_of_the_speed(clock, 
     assert capsys.readouterr().out == expected
 
 
-def test_parts_are_counted_as_the_batches_that_they_make(clock, capsys):
-    """Taken up in epoch 3 after 5 parts of 4 each, so that part 6 is of batch 2."""
+def test_parts_are_counted_as_whole_batches(clock, capsys):
+    """Resumed in epoch 3 after 5 parts, 4 per batch, so that part 6 belongs to batch 2."""
     lines = ProgressLines(
         1, epochs=3, num_batches=10, num_parts=4, first=Position(2, 5), clock=clock
     )
@@ -69,7 +69,7 @@ def test_parts_are_counted_as_the_batches_that_they_make(clock, capsys):
     ]
 
 
-def test_no_more_time_is_left_than_the_training_may_take(clock, capsys):
+def test_the_time_left_is_within_the_trainings_time_limit(clock, capsys):
     lines = ProgressLines(1, epochs=100, num_batches=100, most_seconds=500, clock=clock)
     lines.on_epoch_begin(0)
     train_part(lines, clock, 0, 10, loss=1.0)
@@ -88,14 +88,14 @@ def test_no_more_time_is_left_than_the_training_may_take(clock, capsys):
         (200_000, "55 h 33 min"),
     ],
 )
-def test_a_time_is_said_in_two_units(seconds, words):
+def test_a_duration_is_shown_in_two_units(seconds, words):
     assert duration(seconds) == words
 
 
 @pytest.mark.parametrize(("steps", "num_batches"), [(40, 10), (37, 10), (3, 1)])
 @pytest.mark.parametrize("verbose", [1, 2])
 def test_the_bar_counts_whole_batches(capsys, steps, num_batches, verbose):
-    """37 parts are the rest of an epoch that was resumed within a batch."""
+    """An epoch that was resumed within a batch has 37 parts left."""
     bar = ProgressBar(4)
     bar.set_params({"verbose": verbose, "epochs": 1, "steps": steps})
     bar.on_train_begin()

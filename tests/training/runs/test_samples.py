@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training, read back from its files."""
+"""TensorBoard's samples of a training run, read from its files."""
 
 import contextlib
 import html
@@ -25,7 +25,7 @@ class WordTokenizer:
 
 
 class Backwards:
-    """Translates into the same words in reverse, and takes its time over it."""
+    """A fake translator that reverses the words, slowly."""
 
     tokenizer = WordTokenizer()
     max_source_tokens = 100
@@ -60,7 +60,7 @@ class Endless(Backwards):
         return ["on and " * 1000 for _ in texts]
 
 
-def test_a_translation_without_end_is_cut_in_the_table(tmp_path):
+def test_an_endless_translation_is_cut_in_the_table(tmp_path):
     callback = samples(tmp_path, translator=Endless())
     callback.on_epoch_end(0)
     callback.close()
@@ -70,11 +70,11 @@ def test_a_translation_without_end_is_cut_in_the_table(tmp_path):
 
 
 def events_of(path):
-    """The values by tag, each with its step: texts as text, pictures as arrays of pixels."""
+    """Returns values by tag, each with its step; texts as str, pictures as pixels."""
     import tensorflow as tf
 
     found = {}
-    # Their names end in a number without leading zeros, so that the tenth would come first.
+    # Sorted by number, since names have no leading zeros and the tenth would come first.
     for file in sorted(path.iterdir(), key=lambda file: file.stat().st_mtime_ns):
         for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
             event = tf.compat.v1.Event.FromString(record)
@@ -89,7 +89,7 @@ def events_of(path):
 
 
 def cells_of(table):
-    """The text that Markdown shows in the cells, row by row."""
+    """Returns the text that Markdown shows in the cells, row by row."""
     from tensorboard.plugin_util import markdown_to_safe_html
 
     rows = re.findall(r"<tr>(.*?)</tr>", markdown_to_safe_html(table), re.DOTALL)
@@ -128,7 +128,7 @@ def test_each_epoch_has_a_table_of_the_first_sentences(tmp_path):
         "ein Mädchen fährt, 自転車 😀.",
     ],
 )
-def test_text_reaches_the_reader_as_it_is(text):
+def test_text_is_displayed_unchanged(text):
     [_, row, last] = cells_of(markdown_table([(text, "b", text), ("c", text, "d")]))
     assert row == [text, "b", text]
     assert last == ["c", text, "d"]
@@ -151,7 +151,7 @@ def test_a_picture_shows_the_first_sentence(tmp_path):
     assert ((red > 240) & (green > 240)).mean() > 0.3
 
 
-def test_a_translation_without_end_is_cut_in_the_picture(tmp_path):
+def test_an_endless_translation_is_cut_in_the_picture(tmp_path):
     sizes = []
     for number, num_target_tokens in enumerate((PICTURE_TOKENS, 300)):
         path = tmp_path / str(number)
@@ -163,7 +163,7 @@ def test_a_translation_without_end_is_cut_in_the_picture(tmp_path):
     assert sizes[0] == sizes[1]
 
 
-def test_sentences_that_fit_in_a_picture_come_first(tmp_path):
+def test_sentences_that_fit_in_a_picture_are_preferred(tmp_path):
     long = " ".join(["word"] * PICTURE_TOKENS)
     assert samples(tmp_path, [long, "short"], ["a", "b"]).samples == [("short", "b")]
 
@@ -179,7 +179,7 @@ def test_without_a_short_sentence_there_is_a_table_and_no_picture(tmp_path):
     assert len(cells_of(table)) == 1 + 5
 
 
-def test_a_translation_that_is_too_long_when_read_anew_has_no_picture(tmp_path):
+def test_a_translation_that_is_too_long_when_tokenized_again_has_no_picture(tmp_path):
     translator = Backwards()
     translator.most_target_tokens = 2  # "two one", and the end
     callback = samples(tmp_path, translator=translator)
@@ -206,7 +206,7 @@ def test_without_matplotlib_there_is_one_warning_and_no_picture(tmp_path, monkey
     assert len(events["translations"]) == 2
 
 
-def test_a_folder_that_cannot_be_made_is_an_error_of_tensorflow(tmp_path):
+def test_a_folder_that_cannot_be_created_raises_tensorflows_error(tmp_path):
     import tensorflow as tf
 
     (tmp_path / "file").write_bytes(b"")
@@ -240,7 +240,7 @@ def test_a_training_writes_samples_of_its_validation_text(finished_run, text_fil
         assert [row[1] for row in rows] == lines["target"]
 
 
-def test_tensorboard_has_the_norm_of_the_gradient(finished_run):
+def test_tensorboard_shows_the_norm_of_the_gradient(finished_run):
     import tensorflow as tf
 
     tags = set()
@@ -251,11 +251,11 @@ def test_tensorboard_has_the_norm_of_the_gradient(finished_run):
     assert {"epoch_gradient_norm", "epoch_loss", "epoch_learning_rate"} <= tags
 
 
-def test_no_room_for_samples_is_one_line(tmp_path, capfd, monkeypatch):
-    """The real thing: the kernel itself refuses to write beyond 4,096 bytes."""
+def test_no_room_for_samples_is_reported_in_one_line(tmp_path, capfd, monkeypatch):
+    """Not simulated: the kernel refuses to write beyond 4,096 bytes."""
     from tensorflow.python.ops import summary_ops_v2
 
-    # In this process TensorFlow keeps using a writer that could not flush.
+    # Restored at the end, or TensorFlow would keep using a writer that could not flush.
     for name in ("writer", "step"):
         before = getattr(summary_ops_v2._summary_state, name)
         monkeypatch.setattr(summary_ops_v2._summary_state, name, before)

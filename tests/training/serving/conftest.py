@@ -1,4 +1,4 @@
-"""One server for all tests that only send requests."""
+"""A server shared by all tests that only send requests."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.training.serving.shouting import export_shouting, start_server
 
 @pytest.fixture(scope="session")
 def model_address(tmp_path_factory):
-    """The address of a server with the versions 1 and 2; answers of 2 begin with "2:"."""
+    """The address of a server with versions 1 and 2; answers of version 2 begin with "2:"."""
     folder = tmp_path_factory.mktemp("saved_models") / "shout"
     folder.mkdir()
     export_shouting(folder, 1)

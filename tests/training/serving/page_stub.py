@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[3] / "training" / "serving" / "page"
 MODEL = "number_words"
 HEADS = 3
 
-# As training/serving/app.py sends it.
+# The policy that training/serving/app.py sends.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self' http: https:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -55,7 +55,7 @@ class Stub(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def predictions(self, signature):
-        """The inputs of each request for a signature."""
+        """Returns the inputs of each request for a signature."""
         bodies = [body for method, _, body in self.requests if method == "POST"]
         return [body["inputs"] for body in bodies if body["signature_name"] == signature]
 
@@ -121,13 +121,13 @@ def shouted(text):
 
 
 def pieces(text):
-    """Words as sub-words that begin with a space, the first without, and the end."""
+    """Returns words as sub-words, with a space before all but the first, and the end token."""
     first, *others = text.split() or [""]
     return [first, *("\u2581" + word for word in others), "</s>"]
 
 
 def diagonal(source, target):
-    """Head h gives target token t the weight 0.7 at source token t + h, the rest evenly."""
+    """Gives target token t the weight 0.7 at source token t + h in head h; shares out the rest."""
     sources, targets = pieces(source), pieces(target)
     rest = 0.3 / max(1, len(sources) - 1)
     weights = [
@@ -141,7 +141,7 @@ def diagonal(source, target):
 
 
 def start_chromium(folder):
-    """A headless Chromium under its own driver, or a skip that says what is absent.
+    """Starts a headless Chromium, or skips the test and names what is not installed.
 
     Args:
         folder: For the browser's profile, which is a new one.

@@ -1,6 +1,6 @@
-"""A SavedModel whose answers are known without running it: text comes back in capitals.
+"""A SavedModel with predictable answers, which are texts in capitals, and a client for it.
 
-And the client that asks for them, with the standard library alone, as users write it.
+The client uses only the standard library, as users' clients may.
 """
 
 import json
@@ -13,11 +13,11 @@ from pathlib import Path
 import tensorflow as tf
 
 REFUSED = "refuse me"
-SLOW_TURNS = 10_000  # some 20 ms
+SLOW_TURNS = 10_000  # about 20 ms
 
 
 def export_shouting(folder, number, prefix=""):
-    """Writes a version atomically. Its signatures have the shapes of a translator's."""
+    """Writes a version atomically; its signatures have the shapes of a translator's export."""
 
     def signature(*names):
         inputs = [tf.TensorSpec([None], tf.string, name=name) for name in names]
@@ -84,7 +84,7 @@ def export_shouting(folder, number, prefix=""):
 
 
 def start_server(folder, *options):
-    """The process of a server and its address, once it is ready."""
+    """Starts a server; returns its process and its address once it is ready."""
     command = [sys.executable, "-m", "training.serve", str(folder), "--port=0", *options]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     server.told = []

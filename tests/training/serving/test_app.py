@@ -18,7 +18,7 @@ from training.serving.visitors import Visitors
 
 
 def get(app, path, headers=()):
-    """The status, headers and body of a GET, without a network."""
+    """Returns the status, headers and body of a GET request, without a network."""
     sent = []
     headers = [(b"host", b"localhost"), *headers]
     scope = {
@@ -58,7 +58,7 @@ def app(tmp_path, monkeypatch):
         ("/page.js", "page.js", "text/javascript; charset=utf-8"),
     ],
 )
-def test_the_page_is_served_with_its_type_and_may_load_nothing_from_elsewhere(
+def test_the_page_is_served_with_its_type_and_may_load_nothing_from_other_sites(
     app, tmp_path, path, file_name, content_type
 ):
     (tmp_path / file_name).write_bytes(b"content")
@@ -99,12 +99,12 @@ def test_no_other_file_is_served(app, tmp_path, path):
         ("https://known.org:1", "a.org", False),
     ],
 )
-def test_an_origin_is_this_server_or_a_known_one(origin, host, expected):
+def test_only_pages_of_this_server_or_of_allowed_sites_are_accepted(origin, host, expected):
     visitors = Visitors(origins=frozenset({"https://known.org"}))
     assert visitors.knows_origin(origin, host) is expected
 
 
-def test_numbers_are_spelled_short_and_lose_nothing():
+def test_numbers_are_written_in_their_shortest_exact_form():
     numbers = np.array([0.2, 1 / 3, 1e-30, 1e30, -0.0, 3], np.float32)
     body = answer_of({"x": numbers, "y_int": np.arange(6)}, False, Limits())
     assert b"0.2," in body
@@ -113,12 +113,12 @@ def test_numbers_are_spelled_short_and_lose_nothing():
     assert outputs["y_int"] == [0, 1, 2, 3, 4, 5]
 
 
-def test_an_answer_of_too_many_values_is_refused():
-    with pytest.raises(ServingError, match="may hold 5 values. Received: a request for 6"):
+def test_an_answer_with_too_many_values_is_refused():
+    with pytest.raises(ServingError, match="up to 5 values. Received: a request for 6"):
         answer_of({"x": np.zeros((2, 3))}, False, Limits(max_answer_values=5))
 
 
-def test_outputs_of_unequal_rows_are_refused_by_row_and_listed_by_column():
+def test_outputs_with_different_numbers_of_rows_can_only_be_answered_by_column():
     outputs = {"x": np.zeros((2, 1)), "y": np.zeros(3)}
     with pytest.raises(ServingError, match="the same number of rows.* Send 'inputs'"):
         answer_of(outputs, True, Limits())
@@ -130,7 +130,7 @@ def test_outputs_of_unequal_rows_are_refused_by_row_and_listed_by_column():
 
 
 def message(*fields):
-    """A message of fields (number, bytes), each shorter than 128 bytes."""
+    """Encodes a message with fields (number, bytes), each shorter than 128 bytes."""
     return b"".join(bytes([number << 3 | 2, len(data)]) + data for number, data in fields)
 
 
@@ -152,17 +152,17 @@ def predict_log(texts, signature_name=b""):
     return message((6, message((1, request)))) + b"\x10\x05"
 
 
-def test_requests_of_an_export_are_read_as_tensorflow_serving_reads_them(tmp_path):
+def test_an_exports_warmup_requests_are_read_as_tensorflow_serving_reads_them(tmp_path):
     write_requests(tmp_path, predict_log(["a", "b"]), predict_log(["c"], b"greedy"))
     found = [(name, inputs["text"].tolist()) for name, inputs in exported_requests(tmp_path)]
     assert found == [("serving_default", [b"a", b"b"]), ("greedy", [b"c"])]
 
 
-def test_an_export_without_requests_is_no_fault(tmp_path):
+def test_an_export_may_have_no_warmup_requests(tmp_path):
     assert list(exported_requests(tmp_path)) == []
 
 
-def test_a_request_that_is_cut_off_is_refused(tmp_path):
+def test_a_truncated_warmup_request_is_refused(tmp_path):
     write_requests(tmp_path, b"\x32\xff")
-    with pytest.raises(ValueError, match="must hold whole PredictionLog messages"):
+    with pytest.raises(ValueError, match="must hold PredictionLog messages"):
         list(exported_requests(tmp_path))

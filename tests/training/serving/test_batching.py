@@ -13,7 +13,7 @@ SECONDS = 30
 
 
 class Model:
-    """Text in capitals. Records each batch; waits for `gate` if there is one; refuses "bad"."""
+    """Capitalizes texts. Records each batch; waits for `gate` if there is one; refuses "bad"."""
 
     def __init__(self, gate=None):
         self.batches = []
@@ -39,7 +39,7 @@ def text_of(*texts):
 
 
 def outcomes_of(batcher, run, requests, *, in_rows=True):
-    """The outputs or errors of requests that arrive at the same time."""
+    """Returns the outputs or errors of requests that arrive at the same time."""
 
     async def ask_all():
         waits = [batcher.submit(run, text_of(*texts), in_rows=in_rows) for texts in requests]
@@ -48,7 +48,7 @@ def outcomes_of(batcher, run, requests, *, in_rows=True):
     return asyncio.run(ask_all())
 
 
-def test_requests_that_come_together_are_one_batch_and_each_gets_its_own():
+def test_simultaneous_requests_share_a_batch_and_each_gets_its_own_outputs():
     model = Model()
     requests = [[b"a"], [b"bc", b"d"], [b"e"]]
     outcomes = outcomes_of(Batcher(1), model.run, requests)
@@ -59,7 +59,7 @@ def test_requests_that_come_together_are_one_batch_and_each_gets_its_own():
         assert outputs["length"].dtype == np.int32
 
 
-def test_requests_gather_while_the_model_runs():
+def test_requests_that_arrive_while_the_model_runs_form_the_next_batch():
     gate = threading.Event()
     model = Model(gate)
     batcher = Batcher(1)
@@ -80,7 +80,7 @@ def test_requests_gather_while_the_model_runs():
     assert (batcher.counts.num_runs, batcher.counts.num_rows) == (2, 21)
 
 
-def test_no_batch_is_larger_than_allowed_and_a_large_request_is_parted():
+def test_a_request_larger_than_the_largest_batch_is_split():
     model = Model()
     texts = [b"%d" % number for number in range(50)]
     [outputs] = outcomes_of(Batcher(2, max_batch_size=7), model.run, [texts])
@@ -97,7 +97,7 @@ def test_a_small_request_does_not_wait_for_the_end_of_a_large_one():
     assert place <= 1  # of 26
 
 
-def test_long_texts_are_not_in_the_batches_of_short_ones():
+def test_long_texts_do_not_share_batches_with_short_ones():
     model = Model()
     requests = [[b"short"], [b"l" * 5000], [b"brief"], [b"m" * 6000], [b"n" * 700]]
     outcomes_of(Batcher(1), model.run, requests)
@@ -116,7 +116,7 @@ def test_a_bad_request_fails_alone():
     assert outcomes[2]["translation"].tolist() == [b"C"]
 
 
-def test_an_error_of_any_kind_is_an_answer():
+def test_an_exception_of_any_type_becomes_an_answer():
     def run(inputs):
         raise RuntimeError("broken")
 
@@ -134,14 +134,14 @@ def test_outputs_that_do_not_fit_their_inputs_are_refused():
 
 
 @pytest.mark.parametrize("texts", [[], [b"a", b"b"]])
-def test_what_is_not_in_rows_is_run_as_it_came(texts):
+def test_requests_without_independent_rows_run_undivided(texts):
     model = Model()
     outcomes = outcomes_of(Batcher(1), model.run, [texts, [b"c"]], in_rows=False)
     assert sorted(model.batches) == sorted([texts, [b"c"]])
     assert outcomes[0]["translation"].tolist() == [text.upper() for text in texts]
 
 
-def test_models_are_not_mixed():
+def test_requests_to_different_models_do_not_share_batches():
     first, second = Model(), Model()
     batcher = Batcher(1)
 
@@ -158,7 +158,7 @@ def test_models_are_not_mixed():
     assert second.batches == [[b"b"]]
 
 
-def test_more_than_the_queue_holds_is_refused_at_once_and_the_rest_is_answered():
+def test_requests_beyond_a_full_queue_are_refused_and_the_others_answered():
     gate = threading.Event()
     model = Model(gate)
     batcher = Batcher(1, max_batch_size=2, queue_rows=4)
@@ -180,7 +180,7 @@ def test_more_than_the_queue_holds_is_refused_at_once_and_the_rest_is_answered()
     assert sum(isinstance(answer, dict) for answer in answers) == 4
 
 
-def test_a_request_that_nobody_waits_for_is_not_run():
+def test_a_canceled_request_is_not_run():
     gate = threading.Event()
     model = Model(gate)
     batcher = Batcher(1, max_batch_size=1)

@@ -1,4 +1,4 @@
-"""The gRPC client of docs/serving.md, against a service that answers as TensorFlow Serving does."""
+"""Tests the gRPC client in docs/serving.md against an imitation of TensorFlow Serving."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +52,7 @@ def test_the_client_of_the_docs_prints_translations(tmp_path, capsys):
     assert capsys.readouterr().out == "['A MAN RIDES A BICYCLE .']\n"
 
 
-def test_requests_of_an_export_are_those_of_the_real_messages(tmp_path):
+def test_an_exports_warmup_requests_are_valid_messages_of_tensorflow_serving(tmp_path):
     from tensorflow_serving.apis import prediction_log_pb2
 
     log = prediction_log_pb2.PredictionLog()

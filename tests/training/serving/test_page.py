@@ -135,7 +135,7 @@ def stub(module_stub):
     return module_stub
 
 
-def test_each_line_is_translated_in_one_request_and_blank_lines_stay(page, stub):
+def test_all_lines_are_translated_in_one_request_and_blank_lines_stay(page, stub):
     page.open(stub)
     page.until("document.getElementById('server-state').textContent.includes('version 3')")
     assert page.text("#server-state") == f"{MODEL}, version 3"
@@ -159,7 +159,7 @@ def test_the_page_knows_the_blank_lines_of_the_export(page, stub):
     assert stub.predictions("n_best") == [{"text": ["one", "\0", "\u200c"]}]
 
 
-def test_keys_as_they_are_typed_make_one_request_when_they_pause(page, stub):
+def test_typing_makes_one_request_after_a_pause(page, stub):
     page.open(stub)
     page.until("document.activeElement.id === 'source'")
     page.press("one two three")
@@ -170,7 +170,7 @@ def test_keys_as_they_are_typed_make_one_request_when_they_pause(page, stub):
     assert len(asked) < 4
 
 
-def test_a_long_text_waits_for_ctrl_and_enter(page, stub):
+def test_a_long_text_is_sent_only_with_ctrl_and_enter(page, stub):
     from selenium.webdriver.common.keys import Keys
 
     page.open(stub)
@@ -210,7 +210,7 @@ def test_an_older_answer_never_replaces_a_newer_one(page, stub):
     assert page.run("return document.getElementById('hypotheses').hidden")
 
 
-def test_an_answer_to_a_text_that_has_changed_is_not_even_shown_in_passing(page, stub):
+def test_an_answer_to_an_outdated_text_is_never_shown(page, stub):
     late = threading.Event()
     stub.n_best = lambda text: (text == "old" and late.wait(SECONDS), shouted(text))[1]
     page.open(stub)
@@ -228,7 +228,7 @@ def test_an_answer_to_a_text_that_has_changed_is_not_even_shown_in_passing(page,
     assert page.run("return window.seen") == ["NEW"]
 
 
-def test_a_cleared_text_is_not_answered_later(page, stub):
+def test_no_answer_to_a_cleared_text_appears_later(page, stub):
     late = threading.Event()
     stub.n_best = lambda text: (late.wait(SECONDS), shouted(text))[1]
     page.open(stub)
@@ -240,7 +240,7 @@ def test_a_cleared_text_is_not_answered_later(page, stub):
     assert page.run("return document.querySelector('#lines .empty') !== null")
 
 
-def test_hypotheses_are_compared_with_the_best_and_one_is_chosen(page, stub):
+def test_hypotheses_are_compared_with_the_best_and_another_can_be_chosen(page, stub):
     from selenium.webdriver.common.keys import Keys
 
     page.open(stub)
@@ -281,7 +281,7 @@ def test_hypotheses_that_repeat_a_text_are_left_out(page, stub):
     assert page.texts("#hypotheses-list .words") == ["A", "B", "C"]
 
 
-def test_what_a_target_token_read_is_shown_for_the_mean_and_for_a_head(page, stub):
+def test_a_target_tokens_attention_is_shown_for_the_mean_and_for_each_head(page, stub):
     page.open(stub)
     page.translate("one two three")  # with the end four tokens: 0.7 for one, 0.1 for each other
     assert page.texts("#target-tokens button") == ["ONE", "TWO", "THREE", "end"]
@@ -362,7 +362,7 @@ def test_the_keyboard_reaches_tokens_and_cells(page, stub):
     assert reading == "For end, “two” has the weight 0.300 (mean of 3 heads)."
 
 
-def test_answers_enter_as_text_and_run_nothing(page, stub):
+def test_answers_enter_the_page_as_text_and_run_no_code(page, stub):
     stub.n_best = lambda text: ([HOSTILE, "<b>other</b>"], [-0.5, -0.75])
     tokens = [HOSTILE, "</s>"]
     stub.attention = lambda source, target: (tokens, tokens, [[[0.5, 0.5]] * 2] * 2)
@@ -392,7 +392,7 @@ def test_answers_enter_as_text_and_run_nothing(page, stub):
         (200, "<h1>Hello</h1>", "Unexpected answer", "JSON"),
     ],
 )
-def test_what_went_wrong_is_said_and_over_when_it_is_over(page, stub, status, body, title, text):
+def test_an_error_is_shown_until_a_request_succeeds(page, stub, status, body, title, text):
     stub.failure = (status, body)
     page.open(stub)
     page.paste("one")
@@ -405,7 +405,7 @@ def test_what_went_wrong_is_said_and_over_when_it_is_over(page, stub, status, bo
     assert page.run("return document.getElementById('alarm').hidden")
 
 
-def test_attention_that_is_refused_leaves_the_translation(page, stub):
+def test_the_translation_stays_if_its_attention_is_refused(page, stub):
     stub.attention = lambda source, target: ([], [], [])
     page.open(stub)
     page.paste("one")
@@ -415,7 +415,7 @@ def test_attention_that_is_refused_leaves_the_translation(page, stub):
     assert page.run("return document.getElementById('alarm').hidden")
 
 
-def test_a_server_that_is_away_is_found_again(page, stub):
+def test_the_page_recovers_when_its_server_comes_back(page, stub):
     other = Stub()
     port = other.server_port
     page.open(other)
@@ -432,7 +432,7 @@ def test_a_server_that_is_away_is_found_again(page, stub):
         other.close()
 
 
-def test_a_model_that_is_not_ready_is_told(page, stub):
+def test_a_model_that_is_not_ready_is_reported(page, stub):
     stub.state = [{"version": "3", "state": "LOADING"}]
     page.open(stub)
     assert page.alarm() == (f"The model {MODEL} is not ready", "version 3 is LOADING.")
@@ -441,7 +441,7 @@ def test_a_model_that_is_not_ready_is_told(page, stub):
     page.until("document.getElementById('server-state').textContent.includes('version 10')")
 
 
-def test_another_server_is_asked_by_simple_requests_if_it_allows_it(page, stub):
+def test_another_server_is_asked_without_preflight_requests_if_it_allows_the_page(page, stub):
     other = Stub()
     try:
         query = f"?server={other.address}&model={MODEL}"
@@ -469,7 +469,7 @@ def test_another_server_is_asked_by_simple_requests_if_it_allows_it(page, stub):
         ("?server=http://127.0.0.1:1&model=", "&model=NAME"),
     ],
 )
-def test_an_address_that_is_no_server_is_refused(page, stub, query, text):
+def test_an_unusable_server_address_is_refused(page, stub, query, text):
     page.open(stub, query)
     assert text in page.alarm()[1]
     page.paste("one")
@@ -487,7 +487,7 @@ def test_the_form_names_another_server(page, stub):
     assert ("GET", "/v1/models/a%2Fb%20%26%20c", None) in stub.requests
 
 
-def test_no_request_leaves_for_another_host_and_the_policy_is_kept(page, stub):
+def test_no_request_goes_to_another_host_and_the_security_policy_holds(page, stub):
     page.open(stub)
     page.translate("one two three")
     page.run("document.getElementById('numbers').open = true")
@@ -560,7 +560,7 @@ CONTRAST = """
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(page, stub, scheme):
+def test_text_contrasts_with_its_background(page, stub, scheme):
     page.open(stub, scheme=scheme)
     page.translate("one two three\nfour")
     page.run("document.getElementById('server').open = true")
@@ -577,7 +577,7 @@ def test_text_stands_out_from_its_ground(page, stub, scheme):
 
 
 def test_a_large_heat_map_follows_the_pointer_without_delay(page, stub):
-    """60 x 60 pieces and 8 heads; what one movement costs, as the browser's own clock has it."""
+    """Measures a movement over 60 x 60 pieces and 8 heads with the browser's own clock."""
     tokens = [f"\u2581word{n}" for n in range(59)] + ["</s>"]
     heads = [[[float(s == t) for s in range(60)] for t in range(60)]] * 8
     stub.attention = lambda source, target: (tokens, tokens, heads)
@@ -597,7 +597,7 @@ def test_a_large_heat_map_follows_the_pointer_without_delay(page, stub):
     assert page.weights()[-1] == 1
 
 
-def test_right_to_left_text_runs_and_is_walked_through_from_the_right(page, stub):
+def test_right_to_left_text_and_its_arrow_keys_go_from_right_to_left(page, stub):
     from selenium.webdriver.common.keys import Keys
 
     hebrew = "שני כלבים רצים"
@@ -622,7 +622,7 @@ def test_right_to_left_text_runs_and_is_walked_through_from_the_right(page, stub
         ("one two", ""),
     ],
 )
-def test_text_has_the_direction_and_the_letters_of_its_script(page, stub, text, language):
+def test_text_has_the_direction_and_font_of_its_script(page, stub, text, language):
     page.open(stub)
     page.run("document.getElementById('numbers').open = true")
     page.translate(text)
@@ -641,7 +641,7 @@ def test_text_has_the_direction_and_the_letters_of_its_script(page, stub, text, 
         assert (direction == "rtl") == (text[0] == "ש"), place
 
 
-def test_a_piece_of_another_script_is_not_turned_by_its_neighbours(page, stub):
+def test_a_piece_of_another_script_is_not_reordered_by_its_neighbors(page, stub):
     pieces = ["\u2581\u05d0\u05d1", "\u2581C++", "</s>"]
     stub.attention = lambda source, target: (pieces, ["x", "</s>"], [[[0.1] * 3] * 2])
     page.open(stub)
@@ -661,7 +661,7 @@ def test_lines_that_are_blank_in_unicode_are_not_sent(page, stub, line):
     assert page.run("return document.getElementById('translate').disabled")
 
 
-def test_a_text_that_comes_twice_is_shown_once(page, stub):
+def test_a_repeated_hypothesis_is_shown_once(page, stub):
     stub.n_best = lambda text: (["A", "B", "A", "C", ""], [-0.1, -0.2, -0.3, -0.4, -1e9])
     page.open(stub)
     page.translate("one", translation="A")
@@ -669,7 +669,7 @@ def test_a_text_that_comes_twice_is_shown_once(page, stub):
     assert page.texts(".score") == ["\u22120.100", "\u22120.200", "\u22120.400"]
 
 
-def test_copy_takes_every_line(page, stub):
+def test_copy_copies_every_line(page, stub):
     page.open(stub)
     page.translate("one\n\ntwo three")
     origin = {"origin": stub.address, "permissions": ["clipboardReadWrite"]}
@@ -703,7 +703,7 @@ def real_server(chromium, request, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_page_shows_what_the_real_server_says(page, real_server):
+def test_the_page_shows_the_answers_of_a_real_server(page, real_server):
     name = json.load(urllib.request.urlopen(f"{real_server}/page.json"))["model"]
     text = "one two three four"
     page.open(real_server)

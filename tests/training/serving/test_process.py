@@ -1,4 +1,4 @@
-"""The command as a process: how it starts, follows its folder, and stops."""
+"""The command as a process: how it starts, watches its folder, and stops."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ SECONDS = 60
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of versions that has the version 1."""
+    """A folder of versions with version 1."""
     (tmp_path / "shout").mkdir()
     export_shouting(tmp_path / "shout", 1)
     return tmp_path / "shout"
@@ -75,7 +75,7 @@ def test_running_requests_are_answered_after_sigterm_and_the_exit_code_is_0(fold
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_second_signal_ends_it_at_once(folder, started, name, code):
+def test_a_second_signal_ends_the_server_at_once(folder, started, name, code):
     server, address = started(folder)
     host, port = address.split("/")[2].split(":")
     # A request whose body never arrives: the server would wait for it.
@@ -93,7 +93,7 @@ def test_a_second_signal_ends_it_at_once(folder, started, name, code):
 
 
 @pytest.mark.slow
-def test_versions_come_and_go_under_load_and_no_request_fails(folder, started):
+def test_no_request_fails_while_versions_change_under_load(folder, started):
     _, address = started(folder, "--poll-seconds=0.2")
     failures, translations, finished = [], set(), threading.Event()
 
@@ -129,7 +129,7 @@ def test_versions_come_and_go_under_load_and_no_request_fails(folder, started):
 
 
 @pytest.mark.slow
-def test_a_first_version_may_be_waited_for(tmp_path, started):
+def test_wait_starts_a_server_before_there_is_a_version(tmp_path, started):
     _, address = started(tmp_path / "shout", "--wait", "--poll-seconds=0.2")
     status, answer = ask(f"{address}:predict", {"instances": ["a"]})
     assert (status, answer) == (404, {"error": "Servable not found for request: Latest(shout)"})
@@ -139,7 +139,7 @@ def test_a_first_version_may_be_waited_for(tmp_path, started):
 
 
 @pytest.mark.slow
-def test_requests_leave_no_memory_behind(folder, started):
+def test_requests_leak_no_memory(folder, started):
     server, address = started(folder)
 
     def resident_kib():
@@ -173,7 +173,7 @@ HOSTILE = {
 
 
 @pytest.mark.slow
-def test_no_text_harms_a_real_export_and_its_neighbours(random_model, tokenizer, tmp_path, started):
+def test_no_text_harms_a_real_export_or_its_neighbors(random_model, tokenizer, tmp_path, started):
     translator = Translator(random_model, tokenizer, beam_size=2, max_source_tokens=40)
     export_saved_model(translator, tmp_path / "en-de")
     server, address = started(tmp_path / "en-de")
@@ -209,7 +209,7 @@ def test_no_text_harms_a_real_export_and_its_neighbours(random_model, tokenizer,
 
 
 def assert_same_row(outputs, alone):
-    """Asserts that the last row equals that of the text alone."""
+    """Asserts that the last row of `outputs` equals the row for the text alone."""
     for name, column in alone.items():
         [expected] = column
         if isinstance(expected, float):
@@ -230,17 +230,17 @@ def complaint_about(capsys, *arguments):
 
 @pytest.fixture
 def blank_folder(tmp_path):
-    """A folder that passes for one of versions, so that other errors show."""
+    """A folder that looks like one with a version, so that other errors show."""
     (tmp_path / "m" / "1").mkdir(parents=True)
     return tmp_path / "m"
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path, capsys):
+def test_a_missing_folder_is_refused(tmp_path, capsys):
     code, line = complaint_about(capsys, tmp_path / "none")
     assert (code, "none: must be a folder of versions. Received: nothing" in line) == (1, True)
 
 
-def test_a_version_instead_of_its_folder_is_refused(blank_folder, capsys):
+def test_a_folder_of_one_version_is_refused(blank_folder, capsys):
     (blank_folder / "1" / "saved_model.pb").write_text("")
     code, line = complaint_about(capsys, blank_folder / "1")
     assert (code, f"Name the folder above it, {blank_folder}" in line) == (1, True)

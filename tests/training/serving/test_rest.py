@@ -91,7 +91,7 @@ def test_outputs_may_have_more_axes(model_address):
     assert answer["predictions"] == [{"scores": [2.0, -2.0], "translations": ["2:AB", "ab"]}]
 
 
-def test_outputs_as_long_as_the_longest_row_are_those_of_one_request(model_address):
+def test_outputs_padded_to_the_longest_row_never_mix_requests(model_address):
     def letters(text):
         request = {"signature_name": "letters", "instances": [text]}
         return predict(model_address, request)[1]["predictions"]
@@ -105,14 +105,14 @@ def test_outputs_as_long_as_the_longest_row_are_those_of_one_request(model_addre
 # Strings and numbers
 
 
-def test_base64_goes_in_as_bytes(model_address):
+def test_base64_inputs_are_decoded_to_bytes(model_address):
     encoded = {"b64": base64.b64encode("schön".encode()).decode()}
     for instance in (encoded, {"text": encoded}):
         _, answer = predict(model_address, {"instances": [instance]})
         assert answer["predictions"][0]["translation"] == "2:SCHÖN"
 
 
-def test_outputs_named_bytes_come_out_in_base64(model_address):
+def test_outputs_whose_names_end_in_bytes_are_answered_in_base64(model_address):
     data = b"\xff\x00\xfe"
     instance = {"b64": base64.b64encode(data).decode()}
     _, answer = predict(model_address, {"signature_name": "raw", "instances": [instance]})
@@ -126,7 +126,7 @@ def test_base64_may_lack_its_padding(model_address):
     assert answer["outputs"]["raw"] == ["a"]
 
 
-def test_numbers_without_json_of_their_own_are_spelled_as_the_real_server_does(model_address):
+def test_nan_and_infinity_are_written_as_the_real_server_writes_them(model_address):
     body = b'{"signature_name": "divided", "inputs": [[0, 0], [1, 0], [-1, 0], [NaN, 1], [1, 5]]}'
     _, answer = ask(f"{model_address}:predict", body=body)
     nan, infinity, minus_infinity, also_nan, fifth = answer["outputs"]
@@ -138,7 +138,7 @@ def test_numbers_without_json_of_their_own_are_spelled_as_the_real_server_does(m
 # Paths: versions, labels, state, metadata
 
 
-def test_a_version_or_a_label_is_asked_for_in_the_path(model_address):
+def test_the_path_may_name_a_version_or_a_label(model_address):
     def first(place):
         _, answer = predict(model_address, {"instances": ["a"]}, place)
         return answer["predictions"][0]["translation"]
@@ -174,7 +174,7 @@ def test_metadata_describe_the_signatures(model_address):
     assert signature["method_name"] == "tensorflow/serving/predict"
 
 
-# Errors: the code is the real server's
+# Errors, with the real server's status codes
 
 
 def root_of(model_address):
@@ -196,7 +196,7 @@ def root_of(model_address):
         ("/v2", 404, "Not found"),
     ],
 )
-def test_what_cannot_be_read_is_refused(model_address, place, status, message):
+def test_wrong_paths_of_get_requests_are_refused(model_address, place, status, message):
     answered, error = error_of(ask(root_of(model_address) + place))
     assert answered == status
     assert message in error
@@ -215,7 +215,7 @@ def test_what_cannot_be_read_is_refused(model_address, place, status, message):
         ("shout:classify", 400, "key 'examples' is expected"),
     ],
 )
-def test_what_is_not_there_cannot_be_asked(model_address, place, status, message):
+def test_wrong_paths_of_post_requests_are_refused(model_address, place, status, message):
     address = f"{root_of(model_address)}/v1/models/{place}"
     answered, error = error_of(ask(address, {"instances": ["a"]}))
     assert answered == status
@@ -223,7 +223,7 @@ def test_what_is_not_there_cannot_be_asked(model_address, place, status, message
 
 
 @pytest.mark.parametrize("method", ["classify", "regress"])
-def test_other_methods_are_refused_for_a_signature_of_predict(model_address, method):
+def test_classify_and_regress_are_refused_for_predict_signatures(model_address, method):
     answer = ask(f"{model_address}:{method}", {"examples": [{"text": "a"}]})
     status, error = error_of(answer)
     assert status == 400
@@ -258,20 +258,20 @@ BAD_BODIES = {
     '{"inputs": ["\\ud800"]}': "surrogate",
     '{"inputs": ["a"], "signature_name": 3}': "'signature_name' key must be a string",
     '{"inputs": ["a"], "signature_name": "x"}': 'Serving signature name: "x" not found',
-    '{"inputs": ["a"], "signature_name": "score"}': "an object of the inputs source, target",
-    '{"instances": ["a"], "signature_name": "score"}': "must be an object of the inputs",
+    '{"inputs": ["a"], "signature_name": "score"}': "an object with the inputs source, target",
+    '{"instances": ["a"], "signature_name": "score"}': "must be an object with the inputs",
     '{"inputs": [[1]], "signature_name": "divided"}': "numbers must have the shape [any, 2]",
     '{"inputs": [[1, 1e40]], "signature_name": "divided"}': "numbers must be numbers from",
     '{"inputs": [[1, true]], "signature_name": "divided"}': "Received: true",
-    json.dumps({"inputs": ["a"] * 101}): "may hold 100 rows. Received: 101",
-    json.dumps({"inputs": ["a" * 5001]}): "may have 5,000 bytes. Received: 5,001",
-    json.dumps({"inputs": ["a"] * 33, "signature_name": "letters"}): "may hold 32 rows",
+    json.dumps({"inputs": ["a"] * 101}): "up to 100 rows. Received: 101",
+    json.dumps({"inputs": ["a" * 5001]}): "up to 5,000 bytes. Received: 5,001",
+    json.dumps({"inputs": ["a"] * 33, "signature_name": "letters"}): "up to 32 rows",
     json.dumps({"inputs": ["a", REFUSED]}): "assertion failed: [This text is refused.]",
 }
 
 
 @pytest.mark.parametrize("body", BAD_BODIES, ids=lambda body: body[:40])
-def test_a_body_that_asks_for_nothing_is_refused(model_address, body):
+def test_a_wrong_body_is_refused_with_a_message(model_address, body):
     status, error = error_of(ask(f"{model_address}:predict", body=body.encode(), method="POST"))
     assert status == 400
     assert BAD_BODIES[body] in error
@@ -283,7 +283,7 @@ def test_a_body_must_be_utf_8(model_address):
     assert (status, "0xff at offset 13" in error) == (400, True)
 
 
-def test_a_refused_text_spares_its_neighbours_in_the_batch(model_address):
+def test_a_refused_text_does_not_affect_others_in_its_batch(model_address):
     texts = ["a", REFUSED, "b", "c"] * 6
     with ThreadPoolExecutor(len(texts)) as threads:
         answers = list(threads.map(lambda t: predict(model_address, {"instances": [t]}), texts))
@@ -336,7 +336,7 @@ def connection_to(model_address):
 
 def test_a_body_that_is_too_large_is_refused_unread(model_address):
     status, error = error_of(ask(f"{model_address}:predict", {"inputs": ["a" * 20_000]}))
-    assert (status, "may have 20,000 bytes" in error) == (413, True)
+    assert (status, "up to 20,000 bytes" in error) == (413, True)
 
 
 def test_a_body_that_grows_too_large_is_refused(model_address):
@@ -350,7 +350,7 @@ def test_a_body_that_grows_too_large_is_refused(model_address):
         assert connection.recv(1000).startswith(b"HTTP/1.1 413")
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(model_address):
+def test_a_body_that_arrives_too_slowly_is_refused(model_address):
     with connection_to(model_address) as connection:
         connection.sendall(
             b"POST /v1/models/shout:predict HTTP/1.1\r\nHost: localhost\r\n"
@@ -375,16 +375,16 @@ UNPACKED_ANSWER = (200, {"outputs": ["2:AB", "2:C"]})
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip", "identity, gzip"])
-def test_a_body_may_come_in_gzip(model_address, coding):
+def test_a_body_may_be_compressed_with_gzip(model_address, coding):
     assert ask_packed(model_address, PACKED, coding) == UNPACKED_ANSWER
 
 
-def test_a_body_may_come_in_several_members(model_address):
+def test_a_gzip_body_may_have_several_members(model_address):
     members = [gzip.compress(part) for part in (PLAIN[:7], b"", PLAIN[7:])]
     assert ask_packed(model_address, b"".join(members)) == UNPACKED_ANSWER
 
 
-def test_a_packed_body_may_come_byte_by_byte(model_address):
+def test_a_gzip_body_may_arrive_byte_by_byte(model_address):
     parts = urlsplit(model_address)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
     pieces = (PACKED[i : i + 1] for i in range(len(PACKED)))
@@ -411,9 +411,9 @@ def test_a_packed_body_may_come_byte_by_byte(model_address):
     ],
     ids=["none", "x", "plain", "zlib", "cut", "head", "checksum", "text", "zeros", "half"],
 )
-def test_what_is_no_whole_gzip_is_refused(model_address, body):
+def test_broken_gzip_is_refused(model_address, body):
     status, error = error_of(ask_packed(model_address, body))
-    assert (status, "must be whole gzip members" in error) == (400, True)
+    assert (status, "must hold complete gzip data" in error) == (400, True)
 
 
 def packed_text(num_bytes):
@@ -426,13 +426,13 @@ def packed_text(num_bytes):
     return gzip.compress(body)
 
 
-def test_a_packed_body_is_bounded_as_it_is_unpacked(model_address):
+def test_a_gzip_body_is_limited_while_it_is_unpacked(model_address):
     assert ask_packed(model_address, packed_text(20_000))[0] == 200
     status, error = error_of(ask_packed(model_address, packed_text(20_001)))
-    assert (status, "may have 20,000 bytes" in error) == (413, True)
+    assert (status, "up to 20,000 bytes" in error) == (413, True)
 
 
-def test_the_length_of_a_packed_body_is_bounded_as_well(model_address):
+def test_the_compressed_size_of_a_gzip_body_is_limited_too(model_address):
     empty_members = gzip.compress(b"") * 1200
     assert len(empty_members) > 20_000
     assert ask_packed(model_address, empty_members + PACKED)[0] == 413
@@ -447,7 +447,7 @@ def test_no_more_than_the_limit_is_unpacked():
 
 
 @pytest.mark.parametrize("coding", ["deflate", "br", "gzip, gzip", "deflate, gzip", "none"])
-def test_other_codings_are_refused(model_address, coding):
+def test_codings_other_than_gzip_are_refused(model_address, coding):
     request = urllib.request.Request(
         f"{model_address}:predict", PACKED, {"Content-Encoding": coding}
     )
@@ -456,14 +456,14 @@ def test_other_codings_are_refused(model_address, coding):
     assert refused.value.code == 415
     assert refused.value.headers["Accept-Encoding"] == "gzip"
     error = json.load(refused.value)["error"]
-    assert error.startswith(f"Content-Encoding must be gzip or left out. Received: {coding}.")
+    assert error.startswith(f"Content-Encoding must be gzip or absent. Received: {coding}.")
 
 
 # Targets in absolute form
 
 
 def ask_at(model_address, target, *, method="POST", host=None):
-    """The status and the body of the answer to a request line with this target."""
+    """Sends a request with this target; returns the answer's status and body."""
     parts = urlsplit(model_address)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
     body = PLAIN if method == "POST" else None
@@ -488,7 +488,7 @@ def test_a_target_may_be_in_absolute_form(model_address, scheme, host):
             assert (status, body) == ask_at(model_address, relative, method="GET")
 
 
-def test_the_host_of_an_absolute_target_counts_and_not_the_header(model_address):
+def test_the_host_in_an_absolute_target_replaces_the_host_header(model_address):
     path = "/v1/models/shout:predict"
     assert ask_at(model_address, f"http://evil.example.org{path}", host="localhost")[0] == 403
     assert ask_at(model_address, f"http://a@localhost.evil.org{path}", host="localhost")[0] == 403
@@ -519,7 +519,7 @@ def test_one_connection_serves_many_requests(model_address):
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:1", "127.0.0.1:9", "[::1]:9", "shout.example.org", "10.0.0.3"]
 )
-def test_hosts_that_may_be_meant(model_address, host):
+def test_loopback_names_addresses_and_allowed_hosts_are_accepted(model_address, host):
     assert ask(model_address, headers={"Host": host})[0] == 200
 
 
@@ -550,13 +550,13 @@ def headers_of(model_address, method, origin):
     return answer.headers
 
 
-def test_the_servers_own_page_may_ask(model_address):
+def test_the_servers_own_page_may_send_requests(model_address):
     parts = urlsplit(model_address)
     headers = headers_of(model_address, "POST", f"http://{parts.netloc}")
     assert headers["Access-Control-Allow-Origin"] is None
 
 
-def test_a_named_site_may_ask_after_asking_whether_it_may(model_address):
+def test_an_allowed_site_may_send_requests_after_a_preflight_request(model_address):
     origin = "https://page.example.org"
     for method in ("OPTIONS", "POST"):
         headers = headers_of(model_address, method, origin)
@@ -575,7 +575,7 @@ def count_of(model_address, name):
     return sum(int(line.split()[-1]) for line in lines if line.startswith(name))
 
 
-def test_requests_at_the_same_time_are_run_together_and_answered_apart(model_address):
+def test_simultaneous_requests_run_together_and_are_answered_separately(model_address):
     def shouted(text):
         request = {"signature_name": "slow", "inputs": [text]}
         return predict(model_address, request)[1]["outputs"]["translation"]
@@ -589,7 +589,7 @@ def test_requests_at_the_same_time_are_run_together_and_answered_apart(model_add
     assert runs < 80
 
 
-def test_requests_are_counted_by_their_outcome(model_address):
+def test_requests_are_counted_by_outcome(model_address):
     name = ':tensorflow:serving:request_count{model_name="shout",status="INVALID_ARGUMENT"}'
     before = count_of(model_address, name)
     predict(model_address, {})

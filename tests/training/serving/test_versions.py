@@ -1,4 +1,4 @@
-"""Which versions are served, with a loader that tests control."""
+"""The choice of versions to serve, with a loader that the tests control."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from training.serving.versions import Policy, Versions, find_versions
 
 
 class Loader:
-    """Loads empty versions; fails if the folder contains a file "broken"."""
+    """Loads empty versions; fails if the folder contains a file named "broken"."""
 
     def __init__(self):
         self.loaded = []
@@ -49,7 +49,7 @@ def states_of(versions):
 
 
 async def settled(versions):
-    """Refreshes once, and lets retired versions end."""
+    """Refreshes once, and waits until retired versions have ended."""
     await versions.refresh()
     await asyncio.sleep(0.1)
 
@@ -64,7 +64,7 @@ async def settled(versions):
         (Policy(named=frozenset({2, 9, 77})), [2, 9]),
     ],
 )
-def test_a_policy_says_which_versions_are_loaded(tmp_path, loader, policy, expected):
+def test_the_policy_decides_which_versions_are_loaded(tmp_path, loader, policy, expected):
     make(tmp_path, 2, 9, 10)
     versions = Versions(tmp_path, "m", policy, load=loader)
     asyncio.run(versions.refresh())
@@ -77,7 +77,7 @@ def test_versions_are_folders_whose_names_are_numbers(tmp_path):
     assert find_versions(tmp_path) == {3: tmp_path / "3", 12: tmp_path / "0012"}
 
 
-def test_a_new_version_replaces_the_old_once_it_is_loaded(tmp_path, loader):
+def test_a_new_version_replaces_the_old_one_after_loading(tmp_path, loader):
     make(tmp_path, 1)
     told = []
     versions = Versions(tmp_path, "m", tell=told.append, load=loader)
@@ -107,7 +107,7 @@ def test_a_new_version_replaces_the_old_once_it_is_loaded(tmp_path, loader):
     ]
 
 
-def test_what_was_announced_is_not_told_again(tmp_path, loader):
+def test_announced_versions_are_not_reported_again(tmp_path, loader):
     make(tmp_path, 1, 2)
     told = []
     versions = Versions(tmp_path, "m", Policy(newest=None), tell=told.append, load=loader)
@@ -122,7 +122,7 @@ def test_what_was_announced_is_not_told_again(tmp_path, loader):
     assert Versions(tmp_path / "none", "m", tell=told.append, load=loader).announce() == []
 
 
-def test_a_retired_version_ends_its_requests_first(tmp_path, loader):
+def test_a_retired_version_finishes_its_requests_first(tmp_path, loader):
     make(tmp_path, 1)
     versions = Versions(tmp_path, "m", load=loader)
 
@@ -141,7 +141,7 @@ def test_a_retired_version_ends_its_requests_first(tmp_path, loader):
     assert states_of(versions) == {1: "END", 2: "AVAILABLE"}
 
 
-def test_a_broken_version_is_reported_once_and_the_older_one_goes_on(tmp_path, loader):
+def test_a_broken_version_is_reported_once_and_the_older_one_stays(tmp_path, loader):
     make(tmp_path, 1)
     told = []
     versions = Versions(tmp_path, "m", tell=told.append, load=loader)
@@ -168,7 +168,7 @@ def test_a_broken_version_is_reported_once_and_the_older_one_goes_on(tmp_path, l
     assert "version 2 could not be loaded: half of it is missing" in told
 
 
-def test_removing_the_newest_version_brings_the_one_before_back(tmp_path, loader):
+def test_removing_the_newest_version_restores_the_one_before(tmp_path, loader):
     make(tmp_path, 1, 2)
     versions = Versions(tmp_path, "m", load=loader)
 
@@ -182,7 +182,7 @@ def test_removing_the_newest_version_brings_the_one_before_back(tmp_path, loader
     assert states_of(versions) == {1: "AVAILABLE", 2: "END"}
 
 
-def test_a_folder_that_goes_away_leaves_what_is_served(tmp_path, loader):
+def test_versions_stay_if_their_whole_folder_vanishes(tmp_path, loader):
     folder = tmp_path / "m"
     make(folder, 1)
     versions = Versions(folder, "m", load=loader)
@@ -196,7 +196,7 @@ def test_a_folder_that_goes_away_leaves_what_is_served(tmp_path, loader):
     assert versions.available == [1]
 
 
-def test_a_folder_without_versions_retires_the_last(tmp_path, loader):
+def test_removing_the_only_version_retires_it(tmp_path, loader):
     make(tmp_path, 1)
     versions = Versions(tmp_path, "m", load=loader)
 
@@ -212,7 +212,7 @@ def test_a_folder_without_versions_retires_the_last(tmp_path, loader):
         pass
 
 
-def test_a_version_whose_loading_failed_frees_no_label(tmp_path, loader):
+def test_a_label_stays_with_its_version_even_if_loading_failed(tmp_path, loader):
     make(tmp_path, 1, broken=True)
     versions = Versions(tmp_path, "m", labels={"stable": 1}, load=loader)
     asyncio.run(versions.refresh())

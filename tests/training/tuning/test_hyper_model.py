@@ -33,7 +33,7 @@ def tokenizer():
 
 
 @pytest.mark.slow
-def test_a_stock_tuner_searches_over_arrays_and_passes_over_contradictions(tokenizer, tmp_path):
+def test_keras_tuners_own_tuner_searches_over_arrays_and_skips_contradictions(tokenizer, tmp_path):
     hyper_model = TransformerHyperModel({"num_heads": [3, 5]}, SETTINGS, tokenizer)
     options = {"objective": OBJECTIVE, "max_trials": 2, "directory": tmp_path}
     tuner = keras_tuner.RandomSearch(hyper_model, **options)
@@ -49,7 +49,7 @@ def test_a_stock_tuner_searches_over_arrays_and_passes_over_contradictions(token
 
 
 @pytest.mark.slow
-def test_a_stock_tuner_searches_over_text_with_the_batches_of_the_trial(
+def test_keras_tuners_own_tuner_searches_over_text_with_each_trials_batches(
     tokenizer, tmp_path, monkeypatch
 ):
     from training.tuning import hyper_model as module
@@ -81,7 +81,7 @@ def test_a_stock_tuner_searches_over_text_with_the_batches_of_the_trial(
     assert model.count_params() == hyper_model.build(best).count_params()
 
 
-def test_a_trial_begins_with_the_same_weights_each_time(tokenizer):
+def test_a_trial_starts_with_the_same_weights_each_time(tokenizer):
     hyper_model = TransformerHyperModel({"dropout": [0.1, 0.2]}, SETTINGS, tokenizer)
     hp = keras_tuner.HyperParameters()
     models = [hyper_model.build(hp) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""The picture of a search shows every trial where it belongs."""
+"""The picture of a search shows every trial in its place."""
 
 from types import SimpleNamespace
 
@@ -28,7 +28,7 @@ def figure_of(trials, objective="val_perplexity"):
 
 
 def points_of(axes):
-    """The points of completed trials by place: the height, and whether it is a triangle."""
+    """Returns the completed trials' points by number: height, and whether it is a triangle."""
     points = {}
     for collection in axes.collections:
         corners = len(collection.get_paths()[0].vertices)
@@ -64,7 +64,7 @@ def test_triangles_are_not_mentioned_if_there_are_none():
     assert "riangle" not in figure.get_suptitle()
 
 
-def test_the_best_so_far_goes_down_with_perplexity_and_up_with_bleu():
+def test_the_best_so_far_falls_for_perplexity_and_rises_for_bleu():
     trials = [trial_of("0", 20.0), trial_of("1", None), trial_of("2", 30.0), trial_of("3", 15.0)]
     trials.append(Outcome(trial=None, status=PASSED_OVER, settings=SETTINGS, reason="too large"))
     [line] = [a for a in figure_of(trials).axes[0].lines if a.get_label() == "best so far"]

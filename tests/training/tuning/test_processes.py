@@ -1,4 +1,4 @@
-"""Searches with real trainings: promoted, killed, spread over workers, and compared."""
+"""Searches with real training: promoted, killed, distributed over workers, and compared."""
 
 import dataclasses
 import errno
@@ -77,7 +77,7 @@ def test_a_promoted_trial_ends_bit_for_bit_as_if_it_had_never_paused(
 
 @pytest.fixture
 def command(text_files, tmp_path):
-    """The command line of a search of three trials over two epochs."""
+    """Returns the command line of a search with three trials of two epochs."""
     (tmp_path / "config.yaml").write_text(json.dumps({**text_files, **SETTINGS}))
     (tmp_path / "space.yaml").write_text("dropout: [0.1, 0.2, 0.3]\nwarmup_steps: [10, 20]\n")
     files = [f"--config={tmp_path / 'config.yaml'}", f"--space={tmp_path / 'space.yaml'}"]
@@ -89,14 +89,14 @@ def searching(command, output, **environment):
 
 
 def results(output):
-    """By trial, whatever does not depend on the clock."""
+    """Returns, by trial, the values that do not depend on the clock."""
     rows = [json.loads(line) for line in (output / "trials.jsonl").read_text().splitlines()]
     return {row["trial"]: {key: row[key] for key in row if key != "minutes"} for row in rows}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_search_that_is_killed_in_a_trial_ends_like_one_that_was_not(command, tmp_path):
+def test_a_search_that_is_killed_in_a_trial_ends_like_an_uninterrupted_one(command, tmp_path):
     with searching(command, tmp_path / "whole") as process:
         finish(process)
     killed = tmp_path / "killed"
@@ -163,7 +163,7 @@ def test_the_best_settings_are_compared_with_the_start(command, tmp_path):
         ("start", 7),
         ("best", 7),
     ]
-    # The only trial was the start itself, so both sides are the same trainings.
+    # The only trial was the start itself, so both sides have the same training runs.
     for seed in (6, 7):
         start, best = (row for row in rows if row["seed"] == seed)
         assert start["perplexity"] == best["perplexity"]
@@ -173,7 +173,7 @@ def test_the_best_settings_are_compared_with_the_start(command, tmp_path):
 
 @pytest.fixture
 def run_module(tmp_path, monkeypatch):
-    """Runs a module with this text as a child."""
+    """Runs a module with this source as a child process."""
 
     def run(text):
         (tmp_path / "made_up_child.py").write_text(text)
@@ -203,7 +203,7 @@ def test_a_bug_is_not_the_fault_of_the_settings(run_module):
 
 
 class ResourceExhaustedError(Exception):
-    """Stands for TensorFlow's."""
+    """Stands for TensorFlow's error."""
 
 
 @pytest.mark.parametrize(

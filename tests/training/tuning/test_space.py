@@ -1,4 +1,4 @@
-"""What may be tuned, and how Keras Tuner's values become settings."""
+"""The settings that may be tuned, and how Keras Tuner's values become settings."""
 
 import json
 import typing
@@ -23,7 +23,7 @@ def read(tmp_path, text):
 
 
 def drawn(space, seed):
-    """A trial's values as an oracle draws them."""
+    """Returns a trial's values as an oracle draws them."""
     hp = keras_tuner.HyperParameters()
     space.declare(hp, make_settings({}))
     return {one.name: one.random_sample(seed + place) for place, one in enumerate(hp.space)}
@@ -124,7 +124,7 @@ CONTENTS = st.fixed_dictionaries(
 
 @settings(max_examples=30, deadline=None)
 @given(CONTENTS, st.integers(0, 1000))
-def test_values_sent_through_a_worker_mean_the_same_settings(content, seed):
+def test_values_sent_through_a_worker_give_the_same_settings(content, seed):
     space = Space.of(content)
     values = space.rounded(drawn(space, seed))
     hp = keras_tuner.HyperParameters()
@@ -165,7 +165,7 @@ def test_a_space_can_be_written_and_read(content):
         ("multi30k_convolution_space", "multi30k_convolution"),
     ],
 )
-def test_the_spaces_of_the_project_hold_the_config_that_they_are_for(name, config):
+def test_the_projects_search_spaces_contain_their_start_configs(name, config):
     start = make_settings(read_settings_file(CONFIGS / f"{config}.yaml"))
     space = Space.read(CONFIGS / f"{name}.yaml")
     values = space.start(start)

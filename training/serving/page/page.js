@@ -1,16 +1,16 @@
-// The page of a translation server: it sends lines of text and shows the translations.
+// The page of a translation server: sends lines of text and shows their translations.
 //
-// It uses only TensorFlow Serving's REST interface, so it works with any server of an export:
-// `?server=http://host:8501&model=NAME` names another server than the page's own. A server's answers
-// enter the page as text (textContent), never as HTML.
+// It uses only TensorFlow Serving's REST interface, so it works with any server that serves an export:
+// `?server=http://host:8501&model=NAME` chooses a server other than the page's own. Answers enter the
+// page as text (textContent), never as HTML.
 
 const TYPING_PAUSE = 450; // milliseconds from the last key until the text is sent
-const LONGEST_TYPED = 1500; // characters; longer texts wait for the button
-const BUSY_AFTER = 200; // milliseconds; faster answers show no sign of waiting
-const PATIENCE = 60_000; // milliseconds
-const NO_HYPOTHESIS = -1e8; // lists that the search left short are filled up with scores below this
-const MOST_COMPARED = 250_000; // pairs of words, when two hypotheses are compared
-const BLANK = /^[\s\x1c-\x1f\x85\u200b]*$/; // blank for the export, too
+const LONGEST_TYPED = 1500; // characters; longer texts are sent with the button only
+const BUSY_AFTER = 200; // milliseconds until the page shows that it is waiting
+const PATIENCE = 60_000; // milliseconds until a request fails
+const NO_HYPOTHESIS = -1e8; // entries that only fill up a short list have scores below this
+const MOST_COMPARED = 250_000; // word pairs in a comparison of two hypotheses
+const BLANK = /^[\s\x1c-\x1f\x85\u200b]*$/; // the lines that an export treats as blank
 const SPACE = "\u2581"; // SentencePiece's space
 const MEAN = -1; // instead of a head's number
 
@@ -23,7 +23,7 @@ class Failure extends Error {
   constructor(title, text, { away = false } = {}) {
     super(title);
     this.text = text;
-    this.away = away; // nothing answers at that address
+    this.away = away; // whether no usable model answers at the address
   }
 }
 
@@ -38,7 +38,7 @@ function serverOfAddress() {
   try {
     base = new URL(address);
   } catch {
-    // Reported below, with all other unusable addresses.
+    // Reported below, like all other unusable addresses.
   }
   if (!["http:", "https:"].includes(base?.protocol) || base.username || base.password) {
     throw new Failure(
@@ -52,7 +52,7 @@ function serverOfAddress() {
   if (!model && !own) {
     throw new Failure(
       "Which model?",
-      `Another server does not say which model to use: add &model=NAME to this page's address.`,
+      "To use another server, add &model=NAME to this page's address.",
     );
   }
   return { base, own, model };
@@ -63,7 +63,7 @@ async function connect() {
   if (!server.model) {
     const { model } = await ask(new URL("page.json", server.base));
     if (typeof model !== "string" || !model) {
-      throw new Failure("The server names no model", "page.json must be like {\"model\": NAME}.");
+      throw new Failure("The server does not name a model", "page.json must be {\"model\": NAME}.");
     }
     server.model = model;
   }
@@ -111,8 +111,8 @@ async function ask(address, { body, signal } = {}) {
   if (body) {
     options.method = "POST";
     options.body = JSON.stringify(body);
-    // Requests to another host keep the type that fetch gives to a string. Otherwise the browser would
-    // ask first, by OPTIONS, whether JSON is allowed. TensorFlow Serving ignores the type.
+    // Requests to another host keep fetch's default type for strings. With JSON, the browser would send
+    // a preflight OPTIONS request first. TensorFlow Serving ignores the type.
     if (address.origin === location.origin) options.headers = { "Content-Type": "application/json" };
   }
   let response;
@@ -135,7 +135,7 @@ async function ask(address, { body, signal } = {}) {
   try {
     answer = JSON.parse(text);
   } catch {
-    // The error may come from a proxy on the way, which does not speak JSON.
+    // The answer may come from a proxy, whose errors are not JSON.
   }
   if (!response.ok || answer?.error !== undefined) {
     const told = typeof answer?.error === "string" ? answer.error : text.slice(0, 2000);
@@ -153,7 +153,7 @@ const unexpected = (rule) =>
 const sourceField = part("source");
 let timer = null;
 let translating = new AbortController();
-let sent = null; // the text of the last request, unless that was given up
+let sent = null; // the text of the last request, unless it was given up
 
 function typed() {
   const text = sourceField.value;
@@ -271,7 +271,7 @@ function showLines(lines) {
   showHypotheses();
 }
 
-// Languages that their script gives away. The browser draws Han letters, and reads aloud, accordingly.
+// Languages that can be told by their script. Browsers choose fonts and voices by language.
 const SCRIPTS = {
   ko: /\p{Script=Hangul}/u,
   ja: /[\p{Script=Hiragana}\p{Script=Katakana}]/u,
@@ -329,7 +329,7 @@ function hypothesisElement(line, hypothesis, n, best) {
   return item;
 }
 
-// Marks the words that the best translation does not have in this order.
+// Marks the words that differ from the best translation.
 function withDifference(text, best) {
   const [words, others] = [text.split(/\s+/), best.split(/\s+/)];
   const kept = words.length * others.length > MOST_COMPARED ? null : inCommon(words, others);
@@ -340,7 +340,7 @@ function withDifference(text, best) {
   return text ? parts : ["(empty)"];
 }
 
-// The places of the longest common subsequence in the first list.
+// The indices in `words` of the longest common subsequence of both lists.
 function inCommon(words, others) {
   const longest = Array.from({ length: words.length + 1 }, () => new Uint16Array(others.length + 1));
   for (let i = words.length - 1; i >= 0; i--) {
@@ -431,8 +431,8 @@ function matrix(rows, height, width) {
   return cells;
 }
 
-// Pieces as people read them. `text` is the piece; `label` is for a piece by itself, where "+" means
-// that it continues a word; `odd` pieces have a name instead of a text.
+// Returns pieces as people read them: `text` is shown in a sentence; `label` alone, with "+" if the
+// piece continues a word; `odd` pieces have a name instead of a text.
 function tokensOf(pieces) {
   const filled = (pieces ?? []).map(String);
   while (filled.at(-1) === "") filled.pop(); // padding
@@ -556,7 +556,7 @@ function inWords(attention, weights) {
   return `${written} attends to ${list} (${name}).`;
 }
 
-// U+2068 and U+2069 keep a right-to-left piece from turning the sentence around it.
+// U+2068 and U+2069 keep a right-to-left piece from reordering the sentence around it.
 const quoted = (token) => (token.odd ? `\u2068${token.text}\u2069` : `“\u2068${token.text}\u2069”`);
 
 // --- the heat map --------------------------------------------------------------------------------
@@ -580,7 +580,7 @@ function readRamp() {
   });
 }
 
-// One pixel per cell, which CSS enlarges: drawing costs the same at any size.
+// Draws one pixel per cell, which CSS enlarges: drawing costs the same at any size.
 function paint(canvas, attention, head) {
   const [width, height] = [attention.source.length, attention.target.length];
   Object.assign(canvas, { width, height });
@@ -674,7 +674,7 @@ dark.addEventListener("change", () => {
 
 // --- the table -----------------------------------------------------------------------------------
 
-// Filled only while open: 60 by 60 pieces are 3,600 cells.
+// Fills the table only while it is open: 60 by 60 pieces are 3,600 cells.
 function fillNumbers() {
   const attention = shownAttention();
   if (!part("numbers").open || !attention) {
@@ -722,7 +722,7 @@ function hideAlarm() {
 function start() {
   showServer("asked", "Connecting…");
   server.ready = connect();
-  // Handled here, so that an error shows before anything is typed; translate() will see it again.
+  // Handled here, to show an error before anything is typed; translate() gets the same error.
   server.ready.then(hideAlarm, (failure) => {
     server.ready = null; // the next translation tries again
     showAlarm(failure);
@@ -737,7 +737,7 @@ async function copy() {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    copied = copyBySelection(text); // browsers offer the clipboard on https and localhost only
+    copied = copyBySelection(text); // browsers allow the clipboard on https and localhost only
   }
   part("copy").textContent = copied ? "Copied" : "Not allowed";
   part("announcer").textContent = copied ? "Copied" : "The browser did not allow copying";
