@@ -43,7 +43,7 @@ def check_files(options, inputs: dict[str, str | None]) -> None:
         )
     output = None if options.output == "-" else options.output
     if output is None and sys.stdout is None:
-        raise InputError("stdout must be open. Received: none. Give --output FILE.")
+        raise InputError("stdout must be open. Received: closed. Give --output FILE.")
     check_output_files({"--output": output}, inputs, overwrite=options.overwrite)
 
 
