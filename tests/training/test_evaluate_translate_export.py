@@ -283,7 +283,7 @@ def test_a_result_is_not_overwritten_unasked(shouting, evaluate_arguments, tmp_p
     out.write_text("old")
     arguments = [*evaluate_arguments, f"{option}={out}"]
     assert run_command(training.evaluate.main, arguments) == 1
-    assert "out: the output must not exist. Received: a file that does." in one_line(capfd)
+    assert "out: the output must not exist. Received: an existing file." in one_line(capfd)
     assert out.read_text() == "old"
     assert run_command(training.evaluate.main, [*arguments, "--overwrite"]) == 0
     assert out.read_text() != "old"

@@ -1,1 +1,1 @@
-"""Parsing options, reporting errors in one line, exit codes and signals. No training, no keras."""
+"""Parses options, reports errors in one line, handles exit codes and signals. Needs no Keras."""
