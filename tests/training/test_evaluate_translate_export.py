@@ -312,7 +312,7 @@ def damaged(finished_run, tmp_path, damage):
 
 DAMAGES = [
     ("no run", r"a run folder must hold config.yaml"),
-    ("no model", r"a finished run must hold model.keras. Received: none"),
+    ("no model", r"a finished run must hold model.keras. Received: no such file"),
     ("other version", r"must be version 2. Received: format_version=9"),
     ("config.yaml", r"config.yaml"),
     ("tokenizer.model", r"tokenizer.model: "),
