@@ -61,7 +61,7 @@ def average(run: RunFolder, epochs: Sequence[int], *, keeps_earlier: bool = True
 
 
 def _measure_of(record: RunRecord, tokenizer, model) -> Callable[[], dict[str, float]]:
-    """Returns a function that validates the model, or returns {} if the text is gone or changed."""
+    """Returns a function that validates the model; it returns {} if the text is gone or changed."""
     settings, names = record.settings, ("validation_source", "validation_target")
     try:
         is_there = all(

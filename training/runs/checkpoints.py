@@ -39,7 +39,7 @@ class Progress:
     """How far training has progressed.
 
     Attributes:
-        position: Complete epochs, and batches of the next.
+        position: Complete epochs, and complete batches of the next.
         seconds: Time spent on the current epoch.
         metrics: The states of the current epoch's metrics, in the order of the model's variables;
             empty at the start of an epoch.

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> list[int]:
     """Returns the epochs whose weights would be averaged if training ended now, in order.
 
-    Takes at most the last half of all epochs (rounded up), since in a short run the first epochs
-    would spoil the mean. Of equally good epochs, takes the first.
+    Of the last epochs, takes at most half of all (rounded up), since in a short run the first
+    epochs would spoil the mean. Of equally good epochs, takes the first.
     """
     lines = [line for line in metrics if "epoch" in line]
     count = settings.average_checkpoints

@@ -28,7 +28,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Stops after the current update on the first signal, and at once on the second."""
+        """Notes the first signal, to stop after the current update; stops at once on the second."""
         with handling_signals(self._note, signal.SIGINT, signal.SIGTERM):
             yield
 

@@ -37,7 +37,7 @@ class RunRecord:
     Attributes:
         settings: Every setting.
         data_sha256: Hexadecimal SHA-256 of the data files, as stored, by setting name.
-        asked_for: The values asked for, of settings for which the tokenizer has other values.
+        asked_for: The values asked for, by setting, where the tokenizer has different ones.
     """
 
     settings: TrainingSettings

@@ -23,7 +23,7 @@ DOTS_PER_INCH = 72
 class SampleTranslations(keras.callbacks.Callback):
     """Writes translations of a few sentences after each epoch, and a picture of the attention.
 
-    Uses the first sentences that are short enough for a picture, or just the first if none is.
+    Uses the first sentences that are short enough for a picture, or the first of all if none is.
     `translations` is a table of sources, references and translations; `attention` shows the last
     decoder layer's attention for the first sentence, if it is short and the model has attention.
     Steps are epochs, counted from 0, as in `keras.callbacks.TensorBoard`.
