@@ -304,7 +304,8 @@ class TrainingSettings:
         0.6, "alpha: higher values give longer translations.", minimum=0
     )
     length_normalization: Literal["gnmt", "length"] = _setting(
-        "gnmt", "What to raise to the power of alpha: the paper's (5 + length) / 6, or the length."
+        "gnmt",
+        "The base that alpha is the exponent of: the paper's (5 + length) / 6, or the length.",
     )
 
     def __post_init__(self):

@@ -7,13 +7,20 @@ from training.command_line.parser import CommandParser
 
 def add_search_options(parser: CommandParser) -> None:
     """Adds the options of the search, which override the run's settings, and of the model."""
-    parser.add_option("beam_size", int | None, None, "Beams (default: the run's setting).")
-    parser.add_option("length_penalty", float | None, None, "alpha (default: the run's setting).")
+    parser.add_option(
+        "beam_size", int | None, None, "Beams of the search (default: the run's setting)."
+    )
+    parser.add_option(
+        "length_penalty",
+        float | None,
+        None,
+        "alpha: higher is longer (default: the run's setting).",
+    )
     parser.add_option(
         "length_normalization",
         Literal["gnmt", "length"] | None,
         None,
-        "What to raise to the power of alpha (default: the run's setting).",
+        "The base that alpha is the exponent of (default: the run's setting).",
     )
     add_model_options(parser)
 
