@@ -1,1 +1,1 @@
-"""Recipes over the library, run as `python -m training.NAME`; the library never imports them."""
+"""Commands built on the library, run as `python -m training.NAME`; the library imports none."""

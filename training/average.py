@@ -1,4 +1,4 @@
-"""Rebuilds a run's model from epochs that it kept: `python -m training.average --help`."""
+"""Averages the weights of epochs that a run has kept: `python -m training.average --help`."""
 
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from training.runs.kept_epochs import best_kept, check_kept
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     options = parse(_parser(), arguments)
     if (options.epochs is None) == (options.best is None):
         raise UsageError(
@@ -35,16 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "average",
-        "Averages the weights of epochs that a finished run has kept, and makes that its model. The"
-        " model that training made is kept as model.trained.keras.",
+        "Replaces the model of a finished run with the average of epochs that the run has kept. The"
+        " model that training produced is kept as model.trained.keras.",
     )
     parser.add_positional("run", "The folder of a finished run.")
     parser.add_option("epochs", int, None, "The epochs to average.", nargs="+")
     parser.add_option(
-        "best", int | None, None, "Average this many of the best epochs by the run's `monitor`."
+        "best", int | None, None, "The number of best epochs, by the run's `monitor`, to average."
     )
     parser.add_threads()
-    parser.add_flag("overwrite", "Do not keep the model that training made.")
+    parser.add_flag("overwrite", "Do not keep the model that training produced.")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Measures speed: `python -m training.benchmark --help`. One JSON line per measurement."""
+"""Measures speed, one JSON line per measurement: `python -m training.benchmark --help`."""
 
 import importlib
 import sys
@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from training.command_line.errors import UsageError
 from training.command_line.running import run_command
 
-# Each task with its function and its description.
+# The function and the description of each task.
 TASKS = {
     "train": ("benchmarks.training_speed:measure_training", "how fast a model trains"),
     "data": ("benchmarks.data_speed:measure_data", "whether training waits for its text"),
     "decode": ("benchmarks.decoding_speed:measure_decoding", "how fast an export translates"),
     "serve": ("benchmarks.serving_load:measure_serving", "how many requests a server answers"),
-    "compare": ("benchmarks.speed_table:print_table", "a table of our decoding speed and others'"),
-    "curve": ("pictures.speed:draw_curve", "a picture of the time per token, by length"),
-    "memory": ("pictures.memory:draw_memory", "a picture of a search's memory, by length"),
+    "compare": (
+        "benchmarks.speed_table:print_table",
+        "a table of decoding speed, ours and others'",
+    ),
+    "curve": ("pictures.speed:draw_curve", "a plot of the time per token by length"),
+    "memory": ("pictures.memory:draw_memory", "a plot of a search's memory by length"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command: the first argument names the task."""
+    """Runs the task that the first argument names."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments in (["--help"], ["-h"]):
         for task, (_, description) in TASKS.items():
@@ -28,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(0)
     if not arguments or arguments[0] not in TASKS:
         raise UsageError(
-            f"The first argument must say what to measure: {', '.join(TASKS)}. Received:"
+            f"The first argument must name what to measure: {', '.join(TASKS)}. Received:"
             f" {arguments[0] if arguments else 'nothing'}. See python -m training.benchmark --help."
         )
     module, _, function = TASKS[arguments[0]][0].partition(":")

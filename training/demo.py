@@ -1,8 +1,8 @@
-"""Everything in minutes, without a download: `python -m training.demo --help`.
+"""Shows every step in minutes, without a download: `python -m training.demo --help`.
 
-Makes sentence pairs from a phrase grammar, trains a small Transformer, scores it on combinations of
-words that it never saw, draws its attention, and exports it for a process without this project. It
-is also a check: it fails if the translations or the export are not good.
+Generates sentence pairs from a phrase grammar, trains a small Transformer, scores it on
+combinations of words that it never saw, draws its attention, and exports it for a process without
+this project. It is also a check: it fails if the translations or the export are not good enough.
 """
 
 import os
@@ -24,42 +24,42 @@ from training.settings import FileSettings, make_settings, read_settings_file
 MIN_EXACT_MATCH = 0.95
 MUST_BE_RIGHT = SHOWN_SENTENCES[0]
 FAILURES_SHOWN = 3
-# A batch padded to another width adds its sums in another order.
+# Padding a batch to a different width changes the order of summation.
 SCORE_TOLERANCE = 1e-3
 
 Answer = tuple[str, float]
 
 
 class CheckFailed(InputError):
-    """The demo's result is not good enough: one line, and exit code 1."""
+    """Raised if the demo's result is not good enough; prints one line and exits with code 1."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     parser = CommandParser(
         "demo",
-        "Trains a small French-English Transformer on sentences that it makes itself, scores it,"
-        " draws its attention and exports it. Run it again to resume; a finished demo starts over.",
+        "Trains a small French-English Transformer on generated sentences, scores it, draws its"
+        " attention and exports it. Run it again to resume; a finished demo starts over.",
     )
     parser.add_output_folder("output", "runs/demo", "The run folder; the text goes to OUTPUT-text.")
     parser.add_output_folder(
-        "export", "saved_models/demo", "Where the next version is exported to."
+        "export", "saved_models/demo", "The folder to export the next version to."
     )
     parser.add_option("config", str, str(CONFIG), "YAML file with the run's settings.")
     parser.add_option("num_pairs", int, 24_000, "Sentence pairs to train on.")
-    parser.add_option("epochs", int | None, None, "Instead of the setting in the YAML file.")
+    parser.add_option("epochs", int | None, None, "Epochs to train (default: as in the YAML file).")
     parser.add_threads()
-    parser.add_flag("overwrite", "Replace a run at OUTPUT even if no demo wrote it.")
+    parser.add_flag("overwrite", "Replace the run at OUTPUT even if no demo wrote it.")
     options = parse(parser, arguments)
     run_demo(read_settings_file(options.config), options)
 
 
 def run_demo(values: FileSettings, options) -> None:
-    """All steps, in order.
+    """Runs all steps in order.
 
     Args:
         values: The run's settings, without the data files.
-        options: The command line.
+        options: The parsed command line.
 
     Raises:
         CheckFailed: If the translations or the export are not good enough.
@@ -103,7 +103,7 @@ def run_demo(values: FileSettings, options) -> None:
 
 
 def report_scores(pairs: Sequence[Pair], translations: Sequence[str]) -> float:
-    """Prints BLEU, the exact matches and some failures; returns the share of exact matches."""
+    """Prints BLEU, exact matches and some failures; returns the exact matches, from 0 to 1."""
     from training.runs.scores import score
 
     references = [target for _, target in pairs]
@@ -122,7 +122,7 @@ def report_scores(pairs: Sequence[Pair], translations: Sequence[str]) -> float:
 
 
 def report_sentences(pairs: Sequence[Pair], translations: Sequence[str]) -> list[bool]:
-    """Prints and returns which translations are right; `translations` may be longer."""
+    """Prints and returns which translations are right; ignores those after the last pair."""
     right = []
     for (source, reference), translation in zip(pairs, translations, strict=False):
         right.append(translation == reference)
@@ -132,7 +132,7 @@ def report_sentences(pairs: Sequence[Pair], translations: Sequence[str]) -> list
 
 
 def check_translations(exact_match: float, is_shown_right: bool) -> None:
-    """Refuses a model with too few right translations, or with that of `MUST_BE_RIGHT` wrong."""
+    """Refuses a model with too few exact matches, or that gets `MUST_BE_RIGHT` wrong."""
     if exact_match < MIN_EXACT_MATCH:
         raise CheckFailed(
             f"the exact match on held-out sentences must be at least {MIN_EXACT_MATCH}. Received:"
@@ -141,7 +141,7 @@ def check_translations(exact_match: float, is_shown_right: bool) -> None:
     if not is_shown_right:
         raise CheckFailed(
             f"the translation of {MUST_BE_RIGHT[0]!r} must be {MUST_BE_RIGHT[1]!r}. Received:"
-            " another, printed above. Train for more --epochs, or on more --num-pairs."
+            " a different one, printed above. Train for more --epochs, or on more --num-pairs."
         )
 
 
@@ -160,7 +160,7 @@ def draw_attention(translator, source: str, target: str, path: Path) -> None:
 
 
 def export(translator, directory: str) -> str:
-    """Exports the next version and returns its folder."""
+    """Exports the next version; returns its folder."""
     from keras_transformer.export.saved_model import export_saved_model
 
     texts = [source for source, _ in SHOWN_SENTENCES]
@@ -176,8 +176,8 @@ def check_export(version: str, texts: Sequence[str], live: Sequence[Answer]) -> 
         exported = ask_fresh_process(version, texts)
     except RuntimeError as error:
         raise CheckFailed(
-            f"{version}: the export must load where only TensorFlow and TensorFlow Text are."
-            f" Received: {str(error).splitlines()[-1][:300]}. Run `python -I"
+            f"{version}: the export must load where only TensorFlow and TensorFlow Text are"
+            f" installed. Received: {str(error).splitlines()[-1][:300]}. Run `python -I"
             f" {fresh_process.__file__} {version}` to see more."
         ) from error
     different = [
@@ -189,16 +189,16 @@ def check_export(version: str, texts: Sequence[str], live: Sequence[Answer]) -> 
         text, *both = different[0]
         answer, expected = ((shortened(translation), score) for translation, score in both)
         raise CheckFailed(
-            f"{version}: the export must answer as the live translator. Received:"
-            f" {len(different)} of {len(texts)} answers that differ, the first {answer} for"
-            f" {text!r} where the live translator has {expected}. Do not serve this version."
+            f"{version}: the export must answer like the live translator. Received:"
+            f" {len(different)} of {len(texts)} answers that differ; the first is {answer} for"
+            f" {text!r}, where the live translator gives {expected}. Do not serve this version."
         )
     print(f"{len(texts)} sentences: the same translations and scores as before the export.")
 
 
 def next_commands(run: Path, text: DemoText) -> str:
-    """Commands to try on the demo's results, each under a line that says what it does."""
-    # The interpreter, as one would type it here.
+    """Returns commands to try on the demo's results, each below a line that explains it."""
+    # The interpreter as a user would type it here.
     relative = os.path.relpath(sys.executable)
     interpreter = sys.executable if relative.startswith("..") else relative
     python, folder, logs = shlex.quote(interpreter), shlex.quote(str(run)), run / "logs"
@@ -215,7 +215,7 @@ def next_commands(run: Path, text: DemoText) -> str:
         "See the learning curves in a browser": (
             f"{python} -m tensorboard.main --logdir {shlex.quote(str(logs))}"
         ),
-        "Train on your own files, with one sentence a line and its translation on the same line": (
+        "Train on your own files: one sentence per line, its translation on the same line": (
             f"{python} -m training.train --config training/configs/multi30k_tiny.yaml"
             " --train-source FILE --train-target FILE --validation-source FILE"
             " --validation-target FILE --output runs/mine"

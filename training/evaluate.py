@@ -22,7 +22,7 @@ from training.settings import BleuTokenizer
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     options = parse(_parser(), arguments)
     check_output_files(
         {"--json": options.json, "--hypotheses": options.hypotheses},
@@ -71,12 +71,12 @@ def _parser() -> CommandParser:
         "bleu_tokenizer",
         BleuTokenizer | None,
         None,
-        "How sacreBLEU splits text into words; the run's setting if not given.",
+        "How sacreBLEU splits text into words (default: the run's setting).",
     )
     parser.add_flag("tokenized", "Same as --bleu-tokenizer none, for text already tokenized.")
     parser.add_option("json", str | None, None, "File to write the scores to.")
     parser.add_option("hypotheses", str | None, None, "File to write the translations to.")
-    parser.add_flag("overwrite", "Replace these files if they exist.")
+    parser.add_flag("overwrite", "Replace the two output files if they exist.")
     return parser
 
 

@@ -17,9 +17,9 @@ from training.runs.files import refuse_pipe
 from training.runs.folder import RunFolder
 from training.runs.translator import load_translator
 
-TEXTS_VERIFIED = 20  # they take seconds
+TEXTS_VERIFIED = 20  # checked in seconds
 
-# Texts that are likely to break an export, whatever the language. The last one is cut.
+# Texts likely to break an export in any language. The last exceeds the limit and is cut.
 HARD_TEXTS = (
     "",
     " ",
@@ -31,12 +31,12 @@ HARD_TEXTS = (
     "again " * 300,
 )
 
-# The README of an export quotes these.
+# The README of an export quotes these values.
 _READ_OF_EVALUATION = {"bleu": (int, float), "bleu_signature": (str,), "num_sentences": (int,)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     options = parse(_parser(), arguments)
     check_output_folder("the directory", options.directory)
     about = {"description": options.description} if options.description else {}
@@ -61,32 +61,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "export",
-        "Writes a run as the next version of a SavedModel, after checking that it answers as the"
-        " run does.",
+        "Exports a run as the next version of a SavedModel, after checking that it answers like the"
+        " run.",
     )
     parser.add_positional("run", "The folder of a finished run.")
     parser.add_positional("directory", "saved_models/NAME; the version becomes a folder in it.")
     add_search_options(parser)
     parser.add_option("description", str, "", "What it translates, for README and model.json.")
     parser.add_option(
-        "evaluation", str | None, None, "JSON file of training.evaluate, for README and model.json."
+        "evaluation", str | None, None, "JSON of training.evaluate, for README and model.json."
     )
     parser.add_option(
         "verify_texts",
         str | None,
         None,
-        f"Compare export and run on the first {TEXTS_VERIFIED} lines of this file; the run's"
-        " validation source if not given.",
+        f"Compare export and run on the first {TEXTS_VERIFIED} lines of this file (default: the"
+        " run's validation source).",
     )
     parser.add_threads()
     return parser
 
 
 def read_evaluation(path: str) -> dict[str, Any]:
-    """The scores that training.evaluate wrote.
+    """Reads the scores that training.evaluate wrote.
 
     Raises:
-        InputError: If the file cannot be read, or holds something else.
+        InputError: If the file cannot be read or holds something else.
     """
     refuse_pipe(path)
     try:
@@ -103,10 +103,10 @@ def read_evaluation(path: str) -> dict[str, Any]:
 
 
 def first_lines(path: str) -> list[str]:
-    """The first lines of a text file.
+    """Reads the first `TEXTS_VERIFIED` lines of a text file.
 
     Raises:
-        InputError: If it cannot be read, is empty or not UTF-8.
+        InputError: If the file cannot be read, is empty or is not UTF-8.
     """
     import_keras()
     from keras_transformer.text.lines import iterate_lines
@@ -115,7 +115,7 @@ def first_lines(path: str) -> list[str]:
 
 
 def validation_texts(run: RunFolder) -> list[str]:
-    """The first lines of the run's validation source; none if that is gone."""
+    """Reads the first lines of the run's validation source; returns [] if the file is gone."""
     path = run.read_record().settings.validation_source
     try:
         return first_lines(path)
@@ -124,7 +124,7 @@ def validation_texts(run: RunFolder) -> list[str]:
 
 
 def training_facts(run: RunFolder, epoch: int | None = None) -> dict[str, Any]:
-    """What is known of the run's training: settings, data, and how it ended.
+    """Collects the facts about a run's training: settings, data, and how it ended.
 
     Args:
         run: The run.
@@ -142,7 +142,7 @@ def training_facts(run: RunFolder, epoch: int | None = None) -> dict[str, Any]:
         if is_exported:
             facts |= {key: value for key, value in line.items() if key.startswith("val_")}
             facts["averaged_epochs"] = line["epochs"] if epoch is None else [epoch]
-        if line.get("num_pairs") is not None:  # text that is streamed is not counted
+        if line.get("num_pairs") is not None:  # streamed text is not counted
             facts["num_pairs"] = line["num_pairs"]
     return facts
 

@@ -1,4 +1,4 @@
-"""How probable a run finds given translations: `python -m training.score --help`."""
+"""Scores given translations by their probability: `python -m training.score --help`."""
 
 import sys
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ PAIRS_AT_ONCE = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     options = parse(_parser(), arguments)
     files = {"--source": options.source, "--target": options.target}
     check_files(options, files)
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from keras_transformer.text.lines import iterate_pairs
 
     for _ in iterate_pairs(*files.values()):
-        pass  # reports a fault before the work, not in the middle of it
+        pass  # reports a bad line before the work starts, not halfway through
     translator = load_translator(options.run, precision=options.precision, epoch=options.epoch)
     num_done = 0
     with opened_output(options.output) as output:
@@ -40,7 +40,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "score",
         "Writes a line for each pair of lines: the natural logarithm of the target's probability"
-        " given the source, a tab, and the number of the target's tokens, including its end.",
+        " given the source, a tab, and the number of target tokens, including the end token.",
     )
     parser.add_positional("run", "The folder of a run.")
     parser.add_option("source", str, None, "Source sentences, one per line.", required=True)
@@ -55,15 +55,15 @@ def _check_lengths(translator, texts_of_files, num_before: int) -> None:
     """Refuses lines with too many tokens.
 
     Raises:
-        InputError: If there is one; names its file and line.
+        InputError: If a line is too long; names its file and line.
     """
     limits = translator.max_source_tokens, translator.most_target_tokens
     for (path, texts), limit in zip(texts_of_files, limits, strict=True):
         for number, ids in enumerate(translator.tokenizer.encode(texts), start=num_before + 1):
-            if len(ids) >= limit:  # the end is one more
+            if len(ids) >= limit:  # the end token is one more
                 raise InputError(
                     f"{path}:{number}: a line to score must have at most {limit} tokens, including"
-                    f" the end. Received: {len(ids) + 1}. Shorten it, or leave the pair out."
+                    f" the end token. Received: {len(ids) + 1}. Shorten it, or leave out the pair."
                 )
 
 

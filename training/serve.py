@@ -1,4 +1,4 @@
-"""Serves an export with TensorFlow Serving's REST interface: `python -m training.serve --help`."""
+"""Serves an export over TensorFlow Serving's REST API: `python -m training.serve --help`."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ LABEL = re.compile(r"([^/:=,\s]+)=(\d{1,18})")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     options = parse(_parser(), arguments)
     _check_numbers(options)
     folder = Path(options.folder)
@@ -43,32 +43,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "serve",
-        "Serves a folder of versions with TensorFlow Serving's REST interface, and a page to try it"
-        " out. It notices new versions, and retires old ones once the new one is ready. SIGTERM or"
-        " Ctrl-C stops it after the running requests have been answered.",
+        "Serves a folder of exported versions over TensorFlow Serving's REST API, with a page to"
+        " try them out. Loads new versions as they appear, and retires old ones once a new one is"
+        " ready. SIGTERM or Ctrl-C stops the server after it has answered the running requests.",
     )
     add = parser.add_option
     parser.add_positional("folder", "saved_models/NAME, which contains the versions as folders.")
-    add("port", int, 8501, "Port to listen on; 0 for any free port.")
-    add("host", str, "127.0.0.1", "Address to listen on; 0.0.0.0 for all of this machine.")
-    add("model_name", str | None, None, "NAME in requests; the folder's name if not given.")
-    add("versions", str, "latest:1", "latest:N, all, or numbers as in 1,3.")
-    add("labels", str | None, None, "Names for versions, as in stable=1,canary=2.")
-    add("poll_seconds", float, 1.0, "Seconds between looks for new and removed versions.")
-    parser.add_flag("wait", "Wait for a first version if there is none yet.")
-    add("max_batch_size", int, 32, "Texts that go through the model together.")
+    add("port", int, 8501, "Port to listen on; 0 picks a free one.")
+    add("host", str, "127.0.0.1", "Address to listen on; 0.0.0.0 means all of this machine's.")
+    add("model_name", str | None, None, "NAME in requests (default: the folder's name).")
+    add("versions", str, "latest:1", "Versions to serve: latest:N, all, or numbers such as 1,3.")
+    add("labels", str | None, None, "Names for versions, such as stable=1,canary=2.")
+    add("poll_seconds", float, 1.0, "Seconds between checks for new and removed versions.")
+    parser.add_flag("wait", "Wait for the first version if there is none yet.")
+    add("max_batch_size", int, 32, "Texts that the model processes together, at most.")
     add("batch_timeout_ms", float, 20.0, "How long a text waits for others if the model is busy.")
-    add("runs_at_once", int | None, None, "Batches at a time; one per processor if not given.")
-    add("queue_size", int, 4000, "Texts that may wait; more are refused with 503.")
-    add("max_batch", int, 1000, "Texts per request.")
-    add("max_text_bytes", int, 400_000, "Bytes per text, in UTF-8.")
-    add("max_request_bytes", int, 4 * 2**20, "Bytes per request body; more are refused with 413.")
-    add("max_connections", int, 500, "Connections at a time; more are refused with 503.")
+    add("runs_at_once", int | None, None, "Batches at a time (default: one per processor).")
+    add("queue_size", int, 4000, "Texts that may wait; more get HTTP 503.")
+    add("max_batch", int, 1000, "Texts per request, at most.")
+    add("max_text_bytes", int, 400_000, "Bytes per text in UTF-8, at most.")
+    add("max_request_bytes", int, 4 * 2**20, "Bytes per request body; longer ones get HTTP 413.")
+    add("max_connections", int, 500, "Connections at a time; more get HTTP 503.")
     add("body_timeout_seconds", float, 30.0, "Time for a request's body to arrive.")
     add("request_timeout_seconds", float, 300.0, "Time for the model to answer a request.")
-    add("allowed_hosts", str | None, None, "Names of this server, as in a.org,b.org.")
+    add("allowed_hosts", str | None, None, "Host names of this server, such as a.org,b.org.")
     parser.add_threads()
-    add("cors_origins", str | None, None, "Sites whose pages may use it, as in https://a.org.")
+    add("cors_origins", str | None, None, "Sites whose pages may call it, such as https://a.org.")
     return parser
 
 
@@ -98,8 +98,8 @@ async def _serve(options, versions, visitors, bound) -> None:
     )
     app = make_app(Service(versions, batcher, Visitors(*visitors), limits))
     server = make_server(app, options.max_connections)
-    # Before the line below, which tells other programs that they may connect: the bound socket
-    # queues connections until the event loop accepts them.
+    # Listen before printing the address, because programs connect once they read it. The socket
+    # queues their connections until the event loop accepts them.
     bound.listen(2048)
     host, port = bound.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -116,7 +116,7 @@ def _no_version(versions, options) -> InputError:
     ]
     return InputError(
         f"{versions.folder}: must hold a version that can be served. Received:"
-        f" {'; '.join(failures) or f'none that --versions {options.versions} names'}. Export one"
+        f" {'; '.join(failures) or f'none that matches --versions {options.versions}'}. Export one"
         " with python -m training.export, or start with --wait."
     )
 
@@ -125,7 +125,7 @@ def _model_name(name: str) -> str:
     if not re.fullmatch(r"[^/:\s]+", name):
         raise InputError(
             "--model-name must be a name without slashes, colons and spaces. Received:"
-            f" {name or 'nothing'}. Choose for example en-de."
+            f" {name or 'nothing'}. For example: en-de."
         )
     return name
 
@@ -134,13 +134,13 @@ def _check_folder(folder: Path, wait: bool) -> None:
     if not folder.is_dir() and not wait:
         raise InputError(
             f"{folder}: must be a folder of versions. Received:"
-            f" {'a file' if folder.exists() else 'nothing'}. Export one with python -m"
+            f" {'a file' if folder.exists() else 'no such folder'}. Export one with python -m"
             " training.export, or start with --wait."
         )
     if (folder / "saved_model.pb").exists():
         raise InputError(
-            f"{folder}: must be a folder of versions. Received: one version. Name the folder above"
-            f" it, {folder.resolve().parent}."
+            f"{folder}: must be a folder of versions. Received: a single version. Give the folder"
+            f" above it, {folder.resolve().parent}."
         )
 
 
@@ -172,7 +172,7 @@ def _policy_settings(text: str) -> dict:
     if re.fullmatch(r"\d{1,18}(,\d{1,18})*", text):
         return {"named": frozenset(map(int, text.split(",")))}
     raise InputError(
-        f"--versions must be latest:N, all, or numbers. Received: {text}. Choose for example"
+        f"--versions must be latest:N, all, or numbers. Received: {text}. For example:"
         " latest:1 or 1,3."
     )
 
@@ -183,8 +183,8 @@ def _labels(text: str | None) -> dict[str, int]:
         match = LABEL.fullmatch(part.strip())
         if not match or match[1] in labels:
             raise InputError(
-                f"--labels must be names and versions, each name once. Received: {text}. Choose for"
-                " example stable=1,canary=2."
+                f"--labels must be pairs NAME=VERSION, each name once. Received: {text}. For"
+                " example: stable=1,canary=2."
             )
         labels[match[1]] = int(match[2])
     return labels
@@ -199,8 +199,8 @@ def _origins(text: str | None) -> frozenset[str]:
     for origin in origins:
         if not re.fullmatch(r"https?://[^/\s*]+", origin):
             raise InputError(
-                f"--cors-origins must be schemes with hosts. Received: {origin}. Write for example"
-                " https://example.org, without a path or a star."
+                f"--cors-origins must be schemes with hosts. Received: {origin}. For example:"
+                " https://example.org, without a path or an asterisk."
             )
     return frozenset(origins)
 

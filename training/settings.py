@@ -1,4 +1,4 @@
-"""Every setting of a training run, typed, from a YAML file and the command line (options win).
+"""Defines every setting of a training run and reads them from YAML; options override the file.
 
 Importing it imports neither the library nor Keras, so --help and a mistyped option answer at once.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from keras_transformer.config import TransformerConfig
     from keras_transformer.data import Corpus
 
-# What a run's config.yaml holds besides settings; ignored where one is given as --config.
+# What a run's config.yaml holds besides settings; ignored if that file is given as --config.
 RECORD_KEYS = ("format_version", "package_version", "data_sha256", "asked_for")
 
 DATA_SETTINGS = (
@@ -33,7 +33,7 @@ DATA_SETTINGS = (
     "validation_source",
     "validation_target",
 )
-# What ends a training run; raising one continues it.
+# The settings that end a training run; raising one continues it.
 LIMITS = ("epochs", "max_minutes", "early_stopping_epochs")
 
 Monitor = Literal["val_perplexity", "val_bleu", "val_chrf"]
@@ -43,7 +43,7 @@ BleuTokenizer = Literal["13a", "zh", "ja-mecab", "ko-mecab", "intl", "char", "no
 RECURRENT_MODELS = ("gru", "lstm", "gru_attention", "lstm_attention")
 MODELS = ("transformer", *RECURRENT_MODELS, "convolution")
 
-# The settings that only some models read, and which models these are.
+# The settings that only some models read, each with the models that read it.
 READERS = {
     **dict.fromkeys(
         "feed_forward_dim num_heads head_dim value_dim activation normalize_first".split(),
@@ -55,7 +55,7 @@ READERS = {
     "kernel_size": ("convolution",),
 }
 
-# As the library has them; a test compares.
+# Copied from the library, which is slow to import; a test compares them.
 CORPUS_KEYS = ("source", "target", "weight", "columns")
 CONFIG_SETTINGS = (
     "num_layers model_dim feed_forward_dim num_heads head_dim value_dim dropout label_smoothing"
@@ -65,202 +65,212 @@ EXTRA_TARGET_TOKENS = 50
 
 
 def _setting(default, help_text: str, *, minimum=None, above=None, below=None, example=None):
-    """A field with its help text, its range, and an example if the default is None."""
+    """Returns a field with its help text, its range and, if the default is None, an example."""
     limits = {"minimum": minimum, "above": above, "below": below, "example": example}
     return dataclasses.field(default=default, metadata={"help": help_text, **limits})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """The settings of `python -m training.train`; the model's defaults are the paper's base model.
+    """The settings of `python -m training.train`; the default model is the paper's base model.
 
     Each field is a key of the YAML file and an option of the command line.
 
     Raises:
-        ValueError: If a number is out of its range or settings contradict each other.
+        ValueError: If a number is out of range or settings contradict each other.
     """
 
     train_source: str | list[str] | None = _setting(
         None,
         "Source sentences to train on, one per line: a file, a pattern such as 'part-*.en.gz', or a"
-        " list. Files in .gz, .bz2 and .xz are read as they are.",
+        " list. Files may be compressed (.gz, .bz2, .xz).",
     )
     train_target: str | list[str] | None = _setting(
         None,
-        "Their translations, line by line, in as many files. Leave it out if train_source names"
-        " .tsv files, which hold source, tab and translation in each line.",
+        "Translations of train_source, line by line, in the same number of files. Leave it out if"
+        " train_source names .tsv files, where each line holds a source, a tab and a translation.",
     )
     train_corpora: list[dict] | None = _setting(
         None,
-        "Several texts, instead of train_source and train_target: a list of {source: ...,"
-        " target: ..., weight: ..., columns: [1, 2]}; only source is required. Unequal weights need"
-        " steps_per_epoch.",
+        "Several texts to train on, instead of train_source and train_target: a list of"
+        " {source: ..., target: ..., weight: ..., columns: [1, 2]}; only source is required."
+        " Unequal weights need steps_per_epoch.",
     )
-    validation_source: str | None = _setting(None, "Source sentences to validate on.")
-    validation_target: str | None = _setting(None, "Their translations, line by line.")
+    validation_source: str | None = _setting(None, "Source sentences to validate on, one per line.")
+    validation_target: str | None = _setting(
+        None, "Translations of validation_source, line by line."
+    )
 
     initial_run: str | None = _setting(
-        None, "A finished run to start from: its tokenizer, and its weights for the same model."
+        None, "A finished run with the same model, to start from its tokenizer and weights."
     )
     tokenizer: str | None = _setting(
-        None, "A tokenizer.model to use; null takes that of initial_run, or trains one."
+        None, "A tokenizer.model file to use; null uses that of initial_run, or trains a new one."
     )
     tokenizer_pairs: int = _setting(
-        500_000, "Train the tokenizer on at most this many pairs, drawn at random.", minimum=1
+        500_000, "The most pairs, drawn at random, to train the tokenizer on.", minimum=1
     )
     vocabulary_size: int = _setting(
         37_000,
-        "Sub-words shared by both languages, including the four special ids; fewer if the text"
-        " yields no more.",
+        "The number of sub-words, shared by both languages, including the four special tokens; a"
+        " small text may yield fewer.",
         minimum=5,
     )
-    tokenizer_type: Literal["bpe", "unigram"] = _setting("bpe", "How sub-words are found.")
+    tokenizer_type: Literal["bpe", "unigram"] = _setting(
+        "bpe", "The algorithm that finds the sub-words."
+    )
     normalization: Literal["none", "nfkc"] = _setting(
         "none",
-        "Normalize text before splitting it into sub-words, in training and translation: not at"
-        " all, or to Unicode's NFKC, which makes composed and decomposed accents the same. A given"
-        " tokenizer, or that of initial_run, keeps its own.",
+        "How to normalize text before splitting it into sub-words, in training and translation:"
+        " not at all, or to Unicode's NFKC, where composed and decomposed accents are the same. A"
+        " given tokenizer, or that of initial_run, keeps its own normalization.",
     )
 
     model: Literal[MODELS] = _setting(
         "transformer",
-        "The model to train: the Transformer, or a system that it replaced: recurrent, without or"
-        " with attention, or convolutional. All use num_layers, model_dim and dropout.",
+        "The model to train: the Transformer, or a kind of model that it replaced (recurrent,"
+        " without or with attention, or convolutional). All use num_layers, model_dim and dropout.",
     )
-    num_layers: int = _setting(6, "N: blocks in the encoder, and in the decoder.", minimum=1)
-    model_dim: int = _setting(512, "d_model: width between the blocks.", minimum=1)
+    num_layers: int = _setting(6, "N: blocks in each of encoder and decoder.", minimum=1)
+    model_dim: int = _setting(512, "d_model: width of the vectors between blocks.", minimum=1)
     feed_forward_dim: int = _setting(
         2048, "d_ff: inner width of the feed-forward networks.", minimum=1
     )
     num_heads: int = _setting(8, "h: attention heads.", minimum=1)
     head_dim: int | None = _setting(
-        None, "d_k: width of a head's queries and keys; null is model_dim / num_heads.", minimum=1
+        None, "d_k: width of a head's queries and keys; null: model_dim / num_heads.", minimum=1
     )
     value_dim: int | None = _setting(
-        None, "d_v: width of a head's values; null is head_dim.", minimum=1
+        None, "d_v: width of a head's values; null: head_dim.", minimum=1
     )
-    dropout: float = _setting(0.1, "P_drop, from 0 to below 1.", minimum=0, below=1)
+    dropout: float = _setting(0.1, "P_drop: dropout probability, below 1.", minimum=0, below=1)
     activation: Literal["relu", "gelu", "silu"] = _setting(
-        "relu", "Activation of the feed-forward networks."
+        "relu", "Activation function of the feed-forward networks."
     )
     normalize_first: bool = _setting(
-        False, "Normalize before each sub-layer; false normalizes after its sum, as the paper does."
+        False, "Normalize before each sub-layer; false normalizes after each sum, as in the paper."
     )
     position_encoding: Literal["sinusoidal", "learned"] = _setting(
-        "sinusoidal", "How positions are told apart; recurrent models need none."
+        "sinusoidal", "How positions are encoded; recurrent models need no encoding."
     )
-    max_positions: int = _setting(512, "Longest sequence with learned positions.", minimum=1)
+    max_positions: int = _setting(
+        512, "Longest sequence, in tokens, that learned positions allow.", minimum=1
+    )
     recurrent_dim: int | None = _setting(
         None,
-        "Width of recurrent layers; each direction of the encoder has half. Null is model_dim.",
+        "Width of recurrent layers; each direction of the encoder has half. Null: model_dim.",
         minimum=2,
         example=256,
     )
     kernel_size: int = _setting(
-        3, "Positions that a layer of the convolutional model sees at once; odd.", minimum=1
+        3, "Odd number of positions that a convolutional layer sees at once.", minimum=1
     )
     max_source_tokens: int = _setting(
-        256, "Longest source that translation reads, in tokens, including the end.", minimum=1
+        256, "Longest source to translate, in tokens, including the end token.", minimum=1
     )
 
     batch_tokens: int = _setting(
         25_000, "Tokens in a batch on each side, including padding.", minimum=1
     )
     max_length: int = _setting(
-        256, "Leave out pairs with a side of more tokens than this, including the end.", minimum=2
+        256, "Leave out pairs with a side of more tokens than this, with the end token.", minimum=2
     )
     max_length_ratio: float | None = _setting(
         None,
-        "Leave out pairs with one side more than this many times as long as the other, in tokens;"
+        "Leave out pairs in which one side has more than this many times the tokens of the other;"
         " null sets no limit.",
         above=1,
         example=1.5,
     )
     steps_per_epoch: int | None = _setting(
         None,
-        "Stream the training text, however large, and call this many batches an epoch. Null reads"
-        " it into memory; an epoch then has each pair once.",
+        "Stream the training text, which may then be of any size, and count this many batches as"
+        " an epoch. Null reads it into memory; an epoch is then one pass over all pairs.",
         minimum=1,
     )
     sampling: float = _setting(
         0.0,
-        "Split a line differently each time: for bpe, the probability of leaving out a merge; for"
-        " unigram, the exponent of a split's probability; 0.1 suits both. Needs steps_per_epoch.",
+        "Above 0, split a line into sub-words differently each time: for bpe, the probability of"
+        " skipping a merge; for unigram, the exponent of a split's probability. 0.1 suits both."
+        " Needs steps_per_epoch.",
         minimum=0,
     )
     accumulation_steps: int = _setting(
         1,
-        "Compute each batch in this many parts, one after the other: the same update in a fraction"
-        " of the memory. The loss shown weights a batch by its rows, rounded up to a multiple of"
-        " this; perplexity and accuracy weight all tokens equally.",
+        "Compute each batch in this many parts, one after another: the same update with a fraction"
+        " of the memory. The displayed loss weights a batch by its rows, rounded up to a multiple"
+        " of this number; perplexity and accuracy weight all tokens equally.",
         minimum=1,
     )
     epochs: int = _setting(
         20,
-        "Passes over the training pairs, or over steps_per_epoch batches. Raising it, max_minutes"
-        " or early_stopping_epochs trains an existing run further, as if given from the start.",
+        "Passes over the training pairs, or over steps_per_epoch batches. To train an existing run"
+        " further, raise epochs, max_minutes or early_stopping_epochs; the result is the same as if"
+        " the higher value had been given from the start.",
         minimum=1,
     )
     max_minutes: float | None = _setting(
         None,
-        "Minutes of training, including validation: no epoch starts that would end later; null sets"
-        " no limit.",
+        "The most minutes of training, including validation: no epoch starts that would end later."
+        " Null sets no limit.",
         above=0,
     )
     peak_learning_rate: float | None = _setting(
         None,
-        "Learning rate after the warm-up; null is the paper's, (model_dim * warmup_steps) ** -0.5.",
+        "Learning rate after warm-up; null: the paper's, (model_dim * warmup_steps) ** -0.5.",
         above=0,
     )
     warmup_steps: int = _setting(4000, "Updates until the learning rate peaks.", minimum=1)
-    adam_beta_1: float = _setting(0.9, "Adam's decay of the mean.", minimum=0, below=1)
-    adam_beta_2: float = _setting(0.98, "Adam's decay of the square.", minimum=0, below=1)
+    adam_beta_1: float = _setting(0.9, "Adam's decay of the mean gradient.", minimum=0, below=1)
+    adam_beta_2: float = _setting(
+        0.98, "Adam's decay of the mean squared gradient.", minimum=0, below=1
+    )
     adam_epsilon: float = _setting(1e-9, "Adam's epsilon.", above=0)
     clip_norm: float | None = _setting(
         None,
-        "Scale down gradients whose norm, over all weights together, is larger than this; null"
-        " never does, as in the paper.",
+        "Scale gradients down if their norm over all weights exceeds this number; null never does,"
+        " as in the paper.",
         above=0,
         example=1.0,
     )
     ema_decay: float | None = _setting(
         None,
         "Keep an exponential moving average of the weights with this decay, such as 0.999, and"
-        " validate and save that (best with average_checkpoints 1); null keeps none.",
+        " validate and save the average (best with average_checkpoints 1); null keeps none.",
         above=0,
         below=1,
         example=0.999,
     )
     label_smoothing: float = _setting(
         0.1,
-        "epsilon_ls: probability spread over the whole vocabulary, from 0 to below 1.",
+        "epsilon_ls: probability to spread over the whole vocabulary, from 0 to below 1.",
         minimum=0,
         below=1,
     )
     dtype_policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = _setting(
-        "float32", "Number format of the computation; weights stay float32."
+        "float32", "Number format of the computation; the weights stay float32."
     )
     xla: bool | None = _setting(
         None,
-        "Compile the update with XLA, once for each shape of a batch; null does so on a GPU, where"
-        " it pays, and with JAX.",
+        "Compile the update with XLA, once for each batch shape; null does so on a GPU, where it is"
+        " faster, and with JAX.",
     )
-    seed: int = _setting(0, "Seed of the weights, dropout and the order of pairs.", minimum=0)
+    seed: int = _setting(0, "Random seed of weights, dropout and the order of pairs.", minimum=0)
     checkpoint_steps: int | None = _setting(
         1000,
-        "Batches between checkpoints within an epoch; parts of batches with accumulation_steps."
+        "Batches between checkpoints within an epoch; with accumulation_steps, parts of batches."
         " Null writes a checkpoint only at the end of each epoch.",
         minimum=1,
     )
     keep_checkpoints: int = _setting(
         2,
-        "Latest checkpoints to keep for resuming, besides the best epoch and those that"
-        " average_checkpoints needs.",
+        "The number of latest checkpoints to keep for resuming, besides the best epoch and the"
+        " epochs that average_checkpoints needs.",
         minimum=1,
     )
     validation_bleu: bool = _setting(
         False,
-        "Translate the validation text greedily after each epoch, and log its BLEU and chrF.",
+        "Translate the validation text greedily after each epoch, and log BLEU and chrF.",
     )
     bleu_tokenizer: BleuTokenizer = _setting(
         "13a",
@@ -270,30 +280,32 @@ class TrainingSettings:
     )
     monitor: Monitor = _setting(
         "val_perplexity",
-        "What makes one epoch better than another; perplexity breaks ties. val_bleu and val_chrf"
-        " need validation_bleu.",
+        "The measure that ranks epochs; perplexity breaks ties. val_bleu and val_chrf need"
+        " validation_bleu.",
     )
     early_stopping_epochs: int | None = _setting(
         None,
-        "Stop after this many epochs in a row without a better one; null never does.",
+        "Stop after this many epochs in a row without improvement; null never stops early.",
         minimum=1,
     )
     average_checkpoints: int = _setting(
         5,
-        "Epochs to average at the end, unless the best epoch alone is better by `monitor`; of the"
-        " last epochs at most half of all, rounded up. 1 keeps the best epoch.",
+        "The number of epochs whose weights to average at the end, unless the best epoch alone is"
+        " better by `monitor`. Last epochs are limited to half of all, rounded up. 1 keeps the best"
+        " epoch.",
         minimum=1,
     )
     average_epochs: Literal["last", "best"] = _setting(
-        "last", "Whether to average the last epochs, or the best ones by `monitor`."
+        "last", "Whether to average the last epochs or the best ones by `monitor`."
     )
 
-    beam_size: int = _setting(4, "Beams of the search; 1 is greedy.", minimum=1)
+    beam_size: int = _setting(4, "Beams of the search; 1 means greedy search.", minimum=1)
     length_penalty: float = _setting(
         0.6, "alpha: higher values give longer translations.", minimum=0
     )
     length_normalization: Literal["gnmt", "length"] = _setting(
-        "gnmt", "What alpha is the exponent of: the paper's (5 + length) / 6, or the length."
+        "gnmt",
+        "The base that alpha is the exponent of: the paper's (5 + length) / 6, or the length.",
     )
 
     def __post_init__(self):
@@ -303,7 +315,7 @@ class TrainingSettings:
                 raise ValueError(complaint)
         if self.position_encoding == "learned" and self.max_length > self.max_positions:
             raise ValueError(
-                "max_length must be at most max_positions where positions are learned. Received:"
+                "max_length must be at most max_positions if positions are learned. Received:"
                 f" max_length={self.max_length}, max_positions={self.max_positions}. Choose"
                 f" max_positions={self.max_length} or position_encoding=sinusoidal."
             )
@@ -315,24 +327,24 @@ class TrainingSettings:
         if self.sampling and self.steps_per_epoch is None:
             raise ValueError(
                 "sampling needs steps_per_epoch, because the number of batches differs from pass"
-                f" to pass. Received: sampling={self.sampling}, steps_per_epoch=null. Choose for"
-                " example steps_per_epoch=1000."
+                f" to pass. Received: sampling={self.sampling}, steps_per_epoch=null. For example:"
+                " steps_per_epoch=1000."
             )
         if self.train_corpora is not None and (self.train_source or self.train_target):
             raise ValueError(
-                "train_corpora must come alone. Received: train_corpora with"
+                "train_corpora must be the only text to train on. Received: train_corpora with"
                 f" train_source={self.train_source}, train_target={self.train_target}. Put all text"
                 " into train_corpora."
             )
         if self.tokenizer is not None and self.initial_run is not None:
             raise ValueError(
-                "tokenizer must not be given with initial_run, which brings its own. Received:"
+                "tokenizer must not be given with initial_run, which has its own. Received:"
                 f" tokenizer={self.tokenizer}, initial_run={self.initial_run}. Leave one out."
             )
         self._check_model()
 
     def _check_model(self) -> None:
-        """Refuses what the model cannot be built with or does not read."""
+        """Refuses settings that the model does not read or cannot be built with."""
         unread = [
             name
             for name, readers in READERS.items()
@@ -341,7 +353,7 @@ class TrainingSettings:
         if unread:
             values = ", ".join(f"{name}={getattr(self, name)}" for name in unread)
             raise ValueError(
-                f"Settings that model={self.model} does not read must be left as they are."
+                f"Settings that model={self.model} does not read must keep their defaults."
                 f" Received: {values}. Leave {'them' if len(unread) > 1 else 'it'} out."
             )
         is_divided = self.model == "transformer" and self.head_dim is None
@@ -360,7 +372,7 @@ class TrainingSettings:
             )
         if self.kernel_size % 2 == 0:
             raise ValueError(
-                "kernel_size must be odd, to reach equally far on both sides. Received:"
+                "kernel_size must be odd, to reach equally far to both sides. Received:"
                 f" kernel_size={self.kernel_size}. Choose {self.kernel_size + 1}."
             )
         if self.model in READERS["max_positions"]:
@@ -383,7 +395,7 @@ class TrainingSettings:
             )
 
     def model_config(self, vocabulary_size: int) -> "TransformerConfig":
-        """The Transformer's sizes, for a tokenizer of `vocabulary_size` sub-words."""
+        """Returns the Transformer's config, for a tokenizer with `vocabulary_size` sub-words."""
         from keras_transformer.config import TransformerConfig
 
         values = {name: getattr(self, name) for name in CONFIG_SETTINGS}
@@ -395,10 +407,10 @@ class TrainingSettings:
         return self.peak_learning_rate or (self.model_dim * self.warmup_steps) ** -0.5
 
     def corpora(self) -> list["Corpus"]:
-        """The training text.
+        """Returns the texts to train on.
 
         Raises:
-            InputError: If it is not given, or a corpus is wrong.
+            InputError: If no text is given, or a corpus is invalid.
         """
         self._check_given()
         if self.train_corpora is not None:
@@ -409,16 +421,16 @@ class TrainingSettings:
         return [Corpus(self.train_source, self.train_target or None)]
 
     def validation_files(self) -> tuple[str, str]:
-        """The source file and the target file to validate on.
+        """Returns the source file and the target file to validate on.
 
         Raises:
-            InputError: If they, or the training text, are not given.
+            InputError: If these files or the training text are not given.
         """
         self._check_given()
         return self.validation_source, self.validation_target
 
     def _check_given(self) -> None:
-        """Refuses settings that name no text."""
+        """Refuses settings that lack a text."""
         needed = ["validation_source", "validation_target"]
         if self.train_corpora is None:
             needed = ["train_source", *([] if self._is_tsv() else ["train_target"]), *needed]
@@ -432,7 +444,7 @@ class TrainingSettings:
             )
 
     def _is_tsv(self) -> bool:
-        """Whether the files of train_source hold both sides."""
+        """Whether the files of train_source are .tsv files, which hold both sides."""
         names = [self.train_source] if isinstance(self.train_source, str) else self.train_source
         return bool(names) and all(
             re.search(r"\.tsv(\.gz|\.bz2|\.xz)?$", name, re.IGNORECASE) for name in names
@@ -440,7 +452,7 @@ class TrainingSettings:
 
 
 def _corpus(values: dict[str, Any]) -> "Corpus":
-    """One item of train_corpora."""
+    """Converts one item of train_corpora."""
     columns, weight = values.get("columns"), values.get("weight", 1.0)
     if (
         not values.get("source")
@@ -450,7 +462,7 @@ def _corpus(values: dict[str, Any]) -> "Corpus":
     ):
         raise InputError(
             "Each of train_corpora must have a source, and may have target, weight (a number) and"
-            f" columns (two numbers). Received: {values}. Write for example"
+            f" columns (two numbers). Received: {values}. For example:"
             " {source: part-*.tsv, weight: 2}."
         )
     import_keras()
@@ -469,9 +481,9 @@ TYPES = typing.get_type_hints(TrainingSettings)
 def make_settings_parser(
     name: str = "train", description: str = "Trains a Transformer."
 ) -> CommandParser:
-    """A parser for `python -m training.NAME` that takes --config and every setting."""
+    """Returns a parser for `python -m training.NAME` that takes --config and every setting."""
     parser = CommandParser(name, description)
-    parser.add_option("config", str | None, None, "YAML file with settings; options win over it.")
+    parser.add_option("config", str | None, None, "YAML file with settings; options override it.")
     for setting, field in FIELDS.items():
         parser.add_option(setting, TYPES[setting], field.default, field.metadata["help"])
     return parser
@@ -482,7 +494,7 @@ class FileSettings(dict):
 
     Args:
         values: The settings.
-        places: FILE:LINE of each.
+        places: FILE:LINE of each setting.
     """
 
     def __init__(self, values: Mapping[str, Any], places: Mapping[str, str]):
@@ -490,11 +502,11 @@ class FileSettings(dict):
         self.places = places
 
     def place_of(self, complaint: str, values: Mapping[str, Any]) -> str | None:
-        """FILE:LINE of the last setting of the file that a complaint is about; None if none is.
+        """Returns FILE:LINE of the last setting that a complaint names; None if it names none.
 
         Args:
             complaint: Names the settings that contradict each other as `name=value`.
-            values: The values in force, some from elsewhere.
+            values: The values in use, which may differ from those in the file.
         """
         named = re.findall(r"(\w+)=", complaint)
         lines = [name for name in self if name in named and self[name] == values.get(name)]
@@ -502,15 +514,15 @@ class FileSettings(dict):
 
 
 def make_settings(values: Mapping[str, Any], file: FileSettings | None = None) -> TrainingSettings:
-    """Settings from typed values; a contradiction is the user's error.
+    """Makes settings from typed values; reports a contradiction as the user's error.
 
     Args:
-        values: Values by setting name; those that are missing take their default.
-        file: The settings file that some of them come from.
+        values: Values by setting name; missing settings keep their defaults.
+        file: The settings file that some of the values come from.
 
     Raises:
-        InputError: Where `TrainingSettings` raises ValueError. Names the line of the file, if the
-            file takes part.
+        InputError: If `TrainingSettings` raises ValueError. Names the line of the file if a
+            setting in the file is involved.
     """
     try:
         return TrainingSettings(**values)
@@ -520,10 +532,10 @@ def make_settings(values: Mapping[str, Any], file: FileSettings | None = None) -
 
 
 def read_settings_file(path: str | Path) -> FileSettings:
-    """The settings that a YAML file gives, checked one by one.
+    """Reads the settings in a YAML file and checks them one by one.
 
     Raises:
-        InputError: If the file is missing or no YAML mapping, or a setting is unknown, given
+        InputError: If the file is missing or not a YAML mapping, or a setting is unknown, given
             twice, of the wrong type or out of range. Names the file and the line.
     """
     values, places = {}, {}
@@ -556,7 +568,7 @@ class YamlEntry(NamedTuple):
     """The value of a top-level key of a YAML file.
 
     Attributes:
-        value: Of plain YAML types.
+        value: The value, of plain YAML types.
         line: The line of the key, counted from 1.
         lines_of_items: The line of each item, if the value is a list.
     """
@@ -567,10 +579,11 @@ class YamlEntry(NamedTuple):
 
 
 def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
-    """The top-level keys of a YAML file; only plain YAML types are constructed.
+    """Reads the top-level keys of a YAML file; constructs only plain YAML types.
 
     Raises:
-        InputError: If the file is missing, unreadable, a pipe, no mapping, or gives a key twice.
+        InputError: If the file is missing, unreadable, a pipe or not a mapping, or gives a key
+            twice.
     """
     refuse_pipe(path)
     try:
@@ -587,7 +600,7 @@ def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
             if key in mapping:
                 raise InputError(
                     f"{path}:{line}: a setting must be given once. Received: {key} again, first"
-                    f" in line {mapping[key].line}. Remove one."
+                    f" on line {mapping[key].line}. Remove one."
                 )
             items = value_node.value if isinstance(value_node, yaml.SequenceNode) else ()
             lines_of_items = tuple(item.start_mark.line + 1 for item in items)
@@ -609,10 +622,10 @@ def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
 
 
 def convert_value(name: str, value, where: str):
-    """The value as the setting's type.
+    """Converts a value to the type of the setting `name`.
 
     Raises:
-        InputError: If it is of another type or out of range. Begins with `where`.
+        InputError: If the value has the wrong type or is out of range. Begins with `where`.
     """
     try:
         converted = from_yaml(value, TYPES[name])
@@ -627,7 +640,7 @@ def convert_value(name: str, value, where: str):
 
 
 def _range_complaint(name: str, value) -> str | None:
-    """The error in a number, or None."""
+    """Returns an error message if the value is out of range, else None."""
     limits = FIELDS[name].metadata
     if value is None or isinstance(value, bool | str | list):
         return None
@@ -643,4 +656,4 @@ def _range_complaint(name: str, value) -> str | None:
         return None
     examples = (FIELDS[name].default, limits["example"], 1)
     example = next(value for value in examples if value is not None)
-    return f"{name} must be {rule}. Received: {name}={value}. Choose for example {example}."
+    return f"{name} must be {rule}. Received: {name}={value}. For example: {example}."

@@ -19,7 +19,7 @@ from training.settings import (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     parser = _parser()
     options = parse(parser, arguments)
     _check_backend(options.backend)
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not options[name] > 0:
             raise UsageError(
                 f"{option_name(name)} must be above 0. Received: {options[name]}. Leave it out, or"
-                " give for example 1."
+                " give a number such as 1."
             )
     train(
         settings,
@@ -48,27 +48,27 @@ def _parser() -> CommandParser:
     )
     parser.add_output_folder("output", None, "The run folder to write.", required=True)
     parser.add_flag("overwrite", "Replace an existing run once this one is finished.")
-    # Not settings, since a run may be resumed elsewhere.
+    # Not settings, because a run may be resumed on another machine.
     parser.add_option(
         "strategy",
         Strategy,
         "one_device",
-        "Train on one device; mirrored, on all GPUs of this machine; or multi_worker, on those of"
-        " all machines that run this command. For the last, set TF_CONFIG, or with --backend jax"
-        " KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID; all machines must see"
-        " the same --output and text. See docs/distributed.md.",
+        "Where to train: one_device; mirrored, on all GPUs of this machine; or multi_worker, on the"
+        " GPUs of all machines that run this command. multi_worker needs TF_CONFIG or, with"
+        " --backend jax, KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID, and all"
+        " machines must see the same --output and text. See docs/distributed.md.",
     )
     parser.add_option(
-        "wait_minutes", float, 10.0, "Minutes that multi_worker waits for absent workers."
+        "wait_minutes", float, 10.0, "Minutes that multi_worker waits for missing workers."
     )
     parser.add_option(
         OPTION.lstrip("-"),
         Literal[BACKENDS] | None,
         None,
-        "Keras backend; if not given, what KERAS_BACKEND says, else tensorflow.",
+        "Keras backend (default: KERAS_BACKEND, else keras.json, else tensorflow).",
     )
     parser.add_option(
-        "log_seconds", float, 30.0, "Seconds between lines of progress, if stdout is no terminal."
+        "log_seconds", float, 30.0, "Seconds between progress lines if stdout is not a terminal."
     )
     parser.add_threads()
     return parser

@@ -25,7 +25,7 @@ Row = tuple[str, str | None]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
+    """Runs the command."""
     parser = _parser()
     options = parse(parser, arguments)
     _check_numbers(options)
@@ -44,31 +44,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "translate",
-        "Translates stdin to stdout, one line out for each line in, in the same order. Several"
-        " translations of a line, or their scores, are separated by tabs.",
+        "Translates stdin to stdout: one line out for each line in, in the same order. Tabs"
+        " separate several translations of a line, and their scores.",
     )
     parser.add_positional(
-        "run", "The folder of a finished run; or an export, saved_models/NAME or NAME/VERSION."
+        "run", "The folder of a finished run, or an export: saved_models/NAME or NAME/VERSION."
     )
-    parser.add_option("input", str | None, None, "File to translate; stdin if not given, or -.")
+    parser.add_option("input", str | None, None, "File to translate (default, or -: stdin).")
     parser.add_option("prefixes", str | None, None, "File with the beginning of each translation.")
     add_output_options(parser, LINES_AT_ONCE)
     add_search_options(parser)
-    parser.add_option("n_best", int, 1, "Translations of each line, best first.")
+    parser.add_option("n_best", int, 1, "Translations to write for each line, best first.")
     parser.add_option("samples", int | None, None, "Draw this many random translations instead.")
-    parser.add_option("temperature", float, 1.0, "Temperature of samples; lower is less random.")
+    parser.add_option("temperature", float, 1.0, "Temperature of sampling; lower is less random.")
     parser.add_option("top_k", int | None, None, "Sample among the k most probable tokens.")
     parser.add_option(
         "top_p", float | None, None, "Sample among the top tokens with this total probability."
     )
-    parser.add_option("seed", int, 0, "Seed of samples; the same seed draws the same.")
+    parser.add_option("seed", int, 0, "Seed of sampling; the same seed gives the same samples.")
     parser.add_threads()
     parser.add_flag("scores", "Write the score and a tab before each translation.")
     return parser
 
 
 def _check_texts(options) -> None:
-    """Reads the files once, to report a fault before the work, not in the middle of it."""
+    """Reads the files once, to report a bad line before the work starts, not halfway through."""
     if not _reads_stdin(options):
         texts = _with_prefixes(_file_lines(options.input), options)
     else:
@@ -82,14 +82,14 @@ def _reads_stdin(options) -> bool:
 
 
 def _lines(options) -> tuple[Iterator[str], Callable[[], bool]]:
-    """The lines to translate, and a function that says whether the next comes without waiting."""
+    """Returns the lines to translate, and a function that tells if the next is ready to read."""
     if not _reads_stdin(options):
         return _file_lines(options.input), lambda: True
     if sys.stdin is None:
-        raise InputError("stdin must be open. Received: none. Give --input FILE.")
+        raise InputError("stdin must be open. Received: closed. Give --input FILE.")
     try:
         stream = ArrivingLines(sys.stdin.fileno())
-    except OSError:  # another program's object, without a file
+    except OSError:  # an object without a file, set by another program
         return read_text_lines(sys.stdin.buffer), lambda: True
     return read_text_lines(stream), stream.has_more
 
@@ -105,7 +105,7 @@ def _with_prefixes(lines: Iterable[str], options) -> Iterator[Row]:
     """Yields each line with its prefix, or None without --prefixes.
 
     Raises:
-        InputError: If there are not as many prefixes as lines.
+        InputError: If the numbers of prefixes and lines differ.
     """
     if options.prefixes is None:
         yield from ((line, None) for line in lines)
@@ -117,21 +117,21 @@ def _with_prefixes(lines: Iterable[str], options) -> Iterator[Row]:
         if prefix is None:
             raise InputError(
                 f"{options.prefixes}: there must be as many prefixes as lines. Received:"
-                f" {number - 1}, and more lines. Write an empty line for no prefix."
+                f" {number - 1} prefixes and more lines. Write an empty line for no prefix."
             )
         yield line, prefix
     if next(prefixes, None) is not None:
         raise InputError(
             f"{options.prefixes}: there must be as many prefixes as lines. Received: {number} lines"
-            " and more prefixes. Remove those without a line."
+            " and more prefixes. Remove the prefixes that have no line."
         )
 
 
 def _translator(options, parser: CommandParser):
-    """The translator of the run, or of the export.
+    """Loads the run or the export that the options name.
 
     Raises:
-        InputError: If there is neither, or the export cannot do what the options say.
+        InputError: If there is neither, or the export cannot do what the options ask for.
     """
     version = find_version(options.run)
     if RunFolder(options.run).config_path.exists() or version is None:
@@ -145,19 +145,19 @@ def _translator(options, parser: CommandParser):
         unfit.remove("--beam-size")
     if unfit:
         raise InputError(
-            f"{options.run}: an export can do only what its signatures offer: its own beam search,"
-            " --n-best, --scores, --prefixes, and without prefixes greedy search with"
-            f" --beam-size 1. Received: {', '.join(unfit)}. Leave that out, or name the run."
+            f"{options.run}: an export supports only its own beam search, --n-best, --scores,"
+            " --prefixes and, without prefixes, greedy search with --beam-size 1. Received:"
+            f" {', '.join(unfit)}. Leave that out, or name the run."
         )
     return ExportedTranslator(version, greedy=greedy, with_prefixes=with_prefixes)
 
 
 def _translation_of(options, translator) -> Callable[[list[Row]], list[str]]:
-    """A function from rows to output lines, as the options say."""
+    """Returns a function that turns rows into output lines, as the options ask."""
     if options.samples is None and not 1 <= options.n_best <= translator.beam_size:
         raise InputError(
             f"--n-best must be 1 to the beam size. Received: --n-best {options.n_best}, beam size"
-            f" {translator.beam_size}. Choose fewer, or a larger --beam-size."
+            f" {translator.beam_size}. Choose a smaller --n-best or a larger --beam-size."
         )
     is_plain = options.samples is None and options.n_best == 1 and not options.scores
     drawing = {name: options[name] for name in ("temperature", "top_k", "top_p", "seed")}
@@ -181,7 +181,7 @@ def _translation_of(options, translator) -> Callable[[list[Row]], list[str]]:
 
 
 def _columns(hypotheses: list[tuple[str, float]], with_scores: bool) -> Iterator[str]:
-    """Yields the translations, each after its score; a tab within one becomes a space."""
+    """Yields the translations, each after its score; tabs in a translation become spaces."""
     for text, score in hypotheses:
         if with_scores:
             yield f"{score:.6f}"
@@ -193,7 +193,7 @@ def _check_numbers(options) -> None:
         return
     if options.samples < 1:
         raise InputError(
-            f"--samples must be at least 1. Received: {options.samples}. Choose for example 5."
+            f"--samples must be at least 1. Received: {options.samples}. For example: 5."
         )
     if options.seed < 0:
         raise InputError(f"--seed must be at least 0. Received: {options.seed}. Choose 0.")

@@ -25,7 +25,7 @@ from training.tuning.plan import Algorithm, SearchFolder, SearchPlan
 from training.tuning.space import SUB_WORDS, Space
 
 DEFAULT_SPACE = Path(__file__).parent / "configs" / "default_space.yaml"
-# The extra `tuner`; Keras Tuner itself does not require all of them.
+# The extra `tuner`, since Keras Tuner itself does not require all of these.
 PACKAGES = {
     "keras_tuner": "keras-tuner",
     "tensorboard": "tensorboard",
@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(folder.table_path.read_text(encoding="utf-8"))
     if not folder.best_path.exists():
         raise InputError(
-            f"{options.output}: at least one trial must succeed. Received: none; the table and"
-            f" {folder.rows_path.name} say why. Search another space, or raise --max-parameters, in"
-            " another --output."
+            f"{options.output}: at least one trial must succeed. Received: only failures; the table"
+            f" and {folder.rows_path.name} show the reasons. Search another space or raise"
+            " --max-parameters, with another --output."
         )
     print(f"finished: {options.output}")
     if options.confirm_seeds:
@@ -73,15 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> CommandParser:
     parser = make_settings_parser(
         "tune",
-        "Searches for good settings with Keras Tuner; run the same command again to resume. The"
-        " search starts from the settings of --config and of the options.",
+        "Searches for good settings with Keras Tuner; run the same command again to resume."
+        " It starts from the settings of --config and the options.",
     )
-    parser.set_defaults(bleu_tokenizer=None)  # tells whether it was given
-    parser.add_output_folder("output", None, "The search's folder to write.", required=True)
+    parser.set_defaults(bleu_tokenizer=None)  # None shows that it was not given
+    parser.add_output_folder("output", None, "The folder to write the search to.", required=True)
     _add_search_options(parser)
     _add_comparison_options(parser)
     parser.add_threads()
-    parser.add_flag("tokenized", "Same as --bleu-tokenizer none, for text that is tokenized.")
+    parser.add_flag("tokenized", "Same as --bleu-tokenizer none, for text already tokenized.")
     return parser
 
 
@@ -98,33 +98,31 @@ def _add_search_options(parser: CommandParser) -> None:
         Algorithm,
         "hyperband",
         "random draws values at random; bayesian models the objective with a Gaussian process;"
-        " hyperband gives many trials few epochs and the best ones more.",
+        " hyperband trains many trials for few epochs, and the best ones for more.",
     )
     parser.add_option(
         "objective",
         Monitor,
         "val_perplexity",
-        "What the best epoch of a trial is judged by. Perplexities of different vocabularies are"
-        " not comparable: to tune the vocabulary, use val_bleu or val_chrf.",
+        "The measure that compares trials, each by its best epoch. Perplexities of different"
+        " vocabularies are not comparable: to tune the vocabulary, use val_bleu or val_chrf.",
     )
     parser.add_option(
         "max_trials",
         int | None,
         None,
-        "The most trials; a later run may raise it. Only hyperband does without: null lets it"
-        " decide.",
+        "The most trials; a later run may raise it. With hyperband, null lets the algorithm decide;"
+        " the others need a number.",
     )
-    parser.add_option(
-        "max_epochs", int | None, None, "The most epochs of a trial; null is `epochs`."
-    )
+    parser.add_option("max_epochs", int | None, None, "The most epochs of a trial; null: `epochs`.")
     parser.add_option(
         "factor",
         int,
         3,
-        "hyperband: 3 gives the best third of the trials three times as many epochs.",
+        "For hyperband: 3 trains the best third of the trials for three times as many epochs.",
     )
     parser.add_option(
-        "max_parameters", int | None, None, "Skips larger models; null sets no limit."
+        "max_parameters", int | None, None, "Skip models with more weights; null sets no limit."
     )
 
 
@@ -133,14 +131,14 @@ def _add_comparison_options(parser: CommandParser) -> None:
         "confirm_seeds",
         int,
         0,
-        "After the search, trains the best settings and those of the start afresh with this many"
-        " new seeds each, and compares their validation BLEU.",
+        "After the search, train the best settings and the initial ones from scratch, with this"
+        " many new seeds each, and compare their validation BLEU.",
     )
     parser.add_option(
-        "confirm_epochs", int | None, None, "The epochs of these trainings; null is `epochs`."
+        "confirm_epochs", int | None, None, "Epochs of these trainings; null: `epochs`."
     )
     parser.add_option(
-        "confirm_minutes", float | None, None, "The most minutes of each; null is `max_minutes`."
+        "confirm_minutes", float | None, None, "The most minutes of each; null: `max_minutes`."
     )
 
 
@@ -155,18 +153,17 @@ def _check_numbers(options) -> None:
             )
     if options.confirm_minutes is not None and not options.confirm_minutes > 0:
         raise UsageError(
-            f"--confirm-minutes must be above 0. Received: {options.confirm_minutes}. Choose for"
-            " example 60."
+            f"--confirm-minutes must be above 0. Received: {options.confirm_minutes}. For"
+            " example: 60."
         )
     if options.confirm_seeds == 1:
         raise UsageError(
-            "--confirm-seeds must be at least 2, since a single training shows no spread."
-            " Received: 1. Choose 3."
+            "--confirm-seeds must be 0, or at least 2 to show a spread. Received: 1. Choose 3."
         )
     if options.max_trials is None and options.algorithm != "hyperband":
         raise UsageError(
-            f"--max-trials must be given with --algorithm {options.algorithm}. Received: none."
-            " Choose for example --max-trials 20."
+            f"--max-trials must be given with --algorithm {options.algorithm}. Received:"
+            " no --max-trials. For example: --max-trials 20."
         )
 
 
@@ -202,7 +199,7 @@ def _plan(options, from_file: FileSettings | None) -> SearchPlan:
 
 
 def _check_sub_words(settings: TrainingSettings, space: Space, objective: str) -> None:
-    """Refuses to tune a given vocabulary; warns if perplexity is to judge a tuned one."""
+    """Refuses to tune a given vocabulary; warns if perplexity compares different ones."""
     tuned = [name for name in SUB_WORDS if name in space.dimensions]
     given = [name for name in ("tokenizer", "initial_run") if getattr(settings, name) is not None]
     if tuned and given:

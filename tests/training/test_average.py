@@ -99,7 +99,7 @@ def test_without_its_text_a_run_is_averaged_without_validation(run, capfd):
     run.config_path.write_text(re.sub("validation_source: .*", "validation_source: gone", text))
     assert averaged(run, "--best=2", "--overwrite") == 0
     out = capfd.readouterr().out
-    assert "is gone or has changed: nothing is measured" in out
+    assert "is gone or has changed, so nothing is measured" in out
     assert "perplexity" not in out
     assert "val_perplexity" not in run.read_metrics()[-1]
     assert not (run.path / "model.trained.keras").exists()

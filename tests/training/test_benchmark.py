@@ -101,4 +101,4 @@ def test_help_says_what_can_be_measured(capsys, option):
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["--preset", "tiny"]])
 def test_the_benchmark_to_run_must_be_named(arguments, capfd):
     assert run_command(main, arguments) == 2
-    assert "must say what to measure" in capfd.readouterr().err
+    assert "must name what to measure" in capfd.readouterr().err

@@ -287,7 +287,7 @@ def test_a_result_is_not_overwritten_without_the_option(
     out.write_text("old")
     arguments = [*evaluate_arguments, f"{option}={out}"]
     assert run_command(training.evaluate.main, arguments) == 1
-    assert "out: the output must not exist. Received: a file that does." in one_line(capfd)
+    assert "out: the output must not exist. Received: an existing file." in one_line(capfd)
     assert out.read_text() == "old"
     assert run_command(training.evaluate.main, [*arguments, "--overwrite"]) == 0
     assert out.read_text() != "old"
@@ -318,7 +318,7 @@ def damaged(finished_run, tmp_path, damage):
 
 DAMAGES = [
     ("no run", r"a run folder must hold config.yaml"),
-    ("no model", r"a finished run must hold model.keras. Received: none"),
+    ("no model", r"a finished run must hold model.keras. Received: no such file"),
     ("other version", r"must be version 2. Received: format_version=9"),
     ("config.yaml", r"config.yaml"),
     ("tokenizer.model", r"tokenizer.model: "),

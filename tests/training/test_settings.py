@@ -207,10 +207,10 @@ def test_a_pipe_of_settings_is_refused_without_waiting(tmp_path):
         ("peak_learning_rate: 0\n", r"peak_learning_rate must be above 0"),
         ("length_penalty: .inf\n", r"length_penalty must be finite"),
         ("ema_decay: 1\n", r"ema_decay must be below 1. Received: ema_decay=1.0. .* 0.999"),
-        ("max_length_ratio: 1\n", r"max_length_ratio must be above 1. Received: .* example 1.5"),
+        ("max_length_ratio: 1\n", r"max_length_ratio must be above 1. Received: .* example: 1.5"),
         ("length_penalty: .nan\n", r"length_penalty must be at least 0"),
         ("epochs: 1\nepochs: 2\n", r"settings.yaml:2: a setting must be given once. Received: "
-         r"epochs again, first in line 1"),
+         r"epochs again, first on line 1"),
         ("train_corpora:\n- source: a.tsv\n  source: b.tsv\n", r"settings.yaml:3: .* Received: "
          r"source twice in one mapping"),
         ("- epochs\n", r"settings.yaml: a settings file must hold `name: value` lines"),
@@ -252,7 +252,7 @@ def test_a_settings_file_that_is_not_utf_8_is_named(tmp_path):
         ({"tokenizer": "a", "initial_run": "b"}, "tokenizer must not be given with initial_run"),
         (
             {"train_corpora": [{"source": "a"}], "train_source": "b"},
-            "train_corpora must come alone",
+            "train_corpora must be the only text",
         ),
     ],
 )
@@ -279,7 +279,7 @@ def test_settings_that_contradict_each_other_are_refused(values, message):
         (
             "train_source: a\ntrain_corpora:\n- source: b\n",
             [],
-            "{file}:1: train_corpora must come alone",
+            "{file}:1: train_corpora must be the only text",
         ),
     ],
 )
@@ -369,7 +369,7 @@ def test_a_wrong_option_gives_one_line_and_exit_code_2(capfd, arguments, message
 def test_an_option_out_of_range_gives_one_line_and_exit_code_1(capfd):
     assert run_command(main, ["--output", "run", "--dropout", "1.5"]) == 1
     assert capfd.readouterr().err == (
-        "error: dropout must be below 1. Received: dropout=1.5. Choose for example 0.1.\n"
+        "error: dropout must be below 1. Received: dropout=1.5. For example: 0.1.\n"
     )
 
 

@@ -219,7 +219,7 @@ def test_a_finished_run_is_trained_further_only_with_raised_limits(
         (["--epochs=2"], "must not hold a finished run"),
         (["--epochs=1"], "must not hold a finished run"),
         (["--epochs=2", "--dropout=0.2"], "must not hold a finished run"),
-        (["--epochs=4", "--dropout=0.2"], r"dropout: 0\.1 there, 0\.2 now\. Give the earlier"),
+        (["--epochs=4", "--dropout=0.2"], r"dropout: 0\.1 there, 0\.2 now\. Give the original"),
         (["--epochs=4", "--max-minutes=5"], "max_minutes: None there, 5.0 now"),
     ):
         assert train(train_arguments, short_run, *more) == 1
@@ -369,7 +369,7 @@ def test_a_new_run_can_start_from_a_finished_run_with_different_settings(
 def test_a_wrong_initial_run_is_reported_in_one_line(train_arguments, tmp_path, capfd):
     more = ["--initial-run", str(tmp_path / "absent")]
     assert train(train_arguments, tmp_path / "run", *more) == 1
-    assert "a finished run must hold config.yaml. Received: none" in one_line(capfd)
+    assert "a finished run must hold config.yaml. Received: no such file" in one_line(capfd)
 
 
 @pytest.mark.slow
@@ -554,7 +554,9 @@ def test_a_given_tokenizer_keeps_its_own_normalization(train_arguments, tmp_path
     capfd.readouterr()
     given = [*train_arguments, "--epochs=1", f"--tokenizer={tmp_path / 'none'}"]
     assert train(given, tmp_path / "run", "--normalization=nfkc") == 1
-    assert "Received: normalization=nfkc, and a tokenizer of normalization=none" in one_line(capfd)
+    assert "Received: normalization=nfkc, and a tokenizer with normalization=none" in one_line(
+        capfd
+    )
     assert not (tmp_path / "run").exists()
     given[-1] = f"--tokenizer={tmp_path / 'nfkc'}"
     assert train(given, tmp_path / "run") == 0

@@ -89,8 +89,8 @@ def test_lines_that_arrive_together_keep_their_order_and_share_large_batches():
     [
         ("2>&-", [], 0, b"A 1\n"),
         ("2>&-", ["--batch-lines=0"], 2, b""),
-        (">&-", [], 1, b"error: stdout must be open. Received: none. Give --output FILE.\n"),
-        ("<&-", [], 1, b"error: stdin must be open. Received: none. Give --input FILE.\n"),
+        (">&-", [], 1, b"error: stdout must be open. Received: closed. Give --output FILE.\n"),
+        ("<&-", [], 1, b"error: stdin must be open. Received: closed. Give --input FILE.\n"),
     ],
 )
 def test_a_standard_stream_may_be_closed(closed, options, code, written):
@@ -355,7 +355,7 @@ def test_options_that_an_export_does_not_support_are_refused(
     monkeypatch.chdir(tmp_path)
     assert run_command(training.translate.main, [exported, *options, "--threads=null"]) == 1
     line = complaint(capfd)
-    assert "an export can do only what its signatures offer" in line
+    assert "an export supports only its own beam search" in line
     assert f"Received: {options[0].split('=')[0]}. Leave that out" in line
 
 

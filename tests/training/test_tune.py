@@ -256,7 +256,7 @@ def test_a_search_that_skips_every_trial_says_so_and_fails(
     assert run_command(main, arguments) == 1
     out, err = capfd.readouterr()
     assert "error: " in err.splitlines()[-1]
-    assert "at least one trial must succeed. Received: none" in err.splitlines()[-1]
+    assert "at least one trial must succeed. Received: only failures" in err.splitlines()[-1]
     assert "finished" not in out
     *rows, _, reason = (output / "trials.md").read_text().splitlines()
     assert "|  | passed over |  |  |  | 2,000 |  | 2 |" in rows
@@ -499,7 +499,7 @@ def test_the_trial_of_a_lost_worker_is_given_to_another(make_plan, tmp_path, mon
         (["--algorithm=random"], "--max-trials must be given with --algorithm random"),
         (["--max-trials=0"], "--max-trials must be at least 1. Received: 0"),
         (["--factor=1"], "--factor must be at least 2"),
-        (["--confirm-seeds=1"], "--confirm-seeds must be at least 2"),
+        (["--confirm-seeds=1"], "--confirm-seeds must be 0, or at least 2"),
         (["--confirm-minutes=0"], "--confirm-minutes must be above 0"),
         (["--objective=bleu"], "--objective must be one of val_perplexity, val_bleu"),
         (["--max-trial=3"], "Did you mean --max-trials?"),

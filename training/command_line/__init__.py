@@ -1,1 +1,1 @@
-"""Parses options, reports errors in one line, sets exit codes, handles signals; trains nothing."""
+"""Parses options, reports errors in one line, handles exit codes and signals. Needs no Keras."""

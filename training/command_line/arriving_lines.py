@@ -7,22 +7,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-# Time for a steady writer to send its next line; too short for anybody to notice.
+# Enough for a steady writer to send its next line, and too short for a person to notice.
 SECONDS_OF_SILENCE = 0.02
 _BYTES_AT_ONCE = 2**16
 
 
 class ArrivingLines:
-    r"""Iterates over lines of bytes, with their \n, and knows whether more have arrived.
+    r"""Iterates over lines of bytes, including the \n, and knows whether more have arrived.
 
     Args:
-        descriptor: A file, pipe, terminal or socket that nobody else reads.
+        descriptor: Descriptor of a file, pipe, terminal or socket that nothing else reads.
     """
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
         self._lines = deque()
-        self._parts = []  # of a line that has not ended yet
+        self._parts = []  # of an incomplete line
         self._has_ended = False
 
     def __iter__(self) -> Iterator[bytes]:
@@ -36,7 +36,7 @@ class ArrivingLines:
         return self._lines.popleft()
 
     def has_more(self) -> bool:
-        """Whether a line is there, or arrives at once."""
+        """Whether a line has arrived, or arrives within `SECONDS_OF_SILENCE`."""
         while not self._lines and not self._has_ended and self._is_readable(SECONDS_OF_SILENCE):
             self._read()
         return bool(self._lines)
@@ -45,7 +45,7 @@ class ArrivingLines:
         return bool(select.select([self._descriptor], [], [], seconds)[0])
 
     def _read(self) -> None:
-        self._is_readable(None)  # waits, even if reading itself would not
+        self._is_readable(None)  # waits, even if the descriptor does not block
         chunk = os.read(self._descriptor, _BYTES_AT_ONCE)
         self._has_ended = not chunk
         if chunk and b"\n" not in chunk:
@@ -61,12 +61,12 @@ class ArrivingLines:
 def batches(
     rows: Iterable[Any], most: int, has_more: Callable[[], bool] = lambda: True
 ) -> Iterator[list]:
-    """Groups rows into lists; a list ends early if nothing more has arrived.
+    """Groups rows into lists; ends a list early if no more rows have arrived.
 
     Args:
         rows: The rows.
-        most: Rows in a list, at most.
-        has_more: Whether the next row, or the end, comes without waiting.
+        most: The most rows in a list.
+        has_more: Returns whether the next row, or the end, is available without waiting.
     """
     rows = iter(rows)
     while batch := list(itertools.islice(rows, 1)):

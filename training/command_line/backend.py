@@ -1,7 +1,7 @@
-"""What must be decided before Keras is imported: its backend and the number of threads.
+"""Sets what must be decided before Keras is imported: its backend and the number of threads.
 
-Keras reads the environment when it is imported and cannot change its backend afterwards, so
-`run_command` looks for this one option before all others are parsed.
+Keras reads the environment on import and cannot change its backend afterwards, so `run_command`
+looks for --backend before it parses the other options.
 """
 
 import importlib.util
@@ -18,9 +18,9 @@ OPTION = "--backend"
 
 
 def choose_backend(arguments: Sequence[str]) -> None:
-    """Puts the backend that a command line names into the environment.
+    """Sets KERAS_BACKEND to the backend that a command line names.
 
-    Anything but the name of a backend is left for the parser to report.
+    Leaves anything except the name of a backend for the parser to report.
 
     Raises:
         InputError: If the backend is not installed.
@@ -32,14 +32,14 @@ def choose_backend(arguments: Sequence[str]) -> None:
         if name == OPTION and value in BACKENDS:
             if importlib.util.find_spec(value) is None:
                 raise InputError(
-                    f"{OPTION} {value} needs the package {value}. Received: none that is"
-                    f" installed. Install it, or leave out {OPTION}."
+                    f"{OPTION} {value} needs the package {value}. Received: an environment"
+                    f" without it. Install it, or leave out {OPTION}."
                 )
             os.environ["KERAS_BACKEND"] = value
 
 
 def backend_name() -> str:
-    """The backend that Keras runs on, or will once it is imported."""
+    """Returns the backend that Keras uses, or will use once it is imported."""
     if "keras" in sys.modules:
         return sys.modules["keras"].backend.backend()
     name = os.environ.get("KERAS_BACKEND")
@@ -53,15 +53,15 @@ def backend_name() -> str:
 
 
 def limit_threads(threads: int) -> None:
-    """Limits the threads of TensorFlow or JAX, in this process and in those it starts.
+    """Limits the threads of TensorFlow or JAX, in this process and its children.
 
     Raises:
-        RuntimeError: If TensorFlow has started in this process: it is too late then.
+        RuntimeError: If TensorFlow has already started in this process.
     """
     if "tensorflow" in sys.modules:
         threading = sys.modules["tensorflow"].config.threading
         threading.set_intra_op_parallelism_threads(threads)
         threading.set_inter_op_parallelism_threads(threads)
     names = "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
-    for name in (*names, "NPROC"):  # XLA reads the last on a CPU, and so does JAX
+    for name in (*names, "NPROC"):  # XLA and JAX read NPROC on a CPU
         os.environ[name] = str(threads)

@@ -1,4 +1,4 @@
-"""Commands that write a line for each line they read."""
+"""Options and loops of commands that write a line for each line they read."""
 
 import contextlib
 import sys
@@ -18,38 +18,37 @@ LINES_AT_ONCE = 1000
 def add_output_options(parser: CommandParser, lines_at_once: int) -> None:
     """Adds the options of a command that writes a line for each line it reads."""
     parser.add_option(
-        "output", str | None, None, "File to write, whole or not at all; stdout if not given, or -."
+        "output", str | None, None, "File to write, complete or not at all (default, or -: stdout)."
     )
     parser.add_flag("overwrite", "Replace the output if it exists.")
     parser.add_option(
         "batch_lines",
         int,
         lines_at_once,
-        "Lines to process at once; fewer if no more have arrived.",
+        "The most lines to process at once; fewer if no more have arrived.",
     )
 
 
 def check_files(options, inputs: dict[str, str | None]) -> None:
-    """Checks the options of `add_output_options`.
+    """Checks the options that `add_output_options` adds.
 
     Raises:
-        InputError: If the output cannot be written, or is a closed stdout.
+        InputError: If the output cannot be written, or stdout is closed.
         UsageError: If --batch-lines is below 1.
     """
     if options.batch_lines < 1:
         raise UsageError(
-            f"--batch-lines must be at least 1. Received: {options.batch_lines}. Choose for example"
-            " 1000."
+            f"--batch-lines must be at least 1. Received: {options.batch_lines}. For example: 1000."
         )
     output = None if options.output == "-" else options.output
     if output is None and sys.stdout is None:
-        raise InputError("stdout must be open. Received: none. Give --output FILE.")
+        raise InputError("stdout must be open. Received: closed. Give --output FILE.")
     check_output_files({"--output": output}, inputs, overwrite=options.overwrite)
 
 
 @contextlib.contextmanager
 def opened_output(path: str | None) -> Iterator[BinaryIO]:
-    """The file that --output names, which appears once the block has succeeded; or stdout."""
+    """Opens stdout, or the file at `path`, which appears once the block has succeeded."""
     if path in (None, "-"):
         yield sys.stdout.buffer
         return
@@ -60,7 +59,7 @@ def opened_output(path: str | None) -> Iterator[BinaryIO]:
 def translated(
     translate: Callable[[list], list[str]], in_turns: Iterable[list], *, shows: bool = True
 ) -> Iterator[list[str]]:
-    """Yields the translations of each batch; if `shows`, a terminal shows how many there are."""
+    """Yields the translations of each batch; if `shows`, reports the count on a terminal."""
     num_done, start_seconds = 0, time.monotonic()
     shows = shows and sys.stderr.isatty()
     for some in in_turns:
@@ -74,12 +73,12 @@ def translated(
 
 
 def read_text_lines(stream: Iterable[bytes], name: str = "<stdin>") -> Iterator[str]:
-    """Yields the lines of a byte stream, without their ends and a leading byte order mark.
+    """Yields the lines of a byte stream, without line ends and a leading byte order mark.
 
-    Lines end at LF or CR LF and nowhere else.
+    Lines end only at LF or CR LF.
 
     Raises:
-        InputError: If a line is not UTF-8. Names the line.
+        InputError: If a line is not UTF-8; names the line.
     """
     from keras_transformer.text.compressed import format_of_bytes
     from keras_transformer.text.lines import iterate_stream

@@ -1,6 +1,6 @@
-"""Values of options: from the text of a command line, or a value of YAML, to a type.
+"""Converts the text of a command line, or a YAML value, to the type of an option.
 
-Text is taken as it is. Only lists are read as YAML, since there is no other way to write them.
+Takes text literally, and parses only lists as YAML.
 """
 
 import typing
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-NULL = "null"  # None on the command line
+NULL = "null"  # stands for None on the command line
 
 _WORDS = {
     int: "a whole number",
@@ -24,7 +24,7 @@ _ITEMS = {list[str]: str, list[dict]: dict}
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Plain YAML that refuses a key given twice in a mapping; YAML itself drops the first value."""
+    """Loads plain YAML, and refuses repeated keys, of which PyYAML would drop the first value."""
 
     def construct_mapping(self, node, deep=False):
         names = set()
@@ -38,7 +38,7 @@ class StrictLoader(yaml.SafeLoader):
 
 
 def in_words(type_hint) -> str:
-    """The type in words, as a value "must be ..."."""
+    """Describes a type, to complete the sentence "must be ..."."""
     if typing.get_origin(type_hint) is typing.Literal:
         return "one of " + ", ".join(typing.get_args(type_hint))
     if type_hint in _WORDS:
@@ -47,20 +47,20 @@ def in_words(type_hint) -> str:
 
 
 def from_text(text: str, type_hint) -> Any:
-    """The value of an option.
+    """Converts the text of an option to its type.
 
     Args:
-        text: As typed.
+        text: The text as typed.
         type_hint: int, float, bool, str, None, a Literal of texts, list[str], list[dict], or a
             union of these.
 
     Raises:
-        ValueError: If the text is no value of that type.
+        ValueError: If the text is not a value of that type.
     """
     members = _members(type_hint)
     if text == NULL and type(None) in members:
         return None
-    for member in sorted(members, key=lambda member: member is str):  # str takes what is left
+    for member in sorted(members, key=lambda member: member is str):  # str accepts any text
         try:
             return _one_from_text(text, member)
         except ValueError:
@@ -69,16 +69,16 @@ def from_text(text: str, type_hint) -> Any:
 
 
 def from_yaml(value, type_hint) -> Any:
-    """The value of a setting in a YAML file.
+    """Converts a value in a YAML file to the type of its setting.
 
     Text that spells a number counts as the number, since YAML reads 1e-4 as text.
 
     Args:
-        value: Of plain YAML types.
+        value: The value, of plain YAML types.
         type_hint: As for `from_text`.
 
     Raises:
-        ValueError: If it is of another type.
+        ValueError: If the value has a different type.
     """
     members = _members(type_hint)
     for member in members:
@@ -90,7 +90,7 @@ def from_yaml(value, type_hint) -> Any:
 
 
 def _members(type_hint) -> tuple:
-    """The types of a union, or the one type."""
+    """Returns the types in a union, or the single type."""
     is_one = type_hint in _WORDS or typing.get_origin(type_hint) is typing.Literal
     return (type_hint,) if is_one else typing.get_args(type_hint)
 
@@ -109,7 +109,7 @@ def _one_from_text(text: str, kind) -> Any:
 
 
 def _list_from_text(text: str) -> Any:
-    """Reads text in brackets as YAML; None if there are no brackets, or it is not YAML."""
+    """Parses text in brackets as YAML; returns None if it has no brackets or is not YAML."""
     if not (text.startswith("[") and text.endswith("]")):
         return None
     try:
@@ -119,7 +119,7 @@ def _list_from_text(text: str) -> Any:
 
 
 def _is_a(value, kind) -> bool:
-    """Whether a value is of a type; true is not a number."""
+    """Whether a value has a type; a Boolean is not a number."""
     if typing.get_origin(kind) is typing.Literal:
         return isinstance(value, str) and value in typing.get_args(kind)
     if kind in _ITEMS:

@@ -1,4 +1,4 @@
-"""Checks the places a command writes to before it starts, so that no result is lost."""
+"""Checks before a command starts that it can write its results."""
 
 import os
 import sys
@@ -15,16 +15,16 @@ def check_output_files(
     *,
     overwrite: bool,
 ) -> None:
-    """Refuses files that cannot be written at the end; makes their folders.
+    """Refuses output files that could not be written; makes their folders.
 
     Args:
-        outputs: Files to write, by option; None where it was not given.
-        inputs: Files to read, likewise.
+        outputs: Files to write, by option; None for an option that was not given.
+        inputs: Files to read, by option, likewise.
         overwrite: Whether existing files may be replaced.
 
     Raises:
-        InputError: If one is a folder or a device, exists, cannot be made, or is the same as
-            another.
+        InputError: If an output is a folder or a device, exists, cannot be made, or is the same
+            file as another output or an input.
     """
     taken = {option: path for option, path in (inputs or {}).items() if path is not None}
     for option, path in outputs.items():
@@ -45,17 +45,17 @@ def check_output_files(
 
 
 def check_output_folder(option: str, path: str) -> None:
-    """Refuses a folder that cannot be made or written to; does not make it yet.
+    """Refuses a folder that cannot be made or written to; does not make the folder.
 
     Args:
-        option: The option that names it.
+        option: The option that names the folder.
         path: The folder.
 
     Raises:
-        InputError: If it is a file, its name is not UTF-8, or it cannot be written to.
+        InputError: If the path is a file, is not UTF-8, or cannot be written to.
     """
     if not path:
-        raise InputError(f"{option} must name a folder. Received: an empty name. Name one.")
+        raise InputError(f"{option} must name a folder. Received: an empty name. Give a name.")
     check_utf_8(option, path)
     folders = (Path(path), *Path(path).parents)
     existing = next(folder for folder in folders if os.path.exists(folder))
@@ -71,13 +71,13 @@ def check_utf_8(option: str, path: str) -> None:
     """Refuses a path that TensorFlow could not write to.
 
     Raises:
-        InputError: If it is not UTF-8, or the locale keeps Python from knowing that it is.
+        InputError: If the path is not UTF-8, or the locale keeps Python from encoding it so.
     """
     name = os.fsencode(os.path.abspath(path))
     try:
         if os.fsdecode(name) == name.decode("utf-8"):
             return
-        advice = f"Set PYTHONUTF8=1, as {sys.getfilesystemencoding()} cannot spell it."
+        advice = f"Set PYTHONUTF8=1, since {sys.getfilesystemencoding()} cannot encode it."
     except UnicodeDecodeError:
         advice = "Choose another name."
     raise InputError(
@@ -95,7 +95,7 @@ def _check_file(option: str, path: str, overwrite: bool) -> None:
         raise InputError(f"{what}. Received: a device or a pipe. Choose another name.")
     if os.path.exists(path) and not overwrite:
         raise InputError(
-            f"{path}: the output must not exist. Received: a file that does. Choose another"
+            f"{path}: the output must not exist. Received: an existing file. Choose another"
             " name, or give --overwrite."
         )
 
@@ -103,7 +103,7 @@ def _check_file(option: str, path: str, overwrite: bool) -> None:
 def _is_same(path: str, other: str) -> bool:
     try:
         return os.path.samefile(path, other)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return os.path.realpath(path) == os.path.realpath(other)
 
 

@@ -28,16 +28,16 @@ class Options(argparse.Namespace):
         setattr(self, name, value)
 
     def get(self, name: str) -> Any:
-        """The value; None if there is no such option."""
+        """Returns the value of an option; None if there is no such option."""
         return getattr(self, name, None)
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The parser of `python -m training.NAME`: dashed options, spelled out, typed, given once.
+    """Parses `python -m training.NAME`: options are typed, spelled out, and given once.
 
     Args:
-        name: The command.
-        description: What it does, for --help.
+        name: The name of the command.
+        description: What the command does, for --help.
     """
 
     def __init__(self, name: str, description: str):
@@ -66,24 +66,24 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def add_output_folder(self, name: str, default: str | None, help_text: str, **more) -> None:
-        """Adds the option for a folder to write, which `parse` checks."""
+        """Adds an option that names a folder to write, which `parse` checks."""
         self.output_folders.append(name)
         self.add_option(name, str, default, help_text, **more)
 
     def add_positional(self, name: str, help_text: str, **more) -> None:
-        """Adds a required value without an option name."""
+        """Adds a required positional argument."""
         self.add_argument(name, help=_escaped(help_text), **more)
 
     def add_flag(self, name: str, help_text: str) -> None:
-        """Adds the option --some-name, which takes no value and is false if not given."""
+        """Adds the option --some-name, which takes no value and is false by default."""
         self._instead_of_repeating[option_name(name)] = LEAVE_OUT
         self.add_argument(option_name(name), action="store_true", help=_escaped(help_text))
 
     def add_threads(self) -> None:
-        """Adds the option --threads, which `parse` obeys."""
+        """Adds the option --threads, which `parse` applies."""
         self.obeys_threads = True
         self.add_option(
-            "threads", int | None, None, "Threads to compute with; all cores if not given."
+            "threads", int | None, None, "Threads to compute with (default: all cores)."
         )
 
     def parse_known_args(self, args=None, namespace=None):
@@ -104,7 +104,7 @@ class CommandParser(argparse.ArgumentParser):
             ) from error
 
     def _check_names(self, arguments: Sequence[str]) -> None:
-        """Refuses unknown or repeated options before any other error is reported."""
+        """Refuses unknown or repeated options, before other errors are reported."""
         arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
         seen = Counter()
         for place, argument in enumerate(arguments):
@@ -121,7 +121,7 @@ class CommandParser(argparse.ArgumentParser):
                 )
 
     def _refuse_unknown(self, name: str, arguments: Sequence[str]) -> NoReturn:
-        """Reports the first argument, with its values."""
+        """Raises UsageError for the first of `arguments` and its values."""
         values = itertools.takewhile(lambda argument: argument[:1] != "-", arguments[1:])
         given = [arguments[0], *("" if "=" in arguments[0] else values)]
         close = closest(name, self._instead_of_repeating)
@@ -130,12 +130,12 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def _escaped(help_text: str) -> str:
-    """Help text that argparse shows unchanged."""
+    """Escapes help text so that argparse shows it unchanged."""
     return help_text.replace("%", "%%")
 
 
 def _form(type_hint, default) -> str:
-    """The type of a value and its default, in words."""
+    """Describes the type and the default of an option."""
     if default in (None, ""):
         return in_words(type_hint)
     shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
@@ -144,7 +144,7 @@ def _form(type_hint, default) -> str:
 
 
 def option_name(name: str) -> str:
-    """A setting's name on the command line."""
+    """Returns the command-line option for a setting's name."""
     return "--" + name.replace("_", "-")
 
 
@@ -157,12 +157,12 @@ def parse(
 
     Args:
         parser: The command's parser.
-        arguments: The command line; that of the process if None.
-        from_file: Typed values of options that the command line leaves out.
+        arguments: The command line; None means that of the process.
+        from_file: Typed values of options, which the command line overrides.
 
     Raises:
         UsageError: If an option is wrong.
-        InputError: If a folder cannot be written.
+        InputError: If a folder cannot be written to.
     """
     options = parser.parse_args(arguments, Options(**(from_file or {})))
     if parser.obeys_threads and options.threads is not None:
@@ -176,7 +176,7 @@ def use_threads(threads: int) -> None:
     """Limits the threads of this process and its children.
 
     Raises:
-        UsageError: If the number is below 1, or TensorFlow has started.
+        UsageError: If `threads` is below 1, or TensorFlow has started.
     """
     if threads < 1:
         raise UsageError(f"--threads must be at least 1. Received: {threads}. Choose 1 or more.")
@@ -184,6 +184,6 @@ def use_threads(threads: int) -> None:
         limit_threads(threads)
     except RuntimeError as error:
         raise UsageError(
-            "--threads must be given before TensorFlow starts. Received: a process in which it"
-            " has. Run the command in a process of its own."
+            "--threads must be given before TensorFlow starts. Received: a process where it is"
+            " running. Run the command in a process of its own."
         ) from error

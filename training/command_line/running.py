@@ -1,7 +1,7 @@
 """Runs a command: one-line errors, exit codes, signals, and quiet imports of Keras and TensorFlow.
 
-Exit codes: 0 done, 1 the input, a file or the disk is at fault, 2 the command line is at fault,
-130 stopped by Ctrl-C, 143 stopped by SIGTERM. A bug keeps its traceback.
+Exit codes: 0 success; 1 a fault in the input, a file or the disk; 2 a fault in the command line;
+130 stopped by Ctrl-C; 143 stopped by SIGTERM. A bug keeps its traceback.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: the same clean stop as Ctrl-C, with another exit code."""
+    """Raised on SIGTERM: the same clean stop as Ctrl-C, with a different exit code."""
 
 
 def run_command(command: Callable[[Sequence[str] | None], None], arguments=None) -> int:
-    """Runs a command and turns errors that the user can fix into one line and an exit code."""
+    """Runs a command; turns errors that the user can fix into one line and an exit code."""
     if sys.stderr is None:  # closed by the caller; errors must not go to stdout instead
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's stdout has no such method
-        # Shows progress in a pipe, too, and file names that the terminal cannot spell.
+        # Shows progress in a pipe, too, and file names that the terminal cannot encode.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
@@ -46,8 +46,8 @@ def run_command(command: Callable[[Sequence[str] | None], None], arguments=None)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output is gone: say nothing, and flush nothing at exit.
-        with contextlib.suppress(AttributeError, OSError):  # an output that is no file
+        # The reader of our output is gone: print nothing, and flush nothing at exit.
+        with contextlib.suppress(AttributeError, OSError):  # the output is not a file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -76,11 +76,11 @@ def _raise_terminated(_signal_number, _frame):
 def handling_signals(handler: Callable, *numbers: int) -> Iterator[None]:
     """Handles signals within the block, if this is the main thread.
 
-    Python delivers signals to the main thread and lets no other set handlers. Code in another
-    thread, as in a notebook or a Ray worker, is stopped by the owner of the process.
+    Python delivers signals only to the main thread, and only that thread may set handlers. In other
+    threads, such as in a notebook or a Ray worker, the owner of the process stops the code.
 
     Args:
-        handler: As `signal.signal` takes it.
+        handler: A handler as for `signal.signal`.
         *numbers: The signals.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -91,12 +91,12 @@ def handling_signals(handler: Callable, *numbers: int) -> Iterator[None]:
         yield
     finally:
         for number, earlier_handler in earlier.items():
-            # None: the handler was not set from Python and cannot be restored from here.
+            # None: the handler was not set from Python and cannot be restored.
             signal.signal(number, signal.SIG_DFL if earlier_handler is None else earlier_handler)
 
 
 def tell(what: str) -> None:
-    """Prints to stderr what a command is about to do."""
+    """Prints to stderr what the command is about to do."""
     if sys.stderr is not None:
         print(what, file=sys.stderr, flush=True)
 
@@ -129,12 +129,12 @@ def import_tensorflow(what: str | None = None) -> None:
 def quiet_stderr() -> Iterator[None]:
     """Drops everything written to stderr, including by C++ code.
 
-    On import, before any setting takes effect, TensorFlow writes lines there that would bury the
-    one that matters.
+    During import, before any setting takes effect, TensorFlow writes lines there that would bury
+    an error message.
     """
     try:
         stderr = os.dup(2)
-    except OSError:  # closed by the caller: nothing to drop
+    except OSError:  # the caller closed stderr: nothing to drop
         yield
         return
     if sys.stderr is not None:

@@ -1,4 +1,4 @@
-"""The options of the model and the search."""
+"""The options that choose the weights and control the search."""
 
 from typing import Literal
 
@@ -6,16 +6,21 @@ from training.command_line.parser import CommandParser
 
 
 def add_search_options(parser: CommandParser) -> None:
-    """Adds the options of the search, with the run's settings as defaults, and of the model."""
-    parser.add_option("beam_size", int | None, None, "Beams; the run's setting if not given.")
+    """Adds the options of the search, which override the run's settings, and of the model."""
     parser.add_option(
-        "length_penalty", float | None, None, "alpha; the run's setting if not given."
+        "beam_size", int | None, None, "Beams of the search (default: the run's setting)."
+    )
+    parser.add_option(
+        "length_penalty",
+        float | None,
+        None,
+        "alpha: higher is longer (default: the run's setting).",
     )
     parser.add_option(
         "length_normalization",
         Literal["gnmt", "length"] | None,
         None,
-        "What alpha is the exponent of; the run's setting if not given.",
+        "The base that alpha is the exponent of (default: the run's setting).",
     )
     add_model_options(parser)
 
@@ -26,19 +31,19 @@ def add_model_options(parser: CommandParser) -> None:
         "epoch",
         int | None,
         None,
-        "Use the weights at the end of this epoch instead of the finished model; the run need not"
-        " be finished. The latest and the best epochs are kept.",
+        "Use the weights at the end of this epoch instead of the finished model, even of an"
+        " unfinished run. The latest and the best epochs are kept.",
     )
     parser.add_option(
         "precision",
         Literal["float32", "bfloat16", "int8", "int8_bfloat16"],
         "float32",
-        "Number format of weights and products: int8 is fastest on x86 processors since 2019,"
-        " bfloat16 on those with AMX; int8_bfloat16 has int8 weights, and halves what beams read.",
+        "Number format of weights and products. int8 is fastest on x86 processors since 2019,"
+        " bfloat16 on those with AMX; int8_bfloat16 has int8 weights and halves what beams read.",
     )
 
 
 def search_settings(options) -> dict:
-    """The values of the options of `add_search_options`."""
+    """Returns the values of the options that `add_search_options` adds."""
     names = ("beam_size", "length_penalty", "length_normalization", "precision", "epoch")
     return {name: getattr(options, name) for name in names}

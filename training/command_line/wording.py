@@ -1,18 +1,18 @@
-"""Words for the user: the option that a typo meant, and long text cut short."""
+"""Suggests the option that a typo meant, and cuts long text short."""
 
 import difflib
 import itertools
 from collections.abc import Iterable
 
-# On a scale from 0, nothing in common, to 1.5, identical: nothing less alike is suggested.
+# Below this likeness, from 0 (nothing in common) to 1.5 (identical), nothing is suggested.
 LEAST_LIKENESS = 0.8
 
 
 def closest(name: str, names: Iterable[str]) -> str | None:
-    """The name that a typo most probably meant; None if nothing is like it.
+    """Returns the name that a typo most probably meant; None if no name is similar.
 
-    People remember the beginning of a name, or a part of it, best: --batchsize is closer to
-    --batch-tokens than to --beam-size, and --heads means --num-heads.
+    Weights the beginning of a name, or a part of it, since people remember these best:
+    --batchsize is closer to --batch-tokens than to --beam-size, and --heads means --num-heads.
     """
     mine = _letters(name)
 
@@ -27,7 +27,7 @@ def closest(name: str, names: Iterable[str]) -> str | None:
 
 
 def shortened(text: str, most_characters: int = 200) -> str:
-    """Text to show, cut if it is long: a model that has learned little may write on and on."""
+    """Cuts long text for display: a model that has learned little may never end a sentence."""
     return text if len(text) <= most_characters else text[: most_characters - 3] + "..."
 
 

@@ -1,1 +1,1 @@
-"""Run folders: what trains into one, and what reads one. No command line."""
+"""Trains into run folders and reads them. Parses no command line."""

@@ -8,7 +8,7 @@ from training.settings import RECURRENT_MODELS, TrainingSettings
 
 
 def build_model(settings: TrainingSettings, vocabulary_size: int) -> keras.Model:
-    """A new model from {"source_ids", "target_ids"} to logits, see `build_transformer`."""
+    """Builds a model from {"source_ids", "target_ids"} to logits; see `build_transformer`."""
     if settings.model == "transformer":
         return build_transformer(settings.model_config(vocabulary_size))
     sizes = {

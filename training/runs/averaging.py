@@ -1,10 +1,10 @@
-"""Rebuilds the model of a finished run as the average of other epochs."""
+"""Replaces the model of a finished run with the average of other epochs."""
 
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import training.baselines  # noqa: F401  registers their classes
+import training.baselines  # noqa: F401  registers the classes of these models
 from keras_transformer.averaging import average_weights
 from keras_transformer.finished_run import read_model
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
@@ -21,15 +21,15 @@ from training.runs.text import validation_epochs
 
 
 def average(run: RunFolder, epochs: Sequence[int], *, keeps_earlier: bool = True) -> None:
-    """Replaces the model, and prints what both reach on the validation text.
+    """Replaces the model, and prints the validation perplexity before and after.
 
     Args:
-        run: The run, which no other process writes.
-        epochs: The epochs whose weights are averaged, all of them kept.
-        keeps_earlier: Whether to keep the model that training made as model.trained.keras.
+        run: The run, to which no other process writes.
+        epochs: The epochs to average; the run must have kept the weights of each.
+        keeps_earlier: Whether to keep the model that training produced as model.trained.keras.
 
     Raises:
-        InputError: If a checkpoint or the model cannot be read. The run is unchanged then.
+        InputError: If a checkpoint or the model cannot be read. The run is then unchanged.
     """
     record = run.read_record()
     settings = record.settings
@@ -40,8 +40,8 @@ def average(run: RunFolder, epochs: Sequence[int], *, keeps_earlier: bool = True
         weights = average_weights(weights_of_epoch(run, settings, model, epoch) for epoch in epochs)
     except DamagedCheckpoint as error:
         raise InputError(
-            f"{run.path}: each checkpoint must be as training wrote it. Received: {error}. Leave"
-            " its epoch out."
+            f"{run.path}: each checkpoint must be unchanged since training wrote it. Received:"
+            f" {error}. Leave its epoch out."
         ) from error
     measure = _measure_of(record, tokenizer, model)
     metrics = run.read_metrics()
@@ -61,7 +61,7 @@ def average(run: RunFolder, epochs: Sequence[int], *, keeps_earlier: bool = True
 
 
 def _measure_of(record: RunRecord, tokenizer, model) -> Callable[[], dict[str, float]]:
-    """A function that validates the model; it returns nothing if the text is gone or changed."""
+    """Returns a function that validates the model; it returns {} if the text is gone or changed."""
     settings, names = record.settings, ("validation_source", "validation_target")
     try:
         is_there = all(
@@ -70,7 +70,7 @@ def _measure_of(record: RunRecord, tokenizer, model) -> Callable[[], dict[str, f
     except OSError:
         is_there = False
     if not is_there:
-        print("the validation text of the run is gone or has changed: nothing is measured")
+        print("the validation text of the run is gone or has changed, so nothing is measured")
         return dict
     validation = Devices().validation_feed(validation_epochs(settings, tokenizer))
 

@@ -1,14 +1,15 @@
-"""What training can resume from: the weights, and all else that the next update depends on.
+"""Saves and restores checkpoints: the weights and all else that the next update depends on.
 
     checkpoints/epoch_0007_batch_00000.weights.npz   the model's weights
     checkpoints/epoch_0007_batch_00000.state.npz     dropout's random states, the optimizer, the
-                                                     epoch's metrics so far, its seconds so far
-    checkpoints/epoch_0007_batch_00000.average.npz   at an epoch's end, with ema_decay: the averages
-                                                     of the weights, in the order of the weights
+                                                     epoch's metrics and seconds so far
+    checkpoints/epoch_0007_batch_00000.average.npz   at an epoch's end, with ema_decay: the averaged
+                                                     weights, in the order of the weights
 
-The name says where it was written: after 7 complete epochs and 0 batches of the next. The state is
-written last, so a checkpoint that has one is complete. More than one is kept, since a file can be
-damaged. The files hold plain arrays in the order of the model's variables; nothing is unpickled.
+The name gives the position: after 7 complete epochs and 0 batches of the next. The state is written
+last, so a checkpoint that has one is complete. A run keeps more than one checkpoint, since a file
+can be damaged. The files hold plain arrays in the order of the model's variables; loading unpickles
+nothing.
 """
 
 import dataclasses
@@ -30,18 +31,18 @@ LOGGER = logging.getLogger("keras_transformer")
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint's file is cut short, altered, or of another model."""
+    """Raised if a checkpoint's file is truncated, altered, or from a different model."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far training has come.
+    """How far training has progressed.
 
     Attributes:
-        position: Epochs and batches done.
+        position: Complete epochs, and complete batches of the next.
         seconds: Time spent on the current epoch.
         metrics: The states of the current epoch's metrics, in the order of the model's variables;
-            empty at the beginning of an epoch.
+            empty at the start of an epoch.
     """
 
     position: Position = START
@@ -51,7 +52,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """The values of a model's weights and state, and the progress they were saved at."""
+    """The weights and state of a model, and the progress at which they were saved."""
 
     values: Sequence[np.ndarray]
     progress: Progress
@@ -59,10 +60,10 @@ class Checkpoint:
 
     @classmethod
     def read(cls, run: RunFolder, model: keras.Model, position: Position) -> "Checkpoint":
-        """The checkpoint of a compiled model with a built optimizer.
+        """Reads the checkpoint at a position, for a compiled model with a built optimizer.
 
         Raises:
-            DamagedCheckpoint: If it cannot be read or is of another model.
+            DamagedCheckpoint: If the checkpoint cannot be read or is from a different model.
         """
         weights = load_weights(run, model, position)
         path = run.checkpoint_path(position, "state")
@@ -70,18 +71,18 @@ class Checkpoint:
         state = _group(arrays, "state")
         _check_shapes(path, state, _state_variables(model))
         if "seconds" not in arrays:
-            raise DamagedCheckpoint(f"{path} is of another version")
+            raise DamagedCheckpoint(f"{path} is from a different version")
         progress = Progress(position, float(arrays["seconds"]), _group(arrays, "metrics"))
-        # A checkpoint that does not name its backend is older than the choice of one.
+        # Checkpoints that name no backend were written before there was a choice.
         return cls([*weights, *state], progress, str(arrays.get("backend", "tensorflow")))
 
     def set(self, model: keras.Model) -> None:
-        """Gives the model these values; not the metrics, which `fit` resets at first."""
+        """Assigns the values to the model, except the metrics, which `fit` resets first."""
         backend = keras.backend.backend()
         if self.backend != backend and random_states(model):
             LOGGER.warning(
                 "the checkpoint was written on %s: weights and optimizer carry over, but %s draws"
-                " other random numbers for dropout",
+                " different random numbers for dropout",
                 self.backend,
                 backend,
             )
@@ -95,8 +96,8 @@ def save_checkpoint(
 ) -> None:
     """Writes the model, its optimizer and, within an epoch, its metrics.
 
-    Workers call it together, since each has metrics of its own share of the batches; the one whose
-    run is not read-only writes.
+    All workers must call this together, since each has the metrics of its share of the batches;
+    the worker whose run is not read-only writes.
     """
     metrics = values_of(model.metrics_variables if position.batch else [])
     if run.read_only:
@@ -117,12 +118,12 @@ def save_checkpoint(
 def restore_latest(
     run: RunFolder, model: keras.Model, from_chief: Callable[[Any], Any] = lambda value: value
 ) -> Progress:
-    """Reads the latest undamaged checkpoint into a compiled model.
+    """Restores a compiled model from the latest undamaged checkpoint; returns its progress.
 
     Args:
-        run: The run. If it is read-only, the checkpoint that the chief has read is taken.
+        run: The run. If it is read-only, reads the same checkpoint as the chief.
         model: The model; unchanged if there is no checkpoint.
-        from_chief: As `training.devices.base.Devices.from_chief`.
+        from_chief: Like `training.devices.base.Devices.from_chief`.
 
     Raises:
         InputError: If a worker cannot read the checkpoint that the chief has read.
@@ -156,10 +157,10 @@ def _read_latest(run: RunFolder, model: keras.Model) -> Checkpoint | None:
 def load_weights(
     run: RunFolder, model: keras.Model, position: Position, kind: str = "weights"
 ) -> list[np.ndarray]:
-    """The "weights" of a checkpoint, or their "average", in the order of the model's.
+    """Reads the "weights" of a checkpoint, or their "average", in the model's order.
 
     Raises:
-        DamagedCheckpoint: If they cannot be read or are of another model.
+        DamagedCheckpoint: If the file cannot be read or is from a different model.
     """
     path = run.checkpoint_path(position, kind)
     weights = _group(load_arrays(path), "weights")
@@ -168,9 +169,9 @@ def load_weights(
 
 
 def remove_other_checkpoints(run: RunFolder, latest: Position, keep: int, epochs: Iterable[int]):
-    """Removes all but the last `keep` checkpoints up to `latest`, and the weights of `epochs`.
+    """Removes checkpoints, except the last `keep` up to `latest` and the weights of `epochs`.
 
-    Where there are averages of an epoch's weights, these are kept in place of the weights.
+    If there are averages of an epoch's weights, keeps these instead of the weights.
     """
     if run.read_only:
         return
@@ -187,7 +188,7 @@ def remove_other_checkpoints(run: RunFolder, latest: Position, keep: int, epochs
 
 
 def save_arrays(path: Path, groups: Mapping[str, Iterable[np.ndarray]], **more) -> None:
-    """Writes groups of arrays as GROUP.NUMBER, in order, and `more` under its names."""
+    """Writes each group of arrays as GROUP.NUMBER, in order, and `more` under its own names."""
     arrays = {
         f"{group}.{index:05d}": array
         for group, members in groups.items()
@@ -198,7 +199,7 @@ def save_arrays(path: Path, groups: Mapping[str, Iterable[np.ndarray]], **more) 
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads a file of `save_arrays`; every array is checked against its checksum.
+    """Reads a file that `save_arrays` wrote; checks every array against its checksum.
 
     Raises:
         DamagedCheckpoint: If the file is missing or damaged.
@@ -216,7 +217,7 @@ def _group(arrays: Mapping[str, np.ndarray], group: str) -> list[np.ndarray]:
 
 def _check_shapes(path: Path, arrays, variables) -> None:
     if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
-        raise DamagedCheckpoint(f"{path} is of another model")
+        raise DamagedCheckpoint(f"{path} is from a different model")
 
 
 def _state_variables(model: keras.Model) -> list[keras.Variable]:
@@ -224,17 +225,17 @@ def _state_variables(model: keras.Model) -> list[keras.Variable]:
 
 
 def random_states(model: keras.Model) -> list[keras.Variable]:
-    """The states of dropout's generators: for each its seed and a count of draws."""
+    """Returns the states of dropout's random generators: a seed and a count of draws for each."""
     weights = {id(variable) for variable in model.weights}
     return [variable for variable in model.variables if id(variable) not in weights]
 
 
 def values_of(variables: Iterable[keras.Variable]) -> list[np.ndarray]:
-    """The values of variables or tensors, wherever they live."""
+    """Returns the values of variables or tensors, on any device."""
 
     def tensor(variable):
         value = getattr(variable, "value", variable)
-        # NumPy does not take a TensorFlow variable that is spread over replicas.
+        # NumPy cannot convert a TensorFlow variable that is spread over replicas.
         return value.read_value() if hasattr(value, "read_value") else value
 
     return [keras.ops.convert_to_numpy(tensor(variable)) for variable in variables]

@@ -1,7 +1,7 @@
-"""Holds a run folder for one process, and replaces a finished run by a new one.
+"""Reserves a run folder for one process, and replaces a finished run with a new one.
 
-To overwrite a finished run, the new one is trained in `.NAME.new` beside it and takes its place at
-the end.
+To overwrite a finished run, trains the new one in `.NAME.new` beside it and swaps the two at the
+end.
 """
 
 import contextlib
@@ -19,23 +19,23 @@ from training.runs.record import RunRecord
 
 @contextlib.contextmanager
 def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator[RunFolder]:
-    """Holds the folder to train in, for this process alone.
+    """Reserves the folder to train in for this process.
 
-    A blank or new folder is used as it is, and so is an unfinished run of the same settings and
+    Uses a blank or new folder directly, and also an unfinished run with the same settings and
     data. Limits (`LIMITS`) may be raised, which also continues a finished run. With `overwrite`,
-    any other run stays as it is until the caller's block has finished the new one beside it.
+    any other run stays unchanged until the caller's block has finished the new one beside it.
 
     Args:
-        output: The folder of the finished run.
-        record: Settings and data of this run.
-        overwrite: Whether another run may be replaced.
+        output: The run folder.
+        record: The settings and data of this run.
+        overwrite: Whether a different run in the folder may be replaced.
 
     Yields:
         The folder, locked.
 
     Raises:
-        InputError: If another process holds it, it is no run, it is finished, or it was started
-            with other settings or data.
+        InputError: If another process has locked the folder, it holds something other than a run,
+            or its run is finished or was started with different settings or data.
     """
     run = RunFolder(Path(output).resolve())
     _complete_swap(run)
@@ -55,11 +55,11 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
 
 
 def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> bool:
-    """False for a run to train further: an unfinished one, or one whose limits were raised."""
+    """Returns False for a run to train further: it is unfinished, or its limits were raised."""
     earlier, is_finished = None, run.is_finished
     try:
         earlier = run.read_record()
-    except InputError:  # another format, or damaged
+    except InputError:  # in a different format, or damaged
         if not (overwrite or is_finished):
             raise
     if overwrite:
@@ -77,15 +77,15 @@ def _must_be_replaced(run: RunFolder, record: RunRecord, overwrite: bool) -> boo
     if differences:
         raise InputError(
             f"{run.path}: a run must be resumed with the settings and data that it was started"
-            f" with. Received: {'; '.join(differences)}. Give the earlier ones (only epochs,"
-            " max_minutes and early_stopping_epochs may be raised), choose another --output, or"
-            " give --overwrite."
+            f" with. Received: {'; '.join(differences)}. Give the original values (only"
+            " epochs, max_minutes and early_stopping_epochs may be raised), choose another"
+            " --output, or give --overwrite."
         )
     return False
 
 
 def _discard_if_different(staging: RunFolder, record: RunRecord) -> None:
-    """Empties the folder beside the run if other settings were tried there."""
+    """Empties the folder beside the run if it was started with different settings."""
     if staging.is_blank:
         return
     with contextlib.suppress(InputError):
@@ -95,7 +95,7 @@ def _discard_if_different(staging: RunFolder, record: RunRecord) -> None:
 
 
 def _empty(run: RunFolder) -> None:
-    """Removes all but the lock; config.yaml last, so that what is left is known to be ours."""
+    """Removes all but the lock; config.yaml last, so that an interrupted folder is still ours."""
     entries = [path for path in run.path.iterdir() if path not in (run.lock_path, run.config_path)]
     for path in [*entries, run.config_path]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -112,9 +112,9 @@ def _sibling(run: RunFolder, suffix: str) -> RunFolder:
 
 
 def _swap(run: RunFolder, staging: RunFolder) -> None:
-    """Puts the finished new run in the old one's place."""
+    """Moves the finished new run to the old run's place."""
     old = _sibling(run, "old")
-    _remove(old)  # blank, else `claim` would have refused it
+    _remove(old)  # blank, or `claim` would have refused it
     os.rename(run.path, old.path)
     os.rename(staging.path, run.path)
     _remove(old)
@@ -132,7 +132,7 @@ def _complete_swap(run: RunFolder) -> None:
 
 @contextlib.contextmanager
 def locked(run: RunFolder) -> Iterator[None]:
-    """Keeps other processes out of the folder; removes a new folder that stays blank."""
+    """Locks the folder against other processes; removes a new folder that stays blank."""
     is_new = not run.path.exists()
     run.path.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(run.lock_path)

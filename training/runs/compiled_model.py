@@ -1,4 +1,4 @@
-"""Builds a model with its loss, metrics and optimizer, as its settings say."""
+"""Builds a model with the loss, metrics and optimizer that the settings specify."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from training.settings import TrainingSettings
 
 @contextlib.contextmanager
 def number_formats(dtype_policy: str) -> Iterator[None]:
-    """Sets Keras' defaults while a model is made and trained: the policy, and float32 elsewhere.
+    """Sets Keras' dtype policy, and floatx to float32, within the block.
 
     Otherwise the result would depend on floatx in the user's keras.json.
     """
@@ -32,7 +32,7 @@ def number_formats(dtype_policy: str) -> Iterator[None]:
 def compiled_model(
     settings: TrainingSettings, vocabulary_size: int, jit_compile: bool
 ) -> keras.Model:
-    """A new model for a tokenizer's `vocabulary_size`; `jit_compile`s the update with XLA."""
+    """Builds and compiles a model; with `jit_compile`, XLA compiles the update."""
     model = build_model(settings, vocabulary_size)
     steps = settings.accumulation_steps
     model.compile(
@@ -47,7 +47,7 @@ def compiled_model(
             track_gradient_norm=True,
         ),
         loss=LabelSmoothedCrossentropy(settings.label_smoothing),
-        # Not weighted_metrics: parts of a batch carry weights that concern only the loss.
+        # Not weighted_metrics: the weights of a batch's parts concern only the loss.
         metrics=[Perplexity(), TokenAccuracy()],
         jit_compile=jit_compile,
     )

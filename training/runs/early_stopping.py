@@ -1,6 +1,6 @@
-"""When a run ends before it has trained all its epochs: time, or epochs without a better one.
+"""Decides whether a run ends before its last epoch: for time, or for lack of improvement.
 
-Every decision rests on metrics.jsonl alone, so a run that is resumed decides the same.
+Every decision depends on metrics.jsonl alone, so a resumed run decides the same.
 """
 
 import math
@@ -13,13 +13,13 @@ Metrics = list[dict[str, Any]]
 
 
 def is_over(metrics: Metrics, settings: TrainingSettings) -> bool:
-    """Whether no epoch follows those in the metrics."""
+    """Whether the epochs in the metrics are all that the run will train."""
     num_epochs = sum("epoch" in line for line in metrics)
     return num_epochs >= settings.epochs or early_end(metrics, settings) is not None
 
 
 def early_end(metrics: Metrics, settings: TrainingSettings) -> str | None:
-    """One line that says why training ends before all its epochs; None if it does not."""
+    """Returns one line that explains why training ends early; None if it does not."""
     num_epochs = sum("epoch" in line for line in metrics)
     if num_epochs >= settings.epochs:
         return None
@@ -34,16 +34,16 @@ def early_end(metrics: Metrics, settings: TrainingSettings) -> str | None:
 
 
 def time_is_up(metrics: Metrics, max_minutes: float | None) -> bool:
-    """Whether one more epoch as long as the last would end after `max_minutes` of epochs.
+    """Whether one more epoch, as long as the last, would exceed `max_minutes` in total.
 
-    The epochs before an interruption count, too; the time between does not.
+    Counts the epochs before an interruption, but not the interruption itself.
     """
     seconds = [line["seconds"] for line in metrics if "epoch" in line]
     return bool(seconds) and seconds[-1] > seconds_left(metrics, max_minutes)
 
 
 def seconds_left(metrics: Metrics, max_minutes: float | None) -> float:
-    """What the epochs so far leave of `max_minutes`; infinity if it is None."""
+    """Returns the seconds of `max_minutes` that are left; infinity if `max_minutes` is None."""
     if max_minutes is None:
         return math.inf
     return 60 * max_minutes - sum(line["seconds"] for line in metrics if "epoch" in line)

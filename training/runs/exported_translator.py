@@ -1,4 +1,4 @@
-"""Translates with an export, through its signatures."""
+"""Translates through the signatures of an export."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +10,14 @@ from training.command_line.running import import_tensorflow
 from training.serving.errors import of_tensorflow
 
 TEXTS_AT_ONCE = 32
-# Scores below this fill up a list that the search left short.
+# Scores below this are padding: the search found fewer translations than requested.
 NO_HYPOTHESIS = -1e8
 
 _FROM_PREFIX = "n_best_from_prefix"
 
 
 def find_version(path: str) -> Path | None:
-    """The folder if it is a version, else the latest version in it; None if there is none."""
+    """Returns the folder itself if it is a version, else its latest version; None without any."""
     folder = Path(path)
     if (folder / "saved_model.pb").is_file():
         return folder
@@ -27,18 +27,18 @@ def find_version(path: str) -> Path | None:
 
 
 class ExportedTranslator:
-    """Translates with an export, with the methods of a `Translator`.
+    """Translates with an export, using the methods of a `Translator`.
 
     Args:
-        version: The folder of a version.
-        greedy: Whether to use its greedy search instead of its beam search.
-        with_prefixes: Whether it must support prefixes.
+        version: The folder of the export's version.
+        greedy: Whether to use the export's greedy search instead of its beam search.
+        with_prefixes: Whether the export must support prefixes.
 
     Attributes:
-        beam_size: Beams of its search.
+        beam_size: Beams of the export's search.
 
     Raises:
-        InputError: If it cannot be loaded, or is no export of this project.
+        InputError: If the export cannot be loaded, or is not from this project.
     """
 
     def __init__(self, version: Path, *, greedy: bool = False, with_prefixes: bool = False):
@@ -55,17 +55,17 @@ class ExportedTranslator:
         self.beam_size = 1 if greedy else shape[1]
 
     def translate(self, texts: list[str], *, prefixes: list[str] | None = None) -> list[str]:
-        """The translations, in the same order."""
+        """Translates texts, in the same order."""
         return [text for [(text, _)] in self.n_best(texts, 1, prefixes=prefixes)]
 
     def n_best(
         self, texts: list[str], n: int, *, prefixes: list[str] | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Up to `n` pairs of translation and score for each text, best first.
+        """Returns up to `n` pairs of translation and score for each text, best first.
 
         Args:
             texts: The texts.
-            n: At most `beam_size`.
+            n: The most pairs for each text; at most `beam_size`.
             prefixes: The beginning of each translation, or "". Needs `with_prefixes`.
 
         Raises:
@@ -94,7 +94,7 @@ def _signatures(version: Path) -> dict[str, Callable]:
             import tensorflow_text  # noqa: F401  registers its ops
 
             return dict(tf.saved_model.load(str(version)).signatures)
-    except Exception as error:  # TensorFlow raises many kinds for an incomplete folder
+    except Exception as error:  # TensorFlow raises many kinds if the folder is incomplete
         raise InputError(
             f"{version}: must be a version of an export. Received:"
             f" {' '.join(str(error).split())[:200]}. Check the path, or export the run again."
@@ -102,7 +102,7 @@ def _signatures(version: Path) -> dict[str, Callable]:
 
 
 def _of_similar_length(texts: list[str]) -> Iterator[list[int]]:
-    """Yields the places of texts that go through the model together."""
+    """Yields the indices of texts of similar length, to go through the model together."""
     places = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     for start in range(0, len(places), TEXTS_AT_ONCE):
         yield places[start : start + TEXTS_AT_ONCE]

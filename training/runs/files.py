@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and tells them by their content."""
+"""Writes files completely or not at all, and identifies files by their content."""
 
 import contextlib
 import hashlib
@@ -18,13 +18,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """Writes a file under a temporary name and renames it once it is complete.
 
     Args:
-        path: The final name. If it is a link, the file it points to is replaced.
+        path: The final name. If it is a link, replaces the file that it points to.
 
     Yields:
         The temporary name, in the same folder and with the same suffix.
 
     Raises:
-        OSError: With `path` as its file name, if writing fails; nothing is left behind then.
+        OSError: If writing fails; names `path`. Leaves no file behind.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f"{TEMPORARY_PREFIX}{target.name}")
@@ -40,20 +40,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text, whole or not at all.
+    """Writes UTF-8 text, completely or not at all.
 
-    File names that are not UTF-8 contain surrogates, which UTF-8 cannot hold. They are escaped as
-    JSON and YAML do, so that reading the file gives the same name.
+    File names that are not UTF-8 contain surrogates, which UTF-8 cannot encode. Escapes them as
+    JSON and YAML do, so that reading the file restores the name.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_or_keep(path: Path, text: str) -> None:
-    """`write_text` for results that took long: if it fails, keeps the text in a temporary file.
+    """Writes a result that took long to compute; if that fails, keeps it in a temporary file.
 
     Raises:
-        InputError: If it fails; says where the text is.
+        InputError: If writing fails; names the temporary file.
     """
     try:
         write_text(path, text)
@@ -69,17 +69,17 @@ def write_or_keep(path: Path, text: str) -> None:
 
 
 def file_sha256(path: str | Path) -> str:
-    """The hexadecimal sha256 of a file as it is stored."""
+    """Returns the hexadecimal SHA-256 of a file as stored on disk."""
     refuse_pipe(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def refuse_pipe(path: str | Path) -> None:
-    """Refuses a pipe, a socket or a device; does not open it, since opening a pipe may hang.
+    """Refuses a pipe, a socket or a device without opening it, since opening a pipe may hang.
 
     Raises:
-        InputError: If it is one. A missing file passes: opening it says what is wrong.
+        InputError: If the path is one of these. A missing file passes, since opening it will fail.
     """
     try:
         mode = os.stat(path).st_mode
@@ -89,6 +89,6 @@ def refuse_pipe(path: str | Path) -> None:
         kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         raise InputError(
             f"{path}: must be a regular file, because files are read more than once. Received:"
-            f" {kinds.get(stat.S_IFMT(mode), 'a device')}. Write its content to a file, and name"
-            " that."
+            f" {kinds.get(stat.S_IFMT(mode), 'a device')}. Write its content to a file, and give"
+            " that file."
         )

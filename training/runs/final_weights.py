@@ -1,4 +1,4 @@
-"""The weights that a run ends with: an average of epochs, or the best epoch alone."""
+"""Chooses the weights that a run ends with: an average of epochs, or the best epoch alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,8 +22,8 @@ class Candidate(NamedTuple):
     """Weights that a run may end with.
 
     Attributes:
-        epochs: The epochs whose mean they are.
-        numbers: What they reach on the validation text, named as in metrics.jsonl.
+        epochs: The epochs whose weights were averaged.
+        numbers: The results on the validation text, named as in metrics.jsonl.
     """
 
     epochs: list[int]
@@ -31,13 +31,13 @@ class Candidate(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The weights that a run ends with, and the ones that were not as good, if there were any."""
+    """The weights that a run ends with, and the worse alternative, if there was one."""
 
     kept: Candidate
     dropped: Candidate | None = None
 
     def in_words(self, monitor: str) -> str:
-        """One line about both, with their `monitor`."""
+        """Describes both in one line, with their values of `monitor`."""
         line = f"weights of {in_words(self.kept.epochs)}: {_in_words(self.kept.numbers, monitor)}"
         if self.dropped is None:
             return line
@@ -53,15 +53,15 @@ def set_final_weights(
     measure: Callable[[], Numbers],
     from_chief: Callable[[Any], Any] = lambda value: value,
 ) -> Choice:
-    """Gives a trained model the average that the settings ask for, or the best epoch if better.
+    """Assigns to a trained model the average of epochs, or the best epoch if that is better.
 
     Args:
-        run: Its run, with all checkpoints.
+        run: The run, with all checkpoints.
         settings: The settings of the run.
         model: The model.
-        measure: Returns what the model reaches on the validation text. All workers call it
-            together, so what decides whether it is called comes from the chief.
-        from_chief: As `training.devices.base.Devices.from_chief`.
+        measure: Returns the model's results on the validation text. All workers must call it
+            together, so the decision to call it depends only on values from the chief.
+        from_chief: Like `training.devices.base.Devices.from_chief`.
 
     Raises:
         InputError: If a worker cannot read a checkpoint that the chief has read.
@@ -76,7 +76,7 @@ def set_final_weights(
     if found == [best]:
         return Choice(alone)
     average = Candidate(found, measure())
-    # Not "less than": an average that is not a number loses.
+    # If the average's value is not a number, the comparison is false and the average loses.
     if badness(average.numbers, settings.monitor) <= badness(alone.numbers, settings.monitor):
         return Choice(average, alone)
     try:
@@ -88,7 +88,7 @@ def set_final_weights(
 
 
 def _set_average(run, settings, model, wanted, from_chief) -> list[int]:
-    """Gives the model the average of the epochs that the chief can read, and returns these."""
+    """Assigns the average of the epochs that the chief can read; returns these epochs."""
     found = []
     if not run.read_only:
         weights = average_weights(readable_weights(run, settings, model, wanted, found))
@@ -112,9 +112,9 @@ def readable_weights(
     wanted: Sequence[int],
     found: list[int],
 ) -> Iterator[list[np.ndarray]]:
-    """Yields the weights of the epochs that can be read; if there are none, the model's.
+    """Yields the weights of the epochs that can be read, or else those of the model.
 
-    Where the optimizer keeps averages of the weights, these are meant. Adds each epoch to `found`.
+    Uses the averaged weights where the optimizer keeps them. Adds each epoch to `found`.
     """
     for epoch in wanted:
         try:
@@ -125,7 +125,7 @@ def readable_weights(
             found.append(epoch)
             yield weights
     if not found:
-        LOGGER.warning("none of the epochs %s is left; using the last one", wanted)
+        LOGGER.warning("none of the epochs %s can be read; using the last epoch", wanted)
         found.append(run.position_saved.epoch)
         is_averaged = settings.ema_decay is not None
         variables = averaged_variables(model) if is_averaged else model.weights
@@ -133,10 +133,9 @@ def readable_weights(
 
 
 def save_model(run: RunFolder, model: keras.Model) -> None:
-    """Writes model.keras, whole or not at all.
+    """Writes model.keras, completely or not at all.
 
-    Saves a copy that is not compiled, because the optimizer's state is twice as large as the
-    weights.
+    Saves an uncompiled copy, because the optimizer's state is twice as large as the weights.
     """
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())

@@ -1,4 +1,4 @@
-"""Fits a run's model: from its text and latest checkpoint to its finished weights."""
+"""Fits a run's model, from the latest checkpoint to the finished weights."""
 
 import contextlib
 import dataclasses
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 
-import training.baselines  # noqa: F401  registers their classes
+import training.baselines  # noqa: F401  registers the classes of these models
 from keras_transformer.callbacks import AveragedWeights, GradientNorm, TokensPerSecond
 from keras_transformer.data import Epochs, read_pairs
 from keras_transformer.finished_run import read_model
@@ -42,14 +42,14 @@ def fit(
     tell: Callable[[str], None],
     log_seconds: float,
 ) -> None:
-    """Trains the epochs that are left and writes model.keras; if stopped, says what is saved.
+    """Trains the remaining epochs and writes model.keras; if stopped, prints what is saved.
 
     Args:
-        run: The folder, claimed by this process or read-only.
-        record: Its settings and data.
-        devices: Where to train.
+        run: The run folder, claimed by this process or read-only.
+        record: The settings and data of the run.
+        devices: The devices to train on.
         tell: Prints a line about the progress, in the chief only.
-        log_seconds: Seconds between lines of progress, if stdout is no terminal.
+        log_seconds: Seconds between progress lines if stdout is not a terminal.
     """
     try:
         with number_formats(record.settings.dtype_policy):
@@ -67,7 +67,7 @@ def fit(
 
 
 class _Fitting:
-    """What it takes to fit the model of a run: tokenizer, model, text, and where to start."""
+    """The parts needed to fit a run's model: tokenizer, model, text, and where to start."""
 
     def __init__(
         self, run: RunFolder, record: RunRecord, devices: Devices, tell: Callable[[str], None]
@@ -76,7 +76,7 @@ class _Fitting:
         self.settings = settings = record.settings
         if _has_tensorflow():
             import_tensorflow()
-        # Seeding destroys the tokenizer's resources inside TensorFlow, so it comes first.
+        # Seed first: seeding destroys the tokenizer's resources inside TensorFlow.
         keras.utils.set_random_seed(settings.seed)
         tell("making the tokenizer")
         self.tokenizer = shared_tokenizer(run, settings, devices)
@@ -96,8 +96,8 @@ class _Fitting:
         self.validation = devices.validation_feed(validation_epochs(settings, self.tokenizer))
 
     def perform(self, log_seconds: float) -> None:
-        # Nothing is written earlier: a start that fails leaves no folder that insists on its
-        # settings. Metrics come first: without their last line the run is unfinished.
+        # Nothing is written before this, so that a failed start does not bind the folder to its
+        # settings. Metrics come first: without their last line the run counts as unfinished.
         self._drop_metrics_of_epochs_to_repeat()
         write_beginning(self.run, self.record.with_tokenizer(self.tokenizer), self.tokenizer)
         if self.devices.is_chief:
@@ -125,7 +125,7 @@ class _Fitting:
         self.tell("training: the first update builds the graph, which may take a minute")
 
     def _fit(self, log_seconds: float) -> None:
-        """Trains the rest of the epoch that was begun, then whole epochs."""
+        """Trains the rest of an interrupted epoch, then whole epochs."""
         stop_request = StopRequest()
         save_progress = SaveProgress(
             self.run, self.settings, self.progress, stop_request, self.devices
@@ -153,12 +153,12 @@ class _Fitting:
             initial_epoch=first,
             epochs=last,
             callbacks=callbacks,
-            shuffle=False,  # the batches come shuffled, anew in each epoch
+            shuffle=False,  # the batches are already shuffled, anew in each epoch
             verbose=verbose if self.devices.is_chief else 0,
         )
 
     def _displays(self, log_seconds: float) -> list[keras.callbacks.Callback]:
-        """Callbacks that show the progress: a bar on a terminal, lines elsewhere."""
+        """Returns the callbacks that show progress: a bar on a terminal, lines elsewhere."""
         settings, num_parts = self.settings, self.settings.accumulation_steps
         bar = ProgressBar(num_parts)
         if _is_on_terminal():
@@ -176,7 +176,7 @@ class _Fitting:
 
     @contextlib.contextmanager
     def _observers(self) -> Iterator[list[keras.callbacks.Callback]]:
-        """The callbacks that measure and show the training, in order; closes them at the end."""
+        """Yields the callbacks that measure and show training, in order; closes them at the end."""
         observers = [TokensPerSecond(), GradientNorm()]
         with contextlib.ExitStack() as stack:
             if self._translator is not None:
@@ -198,7 +198,7 @@ class _Fitting:
 
     @functools.cached_property
     def _translator(self) -> Translator | None:
-        """Greedy search with the model as it is at each call; None where this process has none."""
+        """Greedy search with the model's current weights; None if this process cannot search."""
         if not (self.devices.is_chief and self.devices.chief_can_search and _has_tensorflow()):
             return None
         limit = self.settings.max_source_tokens
@@ -212,7 +212,7 @@ class _Fitting:
         return ValidationBleu(self._translator, *text, self.settings.bleu_tokenizer)
 
     def _measure(self) -> dict[str, float]:
-        """What the model reaches on the validation text, the same in all workers."""
+        """Measures the model on the validation text; returns the same numbers in all workers."""
         measured = self.model.evaluate(
             self.validation.data, steps=self.validation.steps, verbose=0, return_dict=True
         )
@@ -220,7 +220,7 @@ class _Fitting:
         return self.devices.from_chief(numbers | (self._bleu.measure() if self._bleu else {}))
 
     def _finish(self) -> None:
-        """Chooses the weights, notes what they reach, and writes model.keras."""
+        """Chooses the final weights, records their results, and writes model.keras."""
         run = self.run
         choice = set_final_weights(
             run, self.settings, self.model, self._measure, self.devices.from_chief
@@ -229,37 +229,37 @@ class _Fitting:
             return
         with self.devices.apart():
             save_model(run, self.model)
-        run.trained_model_path.unlink(missing_ok=True)  # of an earlier end of this run
+        run.trained_model_path.unlink(missing_ok=True)  # from an earlier end of this run
         final = {"final": True, "epochs": choice.kept.epochs, "num_pairs": self.epochs.num_pairs}
         run.write_metrics([*run.read_metrics(), final | choice.kept.numbers])
         print(choice.in_words(self.settings.monitor))
 
 
 def set_initial_weights(model: keras.Model, initial_run: RunFolder) -> None:
-    """Gives the model the weights of a finished run.
+    """Assigns the weights of a finished run to the model.
 
     Raises:
-        InputError: If that run's model is of another size.
+        InputError: If that run's model has a different size.
     """
     initial = read_model(initial_run.model_path)
     shapes = [weight.shape for weight in model.weights]
     if shapes != [weight.shape for weight in initial.weights]:
         raise InputError(
             f"{initial_run.path}: the initial run must hold a model of the same size. Received:"
-            f" {initial.count_params():,} parameters there, {model.count_params():,} here. Give"
-            " the model's settings as in that run's config.yaml."
+            f" {initial.count_params():,} parameters there, {model.count_params():,} here. Copy"
+            " the model's settings from that run's config.yaml."
         )
     model.set_weights(initial.get_weights())
 
 
 def write_beginning(run: RunFolder, record: RunRecord, tokenizer) -> None:
-    """Writes the record `with_tokenizer` and the tokenizer, or the limits that were raised."""
+    """Writes the record and the tokenizer of a new run, or the raised limits of an existing one."""
     if run.read_only:
         return
     if run.tokenizer_path.exists():
         earlier = run.read_record()
         if record.raised_limits(earlier):
-            asked_for = record.asked_for | earlier.asked_for  # both may be asked for again
+            asked_for = record.asked_for | earlier.asked_for  # either may be asked for again
             run.write_record(dataclasses.replace(record, asked_for=asked_for))
         return
     run.write_record(record)
@@ -268,23 +268,23 @@ def write_beginning(run: RunFolder, record: RunRecord, tokenizer) -> None:
 
 
 def short_warmup(settings: TrainingSettings, num_batches: int) -> str | None:
-    """A warning if `num_batches` an epoch end training during its warm-up; None if not."""
+    """Returns a warning if training with `num_batches` per epoch ends during warm-up, else None."""
     updates, warmup_steps = settings.epochs * num_batches, settings.warmup_steps
     if updates >= warmup_steps:
         return None
     return (
         "warning: training would end during its warm-up and hardly learn: it has"
         f" {counted(updates, 'update')} ({counted(settings.epochs, 'epoch')} of"
-        f" {counted(num_batches, 'batch', 'batches')}), and the rate rises until update"
-        f" {warmup_steps:,} (warmup_steps). Choose for example warmup_steps={max(1, updates // 4)}"
-        f" with peak_learning_rate={settings.highest_rate:.2g} (the present peak), more epochs, or"
+        f" {counted(num_batches, 'batch', 'batches')}), and the learning rate rises until update"
+        f" {warmup_steps:,} (warmup_steps). Choose warmup_steps={max(1, updates // 4)}"
+        f" with peak_learning_rate={settings.highest_rate:.2g} (the current peak), more epochs, or"
         " a smaller batch_tokens."
     )
 
 
 @contextlib.contextmanager
 def faults_named(epochs: Epochs, logs_path: Path) -> Iterator[None]:
-    """Turns TensorFlow's errors back into those of the text, or of TensorBoard's files."""
+    """Turns TensorFlow's errors back into errors in the text or in TensorBoard's files."""
     if not _has_tensorflow():
         yield
         return
@@ -306,5 +306,5 @@ def _is_on_terminal() -> bool:
 
 
 def _has_tensorflow() -> bool:
-    """Whether TensorFlow is installed; TensorBoard's callback needs it on any backend."""
+    """Whether TensorFlow is installed, which TensorBoard's callback needs on any backend."""
     return importlib.util.find_spec("tensorflow") is not None

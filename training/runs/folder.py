@@ -1,13 +1,13 @@
-"""A run folder: the names of its files, and how they are read and written.
+"""Names, reads and writes the files of a run folder.
 
-    config.yaml      every setting, resolved; the format's version; sha256 of the data; asked_for:
-                     settings for which the tokenizer has another value
-    tokenizer.model  model.keras    what evaluate, translate and export read; model.keras comes last
-    checkpoints/     logs/ (TensorBoard)     metrics.jsonl (a line an epoch)     .lock
+    config.yaml      every setting, resolved; the format's version; SHA-256 of the data; asked_for:
+                     requested settings for which the tokenizer has a different value
+    tokenizer.model  model.keras    read by evaluate, translate and export; model.keras comes last
+    checkpoints/     logs/ (TensorBoard)   metrics.jsonl (a line per epoch)   .lock
 
-Each file is written under a temporary name and renamed, so that no name ever stands for half a
-file. A run is finished when model.keras is there and metrics.jsonl ends with the line about it. A
-finished run that is trained further keeps its model.keras until the new one replaces it.
+Each file is written under a temporary name and then renamed, so that no file is ever incomplete. A
+run is finished when model.keras exists and metrics.jsonl ends with the line about it. A finished
+run that is trained further keeps its model.keras until the new one replaces it.
 """
 
 import json
@@ -24,11 +24,11 @@ _CHECKPOINT_NAME = re.compile(r"epoch_(\d+)_batch_(\d+)\.")
 
 
 class Position(NamedTuple):
-    """How far training has come; a later one is greater.
+    """How far training has progressed; later positions are greater.
 
     Attributes:
         epoch: Complete epochs.
-        batch: Batches done of the next epoch.
+        batch: Complete batches of the next epoch.
     """
 
     epoch: int
@@ -38,7 +38,7 @@ class Position(NamedTuple):
         return f"epoch_{self.epoch:04d}_batch_{self.batch:05d}"
 
     def in_words(self, num_parts: int = 1) -> str:
-        """The position in words; with `num_parts` above 1, `batch` counts parts of batches."""
+        """Describes the position; with `num_parts` above 1, `batch` counts parts of batches."""
         from keras_transformer.wording import counted
 
         batches, parts = divmod(self.batch, num_parts)
@@ -54,11 +54,11 @@ START = Position(0, 0)
 
 
 class RunFolder:
-    """The paths of a run, and what is read and written there.
+    """The paths of a run's files, and methods that read and write them.
 
     Args:
-        path: The folder; it need not exist.
-        read_only: Makes every method that would write do nothing, because another process writes.
+        path: The folder, which need not exist.
+        read_only: Whether writing methods do nothing, because another process writes.
     """
 
     def __init__(self, path: str | Path, *, read_only: bool = False):
@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether training has ended here and has not been continued since."""
+        """Whether training has ended and has not been continued since."""
         if not self.model_path.exists():
             return False
         metrics = self.read_metrics()
@@ -83,7 +83,7 @@ class RunFolder:
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing is there, except traces of a start that failed."""
+        """Whether the folder is empty, except for traces of a failed start."""
         if not self.path.exists():
             return True
         names = {entry.name for entry in self.path.iterdir()}
@@ -101,7 +101,7 @@ class RunFolder:
         """Refuses a folder that holds something other than a run.
 
         Raises:
-            InputError: If the path is no folder, or has content but no config.yaml of ours.
+            InputError: If the path is not a folder, or has content but no config.yaml of ours.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(
@@ -114,23 +114,23 @@ class RunFolder:
             )
 
     def check_finished(self) -> None:
-        """Refuses a run that has no model yet.
+        """Refuses an unfinished run.
 
         Raises:
-            InputError: If a file that a finished run has is missing.
+            InputError: If a file of a finished run is missing.
         """
         for path in (self.config_path, self.tokenizer_path, self.model_path):
             if not path.exists():
                 raise InputError(
-                    f"{self.path}: a finished run must hold {path.name}. Received: none. Run"
-                    " training.train with the same settings again to finish it."
+                    f"{self.path}: a finished run must hold {path.name}. Received: no such file."
+                    " Run training.train with the same settings again to finish it."
                 )
 
     def check_ended(self) -> None:
         """Refuses a finished run that is being trained further.
 
         Raises:
-            InputError: If it is.
+            InputError: If training has not ended.
         """
         if not self.is_finished:
             raise InputError(
@@ -141,21 +141,21 @@ class RunFolder:
 
     @property
     def position_saved(self) -> Position:
-        """The position of the latest complete checkpoint; the start if there is none."""
+        """The position of the latest complete checkpoint; `START` if there is none."""
         return max(self.positions_with("state"), default=START)
 
     def positions_with(self, kind: str) -> set[Position]:
-        """The positions for which there is a checkpoint file of this kind."""
+        """Returns the positions that have a checkpoint file of this kind."""
         names = [path.name for path in self.checkpoints_path.glob(f"*.{kind}.npz")]
         matches = [_CHECKPOINT_NAME.match(name) for name in names]
         return {Position(int(match[1]), int(match[2])) for match in matches if match}
 
     def checkpoint_path(self, position: Position, kind: str) -> Path:
-        """The file of a checkpoint's "weights", its "state", or the "average" of the weights."""
+        """Returns the path of a checkpoint's "weights", "state", or "average" of the weights."""
         return self.checkpoints_path / f"{position}.{kind}.npz"
 
     def read_record(self) -> RunRecord:
-        """The settings of the run; see `RunRecord.read`."""
+        """Reads the settings of the run; see `RunRecord.read`."""
         return RunRecord.read(self.config_path)
 
     def write_record(self, record: RunRecord) -> None:
@@ -163,7 +163,7 @@ class RunFolder:
             record.write(self.config_path)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, up to the first damaged one."""
+        """Reads the lines of metrics.jsonl, up to the first damaged one."""
         lines = []
         if self.metrics_path.exists():
             for line in self.metrics_path.read_bytes().splitlines():

@@ -1,4 +1,4 @@
-"""The epochs whose weights a run needs for its model, and those that its checkpoints hold."""
+"""Finds the epochs whose weights a run needs, and those that its checkpoints hold."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> list[int]:
-    """The epochs whose weights would be averaged if training ended now, in order.
+    """Returns the epochs whose weights would be averaged if training ended now, in order.
 
-    The last epochs are never more than half of all (rounded up): in a short run the first epochs
-    would spoil the mean. Of equally good epochs the first is taken.
+    Of the last epochs, takes at most half of all (rounded up), since in a short run the first
+    epochs would spoil the mean. Of equally good epochs, takes the first.
     """
     lines = [line for line in metrics if "epoch" in line]
     count = settings.average_checkpoints
@@ -30,22 +30,22 @@ def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> 
 
 
 def epochs_to_keep(metrics: list[dict[str, Any]], settings: TrainingSettings) -> list[int]:
-    """The epochs whose weights the end may need: those to average, and the best one."""
+    """Returns the epochs that the end of training may need: those to average, and the best."""
     best = best_epoch(metrics, settings.monitor)
     return sorted({*epochs_wanted(metrics, settings), *([] if best is None else [best])})
 
 
 def kept_epochs(run: RunFolder, settings: TrainingSettings) -> list[int]:
-    """The epochs whose weights the checkpoints hold, from 1, in order."""
+    """Returns the epochs whose weights the checkpoints hold, counted from 1, in order."""
     positions = run.positions_with(_kind(settings))
     return sorted(position.epoch for position in positions if not position.batch)
 
 
 def best_kept(run: RunFolder, settings: TrainingSettings, count: int) -> list[int]:
-    """The best of the epochs whose weights are kept, best first.
+    """Returns the `count` best epochs of those whose weights are kept, best first.
 
     Raises:
-        InputError: If there are fewer than `count`.
+        InputError: If the run has kept fewer than `count`.
     """
     kept = kept_epochs(run, settings)
     lines = [line for line in run.read_metrics() if line.get("epoch") in kept]
@@ -61,10 +61,10 @@ def best_kept(run: RunFolder, settings: TrainingSettings, count: int) -> list[in
 
 
 def check_kept(run: RunFolder, settings: TrainingSettings, epochs: list[int], option: str) -> None:
-    """Refuses epochs, named by an option, whose weights are not kept.
+    """Refuses epochs, given by `option`, whose weights are not kept.
 
     Raises:
-        InputError: If there is one; lists those that are kept.
+        InputError: If an epoch is not kept; lists the epochs that are.
     """
     kept = kept_epochs(run, settings)
     missing = [epoch for epoch in epochs if epoch not in kept]
@@ -77,17 +77,17 @@ def check_kept(run: RunFolder, settings: TrainingSettings, epochs: list[int], op
 
 
 def in_words(epochs: list[int]) -> str:
-    """`epoch 11`, or `epochs 9, 10, 11`."""
+    """Formats epochs as `epoch 11` or `epochs 9, 10, 11`."""
     return f"epoch{'s' * (len(epochs) > 1)} {_listed(epochs)}"
 
 
 def weights_of_epoch(
     run: RunFolder, settings: TrainingSettings, model: "keras.Model", epoch: int
 ) -> list["np.ndarray"]:
-    """The weights at the end of an epoch, or their moving averages if the run has these.
+    """Reads the weights at the end of an epoch, or their moving averages if the run keeps them.
 
     Raises:
-        DamagedCheckpoint: If they cannot be read or are of another model.
+        DamagedCheckpoint: If the file cannot be read or is from a different model.
     """
     from training.runs.checkpoints import load_weights
 
@@ -97,7 +97,7 @@ def weights_of_epoch(
 def model_of_epoch(
     run: RunFolder, settings: TrainingSettings, epoch: int
 ) -> tuple["keras.Model", "SubwordTokenizer"]:
-    """The model as it was at the end of an epoch, and the run's tokenizer.
+    """Loads the model with its weights at the end of an epoch, and the run's tokenizer.
 
     Raises:
         InputError: If a file cannot be read.
@@ -114,14 +114,14 @@ def model_of_epoch(
         model.set_weights(weights_of_epoch(run, settings, model, epoch))
     except DamagedCheckpoint as error:
         raise InputError(
-            f"{run.path}: a checkpoint must be as training wrote it. Received: {error}. Choose"
-            " another epoch."
+            f"{run.path}: a checkpoint must be unchanged since training wrote it. Received:"
+            f" {error}. Choose another epoch."
         ) from error
     return model, tokenizer
 
 
 def _kind(settings: TrainingSettings) -> str:
-    """The kind of checkpoint file that holds the weights that were validated."""
+    """Returns the kind of checkpoint file that holds the validated weights."""
     return "weights" if settings.ema_decay is None else "average"
 
 

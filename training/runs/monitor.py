@@ -12,27 +12,27 @@ LABELS = {
 
 
 def sign_of(monitor: str) -> int:
-    """1 if less is better, -1 if more is."""
+    """Returns 1 if lower values of `monitor` are better, -1 if higher values are."""
     return 1 if monitor == "val_perplexity" else -1
 
 
 def needs_translations(monitor: str) -> bool:
-    """Whether it is measured on translations of the validation text."""
+    """Whether measuring `monitor` needs translations of the validation text."""
     return monitor != "val_perplexity"
 
 
 def badness(numbers: Mapping[str, Any], monitor: str) -> tuple[float, float]:
-    """A sort key, best first: by `monitor` and, between equals, by perplexity.
+    """Returns a sort key that puts the best first: by `monitor`, then by perplexity.
 
     Args:
-        numbers: A line of metrics.jsonl, or measurements named like one.
+        numbers: A line of metrics.jsonl, or measurements with the same names.
         monitor: One of `training.settings.Monitor`.
     """
     return sign_of(monitor) * numbers[monitor], numbers.get("val_perplexity", math.inf)
 
 
 def best_epoch(metrics: Iterable[Mapping[str, Any]], monitor: str) -> int | None:
-    """The best epoch in the lines of metrics.jsonl, of equals the first; None if there is none."""
+    """Returns the first best epoch in the lines of metrics.jsonl; None if they have no epoch."""
     lines = [line for line in metrics if "epoch" in line]
     best = min(lines, key=lambda line: badness(line, monitor), default=None)
     return best and best["epoch"]

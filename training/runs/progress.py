@@ -1,4 +1,4 @@
-"""Saves a run's progress as it trains: checkpoints and metrics.jsonl. Stops it on request."""
+"""Saves a run's progress in checkpoints and metrics.jsonl, and stops the run on request."""
 
 import contextlib
 import math
@@ -28,12 +28,12 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Notes the first signal, to stop after the current update; obeys the second at once."""
+        """Notes the first signal, to stop after the current update; stops at once on the second."""
         with handling_signals(self._note, signal.SIGINT, signal.SIGTERM):
             yield
 
     def obey(self) -> None:
-        """Raises KeyboardInterrupt or Terminated if there was a signal."""
+        """Raises KeyboardInterrupt or Terminated if a signal has arrived."""
         if self.reason is not None:
             raise self.reason
 
@@ -47,21 +47,21 @@ class StopRequest:
 
 
 class SaveProgress(keras.callbacks.Callback):
-    """Writes checkpoints within epochs, and a line of metrics and a checkpoint after each.
+    """Writes checkpoints within epochs, and metrics and a checkpoint after each epoch.
 
     A run resumed from any checkpoint ends with the same weights as one that was never stopped:
-    `fit` gets the remaining batches, and this callback the metrics of those before.
+    `fit` receives the remaining batches, and this callback the metrics of the earlier ones.
 
     Args:
         run: The run folder.
         settings: How often to save, how many to keep, and how long to train.
         progress: Where the run starts or resumes.
-        stop_request: Obeyed as soon as a checkpoint is written.
-        devices: Where the run trains; a request to one worker stops all.
+        stop_request: The request to stop, obeyed once a checkpoint has been written.
+        devices: The devices that the run trains on; a request to one worker stops all.
 
     Raises:
         KeyboardInterrupt: On request, after writing a checkpoint.
-        UnfitSettings: If the loss is not finite; no checkpoint is written then.
+        UnfitSettings: If the loss is not finite; writes no checkpoint then.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class SaveProgress(keras.callbacks.Callback):
         self.unchecked = None
 
     def on_train_batch_end(self, batch, logs=None):
-        # Reading a loss waits for the device, so read each while the next batch is computed.
+        # Reading a loss waits for the device, so read it while the device computes the next batch.
         self._check_finite()
         position = Position(self.epoch, self.first_batch + batch + 1)
         self.unchecked = (position, (logs or {}).get("loss", 0.0))
@@ -132,7 +132,7 @@ class SaveProgress(keras.callbacks.Callback):
         remove_other_checkpoints(self.run, position, self.settings.keep_checkpoints, epochs)
 
     def _check_finite(self) -> None:
-        """Refuses a loss that is not finite; it is the epoch's mean, so it stays that way."""
+        """Refuses a loss that is not finite, which stays so because it is the epoch's mean."""
         if self.unchecked is None:
             return
         (epoch, batch), loss = self.unchecked
@@ -142,7 +142,7 @@ class SaveProgress(keras.callbacks.Callback):
                 f"The training loss must stay finite. Received: loss={float(loss)} in batch"
                 f" {-(-batch // self.settings.accumulation_steps)} of epoch {epoch + 1}, update"
                 f" {self._num_updates()}."
-                " The last checkpoint is kept; train another --output with a lower"
+                " The last checkpoint is kept; train with another --output and a lower"
                 " peak_learning_rate, more warmup_steps, or dtype_policy float32."
             )
 

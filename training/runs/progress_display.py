@@ -11,10 +11,10 @@ from training.runs.folder import START, Position
 
 
 class ProgressBar(keras.callbacks.ProgbarLogger):
-    """Keras' bar, or its line an epoch, counting whole batches where they come in parts.
+    """Shows Keras' bar, or its line per epoch; counts whole batches, not their parts.
 
     Args:
-        num_parts: Parts that each batch comes in.
+        num_parts: Parts of each batch.
     """
 
     def __init__(self, num_parts: int):
@@ -26,25 +26,25 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
         super().set_params({**params, "steps": math.ceil(self._num_steps / self._num_parts)})
 
     def on_train_batch_end(self, batch, logs=None):
-        # Counts from the end, since a resumed epoch may begin within a batch.
+        # Counts from the end, since a resumed epoch may start within a batch.
         parts_left = self._num_steps - batch - 1
         if parts_left % self._num_parts == 0:
             super().on_train_batch_end(self.target - parts_left // self._num_parts - 1, logs)
 
 
 class ProgressLines(keras.callbacks.Callback):
-    """Prints a line at intervals: how far training has come, how good the model is, and the speed.
+    """Prints a line at intervals: the position, the quality of the model, and the speed.
 
     Estimates the time left from the speed since the first update, including validation.
 
     Args:
-        seconds: Between two lines.
+        seconds: The time between two lines.
         epochs: Epochs of the run.
         num_batches: Batches in an epoch.
-        num_parts: Parts that each batch comes in.
-        first: Where training starts or resumes; `batch` counts parts.
-        most_seconds: Training ends within this time from now.
-        clock: Returns seconds.
+        num_parts: Parts of each batch.
+        first: The position where training starts or resumes; its `batch` counts parts.
+        most_seconds: The most time that training may take from now.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ProgressLines(keras.callbacks.Callback):
         self._first = first
         self._last_line_seconds = clock()
         self._end_seconds = self._last_line_seconds + most_seconds
-        self._after_first_update = None  # parts done, and seconds
+        self._after_first_update = None  # parts done, and the time in seconds
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
@@ -95,7 +95,7 @@ class ProgressLines(keras.callbacks.Callback):
         print(", ".join([f"epoch {self._epoch + 1} of {self._epochs}", *what]), flush=True)
 
     def _pace(self, logs: dict, parts_done: int) -> list[str]:
-        """The speed and the time left; unknown after the first update, which builds the graph."""
+        """Formats speed and time left; unknown after the first update, which builds the graph."""
         first_parts, first_seconds = self._after_first_update
         if parts_done == first_parts:
             return []
@@ -108,7 +108,7 @@ class ProgressLines(keras.callbacks.Callback):
 
 
 def duration(seconds: float) -> str:
-    """A time in its two largest units, such as 2 h 05 min."""
+    """Formats a time in its two largest units, such as 2 h 05 min."""
     minutes, rest = divmod(round(max(0.0, seconds)), 60)
     if not minutes:
         return f"{rest} s"

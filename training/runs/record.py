@@ -1,4 +1,4 @@
-"""config.yaml of a run: its settings, resolved, and the fingerprints of its data."""
+"""Reads and writes a run's config.yaml: resolved settings and fingerprints of the data."""
 
 import dataclasses
 import hashlib
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 
-# Settings of which the tokenizer has its own value, whatever was asked for.
+# Settings for which the tokenizer may have its own value, whatever was asked for.
 TOKENIZER_SETTINGS = ("vocabulary_size", "normalization")
 
 
@@ -36,8 +36,8 @@ class RunRecord:
 
     Attributes:
         settings: Every setting.
-        data_sha256: Hexadecimal sha256 of the data files, as stored, by setting name.
-        asked_for: The settings that were asked for, where the tokenizer has another value.
+        data_sha256: Hexadecimal SHA-256 of the data files, as stored, by setting name.
+        asked_for: The values asked for, by setting, where the tokenizer has different ones.
     """
 
     settings: TrainingSettings
@@ -46,20 +46,20 @@ class RunRecord:
 
     @classmethod
     def of(cls, settings: TrainingSettings) -> "RunRecord":
-        """The record of a run that is about to start; reads the data files."""
+        """Makes the record of a run that is about to start; reads the data files."""
         return cls(settings, _data_sha256(settings))
 
     @classmethod
     def read(cls, path: Path) -> "RunRecord":
-        """The record in a config.yaml.
+        """Reads the record in a config.yaml.
 
         Raises:
-            InputError: If it is missing, damaged, or of another format.
+            InputError: If the file is missing, damaged, or in a different format.
         """
         if not path.exists():
             raise InputError(
-                f"{path.parent}: a run folder must hold config.yaml. Received: none. Give the"
-                " folder that `python -m training.train --output` wrote."
+                f"{path.parent}: a run folder must hold config.yaml. Received: no such file. Give"
+                " the folder that `python -m training.train --output` wrote."
             )
         content = {name: entry.value for name, entry in read_yaml_mapping(path).items()}
         version = content.get("format_version")
@@ -91,7 +91,7 @@ class RunRecord:
         write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
     def with_tokenizer(self, tokenizer: "SubwordTokenizer") -> "RunRecord":
-        """The record with the tokenizer's own values in place of those that were asked for."""
+        """Returns the record with the tokenizer's own values instead of those asked for."""
         has = {name: getattr(tokenizer, name) for name in TOKENIZER_SETTINGS}
         asked = {name: getattr(self.settings, name) for name in has}
         return dataclasses.replace(
@@ -101,7 +101,7 @@ class RunRecord:
         )
 
     def raised_limits(self, earlier: "RunRecord") -> list[str]:
-        """The limits (`LIMITS`) that are higher than in an earlier record, or lifted."""
+        """Returns the limits (`LIMITS`) that are higher than in an earlier record, or removed."""
 
         def is_raised(name):
             old, new = getattr(earlier.settings, name), getattr(self.settings, name)
@@ -110,14 +110,14 @@ class RunRecord:
         return [name for name in LIMITS if is_raised(name)]
 
     def differences(self, earlier: "RunRecord", *, may_raise: bool = False) -> list[str]:
-        """What differs from an earlier record, each as `name: OLD there, NEW now`.
+        """Lists the differences from an earlier record, as `name: OLD there, NEW now`.
 
-        Data files are compared by content, since they may have moved. A setting of the tokenizer
-        may be what was asked for then or what the tokenizer has.
+        Compares data files by content, since they may have moved. A tokenizer setting may equal
+        either the value asked for earlier or the tokenizer's own.
 
         Args:
-            earlier: The other record.
-            may_raise: Whether raised limits are no difference.
+            earlier: The earlier record.
+            may_raise: Whether to ignore raised limits.
         """
         ignored = {*DATA_SETTINGS, *(self.raised_limits(earlier) if may_raise else [])}
         lines = []
@@ -135,7 +135,7 @@ class RunRecord:
 
 
 def package_version() -> str:
-    """This project's installed version."""
+    """Returns the installed version of this project."""
     try:
         return importlib.metadata.version("keras-seq2seq-transformer")
     except importlib.metadata.PackageNotFoundError:
@@ -143,7 +143,7 @@ def package_version() -> str:
 
 
 def _data_sha256(settings: TrainingSettings) -> dict[str, str]:
-    """The fingerprint of the text that each setting names: of one file, or of several in order."""
+    """Returns the fingerprint of each setting's text: of one file, or of several in order."""
     source, target = settings.validation_files()
     corpora = settings.corpora()
     if settings.train_corpora is None:

@@ -15,7 +15,7 @@ from training.command_line.wording import shortened
 LOGGER = logging.getLogger("keras_transformer")
 
 NUM_SAMPLES = 5
-# A sentence and a translation of this length fit in a legible picture.
+# A picture of a sentence and a translation of this length is still legible.
 PICTURE_TOKENS = 24
 DOTS_PER_INCH = 72
 
@@ -23,18 +23,18 @@ DOTS_PER_INCH = 72
 class SampleTranslations(keras.callbacks.Callback):
     """Writes translations of a few sentences after each epoch, and a picture of the attention.
 
-    The sentences are the first that are short enough for a picture, or the first if none is.
+    Uses the first sentences that are short enough for a picture, or the first of all if none is.
     `translations` is a table of sources, references and translations; `attention` shows the last
     decoder layer's attention for the first sentence, if it is short and the model has attention.
-    Steps are epochs from 0, as in `keras.callbacks.TensorBoard`.
+    Steps are epochs, counted from 0, as in `keras.callbacks.TensorBoard`.
 
     An interrupted fit leaves the file open; `close` closes it.
 
     Args:
         translator: Translates with the model in training; greedy search is fast enough.
-        sources: The text to choose from.
-        references: Its translations.
-        path: A folder of its own, because TensorBoard reads only the newest file of a folder.
+        sources: The text to choose sentences from.
+        references: The translations of `sources`.
+        path: A separate folder, because TensorBoard reads only the newest file in a folder.
 
     Raises:
         tensorflow.errors.OpError: If the file cannot be written.
@@ -65,8 +65,8 @@ class SampleTranslations(keras.callbacks.Callback):
             is_drawn = self.translator.has_attention and sources
             if is_drawn and self._fits(sources[0], translations[0]):
                 self._write_picture(sources[0], translations[0])
-            # After the picture: TensorFlow does not report that it could not write something large,
-            # but flush reports it for something small.
+            # After the picture: on flush, TensorFlow reports a failed write of a small record, but
+            # not of a large one.
             tf.summary.text("translations", markdown_table(rows))
         self._writer.flush()
 
@@ -74,7 +74,7 @@ class SampleTranslations(keras.callbacks.Callback):
         self.close()
 
     def close(self) -> None:
-        """Closes the file; another epoch would start a new one."""
+        """Closes the file; a later epoch would start a new one."""
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close()
@@ -83,14 +83,14 @@ class SampleTranslations(keras.callbacks.Callback):
         return self._num_tokens(source) <= min(PICTURE_TOKENS, self.translator.max_source_tokens)
 
     def _fits(self, source: str, translation: str) -> bool:
-        """Whether both fit in a picture; encoded again, a translation may have more tokens."""
+        """Whether both texts fit; encoding a translation again may give more tokens."""
         return (
             self._is_short(source)
             and self._num_tokens(translation) <= self.translator.most_target_tokens
         )
 
     def _num_tokens(self, text: str) -> int:
-        return len(self.translator.tokenizer.encode(text)) + 1  # the end
+        return len(self.translator.tokenizer.encode(text)) + 1  # the end token
 
     def _write_picture(self, source: str, translation: str) -> None:
         import tensorflow as tf
@@ -104,14 +104,14 @@ class SampleTranslations(keras.callbacks.Callback):
 
 
 def markdown_table(rows: Iterable[tuple[str, str, str]]) -> str:
-    """A table of sources, references and translations, whatever characters they contain."""
+    """Formats a table of sources, references and translations, with any characters."""
     lines = ["| source | reference | translation |", "|---|---|---|"]
     lines += [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
     return "\n".join(lines)
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown shows unchanged: characters that may have a meaning become numbers."""
+    """Escapes text so that Markdown shows it unchanged: special characters become numbers."""
     return re.sub(r"[^\w\s.,;:?]|[\r\n_]", lambda match: f"&#{ord(match[0])};", text)
 
 
@@ -123,14 +123,14 @@ def _chosen(sources, references, is_short) -> list[tuple[str, str]]:
 
 
 def _first_rows(attention: AttentionWeights, num_rows: int) -> AttentionWeights:
-    """The beginning of a translation: a model that has learned little may write without end."""
+    """Cuts a translation, since a model that has learned little may write without end."""
     return attention._replace(
         target_tokens=attention.target_tokens[:num_rows], weights=attention.weights[:, :num_rows]
     )
 
 
 def _drawing_function():
-    """A function that draws attention; without Matplotlib, one that returns None."""
+    """Returns a function that draws attention; without Matplotlib, one that returns None."""
     try:
         from training.pictures.attention import attention_pixels
     except ImportError as error:

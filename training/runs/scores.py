@@ -1,4 +1,4 @@
-"""BLEU and chrF, by sacreBLEU."""
+"""Computes BLEU and chrF with sacreBLEU."""
 
 import dataclasses
 
@@ -23,16 +23,16 @@ class Scores:
 
 
 def score(hypotheses: list[str], references: list[str], bleu_tokenizer: str = "13a") -> Scores:
-    """Corpus BLEU and chrF.
+    """Computes corpus BLEU and chrF.
 
     Args:
-        hypotheses: Translations.
-        references: Their references, in the same order.
+        hypotheses: The translations to score.
+        references: The reference translations, in the same order.
         bleu_tokenizer: How sacreBLEU splits both into words.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
-    # force: no warning that text looks tokenized if the user says that it is.
+    # force: do not warn that text looks tokenized if the user says that it is.
     bleu = BLEU(tokenize=bleu_tokenizer, force=bleu_tokenizer == "none")
     chrf = CHRF()
     return Scores(

@@ -1,4 +1,4 @@
-"""What a run reads: its tokenizer, and its text as numbered batches."""
+"""Makes what a run reads: its tokenizer, and its text as numbered batches."""
 
 from pathlib import Path
 
@@ -19,17 +19,17 @@ from training.settings import TrainingSettings
 
 
 def check_text(settings: TrainingSettings, *, is_new: bool = False, warns: bool = False) -> None:
-    """Reads the text once, to name a fault before anything is written.
+    """Reads the text once, to report a fault before anything is written.
 
-    Streamed text may be too large for that: only its files are looked for.
+    Streamed text may be too large to read, so checks only that its files exist.
 
     Args:
-        settings: They name the text.
-        is_new: Whether the run will be new, and also needs the tokenizer or run it starts from.
-        warns: Whether to warn if the tokenizer of BLEU does not suit the text.
+        settings: The settings that name the text.
+        is_new: Whether to check, for a new run, the tokenizer or the run that it starts from.
+        warns: Whether to warn if BLEU's tokenizer does not suit the text.
 
     Raises:
-        InputError: If there is a fault.
+        InputError: If a file is missing or invalid.
     """
     check_bleu_tokenizer(settings.bleu_tokenizer)
     if is_new and settings.tokenizer is not None:
@@ -47,17 +47,17 @@ def check_text(settings: TrainingSettings, *, is_new: bool = False, warns: bool 
 
 
 def validation_references(settings: TrainingSettings) -> list[str]:
-    """The target lines to compare validation translations with."""
+    """Reads the reference translations of the validation text."""
     return read_pairs(*settings.validation_files())[1]
 
 
 def shared_tokenizer(
     run: RunFolder, settings: TrainingSettings, devices: Devices
 ) -> SubwordTokenizer:
-    """The chief's tokenizer, in all workers.
+    """Returns the chief's tokenizer in all workers.
 
     Raises:
-        InputError: In all workers, if the chief cannot make it.
+        InputError: In all workers, if the chief cannot make the tokenizer.
     """
     tokenizer = error = None
     if devices.is_chief:
@@ -73,7 +73,7 @@ def shared_tokenizer(
 
 
 def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> SubwordTokenizer:
-    """The run's own tokenizer, the one it starts from, or one trained on both sides of its text."""
+    """Returns the run's tokenizer, the one it starts from, or a new one trained on both sides."""
     if run.tokenizer_path.exists():
         return SubwordTokenizer.load(run.tokenizer_path)
     if settings.tokenizer is not None:
@@ -97,8 +97,8 @@ def _given_tokenizer(path: str | Path, normalization: str) -> SubwordTokenizer:
     tokenizer = SubwordTokenizer.load(path)
     if normalization not in ("none", tokenizer.normalization):
         raise InputError(
-            f"{path}: the tokenizer must normalize text as normalization says. Received:"
-            f" normalization={normalization}, and a tokenizer of"
+            f"{path}: the tokenizer must normalize text as the setting says. Received:"
+            f" normalization={normalization}, and a tokenizer with"
             f" normalization={tokenizer.normalization}. Leave normalization out, or train another"
             " tokenizer."
         )
@@ -106,7 +106,7 @@ def _given_tokenizer(path: str | Path, normalization: str) -> SubwordTokenizer:
 
 
 def training_epochs(settings: TrainingSettings, tokenizer: SubwordTokenizer) -> Epochs:
-    """The training text: in memory, or streamed if `steps_per_epoch` is given."""
+    """Batches the training text, in memory, or streamed if `steps_per_epoch` is given."""
     shared = {
         "max_tokens": settings.batch_tokens,
         "seed": settings.seed,
@@ -121,11 +121,11 @@ def training_epochs(settings: TrainingSettings, tokenizer: SubwordTokenizer) -> 
 
 
 def validation_epochs(settings: TrainingSettings, tokenizer: SubwordTokenizer) -> Epochs:
-    """The validation text, in the same order each time."""
+    """Batches the validation text, in the same order each time."""
     return PairBatches(
         *read_pairs(*settings.validation_files()),
         tokenizer,
-        # no more at once than training has in memory
+        # so that validation needs no more memory than training
         max_tokens=max(settings.batch_tokens // settings.accumulation_steps, settings.max_length),
         shuffle=False,
         max_length=settings.max_length,

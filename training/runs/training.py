@@ -1,4 +1,4 @@
-"""Trains a run: checks everything that can be at fault, claims the folder, and fits the model."""
+"""Trains a run: checks the input, claims the folder, and fits the model."""
 
 import contextlib
 import dataclasses
@@ -26,21 +26,21 @@ def train(
     wait_minutes: float = 10.0,
     log_seconds: float = 30.0,
 ) -> None:
-    """Trains, resumes or continues a run until its folder is finished.
+    """Trains, resumes or continues a run until it is finished.
 
-    Any thread may call it, but Ctrl-C and SIGTERM stop it cleanly only in the main thread.
+    Any thread may call this, but Ctrl-C and SIGTERM stop it cleanly only in the main thread.
 
     Args:
-        settings: What to train.
+        settings: The settings of the run.
         output: The run folder.
-        overwrite: Whether another run that is there may be replaced.
+        overwrite: Whether a different run in the folder may be replaced.
         strategy: The devices to train on.
         wait_minutes: How long to wait for other workers; above 0.
-        log_seconds: Seconds between lines of progress, if stdout is no terminal; above 0.
+        log_seconds: Seconds between progress lines if stdout is not a terminal; above 0.
 
     Raises:
-        InputError: If the data, the folder or the devices do not allow it, or a worker did not
-            come or was lost.
+        InputError: If the data, the folder or the devices do not allow training, or a worker is
+            missing or lost.
     """
     team = None
     if strategy == "multi_worker":
@@ -52,7 +52,7 @@ def train(
     import_keras()
     from training.runs.text import check_text
 
-    # A run that is resumed has a tokenizer of its own.
+    # A resumed run has its own tokenizer.
     is_new = not RunFolder(output).tokenizer_path.exists()
     check_text(settings, is_new=is_new, warns=is_chief)
     record = RunRecord.of(settings)
@@ -83,10 +83,10 @@ def _keep_quiet(line: str) -> None:
 def _joined(
     devices: Devices, output: str, record: RunRecord, overwrite: bool
 ) -> Iterator[RunFolder]:
-    """The run folder, which the chief holds and the other workers read.
+    """Yields the run folder, which the chief has claimed and the other workers read.
 
     Raises:
-        InputError: As `claim` does, in all workers; or if a worker was given other settings.
+        InputError: In all workers, if `claim` fails; or if a worker has different settings.
     """
     with contextlib.ExitStack() as stack:
         run = complaint = None
@@ -104,8 +104,8 @@ def _joined(
         if differences:
             raise InputError(
                 "All workers must be given the same settings and data. Received:"
-                f" {'; '.join(differences)}, on the first worker and on this one. Give them all"
+                f" {'; '.join(differences)} (there: the first worker, now: this one). Give all"
                 " the same."
             )
         yield run or RunFolder(path, read_only=True)
-        devices.from_chief(None)  # nobody leaves before the chief has written the last file
+        devices.from_chief(None)  # waits until the chief has written the last file

@@ -14,20 +14,20 @@ def load_translator(
     precision: str = "float32",
     epoch: int | None = None,
 ):
-    """The translator of a run.
+    """Loads the translator of a run.
 
     Args:
         path: The run's folder.
-        beam_size: Replaces the run's setting.
-        length_penalty: Replaces the run's setting.
-        length_normalization: Replaces the run's setting.
+        beam_size: Overrides the run's setting.
+        length_penalty: Overrides the run's setting.
+        length_normalization: Overrides the run's setting.
         precision: As for `Translator`.
-        epoch: The epoch whose weights to use; the run need not be finished then. None uses the
-            finished model.
+        epoch: The epoch whose weights to use, even in an unfinished run. None uses the finished
+            model.
 
     Raises:
-        InputError: If the folder is no finished run, the epoch is not kept, or a number is out of
-            range.
+        InputError: If the folder is not a finished run, the epoch is not kept, or a number is out
+            of range.
     """
     run = RunFolder(path)
     settings = run.read_record().settings
@@ -41,7 +41,7 @@ def load_translator(
     }
     check_search(**search)
     import_tensorflow(f"loading {path}")
-    import training.baselines  # noqa: F401  registers their classes
+    import training.baselines  # noqa: F401  registers the classes of these models
     from keras_transformer.translator import Translator
 
     if epoch is None:
@@ -60,13 +60,11 @@ def load_translator(
 
 
 def check_search(beam_size: int, length_penalty: float) -> None:
-    """Refuses numbers out of range, by the names of their options."""
+    """Refuses numbers out of range; names their options."""
     if beam_size < 1:
-        raise InputError(
-            f"--beam-size must be at least 1. Received: {beam_size}. Choose for example 4."
-        )
+        raise InputError(f"--beam-size must be at least 1. Received: {beam_size}. For example: 4.")
     if not 0 <= length_penalty < float("inf"):
         raise InputError(
-            f"--length-penalty must be at least 0 and finite. Received: {length_penalty}. Choose"
-            " for example 0.6."
+            f"--length-penalty must be at least 0 and finite. Received: {length_penalty}. For"
+            " example: 0.6."
         )

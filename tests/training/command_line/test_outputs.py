@@ -38,7 +38,7 @@ def files(tmp_path):
         ("folder", "folder: --out must be the name of a file. Received: a folder"),
         ("absent/", "absent/: --out must be the name of a file. Received: a folder"),
         ("/dev/null", "/dev/null: --out must be the name of a file. Received: a device"),
-        ("file", "file: the output must not exist. Received: a file that does"),
+        ("file", "file: the output must not exist. Received: an existing file"),
         ("file/out", "file/out: --out must be where .* a file in place of its folder"),
         ("x" * 300, "--out must be where this user can write. Received: File name too long"),
     ],
@@ -147,7 +147,7 @@ def test_a_name_that_the_locale_cannot_encode_is_refused_with_advice():
     )
     assert process.returncode == 1
     assert b"must be UTF-8" in process.stderr
-    assert b"Set PYTHONUTF8=1, as" in process.stderr
+    assert b"Set PYTHONUTF8=1, since" in process.stderr
 
 
 def test_texts_and_finished_runs_may_have_names_that_are_not_utf_8(tmp_path, text_files):

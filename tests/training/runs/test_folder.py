@@ -346,7 +346,7 @@ def test_a_truncated_config_names_the_file(tmp_path, record):
 
 
 def test_a_folder_without_a_config_is_not_a_run(tmp_path):
-    with pytest.raises(InputError, match=r"must hold config\.yaml\. Received: none"):
+    with pytest.raises(InputError, match=r"must hold config\.yaml\. Received: no such file"):
         RunFolder(tmp_path).read_record()
 
 

@@ -228,9 +228,10 @@ def test_a_loss_that_is_not_finite_reaches_no_checkpoint(callback):
     [
         (
             {"epochs": 20},
-            "it has 200 updates (20 epochs of 10 batches), and the rate rises until update 4,000 ",
+            "it has 200 updates (20 epochs of 10 batches), and the learning rate rises until update"
+            " 4,000 ",
         ),
-        ({"epochs": 20}, "warmup_steps=50 with peak_learning_rate=0.0007 (the present peak)"),
+        ({"epochs": 20}, "warmup_steps=50 with peak_learning_rate=0.0007 (the current peak)"),
         (
             {"epochs": 1, "warmup_steps": 11, "peak_learning_rate": 0.01},
             "warmup_steps=2 with peak_",
