@@ -17,6 +17,7 @@ from keras_transformer.decoding.precision import (
     inference_model,
 )
 from keras_transformer.decoding.steps import decoding_steps
+from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.layers.normalization import LayerNormalization
 from keras_transformer.model import Transformer
 from tests.random_models import (
@@ -373,3 +374,24 @@ def test_a_refused_copy_leaves_an_existing_file_as_it_was(tmp_path):
     with pytest.raises(TypeError, match="must not come from inference_model"):
         inference_model(model, "float32").save(tmp_path / "file.keras")
     assert (tmp_path / "file.keras").read_bytes() == before
+
+
+def test_a_subclass_of_the_embedding_stays_what_it_is():
+    class Shifted(PositionalEmbedding):
+        def __init__(self, shift, **kwargs):
+            super().__init__(**kwargs)
+            self.shift = shift
+
+        def call(self, inputs, reverse=False, training=None):
+            return super().call(inputs, reverse=reverse, training=training) + self.shift
+
+        def get_config(self):
+            return {**super().get_config(), "shift": self.shift}
+
+    ids = keras.Input((None,), dtype="int32")
+    embedding = Shifted(3.0, vocabulary_size=23, model_dim=12, name="embedding")
+    model = keras.Model(ids, embedding(embedding(ids), reverse=True))
+    fast = inference_model(model, "float32")
+    assert type(fast.get_layer("embedding")) is Shifted
+    tokens = random_ids(2, 5)
+    np.testing.assert_allclose(numbers(fast(tokens)), numbers(model(tokens)), rtol=1e-5)

@@ -293,6 +293,13 @@ def test_dropout_applies_to_the_weights():
     np.testing.assert_allclose(dropped, np.broadcast_to(bias, dropped.shape), atol=1e-6)
 
 
+def test_dropout_applies_where_call_is_called_directly():
+    layer = self_attention(dropout=0.999999)
+    _, bias = layer.output_projection.get_weights()
+    dropped = numbers(layer.call(inputs(), training=True))
+    np.testing.assert_allclose(dropped, np.broadcast_to(bias, dropped.shape), atol=1e-6)
+
+
 def test_dropout_is_off_outside_training():
     with_dropout, without = self_attention(dropout=0.5), self_attention()
     np.testing.assert_array_equal(
