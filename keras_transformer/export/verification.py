@@ -191,7 +191,7 @@ class _LiveAnswers:
 
 
 def _first_words(text: str) -> str:
-    """Returns the first half of a text and the rest of its last word; half if there is no space."""
+    """Returns the first half of a text and the rest of its last word; half if none follows."""
     half = len(text) // 2
     return text[: text.find(" ", half) + 1] or text[:half]
 

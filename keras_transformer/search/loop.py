@@ -28,7 +28,7 @@ def run(advance: Callable, start, results_of: Callable):
         advance: Maps a search to the search one position later. A search is a named tuple with
             `position`, Integer scalar, `done`, Boolean (batch,), and `state`, a DecodingState; its
             other fields are nests of (batch, ...) tensors and of scalars. `advance` must use each
-            state once, and change nothing in the rows of sentences that are done.
+            state once, and change no results of sentences that are done.
         start: The search before the first position.
         results_of: Maps a search to the nest of (batch, ...) tensors to return.
 
