@@ -2,8 +2,8 @@
 
 Pairs are read in blocks. A random part of each block is held back and mixed into the next ones, so
 shuffling crosses the borders of blocks; a thread prepares the next block while the current one is
-in use. The order depends only on the seed, so a resumed run skips the first n batches by reading
-them again.
+in use. The order depends only on the seed, so a resumed run rereads and drops the batches that it
+has trained on.
 """
 
 import contextlib
@@ -45,13 +45,13 @@ _BATCHES_KEPT = 16
 class PairStream:
     """Endless batches of texts of any size, as `pair_batches` streams them.
 
-    At its end, a text starts again with its files in a different order. All pairs of a single text
-    come before its next pass begins, except those too few for a batch of their shape, which come in
-    the next pass. From several texts, pairs are drawn by weight, and their passes overlap.
+    At its end, a text starts again with its files in a different order. A single text finishes each
+    pass before the next; pairs that do not fill a batch of their shape wait for the next pass. From
+    several texts, pairs are drawn by weight, and their passes overlap.
 
-    Each block yields a fifth of the pairs in the buffer, so a pair is delayed by 0.8 * buffer_pairs
-    pairs on average, sometimes by none and sometimes by many more. A text no larger than a block is
-    shuffled as a whole.
+    Pairs enter the buffer in blocks. With each block, a random fifth of the buffer leaves it, so a
+    pair waits for 0.8 * buffer_pairs others on average, some for none and some for many more. A
+    text no larger than a block is shuffled as a whole.
 
     Example, on JAX without TensorFlow:
         >>> stream = PairStream([Corpus("*.en.gz", "*.de.gz")], tokenizer)
@@ -70,8 +70,8 @@ class PairStream:
             a side, and about four times as much while blocks are mixed.
 
     Raises:
-        InputError: A file is missing, or a setting is out of range. For faults within files, and
-            texts without a pair to keep, only when the stream reaches them.
+        InputError: A file is missing, or a setting is out of range. Faults within files, and texts
+            without usable pairs, are reported only when the stream reaches them.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class TokenLines:
         return TokenLines(self.ids[np.repeat(moved_by, lengths) + np.arange(offsets[-1])], offsets)
 
     def padded(self, rows: np.ndarray, length: int) -> np.ndarray:
-        """Pads the ids of the lines `rows`, Int (batch,), to Int32 (batch, length)."""
+        """Returns the ids of the lines numbered `rows`, Int (batch,), padded to (batch, length)."""
         begins = self.offsets[rows][:, np.newaxis]  # (batch, 1)
         ends = self.offsets[rows + 1][:, np.newaxis]
         positions = begins + np.arange(length)  # (batch, length)

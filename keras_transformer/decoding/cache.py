@@ -138,12 +138,12 @@ class Place(NamedTuple):
     """Where the newest position of each hypothesis is written, the same in each layer.
 
     Attributes:
-        rows: Integer (batch * heads,), the rows to write in the cache as a matrix, in which a row
-            holds the slots of one position in all beams; None if the cache grows instead.
-        shapes: The shape of a layer's keys or values, (batch, heads, slots, width), by width: made
+        rows: Integer (batch * heads,), the rows to write if the cache is seen as a matrix whose
+            rows hold one position's slots for all beams; None if the cache grows instead.
+        shapes: Maps a width to the shape of keys or values, (batch, heads, slots, width); built
             once for all layers.
-        order: How to split and join heads; None for one beam, which needs no order, and on JAX,
-            which transposes.
+        order: How to split and join heads; None with one beam, where the order is given, and on
+            JAX, which transposes instead.
     """
 
     rows: object

@@ -108,9 +108,9 @@ def iterate_columns(path: PathName, columns: tuple[int, int] | None) -> Iterator
         if len(parts) < needed or (columns is None and len(parts) > needed):
             raise InputError(
                 f"{path}:{number}: a line must have {'' if columns is None else 'at least '}"
-                f"{needed} columns, separated by tabs. Received: {len(parts)}. Name a second file"
-                " for the target, choose columns, as in Corpus(FILE, columns=(1, 2)), or fix the"
-                " line."
+                f"{needed} columns, separated by tabs. Received: {len(parts)}. Fix the line, or"
+                " select columns, for example Corpus(FILE, columns=(1, 2)); if the target is in"
+                " another file, name that file as well."
             )
         yield parts[first - 1], parts[second - 1]
 

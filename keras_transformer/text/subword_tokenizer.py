@@ -458,7 +458,7 @@ def _training_error(message: str, vocabulary_size: int) -> InputError:
 def _text_error(text) -> InputError:
     return InputError(
         "text must be a string, or several, that UTF-8 can encode."
-        f" Received: text={text!a:.200}. Pass strings without half surrogate pairs."
+        f" Received: text={text!a:.200}. Pass strings without unpaired surrogates."
     )
 
 

@@ -130,7 +130,7 @@ def _address_when_ready(server) -> str:
     for line in server.stdout:
         if match := re.match(r"serving (http://\S+)", line):
             return match[1]
-    raise InputError("The server must start. Received: the error above. Fix that error.")
+    raise InputError("The server must start to be measured. Received: the error above. Fix it.")
 
 
 def _ask(address: str, bodies: list[str], clients: int, seconds: float) -> dict:

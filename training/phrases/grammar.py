@@ -3,11 +3,12 @@
 lexicon.txt has the words and the templates, `words` reads and inflects them, and this module writes
 sentences in both languages at once and splits them into training, validation and test. Each French
 sentence has exactly one English translation: the present becomes the simple present and the passé
-composé the simple past; "des" becomes the bare plural; "son" becomes "his" or "her" by its own
-subject; "aimer les pommes" becomes "to like apples"; "je", "tu", "nous" and "vous" are masculine.
+composé the simple past; "des" becomes the bare plural; "son" becomes "his" or "her" depending on
+the subject of its clause; "aimer les pommes" becomes "to like apples"; "je", "tu", "nous" and
+"vous" are masculine.
 
-A sentence's combinations are words that depend on each other: ("chat", "noir"), ("Jane",
-"Afrique"), ("lire", "past", "pas"). Some are held out: training shows each of their words, but
+A combination is a group of words in a sentence that depend on each other: ("chat", "noir"),
+("Jane", "Afrique"), ("lire", "past", "pas"). Some are held out: training shows each of their words, but
 never together. A model that translates them has learned rules, not phrases.
 """
 
