@@ -8,8 +8,8 @@ the subject of its clause; "aimer les pommes" becomes "to like apples"; "je", "t
 "vous" are masculine.
 
 A combination is a group of words in a sentence that depend on each other: ("chat", "noir"),
-("Jane", "Afrique"), ("lire", "past", "pas"). Some are held out: training shows each of their words, but
-never together. A model that translates them has learned rules, not phrases.
+("Jane", "Afrique"), ("lire", "past", "pas"). Some are held out: training shows each of their words,
+but never together. A model that translates them has learned rules, not phrases.
 """
 
 import random
