@@ -385,7 +385,7 @@ class TrainingSettings:
                 f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} where"
                 " positions are learned, since a translation may be that long. Received:"
                 f" max_positions={self.max_positions}, max_source_tokens={self.max_source_tokens}."
-                f" Choose max_positions={longest} or another max_source_tokens."
+                f" Choose max_positions={longest} or a smaller max_source_tokens."
             )
         if self.position_encoding == "sinusoidal" and self.model_dim % 2:
             raise ValueError(

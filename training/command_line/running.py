@@ -101,11 +101,15 @@ def tell(what: str) -> None:
         print(what, file=sys.stderr, flush=True)
 
 
+_started = []  # what this process has imported through the functions below
+
+
 def import_keras() -> None:
     """Imports Keras and its backend, without their log lines."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "keras" not in sys.modules:
         tell("starting Keras ...")
+        _started.append("keras")
     with quiet_stderr():
         import keras  # noqa: F401
 
@@ -114,10 +118,11 @@ def import_tensorflow(what: str | None = None) -> None:
     """Imports TensorFlow and looks for a GPU, without its log lines.
 
     Args:
-        what: What to tell the user; None says that TensorFlow starts, the first time.
+        what: The line to show in a process that these functions started Keras in; None shows that
+            TensorFlow starts, before the first import.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if what is not None or "tensorflow" not in sys.modules:
+    if "tensorflow" not in sys.modules or (what and _started):
         tell(f"{what or 'starting TensorFlow'} ...")
     with quiet_stderr():
         import tensorflow as tf

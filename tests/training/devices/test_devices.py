@@ -421,7 +421,7 @@ def test_a_config_that_does_not_name_the_workers_is_a_one_line_error(
     more = ["--output", str(tmp_path / "run"), "--strategy", "multi_worker"]
     assert run_command(main, [*arguments, *more]) == 1
     [line] = capfd.readouterr().err.splitlines()
-    assert re.match(r"error: TF_CONFIG must name all workers .* Received: TF_CONFIG=", line)
+    assert re.match(r"error: TF_CONFIG must name all workers, .* Received: TF_CONFIG=", line)
     assert not (tmp_path / "run").exists()
 
 

@@ -101,7 +101,7 @@ def test_damaged_weights_are_left_out_of_the_result(small_model, two_checkpoints
     [weights] = readable_weights(two_checkpoints, TrainingSettings(), small_model, [2], found)
     assert found == [2]  # the latest, which the model holds
     assert (weights[0] == 5).all()
-    assert "none of the epochs [2] is left" in caplog.text
+    assert "none of the epochs [2] can be read" in caplog.text
 
 
 @pytest.fixture
