@@ -382,7 +382,7 @@ class TrainingSettings:
         longest = self.max_source_tokens + EXTRA_TARGET_TOKENS
         if self.position_encoding == "learned" and self.max_positions < longest:
             raise ValueError(
-                f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} where"
+                f"max_positions must be at least max_source_tokens + {EXTRA_TARGET_TOKENS} if"
                 " positions are learned, since a translation may be that long. Received:"
                 f" max_positions={self.max_positions}, max_source_tokens={self.max_source_tokens}."
                 f" Choose max_positions={longest} or a smaller max_source_tokens."

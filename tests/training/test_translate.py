@@ -206,7 +206,7 @@ def test_a_file_of_blank_prefixes_has_no_effect(noting, write, tmp_path):
 
 @pytest.mark.parametrize(
     ("prefixes", "received"),
-    [("x\n", "1 prefixes and more lines"), ("x\n" * 3, "2 lines and more pre")],
+    [("x\n", "1 prefixes and more lines"), ("x\n" * 3, "2 lines and more")],
 )
 def test_there_must_be_as_many_prefixes_as_lines(
     monkeypatch, write, tmp_path, capfd, prefixes, received

@@ -633,7 +633,7 @@ def test_a_comparison_resumes_after_its_text_has_moved(
 
     moved.write_text(moved.read_text().replace("one", "two"))
     plan = make_plan(train_source=str(moved), dropout=0.2)
-    message = r"training that differs \(dropout: 0.1 there, 0.2 now; train_source: sha256 \w+ there, \w+ now"
+    message = r"that differs \(dropout: 0.1 there, 0.2 now; train_source: sha256 \w+ there, \w+ now"
     with pytest.raises(InputError, match=message):
         make_comparison(plan)._result("start", plan.settings)
 
