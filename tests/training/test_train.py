@@ -439,7 +439,7 @@ def test_sigterm_stops_a_training_and_says_how_to_resume(train_arguments, tmp_pa
         process.kill()
     assert process.returncode == 143
     assert "\nstopping after this update; once more stops at once\n" in errors
-    assert "\nstopped: of 1000 epochs, " in errors
+    assert "\nstopped: of 1,000 epochs, " in errors
     assert errors.endswith("Run the same command again to resume.\n")
 
 

@@ -198,7 +198,7 @@ def _count_shapes(config: "TransformerConfig") -> int:
 
 def _count(row: str, vocabulary_size: int) -> int:
     """Counts the parameters of a row with another vocabulary size."""
-    config = TransformerConfig.table3(row, PAPER_VOCABULARY)
+    config = _config(row)
     added = (vocabulary_size - PAPER_VOCABULARY) * config.model_dim
     return count_parameters(config) + added
 
