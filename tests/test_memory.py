@@ -5,7 +5,9 @@ five rounds. Each leaked graph would be several MiB.
 """
 
 import gc
+import os
 import shutil
+import subprocess
 import sys
 import time
 import weakref
@@ -25,11 +27,31 @@ MOST_MEBIBYTES = 30
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc shows the memory of a process")
 
 
+ALONE = "TEST_GRAPHS_ALONE"
+alone = pytest.mark.skipif(
+    ALONE not in os.environ, reason="run in a process of its own, by the test of that name"
+)
+
+
+def test_graphs_are_released_in_a_process_of_their_own():
+    """In one process with all other tests, what these leave behind keeps new graphs alive."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
+    process = subprocess.run(
+        [*command, "-k", "releases_its", __file__],
+        env={**os.environ, ALONE: "1"},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert "3 passed" in process.stdout, process.stdout
+
+
 def num_graphs():
     gc.collect()
     return sum(type(thing).__name__ == "FuncGraph" for thing in gc.get_objects())
 
 
+@alone
 def test_a_translator_releases_its_graphs_and_its_copy(random_model, tokenizer):
     before = num_graphs()
     translator = Translator(random_model, tokenizer, beam_size=2, precision="int8")
@@ -43,6 +65,7 @@ def test_a_translator_releases_its_graphs_and_its_copy(random_model, tokenizer):
     assert copy() is None
 
 
+@alone
 def test_a_trained_model_releases_its_graphs():
     before = num_graphs()
     model = random_transformer(small_config())
@@ -54,6 +77,7 @@ def test_a_trained_model_releases_its_graphs():
     assert num_graphs() == before
 
 
+@alone
 def test_a_loaded_export_releases_its_graphs(exported):
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers the SentencePiece ops
