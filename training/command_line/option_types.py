@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-NULL = "null"  # stands for None on the command line
+NULL = "null"  # how None is typed on the command line
 
 _WORDS = {
     int: "a whole number",

@@ -94,7 +94,7 @@ class Page:
         return self.text("#alarm-title"), self.text("#alarm-text")
 
     def weights(self):
-        """The weights shown behind the source's words."""
+        """The weights shown as the background of the source's words."""
         script = """return [...document.querySelectorAll('#source-tokens .token')]
             .map(e => Number(e.style.getPropertyValue('--weight')))"""
         return self.run(script)
