@@ -22,9 +22,11 @@ export TF_CPP_MIN_LOG_LEVEL
 KERAS_BACKEND ?= tensorflow
 export KERAS_BACKEND
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Silences an advertisement.
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format lock clean
+.PHONY: help demo test test-slow lint docs docs-serve format lock clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +47,12 @@ test-slow: $(STAMP)  ## run the slow tests only
 lint: $(STAMP)  ## check style and formatting without changing anything
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+docs: $(STAMP)  ## build the documents' site in build/site; any warning is an error
+	$(RUN) -m mkdocs build --quiet --strict
+
+docs-serve: $(STAMP)  ## show the site at http://127.0.0.1:8000/ and follow changes
+	$(RUN) -m mkdocs serve
 
 format: $(STAMP)  ## fix style and formatting as far as possible
 	$(RUN) -m ruff check --fix .

@@ -125,8 +125,8 @@ TINY = {
     "benchmark decode --preset base --threads 1 --dtype float32 --batch 1 32 --beam-size 1 4"
     " --length 25 100 200": DECODING,
     "benchmark compare ours.jsonl theirs.jsonl": {},
-    "benchmark curve ours.jsonl theirs.jsonl --preset base --output docs/decoding_speed.png": {},
-    "benchmark memory ours.jsonl --output docs/decoding_memory.png": {},
+    "benchmark curve ours.jsonl theirs.jsonl --preset base --output docs/pictures/decoding_speed.png": {},
+    "benchmark memory ours.jsonl --output docs/pictures/decoding_memory.png": {},
     "benchmark train --threads N": {**SIZES, "--threads": 1, "--steps": 1, "--repeats": 1},
     "benchmark data --repeats 2": {
         "--num-pairs": 600,

@@ -56,7 +56,7 @@ def _parser() -> CommandParser:
         "Where to train: one_device; mirrored, on all GPUs of this machine; or multi_worker, on the"
         " GPUs of all machines that run this command. multi_worker needs TF_CONFIG or, with"
         " --backend jax, KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID, and all"
-        " machines must see the same --output and text. See docs/distributed.md.",
+        " machines must see the same --output and text. See docs/several_machines.md.",
     )
     parser.add_option(
         "wait_minutes", float, 10.0, "Minutes that multi_worker waits for missing workers."

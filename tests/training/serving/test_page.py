@@ -1,6 +1,6 @@
 """The page of the server, in a headless Chromium.
 
-`PAGE_PICTURES=docs PAGE_MODEL=saved_models/NAME make test-slow ARGS="-k pictures_of_the_page"`
+`PAGE_PICTURES=docs/pictures PAGE_MODEL=saved_models/NAME make test-slow ARGS="-k pictures_of_the_page"`
 takes the pictures of the README; PAGE_TEXT is the sentence.
 """
 
