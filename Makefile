@@ -44,9 +44,10 @@ test-slow: $(STAMP)  ## run the slow tests only
 	  $(if $(strip $(ARGS)),,[ $$status -eq 5 ] && echo "make test-slow: there is no slow test, so nothing was run." ||) \
 	  exit $$status; }
 
-lint: $(STAMP)  ## check style and formatting without changing anything
+lint: $(STAMP)  ## check style, formatting and types without changing anything
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 docs: $(STAMP)  ## build the documents' site in build/site; any warning is an error
 	$(RUN) -m mkdocs build --quiet --strict
@@ -68,7 +69,7 @@ lock:  ## renew requirements.lock from setup.cfg and the newest releases
 	rm -rf build/lock-venv
 
 clean:  ## remove the virtual environment, caches and build output; runs and exports stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Without a working interpreter, the stamp is out of date.

@@ -29,11 +29,12 @@ def average_weights(checkpoints: Iterable[list[np.ndarray]]) -> list[np.ndarray]
 
         model.set_weights(average_weights(weights_of(path) for path in last_five_paths))
     """
-    sums, last = None, None
+    sums: list[np.ndarray] = []
+    last: list[np.ndarray] = []
     num_checkpoints = 0
     for weights in checkpoints:
         weights = [np.asarray(array) for array in weights]
-        if sums is None:
+        if not num_checkpoints:
             sums = [np.zeros(array.shape, "float64") for array in weights]
         else:
             _check_same_arrays(last, weights, num_checkpoints)
@@ -42,7 +43,7 @@ def average_weights(checkpoints: Iterable[list[np.ndarray]]) -> list[np.ndarray]
                 total += array
         last = weights
         num_checkpoints += 1
-    if sums is None:
+    if not num_checkpoints:
         raise ValueError(
             "Averaging needs at least one checkpoint. Received: no checkpoints. Keep at least one"
             " checkpoint of the run, and read a generator only once."
@@ -100,7 +101,9 @@ def _is_float(array: np.ndarray) -> bool:
     return keras.backend.is_float_dtype(array.dtype.name)
 
 
-def _check_same_arrays(expected: list, received: list, position: int) -> None:
+def _check_same_arrays(
+    expected: list[np.ndarray], received: list[np.ndarray], position: int
+) -> None:
     if len(expected) != len(received):
         raise ValueError(
             "All checkpoints must hold the same number of arrays. Received:"

@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,20 +35,20 @@ class TokensPerSecond(keras.callbacks.Callback):
         model.fit(..., callbacks=[TokensPerSecond()])
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._tokens_per_second = 0.0
         self._is_first_batch = True
         self._is_epoch_running = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._is_first_batch = True
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._is_epoch_running = True
         self._start_clock(num_tokens=0.0)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._is_first_batch:
             self._read()
             self._start_clock(num_tokens=self._num_tokens())
@@ -56,25 +57,25 @@ class TokensPerSecond(keras.callbacks.Callback):
             self._read()
         self._add_to(logs)
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         # Validation resets the metrics, and its time does not count.
         self._end_epoch()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._end_epoch()
         self._add_to(logs)
 
-    def _end_epoch(self):
+    def _end_epoch(self) -> None:
         if self._is_epoch_running:
             self._read()
         self._is_epoch_running = False
 
-    def _start_clock(self, num_tokens: float):
+    def _start_clock(self, num_tokens: float) -> None:
         self._start_tokens = num_tokens
         self._start_seconds = time.monotonic()
         self._last_reading_seconds = -math.inf  # read after the next batch: the speed is old
 
-    def _read(self):
+    def _read(self) -> None:
         tokens = self._num_tokens() - self._start_tokens
         # The clock is read only now, since reading the count waits for the steps still running.
         self._last_reading_seconds = time.monotonic()
@@ -91,7 +92,7 @@ class TokensPerSecond(keras.callbacks.Callback):
         own = sum(float(copy) for copy in copies)
         return own * self.model.distribute_strategy.num_replicas_in_sync / len(copies)
 
-    def _add_to(self, logs: dict | None):
+    def _add_to(self, logs: dict[str, Any] | None) -> None:
         if logs is not None:
             logs[LOG_KEY] = self._tokens_per_second
 
@@ -107,7 +108,7 @@ class GradientNorm(keras.callbacks.Callback):
         model.fit(..., callbacks=[GradientNorm()])
     """
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         norm = getattr(innermost_optimizer(self.model), "gradient_norm", None)
         if norm is not None and logs is not None:
             logs["gradient_norm"] = float(norm.numpy())
@@ -132,21 +133,21 @@ class AveragedWeights(keras.callbacks.Callback):
             model.fit(..., callbacks=[averaged_weights])
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self._weights = None  # set while the model holds the averages
+        self._weights: list[np.ndarray] | None = None  # set while the model holds the averages
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.close()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         model = self.model
         averages = _copies(averaged_variables(model))
         if self._weights is None:
             self._weights = _copies(model.weights)
         _assign(model.weights, averages)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.close()
 
     def close(self) -> None:

@@ -1,15 +1,19 @@
 """Compiles functions of NumPy arrays with TensorFlow or JAX, and keeps them."""
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeAlias
 
 import keras
 import numpy as np
 
 from keras_transformer.forks import check_not_forked
+from keras_transformer.tensors import Nest, Tensor
 
 # Each takes a second to compile and several MB to keep.
 _MOST_KEPT = 8
+
+Array: TypeAlias = np.ndarray | np.generic
 
 
 class CompiledFunctions:
@@ -20,12 +24,12 @@ class CompiledFunctions:
         most_tokens: The longest sequence that the model accepts, in tokens; None for no limit.
     """
 
-    def __init__(self, model, most_tokens: int | None):
+    def __init__(self, model: keras.Model, most_tokens: int | None) -> None:
         self._model, self._most_tokens = model, most_tokens
-        self._kept: dict[Hashable, Callable] = {}  # the latest is last
+        self._kept: dict[Hashable, Callable[..., Nest]] = {}  # the latest is last
         self._lock = threading.Lock()
 
-    def run(self, key: Hashable, function: Callable, *arrays: np.ndarray):
+    def run(self, key: Hashable, function: Callable[..., Nest], *arrays: Array) -> Nest:
         """Runs a function and returns its result: tensors, or a tuple of tensors.
 
         Args:
@@ -42,7 +46,9 @@ class CompiledFunctions:
                 del self._kept[next(iter(self._kept))]
         return compiled(*arrays)
 
-    def _compile(self, function, arrays):
+    def _compile(
+        self, function: Callable[..., Nest], arrays: Sequence[Array]
+    ) -> Callable[..., Nest]:
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
@@ -53,7 +59,7 @@ class CompiledFunctions:
         return function
 
 
-def _free_shape(array) -> list[int | None]:
+def _free_shape(array: Array) -> list[int | None]:
     """Returns an array's shape with batch and length left open."""
     shape = list(array.shape)
     for axis in (0, -1) if shape else ():
@@ -61,31 +67,33 @@ def _free_shape(array) -> list[int | None]:
     return shape
 
 
-def _jitted(function, model, most_tokens):
+def _jitted(
+    function: Callable[..., Nest], model: keras.Model, most_tokens: int | None
+) -> Callable[..., Nest]:
     """Compiles the function with JAX, which compiles it again for each new shape."""
     import jax
 
     variables = getattr(model, "variables", [])
 
     @jax.jit
-    def stateless(values, *arrays):
+    def stateless(values: Sequence[Tensor], *arrays: Tensor) -> Nest:
         with keras.StatelessScope(state_mapping=zip(variables, values, strict=True)):
             return function(*arrays)
 
-    def call(*arrays):
+    def call(*arrays: Array) -> Nest:
         padded = [_in_one_of_few_shapes(array, most_tokens) for array in arrays]
         found = stateless([v.value for v in variables], *padded)
-        return keras.tree.map_structure(lambda x: x[: len(arrays[0])], found)
+        return keras.tree.map_structure(lambda x: x[: arrays[0].shape[0]], found)
 
     return call
 
 
-def _in_one_of_few_shapes(array: np.ndarray, most_tokens: int | None) -> np.ndarray:
+def _in_one_of_few_shapes(array: Array, most_tokens: int | None) -> Array:
     """Pads the length to a multiple of 16, or to `most_tokens`, and the rows to a power of two.
 
     Padding is 0; added rows repeat the last one. Numbers stay as they are.
     """
-    if not array.ndim:
+    if isinstance(array, np.generic) or not array.ndim:
         return array
     rows = 1 << (len(array) - 1).bit_length()
     if array.ndim > 1:

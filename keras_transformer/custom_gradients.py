@@ -1,13 +1,22 @@
 """Gradients given by a formula instead of derived by the backend."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
+from keras_transformer.tensors import Tensor
 
-def with_gradient(name: str, function: Callable, gradient: Callable, *arguments):
+# From the arguments to (output, the other tensors that the gradient needs).
+Function: TypeAlias = Callable[..., tuple[Tensor, tuple[Tensor, ...]]]
+
+# From (gradient of the output, *arguments, *those tensors) to the gradient of each argument.
+Gradient: TypeAlias = Callable[..., tuple[Tensor | None, ...]]
+
+
+def with_gradient(name: str, function: Function, gradient: Gradient, *arguments: Tensor) -> Tensor:
     """Computes a function whose gradient is given by a formula.
 
     TensorFlow's own `custom_gradient` registers a new gradient for each traced graph and never
@@ -31,14 +40,18 @@ def with_gradient(name: str, function: Callable, gradient: Callable, *arguments)
             return _in_graph(name, function, gradient, arguments)
 
     @ops.custom_gradient
-    def differentiable(*arguments):
+    def differentiable(
+        *arguments: Tensor,
+    ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor | None, ...]]]:
         output, known = function(*arguments)
         return output, lambda upstream: gradient(upstream, *arguments, *known)
 
     return differentiable(*arguments)
 
 
-def _in_graph(name, function, gradient, arguments):
+def _in_graph(
+    name: str, function: Function, gradient: Gradient, arguments: Sequence[Tensor]
+) -> Tensor:
     """Passes the output and the gradient's inputs through an operation with this gradient."""
     import tensorflow as tf
 
@@ -54,13 +67,13 @@ def _in_graph(name, function, gradient, arguments):
     return outputs[0]
 
 
-def _register(name, gradient):
+def _register(name: str, gradient: Gradient) -> None:
     import tensorflow as tf
 
     with contextlib.suppress(KeyError):  # already registered
 
         @tf.RegisterGradient(name)
-        def _(operation, upstream, *_):
+        def _(operation: Any, upstream: Tensor, *_: Tensor) -> list[Tensor]:
             _, *tensors = operation.inputs
             gradients = gradient(upstream, *tensors)
             return [None, *gradients, *[None] * (len(tensors) - len(gradients))]

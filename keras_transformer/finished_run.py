@@ -1,6 +1,7 @@
 """Reads what a translator needs from a finished run folder: its settings and its model."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -15,7 +16,7 @@ _TYPES = {
 }
 
 
-def read_settings(path: Path) -> dict:
+def read_settings(path: Path) -> dict[str, Any]:
     """Reads the settings of a run that a `Translator` takes.
 
     Args:

@@ -3,8 +3,10 @@
 import keras
 from keras import ops
 
+from keras_transformer.tensors import Tensor
 
-def take(x, index, axis=0):
+
+def take(x: Tensor, index: Tensor, axis: int = 0) -> Tensor:
     """`ops.take` for indices from 0: negative ones cost TensorFlow three more operations.
 
     Args:
@@ -22,7 +24,7 @@ def take(x, index, axis=0):
     return ops.take(x, index, axis=axis)
 
 
-def gather_rows(x, index):
+def gather_rows(x: Tensor, index: Tensor) -> Tensor:
     """Picks with a separate index for each row: result[r, i, ...] = x[r, index[r, i], ...].
 
     On TensorFlow this is one operation, while `ops.take_along_axis` is about twenty.
@@ -43,7 +45,7 @@ def gather_rows(x, index):
     return ops.take_along_axis(x, ops.reshape(index, (*index.shape, *ones)), axis=axis)
 
 
-def gather_for_all_beams(x, index):
+def gather_for_all_beams(x: Tensor, index: Tensor) -> Tensor:
     """Picks the same places in all beams of a sentence: result[b, i, j] = x[b, i, index[b, j]].
 
     Args:

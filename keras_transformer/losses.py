@@ -3,12 +3,15 @@
 Shapes: labels Integer (batch, length), logits Float (batch, length, vocabulary). Padding is id 0.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_transformer.config import check_below_1
 from keras_transformer.custom_gradients import with_gradient
 from keras_transformer.masks import padding_mask
+from keras_transformer.tensors import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -58,7 +61,7 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
         label_smoothing: float = 0.1,
         reduction: str | None = "mean_over_tokens",
         name: str = "label_smoothed_crossentropy",
-    ):
+    ) -> None:
         check_below_1(label_smoothing=label_smoothing)
         if reduction not in ("mean_over_tokens", None):
             raise ValueError(
@@ -69,7 +72,9 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
         self.reduction = reduction
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
         # Keras' version would convert ids to floats, apply the implicit mask of y_pred and divide
         # by batch * length.
         losses = self.call(y_true, y_pred)
@@ -79,12 +84,12 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
             return losses
         return ops.sum(losses) / self.num_tokens(y_true)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         labels, logits = ops.cast(y_true, "int32"), ops.cast(y_pred, "float32")
         losses = smoothed_crossentropy(labels, logits, self.label_smoothing)  # (batch, length)
         return ops.where(padding_mask(labels), losses, 0.0)
 
-    def num_tokens(self, labels):
+    def num_tokens(self, labels: Tensor) -> Tensor:
         """Returns the number by which to divide the summed losses, Float (), at least 1.
 
         Each replica divides by the tokens of all replicas. Optimizers sum the replicas' gradients,
@@ -92,7 +97,7 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
         """
         return ops.maximum(sum_over_replicas(ops.sum(real_tokens(labels))), 1.0)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             "label_smoothing": self.label_smoothing,
             "reduction": self.reduction,
@@ -100,7 +105,7 @@ class LabelSmoothedCrossentropy(keras.losses.Loss):
         }
 
 
-def smoothed_crossentropy(labels, logits, label_smoothing: float):
+def smoothed_crossentropy(labels: Tensor, logits: Tensor, label_smoothing: float) -> Tensor:
     """Computes the formula of LabelSmoothedCrossentropy for each token, including padding.
 
     Each pass over the vocabulary is expensive. So the softmax is computed once and kept, and the
@@ -115,13 +120,15 @@ def smoothed_crossentropy(labels, logits, label_smoothing: float):
         Float (batch, length).
     """
 
-    def crossentropy(labels, logits):
+    def crossentropy(labels: Tensor, logits: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         probabilities = ops.softmax(logits, axis=-1)
         at_label = (1.0 - label_smoothing) * label_logits(labels, logits)
         everywhere = label_smoothing * ops.mean(logits, axis=-1)
         losses = log_normalizer(logits, probabilities) - at_label - everywhere
-        numbers = (label_smoothing / logits.shape[-1], label_smoothing - 1.0)
-        numbers = [ops.convert_to_tensor(number, logits.dtype) for number in numbers]
+        numbers = (
+            ops.convert_to_tensor(number, logits.dtype)
+            for number in (label_smoothing / logits.shape[-1], label_smoothing - 1.0)
+        )
         return losses, (probabilities, *numbers)
 
     return with_gradient(
@@ -129,12 +136,19 @@ def smoothed_crossentropy(labels, logits, label_smoothing: float):
     )
 
 
-def _crossentropy_gradient(upstream, labels, logits, probabilities, share, less_at_label):
+def _crossentropy_gradient(
+    upstream: Tensor,
+    labels: Tensor,
+    logits: Tensor,
+    probabilities: Tensor,
+    share: Tensor,
+    less_at_label: Tensor,
+) -> tuple[Tensor | None, Tensor]:
     gradients = (probabilities - share) * ops.expand_dims(upstream, -1)
     return None, add_at_labels(gradients, labels, less_at_label * upstream)
 
 
-def negative_log_likelihood(labels, logits):
+def negative_log_likelihood(labels: Tensor, logits: Tensor) -> Tensor:
     """Computes -log softmax(logits)[label] of each token, including padding.
 
     Uses the same operations as the loss, so that a graph with both computes the softmax once
@@ -151,7 +165,7 @@ def negative_log_likelihood(labels, logits):
     return log_normalizer(logits, probabilities) - label_logits(labels, logits)
 
 
-def log_normalizer(logits, probabilities):
+def log_normalizer(logits: Tensor, probabilities: Tensor) -> Tensor:
     """Returns log sum_v exp(logits[v]), Float (batch, length), without another exp.
 
     Solves log p[v] = logits[v] - log_normalizer for the largest p[v], which is at least
@@ -160,13 +174,13 @@ def log_normalizer(logits, probabilities):
     return ops.max(logits, axis=-1) - ops.log(ops.max(probabilities, axis=-1))
 
 
-def label_logits(labels, logits):
+def label_logits(labels: Tensor, logits: Tensor) -> Tensor:
     """Returns the logit of each label, Float (batch, length)."""
     chosen = ops.take_along_axis(logits, ops.expand_dims(labels, -1), axis=-1)  # (batch, length, 1)
     return ops.squeeze(chosen, -1)  # (batch, length)
 
 
-def add_at_labels(values, labels, addends):
+def add_at_labels(values: Tensor, labels: Tensor, addends: Tensor) -> Tensor:
     """Adds (batch, length) addends to (batch, length, vocabulary) values at the labels."""
     shape = ops.shape(values)
     rows = ops.reshape(values, (-1, shape[-1]))  # (batch * length, vocabulary)
@@ -176,12 +190,12 @@ def add_at_labels(values, labels, addends):
     return ops.reshape(rows, shape)  # (batch, length, vocabulary)
 
 
-def real_tokens(labels):
+def real_tokens(labels: Tensor) -> Tensor:
     """Returns 1 for each real token and 0 for padding, Float (batch, length)."""
     return ops.cast(padding_mask(labels), "float32")
 
 
-def sum_over_replicas(number):
+def sum_over_replicas(number: Tensor) -> Tensor:
     """Sums a number, Float (), over all replicas of `tf.distribute`.
 
     Returns the number itself for one replica, and on JAX, where a batch is one array across all
@@ -196,7 +210,7 @@ def sum_over_replicas(number):
     return number if replica is None else replica.all_reduce(tf.distribute.ReduceOp.SUM, number)
 
 
-def per_token(sample_weight):
+def per_token(sample_weight: Tensor) -> Tensor:
     """Makes weights (batch,) or (batch, length) broadcastable to (batch, length)."""
     sample_weight = ops.cast(sample_weight, "float32")
     if len(sample_weight.shape) == 1:

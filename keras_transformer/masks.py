@@ -8,13 +8,15 @@ Only decoding uses another form, made by `to_add`.
 import numpy as np
 from keras import backend, ops
 
+from keras_transformer.tensors import Tensor
+
 PADDING_ID = 0
 
 # A masked score; softmax gives it zero weight.
 _FAR_BELOW = -1e9
 
 
-def padding_mask(token_ids):
+def padding_mask(token_ids: Tensor) -> Tensor:
     """Returns True where there is a token, False where there is padding.
 
     Args:
@@ -26,7 +28,7 @@ def padding_mask(token_ids):
     return ops.not_equal(token_ids, PADDING_ID)
 
 
-def causal_mask(length):
+def causal_mask(length: int | Tensor) -> Tensor:
     """Returns True where a key is not later than its query, so no position sees what it predicts.
 
     Source: section 3.2.3, "leftward information flow".
@@ -41,7 +43,7 @@ def causal_mask(length):
     return ops.greater_equal(positions[:, None], positions[None, :])[None]
 
 
-def hide(scores, attention_mask):
+def hide(scores: Tensor, attention_mask: Tensor) -> Tensor:
     """Masks scores so that softmax gives them zero weight.
 
     Args:
@@ -53,7 +55,7 @@ def hide(scores, attention_mask):
     return scores + ops.cast(attention_mask, scores.dtype)
 
 
-def for_all_heads(attention_mask):
+def for_all_heads(attention_mask: Tensor | None) -> Tensor | None:
     """Prepares a caller's attention mask for the scores of all heads.
 
     Args:
@@ -70,7 +72,7 @@ def for_all_heads(attention_mask):
     return ops.expand_dims(attention_mask, 1) if has_batch else attention_mask
 
 
-def to_add(attention_mask):
+def to_add(attention_mask: Tensor) -> Tensor:
     """Converts a mask to numbers to add to scores, once for many layers.
 
     In float32, TensorFlow with oneDNN fuses the addition into the product before it.
@@ -84,7 +86,7 @@ def to_add(attention_mask):
     return ops.where(attention_mask, np.float32(0.0), np.float32(_FAR_BELOW))
 
 
-def attend_to(key_padding_mask):
+def attend_to(key_padding_mask: Tensor | None) -> Tensor | None:
     """Returns an attention mask that lets every query see every real key.
 
     Args:
@@ -96,7 +98,7 @@ def attend_to(key_padding_mask):
     return None if key_padding_mask is None else ops.expand_dims(key_padding_mask, 1)
 
 
-def attend_to_earlier(key_padding_mask, length):
+def attend_to_earlier(key_padding_mask: Tensor | None, length: int | Tensor) -> Tensor:
     """Returns an attention mask that lets every query see the real keys up to its own position.
 
     Args:

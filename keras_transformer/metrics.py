@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_transformer.losses import negative_log_likelihood, per_token, real_tokens
+from keras_transformer.tensors import Tensor
 
 
 class TokenMean(keras.metrics.Metric):
@@ -19,18 +20,20 @@ class TokenMean(keras.metrics.Metric):
         dtype: The dtype of the state; None for float32.
     """
 
-    def __init__(self, name: str, dtype: str | None = None):
+    def __init__(self, name: str, dtype: str | None = None) -> None:
         # Not Keras' floatx: in bfloat16 a count that grows by one stops at 256.
         super().__init__(name=name, dtype=dtype or "float32")
         state = {"initializer": "zeros", "dtype": self.dtype}
         self.total = self.add_weight(name="total", **state)
         self.num_tokens = self.add_weight(name="num_tokens", **state)
 
-    def token_values(self, labels, logits):
+    def token_values(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Returns the value of each token, Float (batch, length), and any value at padding."""
         raise NotImplementedError
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> None:
         """Adds a batch.
 
         Args:
@@ -47,7 +50,7 @@ class TokenMean(keras.metrics.Metric):
         self.total.assign_add(ops.cast(ops.sum(weights * values), self.total.dtype))
         self.num_tokens.assign_add(ops.cast(ops.sum(weights), self.num_tokens.dtype))
 
-    def result(self):
+    def result(self) -> Tensor:
         return ops.divide_no_nan(self.total, self.num_tokens)
 
 
@@ -68,13 +71,13 @@ class Perplexity(TokenMean):
 
     _direction = "down"  # for Keras' callbacks whose mode is "auto"
 
-    def __init__(self, name: str = "perplexity", dtype: str | None = None):
+    def __init__(self, name: str = "perplexity", dtype: str | None = None) -> None:
         super().__init__(name=name, dtype=dtype)
 
-    def token_values(self, labels, logits):
+    def token_values(self, labels: Tensor, logits: Tensor) -> Tensor:
         return negative_log_likelihood(labels, logits)
 
-    def result(self):
+    def result(self) -> Tensor:
         return ops.exp(super().result())
 
 
@@ -89,10 +92,10 @@ class TokenAccuracy(TokenMean):
 
     _direction = "up"
 
-    def __init__(self, name: str = "token_accuracy", dtype: str | None = None):
+    def __init__(self, name: str = "token_accuracy", dtype: str | None = None) -> None:
         super().__init__(name=name, dtype=dtype)
 
-    def token_values(self, labels, logits):
+    def token_values(self, labels: Tensor, logits: Tensor) -> Tensor:
         # argmax gives the same, but is four times slower on TensorFlow's CPU.
         _, best = ops.top_k(logits, k=1)  # (batch, length, 1)
         predictions = ops.cast(ops.squeeze(best, -1), "int32")  # (batch, length)

@@ -3,7 +3,8 @@
 import collections
 import functools
 import itertools
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import keras
 
@@ -13,6 +14,7 @@ from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.layers.encoder import EncoderBlock
 from keras_transformer.layers.normalization import LayerNormalization
 from keras_transformer.masks import padding_mask
+from keras_transformer.tensors import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -27,11 +29,16 @@ class Transformer(keras.Model):
             including the end. The model itself accepts longer ones.
     """
 
-    def __init__(self, *args, max_source_tokens=TransformerConfig.max_source_tokens, **kwargs):
+    def __init__(
+        self,
+        *args: Any,
+        max_source_tokens: int = TransformerConfig.max_source_tokens,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.max_source_tokens = max_source_tokens
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "max_source_tokens": self.max_source_tokens}
 
     @property
@@ -94,7 +101,7 @@ class Boxes(NamedTuple):
     normalizations: dict[str, LayerNormalization]
 
 
-def _boxes(config):
+def _boxes(config: TransformerConfig) -> Boxes:
     embedding = PositionalEmbedding(
         config.vocabulary_size,
         config.model_dim,
@@ -112,7 +119,10 @@ def _boxes(config):
     return Boxes(embedding, encoder_blocks, decoder_blocks, normalizations)
 
 
-def _blocks(block_class, config):
+_Block = TypeVar("_Block", EncoderBlock, DecoderBlock)
+
+
+def _blocks(block_class: type[_Block], config: TransformerConfig) -> list[_Block]:
     stack = block_class.__name__.removesuffix("Block").lower()
     return [
         block_class(
@@ -129,7 +139,9 @@ def _blocks(block_class, config):
     ]
 
 
-def encoder_states(boxes, source_ids, source_mask, **options):
+def encoder_states(
+    boxes: Boxes | Transformer, source_ids: Tensor, source_mask: Tensor | None, **options: Any
+) -> Iterator[Tensor]:
     """Runs the encoder; `options` go to every layer's call, such as training=False.
 
     Yields:
@@ -142,7 +154,14 @@ def encoder_states(boxes, source_ids, source_mask, **options):
     yield normalized(boxes, "encoder", x)
 
 
-def decoder_states(boxes, target_ids, target_mask, memory, source_mask, **options):
+def decoder_states(
+    boxes: Boxes | Transformer,
+    target_ids: Tensor,
+    target_mask: Tensor | None,
+    memory: Tensor,
+    source_mask: Tensor | None,
+    **options: Any,
+) -> Iterator[Tensor]:
     """Runs the decoder; `options` as in `encoder_states`.
 
     Yields:
@@ -156,19 +175,19 @@ def decoder_states(boxes, target_ids, target_mask, memory, source_mask, **option
     yield normalized(boxes, "decoder", x)
 
 
-def last_of(states):
+def last_of(states: Iterable[Tensor]) -> Tensor:
     """Returns the last state, and lets go of the others on the way."""
     return collections.deque(states, maxlen=1).pop()
 
 
-def normalized(boxes, stack, x):
+def normalized(boxes: Boxes | Transformer, stack: str, x: Tensor) -> Tensor:
     """Applies a stack's final normalization, which only pre-norm has."""
     normalization = boxes.normalizations.get(stack)
     return x if normalization is None else normalization(x)
 
 
 @functools.singledispatch
-def cross_attention_weights(model, source_ids, target_ids):
+def cross_attention_weights(model: keras.Model, source_ids: Tensor, target_ids: Tensor) -> Tensor:
     """Returns the weights of the last decoder block's attention to the source.
 
     Register another architecture with `@cross_attention_weights.register(ItsModelClass)`.
@@ -192,14 +211,14 @@ def cross_attention_weights(model, source_ids, target_ids):
     )
 
 
-def has_cross_attention(model) -> bool:
+def has_cross_attention(model: keras.Model) -> bool:
     """Whether `cross_attention_weights` supports the model's class."""
     nothing = cross_attention_weights.dispatch(object)
     return cross_attention_weights.dispatch(type(model)) is not nothing
 
 
 @cross_attention_weights.register(Transformer)
-def _(model, source_ids, target_ids):
+def _(model: Transformer, source_ids: Tensor, target_ids: Tensor) -> Tensor:
     source_mask, target_mask = padding_mask(source_ids), padding_mask(target_ids)
     off = {"training": False}
     memory = last_of(encoder_states(model, source_ids, source_mask, **off))
@@ -219,12 +238,14 @@ class AttentionOfLayers(NamedTuple):
             source_length).
     """
 
-    encoder: tuple
-    decoder: tuple
-    cross: tuple
+    encoder: tuple[Tensor, ...]
+    decoder: tuple[Tensor, ...]
+    cross: tuple[Tensor, ...]
 
 
-def attention_of_layers(model: Transformer, source_ids, target_ids) -> AttentionOfLayers:
+def attention_of_layers(
+    model: Transformer, source_ids: Tensor, target_ids: Tensor
+) -> AttentionOfLayers:
     """Returns the attention weights of every head in every layer.
 
     Source: section 3.2.3 names the three kinds; the paper's appendix shows some.

@@ -2,11 +2,17 @@
 
 import contextlib
 import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
 from keras_transformer.schedules import InverseSquareRootSchedule, check_warmup_steps
+from keras_transformer.tensors import Shape, Tensor
+
+# A learning rate; or, for TensorFlow's operation, all its shared arguments for each dtype.
+Rate: TypeAlias = Tensor | dict[str, Any]
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -64,7 +70,14 @@ class Adam(keras.optimizers.Adam):
         model.compile(optimizer=Adam(1e-3, beta_2=0.98, epsilon=1e-9), loss=...)
     """
 
-    def __init__(self, *args, ema_decay=None, track_gradient_norm=False, clip_norm=None, **kwargs):
+    def __init__(
+        self,
+        *args: Any,
+        ema_decay: float | None = None,
+        track_gradient_norm: bool = False,
+        clip_norm: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         if clip_norm is not None and not 0 < clip_norm < math.inf:
             raise ValueError(
                 f"clip_norm must be above 0 and finite. Received: clip_norm={clip_norm}. Choose"
@@ -79,10 +92,10 @@ class Adam(keras.optimizers.Adam):
         self.ema_decay = ema_decay
         self.track_gradient_norm = track_gradient_norm
         self.clip_norm = clip_norm
-        self.averages = []
-        self.gradient_norm = None
+        self.averages: list[keras.Variable] = []
+        self.gradient_norm: Tensor | None = None
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
             return
         # fit builds the optimizer while tracing a step, where each variable would add a graph for
@@ -94,17 +107,24 @@ class Adam(keras.optimizers.Adam):
             if self.track_gradient_norm and keras.backend.backend() == "tensorflow":
                 self.gradient_norm = _number_of_each_device()
 
-    def add_variable(self, shape, initializer="zeros", dtype=None, name=None, **more):
+    def add_variable(
+        self,
+        shape: Shape,
+        initializer: str | keras.initializers.Initializer = "zeros",
+        dtype: str | None = None,
+        name: str | None = None,
+        **more: Any,
+    ) -> keras.Variable:
         if _is_float16(dtype) and str(name).endswith(("_momentum", "_velocity")):
             dtype = "float32"
         return super().add_variable(shape, initializer, dtype=dtype, name=name, **more)
 
-    def _get_current_learning_rate(self):
+    def _get_current_learning_rate(self) -> Tensor:
         if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             return self._learning_rate(self.iterations)
         return super()._get_current_learning_rate()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "ema_decay": self.ema_decay,
@@ -112,7 +132,9 @@ class Adam(keras.optimizers.Adam):
             "clip_norm": self.clip_norm,
         }
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+    def _backend_update_step(
+        self, grads: Sequence[Tensor], trainable_variables: Sequence[Tensor], learning_rate: Tensor
+    ) -> None:
         if self._updates_by_one_operation():
             # Computed once for all variables: twenty more operations for each would delay the
             # first step of a model of many layers by a second or two.
@@ -123,13 +145,13 @@ class Adam(keras.optimizers.Adam):
             }
         super()._backend_update_step(grads, trainable_variables, learning_rate)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Rate) -> None:
         if self._accumulates_on_replicas():
             self._accumulate(gradient, variable, learning_rate)
         else:
             self._update(gradient, variable, learning_rate)
 
-    def _update(self, gradient, variable, learning_rate):
+    def _update(self, gradient: Tensor, variable: Tensor, learning_rate: Rate) -> None:
         dtype = keras.backend.standardize_dtype(variable.dtype)
         if isinstance(learning_rate, dict):
             learning_rate = learning_rate[dtype]
@@ -140,18 +162,20 @@ class Adam(keras.optimizers.Adam):
         else:
             super().update_step(gradient, variable, learning_rate)
         if self.ema_decay is not None:
-            self._update_average(variable)
+            self._update_average(variable, self.ema_decay)
 
     def _updates_by_one_operation(self) -> bool:
         return keras.backend.backend() == "tensorflow" and not self.amsgrad
 
-    def _accumulates_on_replicas(self):
+    def _accumulates_on_replicas(self) -> bool:
         """Whether several replicas of `tf.distribute` accumulate gradients."""
         if keras.backend.backend() != "tensorflow" or not self.gradient_accumulation_steps:
             return False
         return self._distribution_strategy.num_replicas_in_sync > 1
 
-    def _backend_apply_gradients(self, grads, trainable_variables):
+    def _backend_apply_gradients(
+        self, grads: Sequence[Tensor], trainable_variables: Sequence[Tensor]
+    ) -> None:
         if not self._accumulates_on_replicas():
             super()._backend_apply_gradients(grads, trainable_variables)
             return
@@ -165,7 +189,7 @@ class Adam(keras.optimizers.Adam):
         # replicas. So the replicas sum each batch, and each variable has its own condition.
         self._backend_update_step(grads, trainable_variables, self.learning_rate)
 
-    def _accumulate(self, gradient, variable, learning_rate):
+    def _accumulate(self, gradient: Tensor, variable: Tensor, learning_rate: Rate) -> None:
         """Adds a gradient to the accumulated ones; the last one triggers the update."""
         import tensorflow as tf
 
@@ -173,16 +197,16 @@ class Adam(keras.optimizers.Adam):
         accumulated = self._accumulated_gradients[self._get_variable_index(variable)].value
         total = accumulated + tf.convert_to_tensor(gradient)
 
-        def update():
+        def update() -> Tensor:
             self._update(total / steps, variable, learning_rate)
             return accumulated.assign(tf.zeros_like(total), read_value=False)
 
-        def accumulate():
+        def accumulate() -> Tensor:
             return accumulated.assign(total, read_value=False)
 
         tf.cond((self._iterations.value + 1) % steps == 0, update, accumulate)
 
-    def _shared(self, dtype, learning_rate) -> dict:
+    def _shared(self, dtype: str, learning_rate: Tensor) -> dict[str, Tensor]:
         """Returns the arguments of TensorFlow's operation that all variables share."""
         import tensorflow as tf
 
@@ -197,7 +221,9 @@ class Adam(keras.optimizers.Adam):
             "epsilon": tf.cast(self.epsilon, dtype),
         }
 
-    def _update_by_one_operation(self, gradient, variable, shared):
+    def _update_by_one_operation(
+        self, gradient: Tensor, variable: Tensor, shared: dict[str, Tensor]
+    ) -> None:
         import tensorflow as tf
 
         index = self._get_variable_index(variable)
@@ -209,7 +235,7 @@ class Adam(keras.optimizers.Adam):
             **shared,
         )
 
-    def _update_in_float32(self, gradient, variable, learning_rate):
+    def _update_in_float32(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
         index = self._get_variable_index(variable)
         m, v = self._momentums[index], self._velocities[index]
         gradient = ops.cast(_dense(gradient), "float32")
@@ -223,10 +249,10 @@ class Adam(keras.optimizers.Adam):
         update = rate * ops.divide(m, ops.add(ops.sqrt(v), self.epsilon))
         self.assign_sub(variable, ops.cast(update, variable.dtype))
 
-    def _update_average(self, variable):
+    def _update_average(self, variable: Tensor, decay: float) -> None:
         average = self.averages[self._get_variable_index(variable)]
         # The newest value's share, (1 - d) / (1 - d**t), without losing digits in 1 - d**t.
-        log_decay = math.log(self.ema_decay)
+        log_decay = math.log(decay)
         update = ops.cast(self.iterations + 1, variable.dtype)
         share = math.expm1(log_decay) / ops.expm1(log_decay * update)
         self.assign_add(average, ops.multiply(share, ops.subtract(variable, average)))
@@ -234,7 +260,7 @@ class Adam(keras.optimizers.Adam):
     # Keras calls the next two methods with the gradients of an update, the second on TensorFlow
     # only. On several devices, the first gets only the gradients of its own device.
 
-    def _clip_gradients(self, gradients):
+    def _clip_gradients(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         if self._needs_norm() and self._num_devices() == 1:
             # Otherwise a sparse gradient would be made dense twice.
             gradients = [_dense(gradient) for gradient in gradients]
@@ -243,7 +269,9 @@ class Adam(keras.optimizers.Adam):
                 gradients = [gradient * ops.cast(scale, gradient.dtype) for gradient in gradients]
         return super()._clip_gradients(gradients)
 
-    def _all_reduce_sum_gradients(self, gradients_and_variables):
+    def _all_reduce_sum_gradients(
+        self, gradients_and_variables: Sequence[tuple[Tensor, Tensor]]
+    ) -> Sequence[tuple[Tensor, Tensor]]:
         if self._num_devices() == 1:
             return gradients_and_variables
         pairs = super()._all_reduce_sum_gradients(gradients_and_variables)
@@ -263,7 +291,7 @@ class Adam(keras.optimizers.Adam):
             for (gradient, variable), total in zip(pairs, sums, strict=True)
         ]
 
-    def _with_accumulated(self, gradient, variable):
+    def _with_accumulated(self, gradient: Tensor, variable: Tensor) -> Tensor:
         """Returns the sum of an update's gradients so far."""
         if not self._accumulates_on_replicas():
             return gradient
@@ -279,7 +307,7 @@ class Adam(keras.optimizers.Adam):
     def _needs_norm(self) -> bool:
         return self.gradient_norm is not None or self.clip_norm is not None
 
-    def _scale_of_clipping(self, gradients, steps=1):
+    def _scale_of_clipping(self, gradients: Sequence[Tensor], steps: int = 1) -> Tensor | None:
         """Records the norm of gradients / steps; returns the factor that clips them, or None."""
         norm = _global_norm(gradients) / steps
         if self.gradient_norm is not None:
@@ -289,7 +317,7 @@ class Adam(keras.optimizers.Adam):
         return self.clip_norm / ops.maximum(norm, self.clip_norm)
 
 
-def _dense(gradient):
+def _dense(gradient: Tensor) -> Tensor:
     """Makes a gradient dense; only TensorFlow has sparse ones."""
     if keras.backend.backend() != "tensorflow":
         return gradient
@@ -298,7 +326,7 @@ def _dense(gradient):
     return tf.convert_to_tensor(gradient)
 
 
-def _global_norm(gradients):
+def _global_norm(gradients: Sequence[Tensor]) -> Tensor:
     """Returns the Euclidean norm of all gradients together, Float32 ()."""
     if keras.backend.backend() != "tensorflow":
         squares = [ops.sum(ops.square(ops.cast(gradient, "float32"))) for gradient in gradients]
@@ -309,7 +337,7 @@ def _global_norm(gradients):
     return tf.sqrt(2 * tf.add_n(squares))
 
 
-def _outside_of_graphs():
+def _outside_of_graphs() -> contextlib.AbstractContextManager[None]:
     """Returns a context that creates variables at once; under a strategy, an empty one."""
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
@@ -318,7 +346,7 @@ def _outside_of_graphs():
     return contextlib.nullcontext() if tf.distribute.has_strategy() else tf.init_scope()
 
 
-def _number_of_each_device():
+def _number_of_each_device() -> Tensor:
     """Makes a TensorFlow variable with a value per device; reading gives the first one."""
     import tensorflow as tf
 
@@ -331,11 +359,11 @@ def _number_of_each_device():
     )
 
 
-def _is_float16(dtype) -> bool:
+def _is_float16(dtype: Any) -> bool:
     return dtype is not None and keras.backend.standardize_dtype(dtype) == "float16"
 
 
-def _handle(variable):
+def _handle(variable: Tensor) -> Tensor:
     """Returns the handle of a TensorFlow variable, or of the one inside a Keras variable."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 

@@ -1,7 +1,11 @@
 """The learning rate of the paper (5.3)."""
 
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_transformer.tensors import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -30,7 +34,7 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
         ValueError: If `peak_learning_rate` is not above 0 or `warmup_steps` is below 1.
     """
 
-    def __init__(self, peak_learning_rate: float, warmup_steps: int):
+    def __init__(self, peak_learning_rate: float, warmup_steps: int) -> None:
         if not peak_learning_rate > 0:
             raise ValueError(
                 "peak_learning_rate must be above 0. Received:"
@@ -41,13 +45,13 @@ class InverseSquareRootSchedule(keras.optimizers.schedules.LearningRateSchedule)
         self.peak_learning_rate = peak_learning_rate
         self.warmup_steps = warmup_steps
 
-    def __call__(self, step):
+    def __call__(self, step: int | Tensor) -> Tensor:
         step = ops.maximum(ops.cast(step, "float32"), 1.0)
         rising = step / self.warmup_steps
         falling = ops.sqrt(self.warmup_steps / step)
         return self.peak_learning_rate * ops.minimum(rising, falling)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         return {
             "peak_learning_rate": self.peak_learning_rate,
             "warmup_steps": self.warmup_steps,

@@ -3,9 +3,9 @@
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
@@ -31,6 +31,8 @@ from keras_transformer.search.greedy import greedy_search
 from keras_transformer.search.hypotheses import IMPOSSIBLE, Hypotheses, check_length_penalty
 from keras_transformer.search.sampling import check_sampling, leaves_some_out, noise_of, sample
 from keras_transformer.search.scoring import score
+from keras_transformer.search.state import DecodingState, Step
+from keras_transformer.tensors import Tensor
 from keras_transformer.text.blank import is_blank
 from keras_transformer.text.prefixes import Prefix, new_word_ids
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
@@ -39,6 +41,11 @@ _LOGGER = logging.getLogger("keras_transformer")
 
 # Padding, unknown (bytes spell everything, so it never occurs) and start.
 _NO_TEXT_IDS = (0, 1, 2)
+
+# A translator's attributes, and its model's class, config and weights.
+_Pickled: TypeAlias = tuple[
+    dict[str, Any], tuple[type[keras.Model], dict[str, Any], list[np.ndarray]]
+]
 
 
 class AttentionWeights(NamedTuple):
@@ -130,7 +137,7 @@ class Translator:
         min_target_tokens: int = 1,
         batch_tokens: int = 2048,
         precision: str | None = None,
-    ):
+    ) -> None:
         check_not_forked()
         for name, value in (
             ("beam_size", beam_size),
@@ -162,7 +169,7 @@ class Translator:
     @classmethod
     def load(
         cls,
-        run: str | os.PathLike,
+        run: str | os.PathLike[str],
         *,
         beam_size: int | None = None,
         length_penalty: float | None = None,
@@ -195,21 +202,21 @@ class Translator:
         except ValueError as error:
             raise InputError(f"{run}: {error}") from error
 
-    def _set_model(self, model):
+    def _set_model(self, model: keras.Model) -> None:
         precision = self.precision
         self.model = model
         self.fast_model = model if precision is None else inference_model(model, precision)
         self.steps = decoding_steps(self.fast_model)
         self._functions = CompiledFunctions(self.fast_model, _most_positions(model))
 
-    def __getstate__(self):
+    def __getstate__(self) -> _Pickled:
         check_not_forked()
         set_by_model = ("model", "fast_model", "steps", "_functions")
         state = {name: value for name, value in vars(self).items() if name not in set_by_model}
         model = self.model
         return state, (type(model), model.get_config(), model.get_weights())
 
-    def __setstate__(self, pickled):
+    def __setstate__(self, pickled: _Pickled) -> None:
         state, (model_class, config, weights) = pickled
         vars(self).update(state)
         # A pool hangs if unpickling raises, so the translator's methods will raise instead.
@@ -287,10 +294,17 @@ class Translator:
         check_length_penalty(alpha)
         num_results = 1 if n == 1 else beam_size  # some may be the same text
 
-        def search(source_ids, prefix, alpha, new_word=None):
+        def search(
+            source_ids: Tensor,
+            prefix: Tensor,
+            alpha: float | Tensor,
+            new_word: Tensor | None = None,
+        ) -> Hypotheses:
             return self.search(source_ids, beam_size, alpha, num_results, prefix, new_word)
 
-        def search_rows(rows, source_ids, prefix, *new_word):
+        def search_rows(
+            rows: list[int], source_ids: np.ndarray, prefix: np.ndarray, *new_word: np.ndarray
+        ) -> Hypotheses:
             key = "search", beam_size, num_results, len(new_word)
             return self._functions.run(
                 key, search, source_ids, prefix, np.float32(alpha), *new_word
@@ -331,15 +345,25 @@ class Translator:
             raise ValueError(f"n must be at least 1. Received: n={n}. Choose 1 or more.")
         check_sampling(temperature, top_k, top_p)
         is_cut = leaves_some_out(top_p)
-        numbers = temperature, self.length_penalty, top_p if is_cut else 1.0
-        numbers = [np.float32(number) for number in numbers]
+        settings = temperature, self.length_penalty, top_p if is_cut else 1.0
+        numbers = [np.float32(number) for number in settings]
 
-        def draw(source_ids, prefix, noise, temperature, alpha, top_p, new_word=None):
+        def draw(
+            source_ids: Tensor,
+            prefix: Tensor,
+            noise: Tensor,
+            temperature: Tensor,
+            alpha: Tensor,
+            top_p: Tensor,
+            new_word: Tensor | None = None,
+        ) -> Hypotheses:
             step, state, options = self._start(source_ids, prefix, new_word, n)
             options |= {"temperature": temperature, "top_k": top_k, "length_penalty": alpha}
             return sample(step, state, noise=noise, top_p=top_p if is_cut else None, **options)
 
-        def draw_rows(rows, source_ids, prefix, *new_word):
+        def draw_rows(
+            rows: list[int], source_ids: np.ndarray, prefix: np.ndarray, *new_word: np.ndarray
+        ) -> Hypotheses:
             longest = self._longest(source_ids.shape[1], prefix.shape[1])
             noise = noise_of(seed, [first_place + row for row in rows], n, longest)
             key = "sample", n, top_k, is_cut, len(new_word)
@@ -373,7 +397,7 @@ class Translator:
             )
         source, target = self._whole_ids(sources, targets)
 
-        def score_ids(source_ids, target_ids):
+        def score_ids(source_ids: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
             return score(self.fast_model, source_ids, target_ids, start_id=self.tokenizer.start_id)
 
         results = [(0.0, 0)] * len(sources)
@@ -388,13 +412,13 @@ class Translator:
 
     def search(
         self,
-        source_ids,
+        source_ids: Tensor,
         beam_size: int,
-        length_penalty: float,
-        num_results: int = 1,
-        prefix=None,
-        new_word=None,
-    ):
+        length_penalty: float | Tensor,
+        num_results: int | Tensor = 1,
+        prefix: Tensor | None = None,
+        new_word: Tensor | None = None,
+    ) -> Hypotheses:
         """Searches on token ids, inside or outside of a graph.
 
         Args:
@@ -415,7 +439,9 @@ class Translator:
             return greedy_search(step, state, **options)
         return beam_search(step, state, beam_size=beam_size, num_results=num_results, **options)
 
-    def _start(self, source_ids, prefix, new_word, beams):
+    def _start(
+        self, source_ids: Tensor, prefix: Tensor | None, new_word: Tensor | None, beams: int
+    ) -> tuple[Step, DecodingState, dict[str, Any]]:
         """Returns the step, the first state and the options that all searches share."""
         encode, initial_state, step = self.steps
         prefix_length = 0 if prefix is None else ops.shape(prefix)[1]
@@ -439,30 +465,36 @@ class Translator:
         }
         return step, initial_state(encode(source_ids), beams, max_length=longest), options
 
-    def _longest(self, source_length, prefix_length):
+    def _longest(self, source_length: int | Tensor, prefix_length: int | Tensor) -> int | Tensor:
         """Returns the most tokens that a translation in a batch may have, including the end."""
         longest = self.max_target_tokens or source_length - 1 + EXTRA_TARGET_TOKENS
         if isinstance(longest, int) and isinstance(prefix_length, int):
             return max(longest, prefix_length + 1)
         return ops.maximum(longest, prefix_length + 1)
 
-    def _translations(self, texts, prefixes, search, n) -> list[list[tuple[str, float]]]:
+    def _translations(
+        self,
+        texts: Iterable[str],
+        prefixes: Iterable[str] | None,
+        search: Callable[..., Hypotheses],
+        n: int,
+    ) -> list[list[tuple[str, float]]]:
         """Translates batch by batch; `search` takes the indices of texts, then their arrays."""
         check_not_forked()
         texts = _checked(texts)
-        prefixes = [""] * len(texts) if prefixes is None else _checked(prefixes)
-        if len(prefixes) != len(texts):
+        given = [""] * len(texts) if prefixes is None else _checked(prefixes)
+        if len(given) != len(texts):
             raise ValueError(
                 "Each text needs a prefix. Received:"
-                f" {len(prefixes)} prefixes, {len(texts)} texts. Give '' for a text without one."
+                f" {len(given)} prefixes, {len(texts)} texts. Give '' for a text without one."
             )
         results = [[("", 0.0)] for _ in texts]
         rows = [row for row, text in enumerate(texts) if not is_blank(text)]
-        prefixes = [Prefix.of(prefix, self.tokenizer) for prefix in prefixes]
+        beginnings = [Prefix.of(prefix, self.tokenizer) for prefix in given]
         source = self._encode([texts[row] for row in rows])
-        stems = self.tokenizer.encode([prefixes[row].stem for row in rows])
+        stems = self.tokenizer.encode([beginnings[row].stem for row in rows])
         self._check_prefixes(stems)
-        new_word = np.array([prefixes[row].needs_new_word for row in rows])
+        new_word = np.array([beginnings[row].needs_new_word for row in rows])
         for batch in _batches_by_length([len(ids) for ids in source], self.batch_tokens):
             of_batch = [rows[i] for i in batch]
             arrays = [_padded([side[i] for i in batch]) for side in (source, stems)]
@@ -470,7 +502,7 @@ class Translator:
                 arrays.append(new_word[batch])
             found = self._texts_and_scores(search(of_batch, *arrays), n)
             for row, best in zip(of_batch, found, strict=True):
-                results[row] = [(prefixes[row].begin(text), score) for text, score in best]
+                results[row] = [(beginnings[row].begin(text), score) for text, score in best]
         return results
 
     @property
@@ -509,8 +541,8 @@ class Translator:
         weights = cross_attention_weights(
             self.fast_model, _padded([source_ids]), _padded([read_ids])
         )
-        tokens = [self.tokenizer.pieces(ids) for ids in (source_ids, target_ids)]
-        return AttentionWeights(*tokens, _one_sentence([weights])[0])
+        pieces = self.tokenizer.pieces
+        return AttentionWeights(pieces(source_ids), pieces(target_ids), _one_sentence([weights])[0])
 
     def attention_by_layer(self, source: str, target: str) -> AttentionByLayer:
         """Returns the attention of every head in every layer; only for a Transformer."""
@@ -519,10 +551,17 @@ class Translator:
                 "attention_by_layer needs a Transformer. Received: a model of class"
                 f" {type(self.model).__name__}. Call `attention`, or use another model."
             )
-        ids = self._attention_ids(source, target)
-        source_ids, read_ids, _ = ids
+        source_ids, read_ids, target_ids = self._attention_ids(source, target)
         found = attention_of_layers(self.fast_model, _padded([source_ids]), _padded([read_ids]))
-        return AttentionByLayer(*map(self.tokenizer.pieces, ids), *map(_one_sentence, found))
+        pieces = self.tokenizer.pieces
+        return AttentionByLayer(
+            pieces(source_ids),
+            pieces(read_ids),
+            pieces(target_ids),
+            encoder=_one_sentence(found.encoder),
+            decoder=_one_sentence(found.decoder),
+            cross=_one_sentence(found.cross),
+        )
 
     def _attention_ids(self, source: str, target: str) -> tuple[list[int], list[int], list[int]]:
         """Returns the ids of the source, of the decoder's input and of its predictions."""
@@ -543,7 +582,7 @@ class Translator:
             )
         return [[*ids[:room], self.tokenizer.end_id] for ids in encoded]
 
-    def _whole_ids(self, sources, targets) -> list[list[list[int]]]:
+    def _whole_ids(self, sources: Iterable[str], targets: Iterable[str]) -> list[list[list[int]]]:
         """Returns the ids of sources and of targets, with the end id; refuses long texts."""
         check_not_forked()
         sides = []
@@ -570,7 +609,7 @@ class Translator:
                 f" Received: {longest}. Shorten it."
             )
 
-    def _texts_and_scores(self, found: Hypotheses, n) -> Iterator[list[tuple[str, float]]]:
+    def _texts_and_scores(self, found: Hypotheses, n: int) -> Iterator[list[tuple[str, float]]]:
         token_ids = ops.convert_to_numpy(found.token_ids)[:, :n]
         scores = ops.convert_to_numpy(found.scores)[:, :n]
         batch, beams, _ = token_ids.shape
@@ -582,7 +621,7 @@ class Translator:
 
 def _best_of_each_text(results: list[tuple[str, float]]) -> list[tuple[str, float]]:
     """Drops repeated texts from results that are sorted best first."""
-    best = {}
+    best: dict[str, tuple[str, float]] = {}
     for result in results:
         best.setdefault(result[0], result)
     return list(best.values())
@@ -590,7 +629,8 @@ def _best_of_each_text(results: list[tuple[str, float]]) -> list[tuple[str, floa
 
 def _batches_by_length(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
     """Batches rows of similar length: less padding, and short batches end early."""
-    batch, longest = [], 0
+    batch: list[int] = []
+    longest = 0
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         longest = max(longest, lengths[row])
         if batch and (len(batch) + 1) * longest > batch_tokens:
@@ -608,12 +648,12 @@ def _padded(rows: list[list[int]]) -> np.ndarray:
     return padded
 
 
-def _one_sentence(layers) -> np.ndarray:
+def _one_sentence(layers: Sequence[Tensor]) -> np.ndarray:
     """Stacks one tensor of batch 1 per layer: Float32 (layers, ...)."""
     return np.stack([ops.convert_to_numpy(ops.cast(tensor, "float32"))[0] for tensor in layers])
 
 
-def _checked(texts) -> list[str]:
+def _checked(texts: Iterable[str]) -> list[str]:
     """Returns the texts as a list, since an iterator can be read only once."""
     if isinstance(texts, Iterable) and not isinstance(texts, str):
         texts = list(texts)
@@ -625,20 +665,22 @@ def _checked(texts) -> list[str]:
     )
 
 
-def _most_positions(model) -> int | None:
+def _most_positions(model: keras.Model) -> int | None:
     """Returns the number of the model's learned positions; None if it has none."""
     embedding = getattr(model, "embedding", None)
     return embedding.most_tokens if isinstance(embedding, PositionalEmbedding) else None
 
 
-def _source_tokens_of(model) -> int:
+def _source_tokens_of(model: keras.Model) -> int:
     """Returns the longest source that fits the model, in tokens, including the end."""
     own = getattr(model, "max_source_tokens", TransformerConfig.max_source_tokens)
     positions = _most_positions(model)
     return own if positions is None else max(1, min(own, positions - EXTRA_TARGET_TOKENS))
 
 
-def _check_positions(model, max_source_tokens: int, max_target_tokens: int | None) -> None:
+def _check_positions(
+    model: keras.Model, max_source_tokens: int, max_target_tokens: int | None
+) -> None:
     positions = _most_positions(model)
     longest = max_target_tokens or max_source_tokens + EXTRA_TARGET_TOKENS
     if positions is not None and max(max_source_tokens, longest) > positions:
@@ -651,7 +693,7 @@ def _check_positions(model, max_source_tokens: int, max_target_tokens: int | Non
         )
 
 
-def _check_vocabulary(model, tokenizer) -> None:
+def _check_vocabulary(model: keras.Model, tokenizer: SubwordTokenizer) -> None:
     vocabulary_size = model.output_shape[-1]
     if vocabulary_size != tokenizer.vocabulary_size:
         raise ValueError(

@@ -91,7 +91,7 @@ def test_the_layers_know_neither_decoding_nor_search(name):
     "name", [name for name in SOURCES if room_of(name) == "keras_transformer.search"]
 )
 def test_the_searches_know_no_model(name):
-    allowed = {"keras_transformer.masks", "keras_transformer.gathering"}
+    allowed = {f"keras_transformer.{name}" for name in ("masks", "gathering", "tensors")}
     others = imports_of(name, with_types=True)
     assert {other for other in others if room_of(other) != "keras_transformer.search"} <= allowed
 

@@ -54,7 +54,7 @@ class PairBatches:
         shuffle: bool = True,
         max_length: int = 256,
         max_length_ratio: float | None = None,
-    ):
+    ) -> None:
         check_batch_settings(
             max_tokens=max_tokens,
             max_length=max_length,

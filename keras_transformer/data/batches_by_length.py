@@ -4,6 +4,7 @@
 """
 
 import itertools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +90,9 @@ def _order(number: int, rng: np.random.Generator | None) -> np.ndarray:
     return np.arange(number) if rng is None else rng.permutation(number)
 
 
-def _cells(source_lengths, target_lengths, rng) -> dict[tuple[int, int], np.ndarray]:
+def _cells(
+    source_lengths: np.ndarray, target_lengths: np.ndarray, rng: np.random.Generator | None
+) -> dict[tuple[int, int], np.ndarray]:
     """Sorts pairs into cells, smaller cells first; the largest comes last, even if empty."""
     source_grid = length_grid(source_lengths.max())
     target_grid = length_grid(target_lengths.max())
@@ -109,7 +112,9 @@ def _cells(source_lengths, target_lengths, rng) -> dict[tuple[int, int], np.ndar
     }
 
 
-def _fill_cells(cells, max_tokens: int) -> tuple[list[PlannedBatch], list[PlannedBatch]]:
+def _fill_cells(
+    cells: dict[tuple[int, int], np.ndarray], max_tokens: int
+) -> tuple[list[PlannedBatch], list[PlannedBatch]]:
     """Returns the full batches, and a list of the last batch if pairs are left over."""
     batches = []
     waiting = dict(cells)
@@ -129,7 +134,7 @@ def _fill_cells(cells, max_tokens: int) -> tuple[list[PlannedBatch], list[Planne
     return batches, [PlannedBatch(rest, *shape)] if len(rest) else []
 
 
-def _next_larger(shape, waiting) -> tuple[int, int]:
+def _next_larger(shape: tuple[int, int], waiting: Iterable[tuple[int, int]]) -> tuple[int, int]:
     """Returns the cell with the largest batches among those that hold pairs of this shape."""
     fitting = [larger for larger in waiting if larger[0] >= shape[0] and larger[1] >= shape[1]]
     return min(fitting, key=lambda larger: (max(larger), sum(larger)))
@@ -152,7 +157,7 @@ class StreamPlan:
         longest: The longest possible line, in tokens, including the end id.
     """
 
-    def __init__(self, max_tokens: int, longest: int):
+    def __init__(self, max_tokens: int, longest: int) -> None:
         self._max_tokens = max_tokens
         self._grid = length_grid(longest)
         self._seen = np.zeros((len(self._grid), len(self._grid)), "int64")
@@ -197,7 +202,9 @@ class StreamPlan:
         batches = [batches[index] for index in _order(len(batches), rng)]
         return batches, np.sort(np.concatenate(left_over))
 
-    def _cells(self, source_lengths, target_lengths) -> tuple[np.ndarray, np.ndarray]:
+    def _cells(
+        self, source_lengths: np.ndarray, target_lengths: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         return (
             np.searchsorted(self._grid, source_lengths),
             np.searchsorted(self._grid, target_lengths),

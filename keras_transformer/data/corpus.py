@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Corpus:
     weight: float = 1.0
     columns: tuple[int, int] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (self.weight > 0 and np.isfinite(self.weight)):
             raise InputError(
                 "weight must be greater than 0."
@@ -80,7 +81,9 @@ class Corpus:
         _check_partners(self.source, self.target, source, target)
         return list(zip(source, target, strict=True))
 
-    def pairs(self, files: Sequence[tuple[Path, Path | None]] | None = None) -> Iterator:
+    def pairs(
+        self, files: Sequence[tuple[Path, Path | None]] | None = None
+    ) -> Iterator[tuple[str, str]]:
         """Yields source and target of each pair as it reads the files.
 
         Args:
@@ -103,16 +106,20 @@ def as_corpora(
     source: "PathNames | Corpus | Sequence[Corpus]", target: PathNames | None
 ) -> list[Corpus]:
     """Returns the corpora as a list; turns files into one corpus."""
-    if isinstance(source, Corpus):
-        source = [source]
-    if isinstance(source, str | os.PathLike) or not any(isinstance(s, Corpus) for s in source):
+    if isinstance(source, str | os.PathLike) or _are_names(source):
         return [Corpus(source, target)]
-    if target is not None or not all(isinstance(corpus, Corpus) for corpus in source):
+    parts = [source] if isinstance(source, Corpus) else list(source)
+    corpora = [part for part in parts if isinstance(part, Corpus)]
+    if target is not None or len(corpora) < len(parts):
         raise InputError(
             "source must be files, or corpora without a target."
-            f" Received: source={source}, target={target}. Put both sides into each Corpus."
+            f" Received: source={parts}, target={target}. Put both sides into each Corpus."
         )
-    return list(source)
+    return corpora
+
+
+def _are_names(source: "Corpus | Sequence[PathName | Corpus]") -> TypeGuard[Sequence[PathName]]:
+    return not isinstance(source, Corpus) and not any(isinstance(s, Corpus) for s in source)
 
 
 def read_corpora(corpora: Sequence[Corpus]) -> tuple[list[str], list[str]]:
@@ -179,7 +186,7 @@ def _sides(pairs: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
     return [source for source, _ in pairs], [target for _, target in pairs]
 
 
-def _two(columns) -> bool:
+def _two(columns: tuple[int, ...]) -> bool:
     return len(columns) == 2 and min(columns) >= 1 and columns[0] != columns[1]
 
 
@@ -225,7 +232,9 @@ def _check_readable(path: Path) -> None:
         raise unreadable(path, error) from error
 
 
-def _check_partners(source: PathNames, target: PathNames, source_files, target_files) -> None:
+def _check_partners(
+    source: PathNames, target: PathNames, source_files: Sequence[Path], target_files: Sequence[Path]
+) -> None:
     """Refuses pairs of files whose names differ where their patterns have wildcards."""
     (source, *more), (target, *others) = _as_list(source), _as_list(target)
     one, other = _WILDCARD.findall(source), _WILDCARD.findall(target)

@@ -4,7 +4,7 @@ import itertools
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Epochs:
         num_batches: int,
         accumulation_steps: int = 1,
         num_pairs: int | None = None,
-    ):
+    ) -> None:
         check_at_least(1, num_batches=num_batches, accumulation_steps=accumulation_steps)
         self._batch = batch
         self._num_parts = accumulation_steps
@@ -63,7 +63,7 @@ class Epochs:
         """Whether batches come with weights."""
         return self._num_parts > 1
 
-    def batch(self, epoch: int, index: int) -> tuple:
+    def batch(self, epoch: int, index: int) -> tuple[Any, ...]:
         """Returns a batch of an epoch, both counted from 0.
 
         Returns:
@@ -78,7 +78,7 @@ class Epochs:
             raise
         return weighted_share_of(batch, part, self._num_parts) if self.has_weights else batch
 
-    def stream(self, first_epoch: int = 0, first_batch: int = 0) -> Iterator[tuple]:
+    def stream(self, first_epoch: int = 0, first_batch: int = 0) -> Iterator[tuple[Any, ...]]:
         """Returns the batches of endless epochs as arrays, for any Keras backend.
 
         Args:
@@ -119,10 +119,10 @@ class Epochs:
             )
         reader = _Reader(self, first_epoch, goes_on=not first_batch)
         # TensorFlow keeps Python functions forever, but text and threads must end with the dataset.
-        reference = weakref.ref(reader)
+        reference: Callable[[], Any] = weakref.ref(reader)
         types = [tf.int32] * 3 + [tf.float32] * self.has_weights
 
-        def read(index):
+        def read(index: "tf.Tensor") -> tuple[Any, ...]:
             arrays = tf.numpy_function(lambda i: reference().arrays(i), [index], types)
             source_ids, target_ids, labels, *weights = arrays
             for ids in (source_ids, target_ids, labels):
@@ -161,7 +161,7 @@ def _silence_shuffle_warning() -> None:
 class _Reader:
     """Reads batches of one epoch; with `goes_on`, also those of the following epochs."""
 
-    def __init__(self, epochs: Epochs, first_epoch: int, *, goes_on: bool):
+    def __init__(self, epochs: Epochs, first_epoch: int, *, goes_on: bool) -> None:
         self._epochs, self._epoch, self._goes_on = epochs, first_epoch, goes_on
 
     def arrays(self, index: int) -> list[np.ndarray]:

@@ -25,12 +25,12 @@ class PairFilter:
             without end ids; None for any.
     """
 
-    def __init__(self, longest: int, max_length_ratio: float | None = None):
+    def __init__(self, longest: int, max_length_ratio: float | None = None) -> None:
         self._longest, self._max_length_ratio = longest, max_length_ratio
         self._reasons = ["with a blank side", f"longer than {longest} tokens"]
         if max_length_ratio is not None:
             self._reasons.append(f"one side more than {max_length_ratio:g} times the other")
-        self._left_out = Counter()
+        self._left_out: Counter[str] = Counter()
         self.num_kept = 0
 
     @property

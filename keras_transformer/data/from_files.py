@@ -1,7 +1,7 @@
 """From text files to the `tf.data.Dataset` that `model.fit` takes, in memory or streamed."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_transformer.data.batches import PairBatches
 from keras_transformer.data.corpus import Corpus, PathNames, as_corpora, read_corpora
@@ -70,7 +70,7 @@ def pair_batches(
             within the files of a stream, only when the stream reaches them.
     """
     corpora = as_corpora(source, target)
-    settings = {
+    settings: dict[str, Any] = {
         "seed": seed,
         "shuffle": shuffle,
         "max_length": max_length,

@@ -2,14 +2,19 @@
 
 import atexit
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 _LAST = object()
 
+Item = TypeVar("Item")
+Produce: TypeAlias = Callable[[Callable[[], bool]], Iterator[Item]]
+Wanted: TypeAlias = SimpleQueue[None]
+Items: TypeAlias = SimpleQueue[tuple[Any, BaseException | None]]
 
-def read_ahead(produce: Callable[[Callable[[], bool]], Iterator[Any]]) -> Iterator[Any]:
+
+def read_ahead(produce: Produce[Item]) -> Generator[Item, None, None]:
     """Yields the items of `produce`, which runs one item ahead in its own thread.
 
     The thread starts when the first item is requested. It ends when the iterator is used up, closed
@@ -21,15 +26,16 @@ def read_ahead(produce: Callable[[Callable[[], bool]], Iterator[Any]]) -> Iterat
             which it must call often. It must not refer to the iterator returned here, which could
             then never be collected.
     """
-    stopped = []
+    stopped: list[bool] = []
     # Simple queues, because the iterator may be collected at any time in any thread, even during a
     # call of an ordinary queue, whose lock would then be taken twice.
-    wanted, items = SimpleQueue(), SimpleQueue()
+    wanted: Wanted = SimpleQueue()
+    items: Items = SimpleQueue()
     thread = threading.Thread(
         target=_run, args=(produce, stopped, wanted, items), name="read_ahead", daemon=True
     )
 
-    def stop():
+    def stop() -> None:
         stopped.append(True)
         wanted.put(None)
         if thread is not threading.current_thread():
@@ -54,7 +60,12 @@ def read_ahead(produce: Callable[[Callable[[], bool]], Iterator[Any]]) -> Iterat
             stop()
 
 
-def _run(produce, stopped: list, wanted: SimpleQueue, items: SimpleQueue) -> None:
+def _run(
+    produce: Produce[Any],
+    stopped: list[bool],
+    wanted: Wanted,
+    items: Items,
+) -> None:
     """Runs in the thread, and produces one item for each request."""
     try:
         wanted.get()

@@ -3,12 +3,14 @@
 Axes: batch = rows of a batch, rows = rows of a share.
 """
 
+from typing import Any
+
 import numpy as np
 
 from keras_transformer.data.token_lines import Batch
 
 
-def share_of(batch: tuple, index: int, count: int) -> tuple:
+def share_of(batch: tuple[Any, ...], index: int, count: int) -> tuple[Any, ...]:
     """Returns one of several shares of a batch, all with the same number of rows.
 
     Blank rows fill up the last shares if the rows do not divide evenly. They are all padding,

@@ -86,7 +86,7 @@ class PairStream:
         max_length_ratio: float | None = None,
         sampling: float = 0.0,
         buffer_pairs: int = 500_000,
-    ):
+    ) -> None:
         check_batch_settings(
             max_tokens=max_tokens,
             max_length=max_length,
@@ -135,7 +135,7 @@ class PairStream:
         """
         check_at_least(1, steps_per_epoch=steps_per_epoch)
 
-        def batch(epoch, index):
+        def batch(epoch: int, index: int) -> Batch:
             return self._recent.batch(epoch * steps_per_epoch + index)
 
         return Epochs(batch, steps_per_epoch, accumulation_steps)
@@ -177,7 +177,7 @@ def _batches(settings: _Settings, skip: int) -> Iterator[Batch]:
 class _RecentBatches:
     """The batches of a stream by number, for readers that sometimes go back a little."""
 
-    def __init__(self, batches: Callable[[int], Iterator[Batch]]):
+    def __init__(self, batches: Callable[[int], Iterator[Batch]]) -> None:
         self._batches = batches
         self._lock = threading.Lock()
         self._go_to(0)
@@ -195,13 +195,13 @@ class _RecentBatches:
     def _go_to(self, number: int) -> None:
         self._stream = self._batches(number)
         self._next = number
-        self._kept = deque(maxlen=_BATCHES_KEPT)
+        self._kept: deque[Batch] = deque(maxlen=_BATCHES_KEPT)
 
 
 class _Blocks:
     """Reads blocks of pairs, mixes each with pairs held back, and plans its batches."""
 
-    def __init__(self, settings: _Settings):
+    def __init__(self, settings: _Settings) -> None:
         self._settings = settings
         self._readers = [_Reader(settings, number) for number in range(len(settings.corpora))]
         self._plan = StreamPlan(settings.max_tokens, settings.longest)
@@ -265,20 +265,30 @@ class _Blocks:
         held = pairs.take(np.concatenate([others, drawn[left_over]]))
         return _Block(pairs.take(np.concatenate(rows)), plan), held
 
-    def _draw(self, num_pairs: int, num_read: int, rng) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(
+        self, num_pairs: int, num_read: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Draws the indices of the pairs for this block, and of those to hold back."""
         is_end = len(self._readers) == 1 and self._readers[0].is_at_end
         if is_end or not self._settings.shuffle:
             return np.arange(num_pairs), np.zeros(0, int)
         most_held = self._settings.buffer_pairs * (_BLOCKS_PER_BUFFER - 1) // _BLOCKS_PER_BUFFER
         num_drawn = max(-(-num_read // 2), num_pairs - most_held)
-        return tuple(np.split(rng.permutation(num_pairs), [num_drawn]))
+        drawn, others = np.split(rng.permutation(num_pairs), [num_drawn])
+        return drawn, others
 
 
 class _Reader:
     """Reads a text, pass after pass, into ids of the pairs kept; reports on each pass."""
 
-    def __init__(self, settings: _Settings, number: int):
+    # Set by `_begin_pass`.
+    is_at_end: bool
+    _pass: int
+    _num_chunks: int
+    _lines: Iterator[tuple[str, str]]
+    _filter: PairFilter
+
+    def __init__(self, settings: _Settings, number: int) -> None:
         self._settings, self._number = settings, number
         self._corpus = settings.corpora[number]
         self._num_kept_before = 0

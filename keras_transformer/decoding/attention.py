@@ -5,6 +5,7 @@ The hypotheses of a sentence take the place of the positions in a layer's `call`
     slots   entries of the cache, which take the place of key positions
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from keras import ops
@@ -13,7 +14,13 @@ from keras_transformer.decoding.cache import KeyValues, Place, write
 from keras_transformer.decoding.few_rows import matmul_of_few_rows
 from keras_transformer.decoding.head_order import HeadOrder
 from keras_transformer.gathering import take
-from keras_transformer.layers.attention import masked_softmax
+from keras_transformer.layers.attention import (
+    MultiHeadCrossAttention,
+    MultiHeadSelfAttention,
+    masked_softmax,
+)
+from keras_transformer.layers.heads import MultiHeadLayer
+from keras_transformer.tensors import Tensor
 
 
 class ProjectedMemory(NamedTuple):
@@ -25,11 +32,11 @@ class ProjectedMemory(NamedTuple):
         value: Float (batch, heads, source_length, value_dim).
     """
 
-    key_columns: object
-    value: object
+    key_columns: Tensor
+    value: Tensor
 
 
-def project_memory(layer, memory) -> ProjectedMemory:
+def project_memory(layer: MultiHeadCrossAttention, memory: Tensor) -> ProjectedMemory:
     """Projects the encoder's output for all steps of a MultiHeadCrossAttention.
 
     Args:
@@ -40,7 +47,13 @@ def project_memory(layer, memory) -> ProjectedMemory:
     return ProjectedMemory(ops.swapaxes(key, -1, -2), value)
 
 
-def self_attention_step(layer, rows, cache: KeyValues, place: Place, attention_mask):
+def self_attention_step(
+    layer: MultiHeadSelfAttention,
+    rows: Tensor,
+    cache: KeyValues,
+    place: Place,
+    attention_mask: Tensor,
+) -> tuple[Tensor, KeyValues]:
     """Computes MultiHeadSelfAttention of the new position to itself and the earlier positions.
 
     Args:
@@ -63,8 +76,13 @@ def self_attention_step(layer, rows, cache: KeyValues, place: Place, attention_m
 
 
 def cross_attention_step(
-    layer, rows, beams: int, memory: ProjectedMemory, attention_mask, order: HeadOrder | None = None
-):
+    layer: MultiHeadCrossAttention,
+    rows: Tensor,
+    beams: int,
+    memory: ProjectedMemory,
+    attention_mask: Tensor,
+    order: HeadOrder | None = None,
+) -> Tensor:
     """Computes MultiHeadCrossAttention of the new position to the source.
 
     All hypotheses of a sentence read the same keys, which are not copied for each beam.
@@ -86,7 +104,9 @@ def cross_attention_step(
     return _attend(layer, scores, memory.value, attention_mask, order)
 
 
-def _to_heads(layer, rows, beams, widths, order):
+def _to_heads(
+    layer: MultiHeadLayer, rows: Tensor, beams: int, widths: Sequence[int], order: HeadOrder | None
+) -> list[Tensor]:
     """Splits rows (batch * beams, heads * all widths) to (batch, heads, beams, width) each."""
     if order is not None and len(set(widths)) == 1:
         rows = ops.reshape(rows, (-1, widths[0]))  # (batch * beams * parts * heads, width)
@@ -99,19 +119,25 @@ def _to_heads(layer, rows, beams, widths, order):
     ]
 
 
-def _split_heads(rows, heads, beams, width):
+def _split_heads(rows: Tensor, heads: int, beams: int, width: int) -> Tensor:
     if beams == 1:
         return ops.reshape(rows, (-1, heads, 1, width))  # (batch, heads, beams, width)
     rows = ops.reshape(rows, (-1, beams, heads, width))  # (batch, beams, heads, width)
     return ops.transpose(rows, (0, 2, 1, 3))  # (batch, heads, beams, width)
 
 
-def _scores(query, key, key_in_columns=False):
+def _scores(query: Tensor, key: Tensor, key_in_columns: bool = False) -> Tensor:
     """Computes Q K^T / sqrt(d_k), Float (batch, heads, beams, slots)."""
     return _matmul(query * query.shape[-1] ** -0.5, key, transpose_y=not key_in_columns)
 
 
-def _attend(layer, scores, value, attention_mask, order):
+def _attend(
+    layer: MultiHeadLayer,
+    scores: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    order: HeadOrder | None,
+) -> Tensor:
     """Computes equation 1 from the scores on, then joins and projects the heads."""
     weights = masked_softmax(scores, ops.expand_dims(attention_mask, 1))  # one mask for all heads
     attended = _matmul(weights, value)  # (batch, heads, beams, value_dim)
@@ -123,7 +149,7 @@ def _attend(layer, scores, value, attention_mask, order):
     return layer.output_projection(rows)  # (batch * beams, model_dim)
 
 
-def _matmul(x, y, transpose_y=False):
+def _matmul(x: Tensor, y: Tensor, transpose_y: bool = False) -> Tensor:
     if x.shape[-2] == 1:
         return matmul_of_few_rows(x, y, transpose_y)
     return ops.matmul(x, ops.swapaxes(y, -1, -2) if transpose_y else y)

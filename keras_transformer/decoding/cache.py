@@ -10,6 +10,7 @@ slots from the start. On TensorFlow it grows one position at a time or, in the l
 `Cache.with_room`, which drops the slots that no hypothesis descends from any more.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from keras import ops
@@ -17,6 +18,7 @@ from keras import ops
 from keras_transformer.decoding.head_order import HeadOrder, head_order
 from keras_transformer.gathering import gather_for_all_beams, gather_rows, take
 from keras_transformer.search.shapes import shapes_are_dynamic
+from keras_transformer.tensors import Tensor
 
 
 class KeyValues(NamedTuple):
@@ -27,8 +29,8 @@ class KeyValues(NamedTuple):
         value: Float (batch, heads, slots, value_dim).
     """
 
-    key: object
-    value: object
+    key: Tensor
+    value: Tensor
 
 
 class Cache(NamedTuple):
@@ -42,15 +44,15 @@ class Cache(NamedTuple):
     """
 
     layers: tuple[KeyValues, ...]
-    visible: object
-    num_filled: object
+    visible: Tensor
+    num_filled: Tensor
 
     @property
     def grows(self) -> bool:
         """Whether a new position needs new slots."""
         return shapes_are_dynamic()
 
-    def reorder(self, beam_indices) -> "Cache":
+    def reorder(self, beam_indices: Tensor) -> "Cache":
         """Returns the cache in which beam i continues beam `beam_indices[:, i]`.
 
         Args:
@@ -62,7 +64,7 @@ class Cache(NamedTuple):
         """Returns the same cache, to be written in place from now on."""
         return CacheUsedOnce(*self)
 
-    def with_room(self, sentences, num_positions: int) -> "Cache":
+    def with_room(self, sentences: Tensor, num_positions: int | Tensor) -> "Cache":
         """Copies the slots still visible for some of the sentences, and adds room for more.
 
         Only on TensorFlow.
@@ -88,7 +90,7 @@ class Cache(NamedTuple):
         first = (sentences[:, None] * heads + ops.arange(heads, dtype="int32")) * slots
         index = first[:, :, None] + kept[:, None, :]  # (new_batch, heads, new_slots)
 
-        def copy(x):
+        def copy(x: Tensor) -> Tensor:
             return take(ops.reshape(x, (-1, x.shape[-1])), index)
 
         return self._replace(
@@ -109,7 +111,13 @@ class CacheUsedOnce(Cache):
     grows = False
 
 
-def empty_cache(batch, beams, widths, max_length, dtype) -> Cache:
+def empty_cache(
+    batch: int | Tensor,
+    beams: int,
+    widths: Sequence[tuple[int, int, int]],
+    max_length: int | Tensor,
+    dtype: str,
+) -> Cache:
     """Makes a cache without positions.
 
     Args:
@@ -121,7 +129,7 @@ def empty_cache(batch, beams, widths, max_length, dtype) -> Cache:
     """
     slots = _slots_that_may_grow(beams) if shapes_are_dynamic() else beams * int(max_length)
 
-    def zeros(heads, width):
+    def zeros(heads: int, width: int) -> Tensor:
         return ops.zeros((batch, heads, slots, width), dtype)
 
     return Cache(
@@ -146,8 +154,8 @@ class Place(NamedTuple):
             JAX, which transposes instead.
     """
 
-    rows: object
-    shapes: dict[int, object]
+    rows: Tensor | None
+    shapes: dict[int, tuple[int, ...] | Tensor]
     order: HeadOrder | None
 
 
@@ -182,7 +190,7 @@ def write(layer: KeyValues, new: KeyValues, place: Place) -> KeyValues:
     return KeyValues(*(_write(old, n, place) for old, n in zip(layer, new, strict=True)))
 
 
-def _write(old, new, place):
+def _write(old: Tensor, new: Tensor, place: Place) -> Tensor:
     if place.rows is None:
         return ops.concatenate([old, new], axis=2)  # (batch, heads, slots + beams, width)
     _, _, beams, width = new.shape
@@ -191,7 +199,7 @@ def _write(old, new, place):
     return ops.reshape(_replace_rows(matrix, place.rows, new), place.shapes[width])
 
 
-def _as_shape(*lengths):
+def _as_shape(*lengths: int | Tensor) -> tuple[int, ...] | Tensor:
     """Returns a shape for `ops.reshape`; on TensorFlow it is one tensor."""
     if not shapes_are_dynamic():
         return lengths
@@ -200,7 +208,7 @@ def _as_shape(*lengths):
     return tf.stack(lengths)
 
 
-def _replace_rows(matrix, rows, new):
+def _replace_rows(matrix: Tensor, rows: Tensor, new: Tensor) -> Tensor:
     if not shapes_are_dynamic():
         return ops.scatter_update(matrix, rows[:, None], new)
     import tensorflow as tf
@@ -210,7 +218,7 @@ def _replace_rows(matrix, rows, new):
     return tf.raw_ops.InplaceUpdate(x=matrix, i=rows, v=new)
 
 
-def _slots_that_may_grow(beams):
+def _slots_that_may_grow(beams: int) -> int | Tensor:
     """Returns 0; in a graph, the slots of one invisible position, for `with_room` to copy.
 
     A loop in a graph must not change the static shapes of its tensors. An axis may grow only if its

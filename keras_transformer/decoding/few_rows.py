@@ -3,8 +3,10 @@
 import keras
 from keras import ops
 
+from keras_transformer.tensors import Tensor
 
-def matmul_of_few_rows(x, y, transpose_y=False):
+
+def matmul_of_few_rows(x: Tensor, y: Tensor, transpose_y: bool = False) -> Tensor:
     """Returns the product x y, like `ops.matmul`, with less overhead on a CPU.
 
     On a CPU, TensorFlow hands its usual products to oneDNN, but not this operation. It takes half

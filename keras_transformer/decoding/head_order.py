@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_transformer.tensors import Tensor
+
 
 class HeadOrder(NamedTuple):
     """The indices that reorder rows between beams before heads and heads before beams.
@@ -19,12 +21,12 @@ class HeadOrder(NamedTuple):
         beams_first: Integer (batch, beams, heads), rows of (batch, heads, beams).
     """
 
-    heads_first: object
-    parts_first: object
-    beams_first: object
+    heads_first: Tensor
+    parts_first: Tensor
+    beams_first: Tensor
 
 
-def head_order(batch, heads: int, beams: int) -> HeadOrder:
+def head_order(batch: int | Tensor, heads: int, beams: int) -> HeadOrder:
     """Makes the order for `batch` sentences."""
     head, beam = np.arange(heads, dtype="int32")[:, None], np.arange(beams, dtype="int32")
     part = np.arange(3, dtype="int32")[:, None, None, None]

@@ -4,6 +4,9 @@ A model may translate in a different precision than it was trained in: bfloat16 
 float32 and int8 a quarter, which are read faster and, on newer processors, multiplied faster.
 """
 
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeAlias
+
 import keras
 import numpy as np
 from keras import ops
@@ -12,6 +15,7 @@ from keras_transformer.decoding.few_rows import matmul_of_few_rows
 from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.layers.heads import MultiHeadLayer
 from keras_transformer.layers.normalization import LayerNormalization, layer_normalization
+from keras_transformer.tensors import Tensor
 
 PRECISIONS = ("float32", "bfloat16", "int8", "int8_bfloat16")
 
@@ -27,6 +31,8 @@ _PANEL_WIDTHS = (64, 80, 96, 48, 112)
 
 # Keeps scales above 0; no weight and no vector is this small.
 _SMALLEST = 1e-30
+
+Function: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def inference_model(model: keras.Model, precision: str) -> keras.Model:
@@ -60,7 +66,7 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
         )
     policy = "bfloat16" if precision == "bfloat16" else "float32"
 
-    def with_policy(layer):
+    def with_policy(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
         if isinstance(layer, keras.Layer):  # not one of Keras' functions
             config["dtype"] = policy
@@ -76,7 +82,8 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
     for layer in copy._flatten_layers():
         if isinstance(layer, PositionalEmbedding):
             kernel = ops.transpose(layer.embeddings)  # (model_dim, vocabulary)
-            layer.logits = Logits((_faster_product(kernel, precision) or Product)(kernel))
+            # Only this copy of the layer gets a product for a method.
+            layer.logits = Logits((_faster_product(kernel, precision) or Product)(kernel))  # type: ignore[method-assign]
         else:
             _replace_parts(layer, precision)
         if isinstance(layer, MultiHeadLayer) and precision == "int8_bfloat16":
@@ -88,7 +95,7 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
     return copy
 
 
-def _refuse_to_be_saved(*_, **__):
+def _refuse_to_be_saved(*_: Any, **__: Any) -> NoReturn:
     raise TypeError(
         "A model that is saved, copied or pickled must not come from inference_model. Received: a"
         " model from it, whose weights are rounded or reordered. Use the original model, which is a"
@@ -96,7 +103,7 @@ def _refuse_to_be_saved(*_, **__):
     )
 
 
-def _replace_parts(layer, precision):
+def _replace_parts(layer: keras.Layer, precision: str) -> None:
     for name, part in list(vars(layer).items()):
         if isinstance(part, LayerNormalization):
             setattr(layer, name, FixedNormalization(part))
@@ -106,10 +113,10 @@ def _replace_parts(layer, precision):
                 setattr(layer, name, product(part.kernel, part.bias, part.activation))
 
 
-def _attend_in_bfloat16(layer):
+def _attend_in_bfloat16(layer: MultiHeadLayer) -> None:
     """Rounds the queries, keys and values that attention reads; its output stays float32."""
 
-    def rounded(part):
+    def rounded(part: Function) -> Function:
         return lambda x: ops.cast(part(x), "bfloat16")
 
     for name in ("query_key_value", "query_projection", "key_value"):
@@ -122,14 +129,14 @@ def _attend_in_bfloat16(layer):
 class Logits:
     """Replaces the method `logits` of a PositionalEmbedding by a product."""
 
-    def __init__(self, product):
+    def __init__(self, product: Function) -> None:
         self.product = product
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         return ops.cast(self.product(x), "float32")
 
 
-def _faster_product(kernel, precision):
+def _faster_product(kernel: Tensor, precision: str) -> type["Product"] | None:
     """Returns the class that multiplies by a kernel faster than Keras' Dense, or None."""
     num_weights = np.prod(kernel.shape)
     if precision.startswith("int8") and num_weights >= _FEWEST_WEIGHTS_IN_8_BITS:
@@ -156,7 +163,9 @@ class Product:
         Float (..., outputs).
     """
 
-    def __init__(self, kernel, bias=None, activation=None):
+    def __init__(
+        self, kernel: Tensor, bias: Tensor | None = None, activation: Function | None = None
+    ) -> None:
         if not isinstance(kernel, keras.Variable):
             kernel = keras.Variable(kernel, trainable=False, dtype=kernel.dtype, name="kernel")
         self.kernel = kernel
@@ -164,23 +173,23 @@ class Product:
         self.bias = None if bias is None else ops.convert_to_numpy(bias)
         self.activation = activation
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         outputs = self._product(x)
         if self.bias is not None:
             outputs = self._biased(outputs)
         return outputs if self.activation is None else self.activation(outputs)
 
-    def _product(self, x):
+    def _product(self, x: Tensor) -> Tensor:
         return ops.matmul(x, self.kernel)
 
-    def _biased(self, outputs):
+    def _biased(self, outputs: Tensor) -> Tensor:
         return ops.add(outputs, self.bias)
 
 
-def _by_rows(product):
+def _by_rows(product: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
     """Extends a product that takes (rows, inputs) to (..., inputs)."""
 
-    def by_rows(self, x):
+    def by_rows(self: Any, x: Tensor) -> Tensor:
         if len(x.shape) == 2:
             return product(self, x)
         rows = product(self, ops.reshape(x, (-1, x.shape[-1])))  # (rows, outputs)
@@ -192,13 +201,13 @@ def _by_rows(product):
 class FixedNormalization:
     """A LayerNormalization of the last axis whose weights are constants, as in `Product`."""
 
-    def __init__(self, layer):
+    def __init__(self, layer: LayerNormalization) -> None:
         self.gamma = ops.convert_to_numpy(ops.cast(layer.gamma, "float32"))
         self.beta = ops.convert_to_numpy(ops.cast(layer.beta, "float32"))
         self.epsilon = layer.epsilon
         self.dtype = layer.compute_dtype
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         x = ops.cast(x, "float32")
         return ops.cast(layer_normalization(x, self.gamma, self.beta, self.epsilon), self.dtype)
 
@@ -207,7 +216,7 @@ class FewRowsProduct(Product):
     """A Product for few rows; see `matmul_of_few_rows`."""
 
     @_by_rows
-    def _product(self, rows):
+    def _product(self, rows: Tensor) -> Tensor:
         return matmul_of_few_rows(rows, self.kernel)
 
 
@@ -218,7 +227,9 @@ class PanelProduct(Product):
     other, so this kernel is read sequentially.
     """
 
-    def __init__(self, kernel, bias=None, activation=None):
+    def __init__(
+        self, kernel: Tensor, bias: Tensor | None = None, activation: Function | None = None
+    ) -> None:
         inputs, self.num_outputs = kernel.shape
         fitting = [width for width in _PANEL_WIDTHS if self.num_outputs % width == 0]
         width = (fitting or _PANEL_WIDTHS)[0]
@@ -227,7 +238,7 @@ class PanelProduct(Product):
         super().__init__(ops.transpose(panels, (1, 0, 2)), bias, activation)
 
     @_by_rows
-    def _product(self, rows):
+    def _product(self, rows: Tensor) -> Tensor:
         import tensorflow as tf
 
         rows = ops.reshape(rows, (1, -1, rows.shape[-1]))  # (1, rows, inputs)
@@ -251,7 +262,9 @@ class Int8Product(Product):
     It returns Float32.
     """
 
-    def __init__(self, kernel, bias=None, activation=None):
+    def __init__(
+        self, kernel: Tensor, bias: Tensor | None = None, activation: Function | None = None
+    ) -> None:
         kernel = ops.convert_to_numpy(ops.cast(kernel, "float32"))
         largest = np.maximum(np.abs(kernel).max(axis=0), _SMALLEST)  # (outputs,)
         self.kernel = np.round(kernel * (127 / largest)).astype("int8")
@@ -261,17 +274,17 @@ class Int8Product(Product):
         self._exact_product = _exact_product(self.kernel)
 
     @_by_rows
-    def _product(self, rows):
+    def _product(self, rows: Tensor) -> Tensor:
         rows = ops.cast(rows, "float32")
         largest = ops.max(ops.abs(rows), axis=1, keepdims=True)  # (rows, 1)
         largest = ops.maximum(largest, _SMALLEST)
         return self._exact_product(rows * (127 / largest)) * largest * self.scale
 
-    def _biased(self, outputs):
+    def _biased(self, outputs: Tensor) -> Tensor:
         return outputs + self.bias  # `ops.add` would round differently
 
 
-def _exact_product(kernel):
+def _exact_product(kernel: np.ndarray) -> Function:
     """Returns a function that multiplies rows by a kernel; see `_int8_matmul`."""
     if keras.backend.backend() != "tensorflow":
         return lambda rows: _int8_matmul(rows, kernel)
@@ -285,7 +298,7 @@ def _exact_product(kernel):
     )
 
 
-def _int8_matmul(rows, kernel):
+def _int8_matmul(rows: Tensor, kernel: np.ndarray) -> Tensor:
     """Rounds rows and returns their exact product with a kernel.
 
     Args:

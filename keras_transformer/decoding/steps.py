@@ -1,8 +1,10 @@
 """How a search drives a model: encode, then one position at a time."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
+import keras
 from keras import ops
 
 from keras_transformer.decoding.attention import (
@@ -11,14 +13,20 @@ from keras_transformer.decoding.attention import (
     project_memory,
     self_attention_step,
 )
-from keras_transformer.decoding.cache import empty_cache, next_position
+from keras_transformer.decoding.cache import KeyValues, Place, empty_cache, next_position
+from keras_transformer.layers.decoder import DecoderBlock
+from keras_transformer.layers.embedding import PositionalEmbedding
 from keras_transformer.masks import attend_to, padding_mask, to_add
 from keras_transformer.model import Transformer, encoder_states, last_of, normalized
-from keras_transformer.search.state import DecodingState
+from keras_transformer.search.state import DecodingState, Step
+from keras_transformer.tensors import Tensor
+
+# The functions encode, initial_state and step; see `decoding_steps`.
+DecodingSteps: TypeAlias = tuple[Callable[[Tensor], Any], Callable[..., DecodingState], Step]
 
 
 @functools.singledispatch
-def decoding_steps(model):
+def decoding_steps(model: keras.Model) -> DecodingSteps:
     """Returns the three functions by which a search drives a model of any architecture.
 
     encode(source_ids) -> encoded
@@ -55,8 +63,8 @@ class Encoded(NamedTuple):
         padding_mask: Boolean (batch, source_length).
     """
 
-    memory: object
-    padding_mask: object
+    memory: Tensor
+    padding_mask: Tensor
 
 
 class Memory(NamedTuple):
@@ -68,19 +76,21 @@ class Memory(NamedTuple):
     """
 
     layers: tuple[ProjectedMemory, ...]
-    mask: object
+    mask: Tensor
 
 
 @decoding_steps.register(Transformer)
-def _(model):
+def _(model: Transformer) -> DecodingSteps:
     blocks = model.decoder_blocks
 
-    def encode(source_ids):
+    def encode(source_ids: Tensor) -> Encoded:
         source_mask = padding_mask(source_ids)
         memory = last_of(encoder_states(model, source_ids, source_mask, training=False))
         return Encoded(memory, source_mask)
 
-    def initial_state(encoded, num_beams=1, *, max_length):
+    def initial_state(
+        encoded: Encoded, num_beams: int = 1, *, max_length: int | Tensor
+    ) -> DecodingState:
         memory = Memory(
             tuple(project_memory(block.cross_attention, encoded.memory) for block in blocks),
             to_add(attend_to(encoded.padding_mask)),
@@ -96,7 +106,7 @@ def _(model):
         position = ops.convert_to_tensor(0, dtype="int32")
         return DecodingState(position, per_sentence=memory, cache=cache)
 
-    def step(token_ids, state):
+    def step(token_ids: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         memory = state.per_sentence
         cache, place = next_position(state.cache)
         rows = embedding_step(model.embedding, token_ids, state.position)
@@ -114,7 +124,7 @@ def _(model):
     return encode, initial_state, step
 
 
-def embedding_step(embedding, token_ids, position):
+def embedding_step(embedding: PositionalEmbedding, token_ids: Tensor, position: Tensor) -> Tensor:
     """Applies a PositionalEmbedding to the tokens of one position.
 
     Args:
@@ -131,7 +141,15 @@ def embedding_step(embedding, token_ids, position):
     return embedded + embedding.positions(position + ops.arange(1, dtype="int32"))
 
 
-def _block_step(block, rows, cache, place, attention_mask, memory, memory_mask):
+def _block_step(
+    block: DecoderBlock,
+    rows: Tensor,
+    cache: KeyValues,
+    place: Place,
+    attention_mask: Tensor,
+    memory: ProjectedMemory,
+    memory_mask: Tensor,
+) -> tuple[Tensor, KeyValues]:
     """Applies a DecoderBlock to one new position; arguments as in `decoding/attention.py`."""
     residual = block.self_attention_residual
     attended, cache = self_attention_step(

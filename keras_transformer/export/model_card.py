@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from keras_transformer.model import Transformer
 from keras_transformer.search.hypotheses import IMPOSSIBLE
+from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
 from keras_transformer.wording import counted
 
@@ -76,7 +79,7 @@ def write_model_card(
         (version / name).write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
-def _model(model) -> dict[str, Any]:
+def _model(model: keras.Model) -> dict[str, Any]:
     described = {"class": type(model).__name__, "parameters": model.count_params()}
     if not isinstance(model, Transformer):
         return described
@@ -89,10 +92,12 @@ def _model(model) -> dict[str, Any]:
     return described
 
 
-def _tokenizer(tokenizer) -> dict[str, Any]:
+def _tokenizer(tokenizer: SubwordTokenizer) -> dict[str, Any]:
     from sentencepiece import sentencepiece_model_pb2
 
-    model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.serialized_model)
+    # The module makes its classes when it is imported.
+    message_class = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
+    model = message_class.FromString(tokenizer.serialized_model)
     kind = model.trainer_spec.model_type
     return {
         "kind": _TOKENIZER_KINDS.get(kind, str(kind)),
@@ -111,7 +116,7 @@ def _search(translator: Translator) -> dict[str, Any]:
     return {**search, "max_scored_target_tokens": translator.most_target_tokens}
 
 
-def _signature(function) -> dict[str, Any]:
+def _signature(function: Any) -> dict[str, Any]:
     """Describes the types and shapes of the inputs and outputs, by name."""
     inputs = {spec.name: spec for spec in function.structured_input_signature[0]}
     sides = {"inputs": inputs, "outputs": function.structured_outputs}
@@ -165,7 +170,7 @@ of nothing but Unicode white space, U+200B and U+FEFF translates to the empty te
 """
 
 
-def _signature_table(signatures) -> str:
+def _signature_table(signatures: Mapping[str, Any]) -> str:
     lines = ["| signature | inputs | outputs | |", "|---|---|---|---|"]
     for name, signature in signatures.items():
         cells = [
@@ -200,13 +205,13 @@ def _facts(card: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _pairs(training) -> str:
+def _pairs(training: Mapping[str, Any]) -> str:
     if "num_pairs" not in training:
         return "an unknown number of sentence pairs"
     return f"{training['num_pairs']:,} sentence pairs"
 
 
-def _weights(training) -> str:
+def _weights(training: Mapping[str, Any]) -> str:
     epochs = training.get("averaged_epochs")
     if not epochs:
         return ""
@@ -214,7 +219,7 @@ def _weights(training) -> str:
     return f"; weights of {mean} {', '.join(map(str, epochs))}"
 
 
-def _validation(training) -> str:
+def _validation(training: Mapping[str, Any]) -> str:
     if "val_perplexity" not in training:
         return "not measured with these weights"
     text = f"perplexity {training['val_perplexity']:.3f}"
@@ -225,7 +230,7 @@ def _validation(training) -> str:
     return text + (f", chrF {training['val_chrf']:.2f}" if "val_chrf" in training else "")
 
 
-def _bleu(evaluation) -> str:
+def _bleu(evaluation: Mapping[str, Any]) -> str:
     if "bleu" not in evaluation:
         return "not recorded"
     return (

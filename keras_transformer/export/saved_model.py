@@ -21,7 +21,7 @@ _UNFINISHED = ".unfinished"
 
 def export_saved_model(
     translator: Translator,
-    directory: str | os.PathLike,
+    directory: str | os.PathLike[str],
     *,
     verify_texts: Sequence[str] | None = None,
     about: Mapping[str, Any] | None = None,
@@ -74,7 +74,9 @@ def export_saved_model(
     return str(directory / str(version))
 
 
-def _write(translator, folder: Path, name: str, version: int, about: Mapping[str, Any]) -> None:
+def _write(
+    translator: Translator, folder: Path, name: str, version: int, about: Mapping[str, Any]
+) -> None:
     """Writes all files of a version.
 
     The saved module holds the tokenizer and the TensorFlow variables that the signatures use. The

@@ -7,12 +7,13 @@ Invalid UTF-8 is replaced with U+FFFD, as by `bytes.decode(errors="replace")`.
 """
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf  # noqa: TID253  this module is only imported to export
 
 from keras_transformer.model import cross_attention_weights
-from keras_transformer.search.hypotheses import IMPOSSIBLE
+from keras_transformer.search.hypotheses import IMPOSSIBLE, Hypotheses
 from keras_transformer.search.scoring import score
 from keras_transformer.text.blank import is_blank_in_graph
 from keras_transformer.text.prefixes import PrefixesInGraph
@@ -28,8 +29,13 @@ MOST_WEIGHTS = 2**26
 # with fewer shapes a server warms up sooner and uses less memory.
 LENGTH_STEP = 8
 
+Outputs: TypeAlias = dict[str, tf.Tensor]  # of a signature, by name
 
-def served_functions(translator: Translator) -> dict:
+# Maps source ids and the number of results, then perhaps a prefix, to the hypotheses.
+Search: TypeAlias = Callable[..., Hypotheses]
+
+
+def served_functions(translator: Translator) -> dict[str, Any]:
     """Returns the concrete functions to serve, by signature.
 
     Signatures: texts, prefixes, sources, targets, translations and tokens are String, UTF-8, and
@@ -51,7 +57,7 @@ def served_functions(translator: Translator) -> dict:
     batch, with InvalidArgument.
     """
 
-    def concrete(function, *names):
+    def concrete(function: Callable[..., Outputs], *names: str) -> Any:
         inputs = [tf.TensorSpec([None], tf.string, name=name) for name in names]
         served = tf.function(function, input_signature=inputs, autograph=False)
         return served.get_concrete_function()
@@ -69,49 +75,55 @@ def served_functions(translator: Translator) -> dict:
     return functions
 
 
-def _search_of(translator, beam_size):
-    def search(source_ids, num_results, **held_to):
+def _search_of(translator: Translator, beam_size: int) -> Search:
+    def search(
+        source_ids: tf.Tensor, num_results: int | tf.Tensor, **held_to: tf.Tensor
+    ) -> Hypotheses:
         alpha = translator.length_penalty
         return translator.search(source_ids, beam_size, alpha, num_results, **held_to)
 
     return search
 
 
-def _shared_search(translator):
+def _shared_search(translator: Translator) -> Search:
     """Makes the beam search, most of the graph, a function that several signatures share."""
     search = _search_of(translator, translator.beam_size)
 
-    def beam_search(source_ids, num_results):
+    def beam_search(source_ids: tf.Tensor, num_results: tf.Tensor) -> Hypotheses:
         return search(source_ids, num_results)
 
     specs = tf.TensorSpec([None, None], "int32"), tf.TensorSpec([], "int32")
     return tf.function(beam_search, input_signature=specs, autograph=False)
 
 
-def _translates(translator, beam_size, search=None):
+def _translates(
+    translator: Translator, beam_size: int, search: Search | None = None
+) -> Callable[[tf.Tensor], Outputs]:
     search = search or _search_of(translator, beam_size)
 
-    def serve(text):
+    def serve(text: tf.Tensor) -> Outputs:
         translations, scores = _results(translator, search, text, 1)
         return {"translation": translations[:, 0], "score": scores[:, 0]}
 
     return serve
 
 
-def _finds_n_best(translator, search=None):
+def _finds_n_best(
+    translator: Translator, search: Search | None = None
+) -> Callable[[tf.Tensor], Outputs]:
     search = search or _search_of(translator, translator.beam_size)
 
-    def serve(text):
+    def serve(text: tf.Tensor) -> Outputs:
         translations, scores = _results(translator, search, text, translator.beam_size)
         return {"translations": translations, "scores": scores}
 
     return serve
 
 
-def _finds_n_best_from_prefix(translator):
+def _finds_n_best_from_prefix(translator: Translator) -> Callable[[tf.Tensor, tf.Tensor], Outputs]:
     search = _search_of(translator, translator.beam_size)
 
-    def serve(text, prefix):
+    def serve(text: tf.Tensor, prefix: tf.Tensor) -> Outputs:
         text, prefix = _as_many("text", text, "prefix", prefix)
         translations, scores = _results(translator, search, text, translator.beam_size, prefix)
         return {"translations": translations, "scores": scores}
@@ -119,11 +131,11 @@ def _finds_n_best_from_prefix(translator):
     return serve
 
 
-def _scores(translator):
-    def serve(source, target):
+def _scores(translator: Translator) -> Callable[[tf.Tensor, tf.Tensor], Outputs]:
+    def serve(source: tf.Tensor, target: tf.Tensor) -> Outputs:
         source_ids, target_ids = _whole_ids(translator, source, target)
 
-        def results_of(rows):
+        def results_of(rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return score(
                 translator.fast_model,
                 _rows_of(source_ids, rows, translator.max_source_tokens),
@@ -143,13 +155,13 @@ def _scores(translator):
     return serve
 
 
-def _attends(translator):
+def _attends(translator: Translator) -> Callable[[tf.Tensor, tf.Tensor], Outputs]:
     tokenizer, model = translator.tokenizer, translator.fast_model
     one_token = tf.constant([[tokenizer.end_id]])
     num_heads = cross_attention_weights(model, one_token, one_token).shape[1]
     pieces = ["", *tokenizer.pieces(range(1, tokenizer.vocabulary_size))]  # "" for padding
 
-    def serve(source, target):
+    def serve(source: tf.Tensor, target: tf.Tensor) -> Outputs:
         source_ids, target_ids = _whole_ids(translator, source, target)
         source_matrix, target_matrix = source_ids.to_tensor(), target_ids.to_tensor()
         source_length, target_length = tf.shape(source_matrix)[1], tf.shape(target_matrix)[1]
@@ -165,7 +177,7 @@ def _attends(translator):
             target_ids,
         )
 
-        def weights_of(rows):
+        def weights_of(rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
             source_rows = _rows_of(source_ids, rows, translator.max_source_tokens)
             target_rows = _rows_of(target_ids, rows, translator.most_target_tokens)
             start = tf.fill([tf.size(rows), 1], tokenizer.start_id)
@@ -192,7 +204,13 @@ def _attends(translator):
     return serve
 
 
-def _results(translator, search, text, num_results, prefix=None):
+def _results(
+    translator: Translator,
+    search: Search,
+    text: tf.Tensor,
+    num_results: int,
+    prefix: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Translates texts.
 
     Args:
@@ -217,7 +235,7 @@ def _results(translator, search, text, num_results, prefix=None):
         stem_ids = _refuse_longer("prefix", stem_ids, most_stem_tokens, "tokens")
         lengths = _longer_of(source_ids, stem_ids)
 
-    def results_of(rows):
+    def results_of(rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
         held_to = {}
         if prefix is not None:
             prefixes_of_rows = prefixes.of_rows(rows)
@@ -240,7 +258,13 @@ def _results(translator, search, text, num_results, prefix=None):
         tf.zeros([0, num_results], "string"),
         tf.zeros([0, num_results], "float32"),
     )
-    # Blank texts are not translated: they all share one extra row after the others.
+    return _with_blank_texts(is_blank, translations, scores, num_results)
+
+
+def _with_blank_texts(
+    is_blank: tf.Tensor, translations: tf.Tensor, scores: tf.Tensor, num_results: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Adds the results of blank texts, which all share one extra row after the others."""
     row = tf.where(is_blank, tf.shape(scores)[0], tf.cumsum(tf.cast(~is_blank, "int32")) - 1)
     of_blank = [[0.0] + [NO_RESULT] * (num_results - 1)]
     return (
@@ -249,7 +273,9 @@ def _results(translator, search, text, num_results, prefix=None):
     )
 
 
-def _texts_and_scores(translator, found, num_results):
+def _texts_and_scores(
+    translator: Translator, found: Hypotheses, num_results: int
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the first results of Hypotheses: String and Float32 (batch, num_results)."""
     token_ids = found.token_ids[:, :num_results]
     token_ids = tf.reshape(token_ids, [-1, tf.shape(token_ids)[2]])  # (batch * results, length)
@@ -257,7 +283,7 @@ def _texts_and_scores(translator, found, num_results):
     return tf.reshape(texts, [-1, num_results]), found.scores[:, :num_results]
 
 
-def _best_of_each_text(translations, scores):
+def _best_of_each_text(translations: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Moves repeated texts to the end of their rows, with `NO_RESULT` as their score.
 
     Args:
@@ -275,7 +301,7 @@ def _best_of_each_text(translations, scores):
     return tf.gather(translations, order, batch_dims=1), scores
 
 
-def source_ids_in_graph(translator: Translator, text):
+def source_ids_in_graph(translator: Translator, text: tf.Tensor) -> tf.RaggedTensor:
     """Converts texts, String (batch,), UTF-8, to the ids that the encoder reads.
 
     Returns:
@@ -285,7 +311,9 @@ def source_ids_in_graph(translator: Translator, text):
     return _with_end(translator, token_ids[:, : translator.max_source_tokens - 1])
 
 
-def _whole_ids(translator, source, target):
+def _whole_ids(
+    translator: Translator, source: tf.Tensor, target: tf.Tensor
+) -> list[tf.RaggedTensor]:
     """Returns the uncut ids of both sides with the end id, ragged int32 (batch, length)."""
     source, target = _as_many("source", source, "target", target)
     return [
@@ -302,7 +330,9 @@ def _whole_ids(translator, source, target):
     ]
 
 
-def _refuse_longer(name, token_ids, most_tokens: int, unit):
+def _refuse_longer(
+    name: str, token_ids: tf.RaggedTensor, most_tokens: int, unit: str
+) -> tf.RaggedTensor:
     """Returns the ragged ids; refuses rows of more than `most_tokens`."""
     lengths = token_ids.row_lengths()
     [token_ids] = _refuse_unless(
@@ -315,7 +345,7 @@ def _refuse_longer(name, token_ids, most_tokens: int, unit):
     return token_ids
 
 
-def _as_many(name, text, other_name, other):
+def _as_many(name: str, text: tf.Tensor, other_name: str, other: tf.Tensor) -> list[tf.Tensor]:
     """Returns both texts, String (batch,); refuses unequal numbers of them."""
     sizes = tf.stack([tf.size(text), tf.size(other)])
     return _refuse_unless(
@@ -328,7 +358,9 @@ def _as_many(name, text, other_name, other):
     )
 
 
-def _refuse_unless(condition, must_hold, received, what_to_do, *tensors):
+def _refuse_unless(
+    condition: tf.Tensor, must_hold: str, received: tf.Tensor, what_to_do: str, *tensors: tf.Tensor
+) -> list[tf.Tensor]:
     """Returns the tensors; reading them raises InvalidArgument unless the condition holds."""
     received = tf.strings.reduce_join(tf.strings.as_string(received), separator=" and ")
     message = tf.strings.join([must_hold, received, what_to_do])
@@ -336,16 +368,16 @@ def _refuse_unless(condition, must_hold, received, what_to_do, *tensors):
         return [tf.identity(tensor) for tensor in tensors]
 
 
-def _with_end(translator, token_ids):
+def _with_end(translator: Translator, token_ids: tf.RaggedTensor) -> tf.RaggedTensor:
     end = tf.fill([token_ids.nrows(), 1], translator.tokenizer.end_id)
     return tf.concat([token_ids, end], axis=1)
 
 
-def _valid(text):
+def _valid(text: tf.Tensor) -> tf.Tensor:
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
 
-def _rows_of(token_ids, rows, most_tokens: int):
+def _rows_of(token_ids: tf.RaggedTensor, rows: tf.Tensor, most_tokens: int) -> tf.Tensor:
     """Pads some rows of ragged ids: Integer (rows, length).
 
     The length is a multiple of `LENGTH_STEP`, but at most `most_tokens`.
@@ -355,16 +387,21 @@ def _rows_of(token_ids, rows, most_tokens: int):
     return tf.pad(matrix, [[0, 0], [0, tf.minimum(_padded_length(length), most_tokens) - length]])
 
 
-def _longer_of(source_ids, target_ids):
+def _longer_of(source_ids: tf.RaggedTensor, target_ids: tf.RaggedTensor) -> tf.Tensor:
     return _padded_length(tf.maximum(source_ids.row_lengths(), target_ids.row_lengths()))
 
 
-def _padded_length(lengths):
+def _padded_length(lengths: tf.Tensor) -> tf.Tensor:
     """Rounds lengths up to multiples of `LENGTH_STEP`, Int32."""
     return tf.cast(-(-lengths // LENGTH_STEP) * LENGTH_STEP, "int32")
 
 
-def _in_groups(results_of: Callable, lengths, most_tokens: int, *no_results):
+def _in_groups(
+    results_of: Callable[[tf.Tensor], tuple[tf.Tensor, ...]],
+    lengths: tf.Tensor,
+    most_tokens: int,
+    *no_results: tf.Tensor,
+) -> tuple[tf.Tensor, ...]:
     """Computes results for groups of rows of similar length, the shortest first.
 
     Args:
@@ -381,7 +418,7 @@ def _in_groups(results_of: Callable, lengths, most_tokens: int, *no_results):
     lengths = tf.gather(lengths, order)
     num_rows = tf.size(lengths)
 
-    def next_group(first, *results):
+    def next_group(first: tf.Tensor, *results: tf.Tensor) -> tuple[tf.Tensor, ...]:
         with_padding = lengths[first:] * tf.range(1, num_rows - first + 1)
         fitting = tf.math.count_nonzero(with_padding <= most_tokens, dtype="int32")
         end = first + tf.maximum(fitting, 1)

@@ -1,9 +1,11 @@
 """Checks that an export gives the same answers as the live translator."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +24,11 @@ _ROUNDING = {"bfloat16": _HALF, "float16": _HALF, "int8_bfloat16": _HALF, "int8"
 
 Results = list[tuple[str, float]]  # of one text, best first
 Ask = Callable[..., dict[str, np.ndarray]]  # from a signature and its inputs to its outputs
+Difference = tuple[Any, Any, Any]  # the text, or the pair; the export's answer; the live answer
 
 
 def verify_saved_model(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     translator: Translator,
     texts: Sequence[str],
     *,
@@ -78,7 +81,7 @@ def verify_saved_model(
 class _LiveAnswers:
     """Compares the live translator's answers to some texts with those of an export."""
 
-    def __init__(self, translator, texts, tolerance):
+    def __init__(self, translator: Translator, texts: list[str], tolerance: float) -> None:
         self.translator = translator
         self.tolerance = tolerance
         beam_size = translator.beam_size
@@ -105,21 +108,21 @@ class _LiveAnswers:
         if translator.has_attention:
             self.signatures.append("attention")
 
-    def _may_be_scored(self, source, target):
+    def _may_be_scored(self, source: str, target: str) -> bool:
         source_ids, target_ids = self.translator.tokenizer.encode([source, target])
         return (
             len(source_ids) < self.translator.max_source_tokens
             and len(target_ids) < self.translator.most_target_tokens
         )
 
-    def differences(self, name: str, ask: Ask) -> Iterator[tuple]:
+    def differences(self, name: str, ask: Ask) -> Iterator[Difference]:
         """Yields the text, the export's answer and the live answer wherever these differ."""
         if not self.pairs and name in ("n_best_from_prefix", "score", "attention"):
             return iter(())
         of_pairs = {"score": self._different_scores, "attention": self._different_weights}
         return of_pairs[name](ask) if name in of_pairs else self._different_results(name, ask)
 
-    def _different_results(self, name, ask):
+    def _different_results(self, name: str, ask: Ask) -> Iterator[Difference]:
         inputs = self.inputs[name]
         answer = ask(name, **inputs)
         if "translations" in answer:
@@ -150,7 +153,7 @@ class _LiveAnswers:
             and all(self._has_score(source, text, score, live) for text, score in more)
         )
 
-    def _has_score(self, source, text, score, live):
+    def _has_score(self, source: str, text: str, score: float, live: dict[str, float]) -> bool:
         """Whether the live translator gives the text this score."""
         if text in live:
             return self._is_near(score, live[text])
@@ -163,7 +166,7 @@ class _LiveAnswers:
         )
         return self._is_near(score, log_probability / float(penalty))
 
-    def _different_scores(self, ask):
+    def _different_scores(self, ask: Ask) -> Iterator[Difference]:
         sources, targets = zip(*self.pairs, strict=True)
         answer = ask("score", source=sources, target=targets)
         found = zip(answer["log_probability"].tolist(), answer["num_tokens"].tolist(), strict=True)
@@ -172,7 +175,7 @@ class _LiveAnswers:
             if one[1] != other[1] or not self._is_near(one[0], other[0]):
                 yield pair, one, other
 
-    def _different_weights(self, ask):
+    def _different_weights(self, ask: Ask) -> Iterator[Difference]:
         sources, targets = zip(*self.pairs, strict=True)
         answer = ask("attention", source=sources, target=targets)
         outputs = (answer[key] for key in ("source_tokens", "target_tokens", "weights"))
@@ -186,7 +189,7 @@ class _LiveAnswers:
                 farthest = np.abs(weights - expected).argmax()
                 yield pair, *(f"a weight of {w.flat[farthest]:.6f}" for w in (weights, expected))
 
-    def _is_near(self, score, other):
+    def _is_near(self, score: float, other: float) -> bool:
         return abs(score - other) <= self.tolerance * max(1.0, abs(other))
 
 
@@ -196,15 +199,15 @@ def _first_words(text: str) -> str:
     return text[: text.find(" ", half) + 1] or text[:half]
 
 
-def _without_padding(tokens) -> list[str]:
+def _without_padding(tokens: np.ndarray) -> list[str]:
     """Drops empty tokens at the end, which are padding: no sub-word is empty."""
-    tokens = [token.decode("utf-8") for token in tokens]
-    while tokens and not tokens[-1]:
-        tokens.pop()
-    return tokens
+    texts = [token.decode("utf-8") for token in tokens]
+    while texts and not texts[-1]:
+        texts.pop()
+    return texts
 
 
-def _padded_like(weights, expected):
+def _padded_like(weights: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Pads the live weights with 0 to the export's shape; returns NaN if they are larger."""
     more = [(0, there - here) for there, here in zip(weights.shape, expected.shape, strict=True)]
     if min(missing for _, missing in more) < 0:
@@ -212,7 +215,7 @@ def _padded_like(weights, expected):
     return np.pad(expected, more)
 
 
-def _check_signatures(path, found, expected) -> None:
+def _check_signatures(path: Path, found: Sequence[str], expected: Sequence[str]) -> None:
     if set(found) != set(expected):
         raise InputError(
             f"{path}: an export must have the signatures {', '.join(expected)}. Received:"
@@ -227,7 +230,7 @@ def _loaded_by_python(path: Path) -> Iterator[tuple[list[str], Ask]]:
 
     export = tf.saved_model.load(str(path))
 
-    def ask(name, **inputs):
+    def ask(name: str, **inputs: Sequence[str]) -> dict[str, np.ndarray]:
         answer = export.signatures[name](
             **{key: tf.constant(list(texts), tf.string) for key, texts in inputs.items()}
         )
@@ -251,7 +254,7 @@ def _loaded_as_serving_does(path: Path) -> Iterator[tuple[list[str], Ask]]:
             if not name.startswith("__")  # these restore variables
         }
 
-        def ask(name, **inputs):
+        def ask(name: str, **inputs: Sequence[str]) -> dict[str, np.ndarray]:
             signature = signatures[name]
             feed = {signature.inputs[key].name: list(texts) for key, texts in inputs.items()}
             outputs = {key: value.name for key, value in signature.outputs.items()}
@@ -265,7 +268,7 @@ def _without_deprecation() -> Iterator[None]:
     """Hides TensorFlow's note that loading into a session is deprecated: there is no other way."""
     import tensorflow as tf
 
-    def is_other(record):
+    def is_other(record: logging.LogRecord) -> bool:
         return "is deprecated" not in record.getMessage()
 
     tf.get_logger().addFilter(is_other)
@@ -276,7 +279,7 @@ def _without_deprecation() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _faults_are_named(path) -> Iterator[None]:
+def _faults_are_named(path: Path) -> Iterator[None]:
     """Turns errors of TensorFlow's loaders into one line that names the folder."""
     import tensorflow as tf
 

@@ -11,15 +11,23 @@ Axes, always in this order:
 """
 
 import functools
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
 from keras_transformer.layers.heads import MultiHeadLayer
 from keras_transformer.masks import hide
+from keras_transformer.tensors import Shape, Tensor
 
 
-def scaled_dot_product_attention(query, key, value, attention_mask=None, dropout=None):
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    dropout: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Computes Attention(Q, K, V) = softmax(Q K^T / sqrt(d_k)) V.
 
     Source: equation 1.
@@ -40,7 +48,7 @@ def scaled_dot_product_attention(query, key, value, attention_mask=None, dropout
     return ops.matmul(weights, value)  # (..., query_length, value_dim)
 
 
-def attention_weights(query, key, attention_mask=None):
+def attention_weights(query: Tensor, key: Tensor, attention_mask: Tensor | None = None) -> Tensor:
     """Computes softmax(Q K^T / sqrt(d_k)), the weight of each key's value in a query's output.
 
     Source: equation 1.
@@ -59,7 +67,7 @@ def attention_weights(query, key, attention_mask=None):
     return masked_softmax(scores, attention_mask)
 
 
-def masked_softmax(scores, attention_mask):
+def masked_softmax(scores: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Returns the softmax over the scores that the mask allows.
 
     Deviation: computed in float32 or wider, since half precision loses small weights; a query that
@@ -109,29 +117,35 @@ class MultiHeadSelfAttention(MultiHeadLayer):
         ValueError: If `head_dim` is None and the input's width is not a multiple of `num_heads`.
     """
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: Shape) -> None:
         model_dim = inputs_shape[-1]
         self.resolve_widths(model_dim)
         self.widths = (self.key_width, self.key_width, self.value_width)
         self.query_key_value = self.make_projection("query_key_value", model_dim, *self.widths)
         self.output_projection = self.make_output_projection(model_dim)
 
-    def call(self, inputs, attention_mask=None, mask=None, training=None):
+    def call(
+        self,
+        inputs: Tensor,
+        attention_mask: Tensor | None = None,
+        mask: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         query, key, value = self._project(inputs)  # (batch, heads, length, width) each
         attention_mask = self.mask_of_heads(attention_mask, mask)
         dropout = functools.partial(self.weights_dropout, training=training)
         attended = scaled_dot_product_attention(query, key, value, attention_mask, dropout)
         return self.join_heads(attended, inputs)  # (batch, length, model_dim)
 
-    def attention_weights(self, inputs, attention_mask=None):
+    def attention_weights(self, inputs: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Returns `call`'s weights of the values, Float (batch, heads, length, length)."""
         query, key, _ = self._project(inputs)  # (batch, heads, length, width) each
         return attention_weights(query, key, self.mask_of_heads(attention_mask))
 
-    def _project(self, inputs):
+    def _project(self, inputs: Tensor) -> list[Tensor]:
         return self.to_heads(self.query_key_value, inputs, *self.widths)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: Shape) -> Shape:
         return tuple(inputs_shape)
 
 
@@ -163,7 +177,7 @@ class MultiHeadCrossAttention(MultiHeadLayer):
         ValueError: If `head_dim` is None and the query's width is not a multiple of `num_heads`.
     """
 
-    def build(self, query_shape, memory_shape):
+    def build(self, query_shape: Shape, memory_shape: Shape) -> None:
         model_dim, memory_dim = query_shape[-1], memory_shape[-1]
         self.resolve_widths(model_dim)
         self.query_projection = self.make_projection("query", model_dim, self.key_width)
@@ -172,7 +186,14 @@ class MultiHeadCrossAttention(MultiHeadLayer):
         )
         self.output_projection = self.make_output_projection(model_dim)
 
-    def call(self, query, memory, attention_mask=None, memory_mask=None, training=None):
+    def call(
+        self,
+        query: Tensor,
+        memory: Tensor,
+        attention_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         key, value = self.keys_and_values(memory)  # (batch, heads, key_length, width) each
         query_heads = self._query_heads(query)  # (batch, heads, query_length, head_dim)
         attention_mask = self.mask_of_heads(attention_mask, memory_mask)
@@ -180,7 +201,9 @@ class MultiHeadCrossAttention(MultiHeadLayer):
         attended = scaled_dot_product_attention(query_heads, key, value, attention_mask, dropout)
         return self.join_heads(attended, query)  # (batch, query_length, model_dim)
 
-    def attention_weights(self, query, memory, attention_mask=None):
+    def attention_weights(
+        self, query: Tensor, memory: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
         """Returns `call`'s weights of the values.
 
         Returns:
@@ -190,13 +213,13 @@ class MultiHeadCrossAttention(MultiHeadLayer):
         query = self._query_heads(query)  # (batch, heads, query_length, head_dim)
         return attention_weights(query, key, self.mask_of_heads(attention_mask))
 
-    def _query_heads(self, query):
+    def _query_heads(self, query: Tensor) -> Tensor:
         [query] = self.to_heads(self.query_projection, query, self.key_width)
         return query
 
-    def keys_and_values(self, memory):
+    def keys_and_values(self, memory: Tensor) -> list[Tensor]:
         """Projects the memory to key and value, Float (batch, heads, key_length, width) each."""
         return self.to_heads(self.key_value, memory, self.key_width, self.value_width)
 
-    def compute_output_shape(self, query_shape, memory_shape):
+    def compute_output_shape(self, query_shape: Shape, memory_shape: Shape) -> Shape:
         return tuple(query_shape)

@@ -1,13 +1,17 @@
 """One layer of the decoder stack (section 3.1, Figure 1 right)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_transformer.layers.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
 from keras_transformer.layers.encoder import options_of
-from keras_transformer.layers.feed_forward import FeedForward
+from keras_transformer.layers.feed_forward import ActivationLike, FeedForward
+from keras_transformer.layers.initializers import InitializerLike
 from keras_transformer.layers.residual import AddAndNorm
 from keras_transformer.masks import attend_to, attend_to_earlier
+from keras_transformer.tensors import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -38,17 +42,17 @@ class DecoderBlock(keras.Layer):
 
     def __init__(
         self,
-        num_heads,
-        feed_forward_dim,
-        dropout=0.1,
-        activation="relu",
-        normalize_first=False,
-        head_dim=None,
-        value_dim=None,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        **kwargs,
-    ):
+        num_heads: int,
+        feed_forward_dim: int,
+        dropout: float = 0.1,
+        activation: ActivationLike = "relu",
+        normalize_first: bool = False,
+        head_dim: int | None = None,
+        value_dim: int | None = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         options = {
@@ -57,7 +61,7 @@ class DecoderBlock(keras.Layer):
             "dtype": self.dtype_policy,
         }
 
-        def residual(name):
+        def residual(name: str) -> AddAndNorm:
             return AddAndNorm(dropout, normalize_first, dtype=self.dtype_policy, name=name)
 
         self.self_attention = MultiHeadSelfAttention(
@@ -73,7 +77,7 @@ class DecoderBlock(keras.Layer):
         )
         self.feed_forward_residual = residual("feed_forward_residual")
 
-    def build(self, inputs_shape, memory_shape):
+    def build(self, inputs_shape: Shape, memory_shape: Shape) -> None:
         self.self_attention.build(inputs_shape)
         self.self_attention_residual.build(inputs_shape, inputs_shape)
         self.cross_attention.build(inputs_shape, memory_shape)
@@ -83,14 +87,14 @@ class DecoderBlock(keras.Layer):
 
     def call(
         self,
-        inputs,
-        memory,
-        padding_mask=None,
-        memory_padding_mask=None,
-        inputs_mask=None,
-        memory_mask=None,
-        training=None,
-    ):
+        inputs: Tensor,
+        memory: Tensor,
+        padding_mask: Tensor | None = None,
+        memory_padding_mask: Tensor | None = None,
+        inputs_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         padding_mask = inputs_mask if padding_mask is None else padding_mask
         memory_padding_mask = memory_mask if memory_padding_mask is None else memory_padding_mask
         x = self._after_self_attention(inputs, padding_mask, training)
@@ -108,7 +112,13 @@ class DecoderBlock(keras.Layer):
         transformed = self.feed_forward(residual.sublayer_input(x))
         return residual(x, transformed, training=training)
 
-    def attention_weights(self, inputs, memory, padding_mask=None, memory_padding_mask=None):
+    def attention_weights(
+        self,
+        inputs: Tensor,
+        memory: Tensor,
+        padding_mask: Tensor | None = None,
+        memory_padding_mask: Tensor | None = None,
+    ) -> Tensor:
         """Returns each head's weights of the source positions, for every target position.
 
         Args:
@@ -122,7 +132,7 @@ class DecoderBlock(keras.Layer):
             self.cross_attention_residual.sublayer_input(x), memory, attend_to(memory_padding_mask)
         )
 
-    def self_attention_weights(self, inputs, padding_mask=None):
+    def self_attention_weights(self, inputs: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Returns each head's self-attention weights, for every target position.
 
         Args:
@@ -136,7 +146,9 @@ class DecoderBlock(keras.Layer):
             attend_to_earlier(padding_mask, ops.shape(inputs)[1]),
         )
 
-    def _after_self_attention(self, inputs, padding_mask, training):
+    def _after_self_attention(
+        self, inputs: Tensor, padding_mask: Tensor | None, training: bool | None
+    ) -> Tensor:
         residual = self.self_attention_residual
         attended = self.self_attention(
             residual.sublayer_input(inputs),
@@ -145,8 +157,8 @@ class DecoderBlock(keras.Layer):
         )
         return residual(inputs, attended, training=training)
 
-    def compute_output_shape(self, inputs_shape, memory_shape):
+    def compute_output_shape(self, inputs_shape: Shape, memory_shape: Shape) -> Shape:
         return tuple(inputs_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **options_of(self)}

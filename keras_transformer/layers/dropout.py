@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_transformer.tensors import Tensor
+
 # Random bits for each element: the rate is exact to 1 / 65,536.
 _BITS = 16
 
@@ -21,7 +23,7 @@ class Dropout(keras.layers.Dropout):
         >>> Dropout(0.1)(x, training=True)
     """
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         threshold = round(self.rate * 2**_BITS)
         is_special = not 0 < threshold < 2**_BITS or self.noise_shape is not None
         if is_special or keras.backend.backend() != "tensorflow":
@@ -33,7 +35,7 @@ class Dropout(keras.layers.Dropout):
         return inputs * (ops.cast(kept, inputs.dtype) * ops.cast(scale, inputs.dtype))
 
 
-def _random_bits(x, seed):
+def _random_bits(x: Tensor, seed: Tensor) -> Tensor:
     """Returns random Uint16 in the shape of x, from a seed of two integers; TensorFlow only."""
     import tensorflow as tf
 

@@ -1,12 +1,16 @@
 """Tokens to vectors and back (sections 3.4 and 3.5)."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_transformer.config import POSITION_ENCODINGS, check_position_encoding
 from keras_transformer.gathering import take
 from keras_transformer.layers.dropout import Dropout
+from keras_transformer.layers.initializers import InitializerLike
 from keras_transformer.layers.position import sinusoidal_encoding
+from keras_transformer.tensors import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -43,14 +47,14 @@ class PositionalEmbedding(keras.Layer):
 
     def __init__(
         self,
-        vocabulary_size,
-        model_dim,
-        dropout=0.1,
-        position_encoding="sinusoidal",
-        max_positions=512,
-        embeddings_initializer=None,
-        **kwargs,
-    ):
+        vocabulary_size: int,
+        model_dim: int,
+        dropout: float = 0.1,
+        position_encoding: str | None = "sinusoidal",
+        max_positions: int = 512,
+        embeddings_initializer: InitializerLike | None = None,
+        **kwargs: Any,
+    ) -> None:
         # Ids may be float32, Keras' default; casting them to float16 would change them.
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
@@ -65,7 +69,7 @@ class PositionalEmbedding(keras.Layer):
         )
         self.sum_dropout = Dropout(dropout, dtype=self.dtype_policy)
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: Shape) -> None:
         self.embeddings = self.add_weight(
             name="embeddings",
             shape=(self.vocabulary_size, self.model_dim),
@@ -83,7 +87,7 @@ class PositionalEmbedding(keras.Layer):
         """The longest sequence that the layer accepts, in tokens; None if there is no limit."""
         return self.max_positions if self.position_encoding == "learned" else None
 
-    def call(self, inputs, reverse=False, training=None):
+    def call(self, inputs: Tensor, reverse: bool = False, training: bool | None = None) -> Tensor:
         if reverse:
             return self.logits(inputs)
         embedded = self.scaled(inputs)  # (batch, length, model_dim)
@@ -93,13 +97,13 @@ class PositionalEmbedding(keras.Layer):
             embedded = embedded + self.positions(ops.arange(length, dtype="int32"))
         return self.sum_dropout(embedded, training=training)
 
-    def scaled(self, token_ids):
+    def scaled(self, token_ids: Tensor) -> Tensor:
         """Maps token ids, Integer (...), to sqrt(d_model) E[token], Float (..., model_dim)."""
         token_ids = ops.cast(token_ids, "int32")
         embedded = take(self.embeddings, token_ids)  # (..., model_dim)
         return ops.cast(embedded, self.compute_dtype) * self.model_dim**0.5
 
-    def positions(self, positions):
+    def positions(self, positions: Tensor) -> Tensor:
         """Maps positions, Integer (length,), to PE[position], Float (length, model_dim)."""
         if self.position_encoding == "sinusoidal":
             encoding = sinusoidal_encoding(positions, self.model_dim)
@@ -107,13 +111,13 @@ class PositionalEmbedding(keras.Layer):
             encoding = ops.take(self.position_table, positions, axis=0)  # (length, model_dim)
         return ops.cast(encoding, self.compute_dtype)
 
-    def logits(self, x):
+    def logits(self, x: Tensor) -> Tensor:
         """Maps x, Float (..., model_dim), to x E^T, Float32 (..., vocabulary)."""
         kernel = ops.transpose(ops.cast(self.embeddings, self.compute_dtype))
         logits = ops.matmul(ops.cast(x, self.compute_dtype), kernel)  # (..., vocabulary)
         return ops.cast(logits, "float32")
 
-    def _check_length(self, length):
+    def _check_length(self, length: int | Tensor) -> None:
         longest = self.most_tokens
         if longest is not None and isinstance(length, int) and length > longest:
             raise ValueError(
@@ -122,15 +126,17 @@ class PositionalEmbedding(keras.Layer):
                 " position_encoding='sinusoidal'."
             )
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: Shape) -> Shape:
         return (*inputs_shape, self.model_dim)
 
-    def compute_output_spec(self, inputs, reverse=False, training=None):
+    def compute_output_spec(
+        self, inputs: Tensor, reverse: bool = False, training: bool | None = None
+    ) -> keras.KerasTensor:
         if reverse:
             return keras.KerasTensor((*inputs.shape[:-1], self.vocabulary_size), "float32")
         return keras.KerasTensor((*inputs.shape, self.model_dim), self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "vocabulary_size": self.vocabulary_size,

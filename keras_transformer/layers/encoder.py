@@ -1,11 +1,15 @@
 """One layer of the encoder stack (section 3.1, Figure 1 left)."""
 
+from typing import Any
+
 import keras
 
 from keras_transformer.layers.attention import MultiHeadSelfAttention
-from keras_transformer.layers.feed_forward import FeedForward
+from keras_transformer.layers.feed_forward import ActivationLike, FeedForward
+from keras_transformer.layers.initializers import InitializerLike
 from keras_transformer.layers.residual import AddAndNorm
 from keras_transformer.masks import attend_to
+from keras_transformer.tensors import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -38,17 +42,17 @@ class EncoderBlock(keras.Layer):
 
     def __init__(
         self,
-        num_heads,
-        feed_forward_dim,
-        dropout=0.1,
-        activation="relu",
-        normalize_first=False,
-        head_dim=None,
-        value_dim=None,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        **kwargs,
-    ):
+        num_heads: int,
+        feed_forward_dim: int,
+        dropout: float = 0.1,
+        activation: ActivationLike = "relu",
+        normalize_first: bool = False,
+        head_dim: int | None = None,
+        value_dim: int | None = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         options = {
@@ -57,7 +61,7 @@ class EncoderBlock(keras.Layer):
             "dtype": self.dtype_policy,
         }
 
-        def residual(name):
+        def residual(name: str) -> AddAndNorm:
             return AddAndNorm(dropout, normalize_first, dtype=self.dtype_policy, name=name)
 
         self.self_attention = MultiHeadSelfAttention(
@@ -69,13 +73,19 @@ class EncoderBlock(keras.Layer):
         )
         self.feed_forward_residual = residual("feed_forward_residual")
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: Shape) -> None:
         self.self_attention.build(inputs_shape)
         self.self_attention_residual.build(inputs_shape, inputs_shape)
         self.feed_forward.build(inputs_shape)
         self.feed_forward_residual.build(inputs_shape, inputs_shape)
 
-    def call(self, inputs, padding_mask=None, mask=None, training=None):
+    def call(
+        self,
+        inputs: Tensor,
+        padding_mask: Tensor | None = None,
+        mask: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         if padding_mask is None:
             padding_mask = mask
         residual = self.self_attention_residual
@@ -90,7 +100,7 @@ class EncoderBlock(keras.Layer):
         transformed = self.feed_forward(residual.sublayer_input(x))
         return residual(x, transformed, training=training)
 
-    def attention_weights(self, inputs, padding_mask=None):
+    def attention_weights(self, inputs: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Returns each head's self-attention weights, for every position.
 
         Args:
@@ -103,14 +113,14 @@ class EncoderBlock(keras.Layer):
             self.self_attention_residual.sublayer_input(inputs), attend_to(padding_mask)
         )
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: Shape) -> Shape:
         return tuple(inputs_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **options_of(self)}
 
 
-def options_of(block):
+def options_of(block: keras.Layer) -> dict[str, Any]:
     """Recovers an encoder or decoder block's constructor arguments from its sub-layers."""
     attention, feed_forward = block.self_attention, block.feed_forward
     return {

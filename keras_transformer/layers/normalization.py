@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_transformer.custom_gradients import with_gradient
+from keras_transformer.tensors import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -33,7 +34,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
         >>> LayerNormalization(epsilon=1e-6)(x)
     """
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         is_last_axis = self.axis in ([-1], [len(inputs.shape) - 1])
         if not is_last_axis or self.gamma is None or self.beta is None:
             return super().call(inputs)
@@ -43,17 +44,19 @@ class LayerNormalization(keras.layers.LayerNormalization):
         return ops.cast(normalize(x, gamma, beta, self.epsilon), self.compute_dtype)
 
 
-def layer_normalization(x, gamma, beta, epsilon: float):
+def layer_normalization(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
     """Computes the formula of LayerNormalization: Float (..., width) to (..., width)."""
     return _normalize(x, gamma, beta, epsilon)[0]
 
 
-def _differentiable(x, gamma, beta, epsilon):
+def _differentiable(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
     normalize = functools.partial(_normalize, epsilon=epsilon)
     return with_gradient("layer_normalization", normalize, _gradient, x, gamma, beta)
 
 
-def _normalize(x, gamma, beta, epsilon):
+def _normalize(
+    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Returns the output, and the values that its gradient needs."""
     centered = x - _mean(x)
     scale = ops.rsqrt(_mean(centered * centered) + epsilon)  # (..., 1)
@@ -61,7 +64,9 @@ def _normalize(x, gamma, beta, epsilon):
     return gamma * normalized + beta, (scale, normalized)
 
 
-def _gradient(upstream, x, gamma, beta, scale, normalized):
+def _gradient(
+    upstream: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, scale: Tensor, normalized: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     u = gamma * upstream
     x_gradient = scale * (u - _mean(u) - normalized * _mean(normalized * u))
     positions = tuple(range(len(x.shape) - 1))
@@ -69,6 +74,6 @@ def _gradient(upstream, x, gamma, beta, scale, normalized):
     return x_gradient, gamma_gradient, ops.sum(upstream, positions)
 
 
-def _mean(x):
+def _mean(x: Tensor) -> Tensor:
     """Returns the mean over the width: Float (..., width) to (..., 1)."""
     return ops.mean(x, axis=-1, keepdims=True)

@@ -3,8 +3,10 @@
 import numpy as np
 from keras import ops
 
+from keras_transformer.tensors import Tensor
 
-def sinusoidal_encoding(positions, model_dim):
+
+def sinusoidal_encoding(positions: Tensor, model_dim: int) -> Tensor:
     """Returns PE(pos, 2i) = sin(pos / 10000^(2i/d_model)), PE(pos, 2i+1) = cos(the same).
 
     Source: section 3.5. Sine and cosine alternate along the width, as in the formula; many

@@ -1,9 +1,12 @@
 """Add & Norm, which wraps every sub-layer (sections 3.1 and 5.4)."""
 
+from typing import Any
+
 import keras
 
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.normalization import LayerNormalization
+from keras_transformer.tensors import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_transformer")
@@ -32,7 +35,13 @@ class AddAndNorm(keras.Layer):
         Float (batch, length, model_dim).
     """
 
-    def __init__(self, dropout=0.1, normalize_first=False, epsilon=1e-6, **kwargs):
+    def __init__(
+        self,
+        dropout: float = 0.1,
+        normalize_first: bool = False,
+        epsilon: float = 1e-6,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.dropout = dropout
@@ -43,16 +52,16 @@ class AddAndNorm(keras.Layer):
             epsilon=epsilon, dtype=self.dtype_policy, name="normalization"
         )
 
-    def build(self, inputs_shape, sublayer_output_shape):
+    def build(self, inputs_shape: Shape, sublayer_output_shape: Shape) -> None:
         self.normalization.build(inputs_shape)
 
-    def sublayer_input(self, inputs):
+    def sublayer_input(self, inputs: Tensor) -> Tensor:
         """Returns the sub-layer's input: normalized in pre-norm, unchanged in post-norm."""
         return self.normalization(inputs) if self.normalize_first else inputs
 
-    def call(self, inputs, sublayer_output, training=None):
+    def call(self, inputs: Tensor, sublayer_output: Tensor, training: bool | None = None) -> Tensor:
         added = inputs + self.output_dropout(sublayer_output, training=training)
         return added if self.normalize_first else self.normalization(added)
 
-    def compute_output_shape(self, inputs_shape, sublayer_output_shape):
+    def compute_output_shape(self, inputs_shape: Shape, sublayer_output_shape: Shape) -> Shape:
         return tuple(inputs_shape)

@@ -1,5 +1,6 @@
 """Beam search (section 6.1)."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from keras import ops
@@ -16,48 +17,49 @@ from keras_transformer.search.hypotheses import (
     no_tokens,
     write_token,
 )
-from keras_transformer.search.state import reorder_beams
+from keras_transformer.search.state import DecodingState, Step, reorder_beams
+from keras_transformer.tensors import Tensor
 
 
 class _Search(NamedTuple):
-    position: object  # Integer scalar
-    live_ids: object  # Integer (batch, beams, length)
-    live_last: object  # Integer (batch, beams), the newest token of each
-    live_log_probability: object  # Float32 (batch, beams), best first
-    finished_ids: object  # Integer (batch, beams, length)
-    finished_scores: object  # Float32 (batch, beams), best first
-    done: object  # Boolean (batch,)
+    position: Tensor  # Integer scalar
+    live_ids: Tensor  # Integer (batch, beams, length)
+    live_last: Tensor  # Integer (batch, beams), the newest token of each
+    live_log_probability: Tensor  # Float32 (batch, beams), best first
+    finished_ids: Tensor  # Integer (batch, beams, length)
+    finished_scores: Tensor  # Float32 (batch, beams), best first
+    done: Tensor  # Boolean (batch,)
     held_to: Constraints
-    state: object  # DecodingState
+    state: DecodingState
 
 
 class _Candidates(NamedTuple):
     """The best continuations of a sentence's live hypotheses by one token, best first."""
 
-    ids: object  # Integer (batch, candidates, length), with the new token
-    log_probability: object  # Float32 (batch, candidates)
-    beam: object  # Integer (batch, candidates), the hypothesis that is continued
-    token: object  # Integer (batch, candidates), the new token
+    ids: Tensor  # Integer (batch, candidates, length), with the new token
+    log_probability: Tensor  # Float32 (batch, candidates)
+    beam: Tensor  # Integer (batch, candidates), the hypothesis that is continued
+    token: Tensor  # Integer (batch, candidates), the new token
 
 
 def beam_search(
-    step,
-    state,
+    step: Step,
+    state: DecodingState,
     *,
-    start_id,
-    end_id,
-    max_length,
-    longest=None,
-    beam_size=4,
-    length_penalty=0.6,
-    length_normalization="gnmt",
-    num_results=1,
-    min_length=0,
-    prefix=None,
-    new_word=None,
-    barred_ids=(),
-    new_word_ids=(),
-):
+    start_id: int,
+    end_id: int,
+    max_length: Tensor,
+    longest: int | Tensor | None = None,
+    beam_size: int = 4,
+    length_penalty: float | Tensor = 0.6,
+    length_normalization: str = "gnmt",
+    num_results: int | Tensor = 1,
+    min_length: int | Tensor = 0,
+    prefix: Tensor | None = None,
+    new_word: Tensor | None = None,
+    barred_ids: Sequence[int] = (),
+    new_word_ids: Sequence[int] = (),
+) -> Hypotheses:
     """Finds probable sentences by following several hypotheses at once.
 
     Each step continues the live hypotheses by every token and keeps the best `beam_size`
@@ -104,10 +106,10 @@ def beam_search(
     check_beams(beam_size, num_results)
     check_length_penalty(length_penalty, length_normalization)
 
-    def penalty_of(num_tokens):
+    def penalty_of(num_tokens: Tensor) -> Tensor:
         return length_penalty_of(num_tokens, length_penalty, length_normalization)
 
-    def advance(search):
+    def advance(search: _Search) -> _Search:
         logits, state = step(search.live_last, search.state)
         candidates = _continue(logits, search, end_id, barred_ids, new_word_ids)
         search = _keep_finished(search, candidates, end_id, penalty_of)
@@ -122,7 +124,13 @@ def beam_search(
     )
 
 
-def _start(state, start_id, held_to, longest, beam_size):
+def _start(
+    state: DecodingState,
+    start_id: int,
+    held_to: Constraints,
+    longest: int | Tensor | None,
+    beam_size: int,
+) -> _Search:
     """Starts with the empty hypothesis; all other beams are impossible until it branches."""
     no_ids = no_tokens(held_to.max_length, beam_size, longest)  # (batch, beams, length)
     batch = ops.shape(no_ids)[0]
@@ -141,7 +149,13 @@ def _start(state, start_id, held_to, longest, beam_size):
     )
 
 
-def _continue(logits, search, end_id, barred_ids, new_word_ids):
+def _continue(
+    logits: Tensor,
+    search: _Search,
+    end_id: int,
+    barred_ids: Sequence[int],
+    new_word_ids: Sequence[int],
+) -> _Candidates:
     """Finds the 2 * beams best continuations, so that all beams live on, however many end."""
     beams = logits.shape[1]
     gained, token = best_tokens(
@@ -158,7 +172,9 @@ def _continue(logits, search, end_id, barred_ids, new_word_ids):
     return _Candidates(ids, log_probability, beam, token)
 
 
-def _keep_finished(search, candidates, end_id, penalty_of):
+def _keep_finished(
+    search: _Search, candidates: _Candidates, end_id: int, penalty_of: Callable[[Tensor], Tensor]
+) -> _Search:
     """Sets aside those of the best `beam_size` candidates that end, unless the sentence is done.
 
     Candidates beyond the best `beam_size` would not have been followed, so they are no results.
@@ -179,7 +195,9 @@ def _keep_finished(search, candidates, end_id, penalty_of):
     return search._replace(finished_ids=gather_rows(ids, index), finished_scores=scores)
 
 
-def _keep_live(search, candidates, state, end_id):
+def _keep_live(
+    search: _Search, candidates: _Candidates, state: DecodingState, end_id: int
+) -> _Search:
     """Continues with the best candidates that do not end."""
     beams = search.live_last.shape[1]
     log_probability = ops.where(
@@ -195,7 +213,9 @@ def _keep_live(search, candidates, state, end_id):
     )
 
 
-def _decide_done(search, penalty_of, num_results):
+def _decide_done(
+    search: _Search, penalty_of: Callable[[Tensor], Tensor], num_results: int | Tensor
+) -> _Search:
     """Marks sentences as done if no live hypothesis can still enter their results.
 
     A hypothesis only loses probability and only grows, so the best score that it can reach is its
@@ -207,7 +227,7 @@ def _decide_done(search, penalty_of, num_results):
     return search._replace(done=search.done | beaten | (search.position >= max_length))
 
 
-def check_beams(beam_size, num_results):
+def check_beams(beam_size: int, num_results: int | Tensor) -> None:
     """Raises ValueError unless num_results is from 1 to beam_size; skips it if a tensor."""
     if beam_size < 1 or not (ops.is_tensor(num_results) or 1 <= num_results <= beam_size):
         raise ValueError(

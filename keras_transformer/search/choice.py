@@ -1,6 +1,7 @@
 """The best next tokens of each hypothesis, and their log-probabilities."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
@@ -14,11 +15,18 @@ from keras_transformer.search.constraints import (
     without_rest_of_word,
 )
 from keras_transformer.search.hypotheses import IMPOSSIBLE
+from keras_transformer.tensors import Tensor
 
 
 def best_tokens(
-    logits, num_tokens, held_to: Constraints, position, end_id, barred_ids, new_word_ids=()
-):
+    logits: Tensor,
+    num_tokens: int,
+    held_to: Constraints,
+    position: Tensor,
+    end_id: int,
+    barred_ids: Sequence[int],
+    new_word_ids: Sequence[int] = (),
+) -> tuple[Tensor, Tensor]:
     """Finds the most probable tokens allowed next.
 
     Softmax keeps the order of tokens, so the best are picked from the logits, and only these get
@@ -67,7 +75,9 @@ def best_tokens(
     )
 
 
-def log_normalizer(logits, maximum=None, most_probable=None):
+def log_normalizer(
+    logits: Tensor, maximum: Tensor | None = None, most_probable: Tensor | None = None
+) -> Tensor:
     """Returns log sum exp(logits), so that log p[v] = logits[v] - log_normalizer.
 
     Solves that equation for the most probable token, whose probability is far from 0: softmax is
@@ -92,7 +102,7 @@ def log_normalizer(logits, maximum=None, most_probable=None):
     return maximum - ops.log(largest)
 
 
-def top_logits(logits, num_tokens):
+def top_logits(logits: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
     """Returns the largest logits and their tokens, largest first; ties go to the lowest token.
 
     Finding the maximum of a block is much cheaper than sorting it. The `num_tokens` largest logits
@@ -124,7 +134,7 @@ def top_logits(logits, num_tokens):
     return logit, block * length + index % length
 
 
-def _block_length(vocabulary, num_tokens):
+def _block_length(vocabulary: int, num_tokens: int) -> int:
     """Returns the block length with the fewest numbers to sort, or a nearby divisor of vocabulary.
 
     The search sorts vocabulary / length maxima, then num_tokens * length candidates.
@@ -135,7 +145,7 @@ def _block_length(vocabulary, num_tokens):
     return min(divisors or [ideal], key=lambda length: abs(length - ideal))
 
 
-def top_k(x, k):
+def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """`ops.top_k` with int32 indices, which TensorFlow gathers by."""
     values, indices = ops.top_k(x, k)
     return values, ops.cast(indices, "int32")

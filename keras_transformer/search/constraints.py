@@ -1,5 +1,6 @@
 """Rules that each sentence of a search must follow: its lengths, a prefix, a word boundary."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from keras import ops
 from keras_transformer.gathering import take
 from keras_transformer.masks import PADDING_ID
 from keras_transformer.search.hypotheses import IMPOSSIBLE
+from keras_transformer.tensors import Tensor
 
 
 class Constraints(NamedTuple):
@@ -22,13 +24,18 @@ class Constraints(NamedTuple):
             () if no sentence has such a position, which costs nothing.
     """
 
-    max_length: object
-    min_length: object
-    prefix: object
-    word_at: object = ()
+    max_length: Tensor
+    min_length: Tensor
+    prefix: Tensor | tuple[()]
+    word_at: Tensor | tuple[()] = ()
 
 
-def constraints(max_length, min_length=0, prefix=None, new_word=None) -> Constraints:
+def constraints(
+    max_length: Tensor,
+    min_length: int | Tensor = 0,
+    prefix: Tensor | None = None,
+    new_word: Tensor | None = None,
+) -> Constraints:
     """Makes the constraints of a search.
 
     Args:
@@ -55,7 +62,7 @@ def constraints(max_length, min_length=0, prefix=None, new_word=None) -> Constra
     )
 
 
-def forced_token(held_to: Constraints, position, end_id):
+def forced_token(held_to: Constraints, position: Tensor, end_id: int) -> Tensor:
     """Returns the only token allowed at a position, Integer (batch,), or padding if free."""
     forced = PADDING_ID
     if not isinstance(held_to.prefix, tuple):
@@ -64,12 +71,14 @@ def forced_token(held_to: Constraints, position, end_id):
     return ops.where(position + 1 >= held_to.max_length, np.int32(end_id), forced)
 
 
-def end_is_too_early(held_to: Constraints, position):
+def end_is_too_early(held_to: Constraints, position: Tensor) -> Tensor:
     """Returns whether the end is not yet allowed at a position, Boolean (batch,)."""
     return position + 1 < held_to.min_length
 
 
-def without_rest_of_word(logits, held_to: Constraints, position, end_id, new_word_ids):
+def without_rest_of_word(
+    logits: Tensor, held_to: Constraints, position: Tensor, end_id: int, new_word_ids: Sequence[int]
+) -> Tensor:
     """Returns the logits, with `IMPOSSIBLE` for tokens that would continue a complete word.
 
     Args:

@@ -1,28 +1,32 @@
 """Greedy search: the most probable token at each step."""
 
+from collections.abc import Sequence
+
 from keras_transformer.gathering import gather_rows
 from keras_transformer.search.choice import best_tokens, top_k
 from keras_transformer.search.constraints import constraints
-from keras_transformer.search.hypotheses import check_length_penalty
-from keras_transformer.search.independent import run_search, start_search, with_token
+from keras_transformer.search.hypotheses import Hypotheses, check_length_penalty
+from keras_transformer.search.independent import Search, run_search, start_search, with_token
+from keras_transformer.search.state import DecodingState, Step
+from keras_transformer.tensors import Tensor
 
 
 def greedy_search(
-    step,
-    state,
+    step: Step,
+    state: DecodingState,
     *,
-    start_id,
-    end_id,
-    max_length,
-    longest=None,
-    length_penalty=0.6,
-    length_normalization="gnmt",
-    min_length=0,
-    prefix=None,
-    new_word=None,
-    barred_ids=(),
-    new_word_ids=(),
-):
+    start_id: int,
+    end_id: int,
+    max_length: Tensor,
+    longest: int | Tensor | None = None,
+    length_penalty: float | Tensor = 0.6,
+    length_normalization: str = "gnmt",
+    min_length: int | Tensor = 0,
+    prefix: Tensor | None = None,
+    new_word: Tensor | None = None,
+    barred_ids: Sequence[int] = (),
+    new_word_ids: Sequence[int] = (),
+) -> Hypotheses:
     """Takes the most probable token at each step, until the end.
 
     A sentence is ended at its `max_length`, so every result ends with the end id, whose probability
@@ -44,7 +48,7 @@ def greedy_search(
     """
     check_length_penalty(length_penalty, length_normalization)
 
-    def advance(search):
+    def advance(search: Search) -> Search:
         logits, state = step(search.last_ids, search.state)
         gained, token = best_tokens(
             logits, 1, search.held_to, search.position, end_id, barred_ids, new_word_ids

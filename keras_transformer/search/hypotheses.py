@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_transformer.masks import PADDING_ID
 from keras_transformer.search.shapes import as_length
+from keras_transformer.tensors import Tensor
 
 # Below any possible log-probability, yet finite, so that sums remain comparable.
 IMPOSSIBLE = -1e9
@@ -23,11 +24,13 @@ class Hypotheses(NamedTuple):
             divided by the length penalty; `IMPOSSIBLE` in beams without a result.
     """
 
-    token_ids: object
-    scores: object
+    token_ids: Tensor
+    scores: Tensor
 
 
-def length_penalty_of(num_tokens, alpha, length_normalization="gnmt"):
+def length_penalty_of(
+    num_tokens: Tensor, alpha: float | Tensor, length_normalization: str = "gnmt"
+) -> Tensor:
     """Returns lp(Y), by which to divide a log-probability to get a score.
 
     "gnmt": ((5 + |Y|) / 6) ** alpha. Source: section 6.1, which takes it from Wu et al. 2016,
@@ -46,7 +49,7 @@ def length_penalty_of(num_tokens, alpha, length_normalization="gnmt"):
     return ((5.0 + num_tokens) / 6.0 if length_normalization == "gnmt" else num_tokens) ** alpha
 
 
-def check_length_penalty(alpha, length_normalization="gnmt"):
+def check_length_penalty(alpha: float | Tensor, length_normalization: str = "gnmt") -> None:
     """Raises ValueError if either argument is invalid; skips an alpha that is a tensor."""
     if not ops.is_tensor(alpha) and not 0 <= alpha < math.inf:
         raise ValueError(
@@ -60,7 +63,7 @@ def check_length_penalty(alpha, length_normalization="gnmt"):
         )
 
 
-def no_tokens(max_length, beams, longest=None):
+def no_tokens(max_length: Tensor, beams: int, longest: int | Tensor | None = None) -> Tensor:
     """Returns room for hypotheses, all padding: Integer (batch, beams, length).
 
     Args:
@@ -72,7 +75,7 @@ def no_tokens(max_length, beams, longest=None):
     return ops.full((ops.shape(max_length)[0], beams, length), PADDING_ID, dtype="int32")
 
 
-def write_token(token_ids, token, position):
+def write_token(token_ids: Tensor, token: Tensor, position: Tensor) -> Tensor:
     """Returns the ids with `token` at `position`.
 
     Args:

@@ -1,5 +1,6 @@
 """Hypotheses that grow without competing, for greedy search and sampling."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from keras import ops
@@ -13,24 +14,33 @@ from keras_transformer.search.hypotheses import (
     no_tokens,
     write_token,
 )
+from keras_transformer.search.state import DecodingState
+from keras_transformer.tensors import Tensor
 
 
 class Search(NamedTuple):
     """The hypotheses so far, and what the next step needs."""
 
-    position: object  # Integer scalar
-    token_ids: object  # Integer (batch, beams, length), padding after the newest token
-    last_ids: object  # Integer (batch, beams), the newest token of each
-    log_probability: object  # Float32 (batch, beams)
-    num_tokens: object  # Integer (batch, beams), including the end
-    ended: object  # Boolean (batch, beams)
-    done: object  # Boolean (batch,)
+    position: Tensor  # Integer scalar
+    token_ids: Tensor  # Integer (batch, beams, length), padding after the newest token
+    last_ids: Tensor  # Integer (batch, beams), the newest token of each
+    log_probability: Tensor  # Float32 (batch, beams)
+    num_tokens: Tensor  # Integer (batch, beams), including the end
+    ended: Tensor  # Boolean (batch, beams)
+    done: Tensor  # Boolean (batch,)
     held_to: Constraints
-    noise: object  # Float32 (batch, beams, length); () in greedy search
-    state: object  # DecodingState
+    noise: Tensor | tuple[()]  # Float32 (batch, beams, length); () in greedy search
+    state: DecodingState
 
 
-def start_search(state, start_id, held_to, longest, beams, noise=()) -> Search:
+def start_search(
+    state: DecodingState,
+    start_id: int,
+    held_to: Constraints,
+    longest: int | Tensor | None,
+    beams: int,
+    noise: Tensor | tuple[()] = (),
+) -> Search:
     """Starts with empty hypotheses; arguments as in `beam_search`."""
     token_ids = no_tokens(held_to.max_length, beams, longest)  # (batch, beams, length)
     shape = ops.shape(token_ids)[:2]
@@ -48,7 +58,9 @@ def start_search(state, start_id, held_to, longest, beams, noise=()) -> Search:
     )
 
 
-def with_token(search: Search, token, gained, end_id, state) -> Search:
+def with_token(
+    search: Search, token: Tensor, gained: Tensor, end_id: int, state: DecodingState
+) -> Search:
     """Appends a token to each hypothesis; those that have ended stay as they are.
 
     Args:
@@ -72,7 +84,12 @@ def with_token(search: Search, token, gained, end_id, state) -> Search:
     )
 
 
-def run_search(advance, start: Search, length_penalty, length_normalization) -> Hypotheses:
+def run_search(
+    advance: Callable[[Search], Search],
+    start: Search,
+    length_penalty: float | Tensor,
+    length_normalization: str,
+) -> Hypotheses:
     """Advances a search until every hypothesis has ended, then scores the hypotheses."""
     token_ids, log_probability, num_tokens = loop.run(
         advance, start, lambda search: (search.token_ids, search.log_probability, search.num_tokens)

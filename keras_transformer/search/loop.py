@@ -5,13 +5,14 @@ the caches drop slots that are no longer visible.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import keras
 from keras import ops
 
 from keras_transformer.search.shapes import shapes_are_dynamic
 from keras_transformer.search.state import keep_sentences, take_sentences, used_once
+from keras_transformer.tensors import Nest, Tensor
 
 # Tidying copies what it keeps; until then, each step reads room that is not used yet. On the base
 # model, the differences between 4, 8 and 16 are noise.
@@ -20,8 +21,15 @@ POSITIONS_BETWEEN_TIDYING = 8
 # A single sentence has no others to drop, and tidying is expensive compared with its small steps.
 POSITIONS_OF_ONE_SENTENCE = 16
 
+# A named tuple; see `run`.
+Search: TypeAlias = Any
 
-def run(advance: Callable, start, results_of: Callable):
+Results = TypeVar("Results")  # a nest of tensors
+
+
+def run(
+    advance: Callable[[Search], Search], start: Search, results_of: Callable[[Search], Results]
+) -> Results:
     """Advances a search from its start to its end.
 
     Args:
@@ -45,17 +53,19 @@ def run(advance: Callable, start, results_of: Callable):
     return results_of(type(start)(*end))
 
 
-def _run_with_fewer_and_fewer_sentences(advance, start, results_of):
+def _run_with_fewer_and_fewer_sentences(
+    advance: Callable[[Search], Search], start: Search, results_of: Callable[[Search], Results]
+) -> Results:
     import tensorflow as tf
 
     in_graph = not tf.executing_eagerly()
     if in_graph:
         start = start._replace(state=used_once(start.state))
 
-    def any_left(left):
+    def any_left(left: _Left) -> Tensor:
         return tf.size(left.going_on) > 0
 
-    def go_on(left):
+    def go_on(left: _Left) -> _Left:
         sentences = tf.gather(left.sentences, left.going_on)
         is_alone = tf.equal(tf.size(sentences), 1)
         num_positions = tf.where(is_alone, POSITIONS_OF_ONE_SENTENCE, POSITIONS_BETWEEN_TIDYING)
@@ -79,24 +89,26 @@ def _run_with_fewer_and_fewer_sentences(advance, start, results_of):
 class _Left(NamedTuple):
     """The unfinished part of a search."""
 
-    sentences: object  # Integer (rows,), the sentence of the batch in each row of the search
-    going_on: object  # Integer, the rows that are not done
-    search: object
-    results: object  # for the whole batch
+    sentences: Tensor  # Integer (rows,), the sentence of the batch in each row of the search
+    going_on: Tensor  # Integer, the rows that are not done
+    search: Search
+    results: Nest  # for the whole batch
 
 
-def _keep_sentences(search, rows, num_positions):
+def _keep_sentences(search: Search, rows: Tensor, num_positions: int | Tensor) -> Search:
     """Keeps some rows of a search, with room for more positions."""
     state = keep_sentences(search.state, rows, num_positions)
     others = take_sentences(search._replace(state=()), rows)
     return others._replace(state=state)
 
 
-def _while_loop(goes_on, advance, start):
+def _while_loop(
+    goes_on: Callable[[Nest], Tensor], advance: Callable[[Nest], Nest], start: Nest
+) -> Nest:
     """Loops over a nest of tensors whose first axis may change."""
     import tensorflow as tf
 
-    def any_batch(x):
+    def any_batch(x: Tensor) -> "tf.TensorShape":
         return tf.TensorShape([None, *x.shape[1:]] if x.shape.rank else [])
 
     [end] = tf.while_loop(

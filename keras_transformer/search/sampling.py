@@ -1,6 +1,7 @@
 """Sampling: draws each next token by its probability."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from keras import ops
@@ -14,8 +15,10 @@ from keras_transformer.search.constraints import (
     forced_token,
     without_rest_of_word,
 )
-from keras_transformer.search.hypotheses import check_length_penalty
-from keras_transformer.search.independent import run_search, start_search, with_token
+from keras_transformer.search.hypotheses import Hypotheses, check_length_penalty
+from keras_transformer.search.independent import Search, run_search, start_search, with_token
+from keras_transformer.search.state import DecodingState, Step
+from keras_transformer.tensors import Tensor
 
 # Unequal logits differ by more than this, so lower temperatures would draw the same tokens; float32
 # cannot divide by a number below 1e-38.
@@ -23,25 +26,25 @@ _LOWEST_TEMPERATURE = 1e-30
 
 
 def sample(
-    step,
-    state,
+    step: Step,
+    state: DecodingState,
     *,
-    start_id,
-    end_id,
-    max_length,
-    noise,
-    longest=None,
-    temperature=1.0,
-    top_k=None,
-    top_p=None,
-    length_penalty=0.6,
-    length_normalization="gnmt",
-    min_length=0,
-    prefix=None,
-    new_word=None,
-    barred_ids=(),
-    new_word_ids=(),
-):
+    start_id: int,
+    end_id: int,
+    max_length: Tensor,
+    noise: Tensor,
+    longest: int | Tensor | None = None,
+    temperature: float | Tensor = 1.0,
+    top_k: int | None = None,
+    top_p: float | Tensor | None = None,
+    length_penalty: float | Tensor = 0.6,
+    length_normalization: str = "gnmt",
+    min_length: int | Tensor = 0,
+    prefix: Tensor | None = None,
+    new_word: Tensor | None = None,
+    barred_ids: Sequence[int] = (),
+    new_word_ids: Sequence[int] = (),
+) -> Hypotheses:
     """Draws token after token until the end.
 
     P(token) is proportional to exp(logit / temperature) among the tokens that the constraints, then
@@ -77,7 +80,7 @@ def sample(
     check_sampling(temperature, top_k, top_p)
     noise = _checked_noise(noise)
 
-    def advance(search):
+    def advance(search: Search) -> Search:
         logits, state = step(search.last_ids, search.state)
         logits = ops.cast(logits, "float32")  # (batch, beams, vocabulary)
         probability, token = distribution(
@@ -98,7 +101,7 @@ def sample(
     return run_search(advance, start, length_penalty, length_normalization)
 
 
-def noise_of(seed, sentences, num_samples, length):
+def noise_of(seed: int, sentences: Iterable[int], num_samples: int, length: int) -> np.ndarray:
     """Makes the random numbers for `sample`, the same for a sentence in any batch.
 
     A number depends only on the seed, its sentence, its sample and its position.
@@ -128,7 +131,13 @@ def noise_of(seed, sentences, num_samples, length):
     return noise
 
 
-def distribution(logits, *, temperature=1.0, top_k=None, top_p=None):
+def distribution(
+    logits: Tensor,
+    *,
+    temperature: float | Tensor = 1.0,
+    top_k: int | None = None,
+    top_p: float | Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Returns P(token) for the tokens to draw from, and 0 for others.
 
     Args:
@@ -155,12 +164,14 @@ def distribution(logits, *, temperature=1.0, top_k=None, top_p=None):
     return weight / ops.sum(weight, axis=-1, keepdims=True), token
 
 
-def leaves_some_out(top_p) -> bool:
+def leaves_some_out(top_p: float | Tensor | None) -> bool:
     """Whether `top_p` may exclude tokens, so that sampling must sort; a tensor may."""
     return top_p is not None and (ops.is_tensor(top_p) or top_p != 1)
 
 
-def check_sampling(temperature, top_k=None, top_p=None):
+def check_sampling(
+    temperature: float | Tensor, top_k: int | None = None, top_p: float | Tensor | None = None
+) -> None:
     """Raises ValueError if a number is out of its range; skips the check for tensors."""
     if not ops.is_tensor(temperature) and not 0 < temperature < math.inf:
         raise ValueError(
@@ -179,7 +190,7 @@ def check_sampling(temperature, top_k=None, top_p=None):
         )
 
 
-def _checked_noise(noise):
+def _checked_noise(noise: Tensor) -> Tensor:
     noise = ops.convert_to_tensor(noise, dtype="float32")
     if len(noise.shape) != 3 or 0 in noise.shape[1:]:
         raise ValueError(
@@ -189,7 +200,13 @@ def _checked_noise(noise):
     return noise
 
 
-def _allowed(logits, search, end_id, barred_ids, new_word_ids):
+def _allowed(
+    logits: Tensor,
+    search: Search,
+    end_id: int,
+    barred_ids: Sequence[int],
+    new_word_ids: Sequence[int],
+) -> Tensor:
     """Returns the logits, with -inf for tokens that the constraints or `barred_ids` forbid."""
     logits = without_rest_of_word(logits, search.held_to, search.position, end_id, new_word_ids)
     token = ops.arange(logits.shape[-1], dtype="int32")  # (vocabulary,)
@@ -200,7 +217,7 @@ def _allowed(logits, search, end_id, barred_ids, new_word_ids):
     return ops.where(forbidden, -math.inf, logits)
 
 
-def _number_at(noise, position):
+def _number_at(noise: Tensor, position: Tensor) -> Tensor:
     """Returns the random numbers of a position, Float32 (batch, beams, 1).
 
     Positions after the last number have forced tokens, and get the last number.
@@ -209,7 +226,7 @@ def _number_at(noise, position):
     return take(noise, ops.minimum(position, last), axis=2)[..., None]
 
 
-def _draw(probability, token, number):
+def _draw(probability: Tensor, token: Tensor, number: Tensor) -> Tensor:
     """Returns the first token whose cumulative probability exceeds the number: (batch, beams).
 
     Sums are rounded. So tokens of probability 0 are excluded explicitly, and if no sum exceeds the
@@ -223,6 +240,6 @@ def _draw(probability, token, number):
     return gather_rows(token, drawn)[..., 0]  # (batch, beams)
 
 
-def _log_probability(logits, token):
+def _log_probability(logits: Tensor, token: Tensor) -> Tensor:
     """Returns the log-probability of a token at temperature 1, Float32 (batch, beams)."""
     return (gather_rows(logits, token[..., None]) - log_normalizer(logits))[..., 0]

@@ -1,12 +1,17 @@
 """The log-probability of given translations."""
 
+from collections.abc import Callable
+
 from keras import ops
 
 from keras_transformer.masks import padding_mask
 from keras_transformer.search.choice import log_normalizer
+from keras_transformer.tensors import Tensor
 
 
-def score(model, source_ids, target_ids, *, start_id):
+def score(
+    model: Callable[..., Tensor], source_ids: Tensor, target_ids: Tensor, *, start_id: int
+) -> tuple[Tensor, Tensor]:
     """Returns log P(target | source), each token predicted from the true tokens before it.
 
     Divided by `length_penalty_of(num_tokens, ...)`, it is the score that a search would give.
@@ -29,7 +34,7 @@ def score(model, source_ids, target_ids, *, start_id):
     return log_probabilities(logits, target_ids)
 
 
-def log_probabilities(logits, labels):
+def log_probabilities(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the log-probability of each row of labels, summed over its tokens except padding.
 
     Args:

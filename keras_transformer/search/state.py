@@ -1,10 +1,12 @@
 """The state that search carries from step to step."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
 from keras_transformer.gathering import gather_rows, take
+from keras_transformer.tensors import Nest, Tensor
 
 
 class DecodingState(NamedTuple):
@@ -20,13 +22,18 @@ class DecodingState(NamedTuple):
             `used_once()`, like `decoding.cache.Cache`.
     """
 
-    position: object
-    per_beam: object = ()
-    per_sentence: object = ()
-    cache: tuple = ()
+    position: Tensor
+    per_beam: Nest = ()
+    per_sentence: Nest = ()
+    cache: Any = ()
 
 
-def reorder_beams(state: DecodingState, beam_indices) -> DecodingState:
+# Maps the newest token of each hypothesis, Integer (batch, beams), and the state to the logits of
+# the next token, Float (batch, beams, vocabulary), and the next state.
+Step: TypeAlias = Callable[[Tensor, DecodingState], tuple[Tensor, DecodingState]]
+
+
+def reorder_beams(state: DecodingState, beam_indices: Tensor) -> DecodingState:
     """Returns the state in which beam i continues beam `beam_indices[:, i]`.
 
     Args:
@@ -39,7 +46,9 @@ def reorder_beams(state: DecodingState, beam_indices) -> DecodingState:
     )
 
 
-def keep_sentences(state: DecodingState, sentences, num_positions: int) -> DecodingState:
+def keep_sentences(
+    state: DecodingState, sentences: Tensor, num_positions: int | Tensor
+) -> DecodingState:
     """Returns the state of some of the sentences, with room for more positions in the cache.
 
     Only on TensorFlow.
@@ -64,7 +73,7 @@ def used_once(state: DecodingState) -> DecodingState:
     return state._replace(cache=state.cache.used_once() if state.cache else ())
 
 
-def take_sentences(nest, sentences):
+def take_sentences(nest: Nest, sentences: Tensor) -> Nest:
     """Picks some of the sentences; copies nothing if all stay.
 
     Only on TensorFlow.
@@ -79,7 +88,7 @@ def take_sentences(nest, sentences):
     if not of_sentences:
         return nest
 
-    def picked():
+    def picked() -> Nest:
         return keras.tree.map_structure(lambda x: take(x, sentences) if len(x.shape) else x, nest)
 
     all_stay = tf.equal(tf.size(sentences), tf.shape(of_sentences[0])[0])

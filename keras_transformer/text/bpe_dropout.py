@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import sentencepiece
@@ -37,7 +37,7 @@ _BELOW_1 = math.nextafter(1.0, 0.0)
 class SubwordSampler:
     """Splits lines into sub-words at random; see `subword_sampler`."""
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float):
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float) -> None:
         numbers = range(processor.get_piece_size())
         self.rate = rate
         self._ids = {
@@ -92,7 +92,7 @@ class BytePairDropout(SubwordSampler):
     once, because drawing a new one each time takes several times as long.
     """
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float):
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float) -> None:
         super().__init__(processor, rate)
         self._whole = functools.lru_cache(_WORDS_KEPT)(
             lambda word: self.joined(word, itertools.repeat(False))
@@ -111,15 +111,15 @@ class BytePairDropout(SubwordSampler):
         """
         scores, parts, is_dropped = self._scores, list(word), iter(is_dropped)
         ranks = [-scores.get(one + other, -math.inf) for one, other in itertools.pairwise(parts)]
-        for num_joins in itertools.count():
-            place = _first_not_dropped(ranks, is_dropped)
-            if place is None:
-                return self._ids_of(parts), num_joins
+        num_joins = 0
+        while (place := _first_not_dropped(ranks, is_dropped)) is not None:
+            num_joins += 1
             parts[place : place + 2] = [parts[place] + parts[place + 1]]
             del ranks[place]
             for near in (place - 1, place):
                 if 0 <= near < len(ranks):
                     ranks[near] = -scores.get(parts[near] + parts[near + 1], -math.inf)
+        return self._ids_of(parts), num_joins
 
     def _split(self, word: str, chance: float) -> Sequence[int]:
         """Uses that the first n joins are all made with probability (1 - rate) ** n."""
@@ -147,7 +147,7 @@ class UnigramSampling(SubwordSampler):
     Source: Subword regularization, section 3.2 of Kudo, 2018, with l = infinity.
     """
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float):
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float) -> None:
         super().__init__(processor, rate)
         self._longest = max(map(len, self._ids))
         self._last_parts = functools.lru_cache(_WORDS_KEPT)(self._weigh)
@@ -173,7 +173,8 @@ class UnigramSampling(SubwordSampler):
             For each number of characters, all places where the last sub-word can begin: the place,
             the probability that it begins earlier, and the probability that it begins there.
         """
-        logarithms, last_parts = [0.0], [[]]  # logarithms of the sums over all splits so far
+        logarithms = [0.0]  # of the sums over all splits so far
+        last_parts: list[list[tuple[int, float, float]]] = [[]]
         for end in range(1, len(word) + 1):
             starts = [
                 (start, logarithms[start] + self.rate * self._scores.get(word[start:end], 0.0))
@@ -211,7 +212,7 @@ def subword_sampler(processor: sentencepiece.SentencePieceProcessor, rate: float
     return BytePairDropout(processor, rate) if is_bpe else UnigramSampling(processor, rate)
 
 
-def _first_not_dropped(ranks: Sequence[float], is_dropped) -> int | None:
+def _first_not_dropped(ranks: Sequence[float], is_dropped: Iterator[bool]) -> int | None:
     """Returns the place of the first-learned pair that is not dropped, or None."""
     ranks = list(ranks)
     while ranks:

@@ -5,7 +5,12 @@ import io
 import os
 import re
 import zlib
-from typing import BinaryIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import bz2
+    import lzma
 
 PathName = str | os.PathLike[str]
 
@@ -47,8 +52,8 @@ def without_suffix(name: str) -> str:
     return os.path.splitext(name)[0] if format_of_name(name) else name
 
 
-def unpacked(file: BinaryIO, path: PathName) -> BinaryIO:
-    """Returns the unpacked content of a file, to be read once; `path` tells the format.
+def unpacked(file: BinaryIO, path: PathName) -> Iterable[bytes]:
+    """Returns the lines of a file, unpacked, to be read once; `path` tells the format.
 
     Raises:
         ModuleNotFoundError: This Python was built without the module for the format.
@@ -65,7 +70,7 @@ class _Streams(io.RawIOBase):
     `bz2.open` and `lzma.open` stop silently if a later stream is damaged.
     """
 
-    def __init__(self, file: BinaryIO, name: str):
+    def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
         self._decompressor = _decompressor(name)
         self._is_within_stream = False
@@ -73,7 +78,7 @@ class _Streams(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         data = b""
         while not data:
             packed = self._packed()
@@ -101,7 +106,7 @@ class _Streams(io.RawIOBase):
         return packed
 
 
-def _decompressor(name: str):
+def _decompressor(name: str) -> "bz2.BZ2Decompressor | lzma.LZMADecompressor":
     if name == "bzip2":
         import bz2
 

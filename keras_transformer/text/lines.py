@@ -4,8 +4,7 @@ import codecs
 import itertools
 import os
 import stat
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator
 
 from keras_transformer.errors import InputError
 from keras_transformer.text.blank import is_blank
@@ -115,7 +114,7 @@ def iterate_columns(path: PathName, columns: tuple[int, int] | None) -> Iterator
         yield parts[first - 1], parts[second - 1]
 
 
-def iterate_stream(stream: BinaryIO) -> Iterator[bytes]:
+def iterate_stream(stream: Iterable[bytes]) -> Iterator[bytes]:
     r"""Yields the lines of a stream of bytes, without \n or \r\n, from its start.
 
     A lone \r does not end a line. A byte order mark at the start is skipped, even if nothing
@@ -177,10 +176,11 @@ def _iterate_bytes(path: PathName) -> Iterator[bytes]:
 
 def _damaged(path: PathName, error: Exception) -> InputError:
     promised, found = format_of_name(path), _format_of(path)
+    received = str(error)
     if found != promised:
-        error = f"a file in {found} format" if found else "a file that does not begin like one"
+        received = f"a file in {found} format" if found else "a file that does not begin like one"
     return InputError(
-        f"{path}: must be a whole {promised} file, as its name says. Received: {error}."
+        f"{path}: must be a whole {promised} file, as its name says. Received: {received}."
         " Copy or pack the file again, or rename it."
     )
 

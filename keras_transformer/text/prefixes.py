@@ -117,6 +117,6 @@ def _has_no_spaces(character: str) -> bool:
 def _characters_without_spaces() -> str:
     """Returns the characters of `_has_no_spaces` as a character class of a regular expression."""
     codes = [code for code in range(_NO_SCRIPTS_FROM) if _has_no_spaces(chr(code))]
-    runs = itertools.groupby(enumerate(codes), key=lambda item: item[1] - item[0])
-    runs = [[code for _, code in run] for _, run in runs]
+    groups = itertools.groupby(enumerate(codes), key=lambda item: item[1] - item[0])
+    runs = [[code for _, code in run] for _, run in groups]
     return "".join(f"\\x{{{run[0]:x}}}-\\x{{{run[-1]:x}}}" for run in runs)

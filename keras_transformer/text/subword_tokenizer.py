@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import sentencepiece
 
@@ -21,7 +21,7 @@ from keras_transformer.errors import InputError
 from keras_transformer.forks import check_not_forked
 from keras_transformer.quiet import without_information
 from keras_transformer.text.blank import is_blank
-from keras_transformer.text.bpe_dropout import subword_sampler
+from keras_transformer.text.bpe_dropout import SubwordSampler, subword_sampler
 from keras_transformer.text.compressed import PathName
 from keras_transformer.text.lines import describe_os_error, read_lines, refuse_pipe
 
@@ -84,13 +84,13 @@ class SubwordTokenizer:
     start_id = 2
     end_id = 3
 
-    def __init__(self, serialized_model: bytes):
+    def __init__(self, serialized_model: bytes) -> None:
         self._processor, self.normalization = _processor_and_normalization(serialized_model)
         self.serialized_model = serialized_model
-        self._graph_tokenizer = None
-        self._sampler = None
+        self._graph_tokenizer: tensorflow_text.SentencepieceTokenizer | None = None
+        self._sampler: SubwordSampler | None = None
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[bytes]]:
         # Everything else follows from the bytes, and TensorFlow's tokenizer belongs to one process.
         return type(self), (self.serialized_model,)
 
@@ -134,7 +134,7 @@ class SubwordTokenizer:
     ) -> "SubwordTokenizer":
         """Learns sub-words from lines of text; see `train`."""
         _check_settings(vocabulary_size, model_type, normalization)
-        faults = []
+        faults: list[Exception] = []
         try:
             learnable = _learnable(lines, faults)
             tokenizer = cls(_train(learnable, vocabulary_size, model_type, normalization))
@@ -183,6 +183,13 @@ class SubwordTokenizer:
         """The number of ids, including special ids and bytes."""
         return self._processor.get_piece_size()
 
+    # A str is a Sequence[str], too: the first type that fits is the result's.
+    @overload
+    def normalize(self, text: str) -> str: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def normalize(self, text: Sequence[str]) -> list[str]: ...
+
     def normalize(self, text: str | Sequence[str]) -> str | list[str]:
         """Returns a line, or each of several, as the tokenizer reads it; raises like `encode`."""
         ids = self.encode(text)
@@ -197,6 +204,12 @@ class SubwordTokenizer:
     def pieces(self, token_ids: Iterable[int]) -> list[str]:
         """Returns the sub-words of several ids; see `id_to_piece`."""
         return [self.id_to_piece(token_id) for token_id in token_ids]
+
+    @overload
+    def encode(self, text: str) -> list[int]: ...  # type: ignore[overload-overlap]  # as above
+
+    @overload
+    def encode(self, text: Sequence[str]) -> list[list[int]]: ...
 
     def encode(self, text: str | Sequence[str]) -> list[int] | list[list[int]]:
         """Splits a line, or each of several, into ids, without start and end ids.
@@ -246,18 +259,24 @@ class SubwordTokenizer:
         except UnicodeEncodeError as error:
             raise _text_error(lines) from error
 
-    def decode(self, token_ids: Sequence[int] | Sequence[Sequence[int]]) -> str | list[str]:
+    @overload
+    def decode(self, token_ids: Iterable[int]) -> str: ...
+
+    @overload
+    def decode(self, token_ids: Iterable[Iterable[int]]) -> list[str]: ...
+
+    def decode(self, token_ids: Iterable[int] | Iterable[Iterable[int]]) -> str | list[str]:
         """Joins ids into a line, or each of several lists of ids into a line.
 
         Padding, start and end ids disappear. A line break, which bytes can spell, becomes a space,
         so the result is always one line. Bytes that are not UTF-8 become U+FFFD. An empty list
         becomes one empty line.
         """
-        token_ids = [_plain(item) for item in token_ids]
+        ids = [_plain(item) for item in token_ids]
         try:
-            text = self._processor.decode(token_ids)
+            text = self._processor.decode(ids)
         except IndexError as error:
-            raise _id_error(f"token_ids={token_ids!r:.200}", self.vocabulary_size) from error
+            raise _id_error(f"token_ids={ids!r:.200}", self.vocabulary_size) from error
         return _one_line(text) if isinstance(text, str) else [_one_line(line) for line in text]
 
     @property
@@ -310,7 +329,7 @@ class SubwordTokenizer:
         text = self._in_graph("detokenize", tf.cast(token_ids, tf.int32))  # (batch,)
         return tf.strings.regex_replace(text, _LINE_BREAK, " ")
 
-    def _in_graph(self, method: str, values):
+    def _in_graph(self, method: str, values: Any) -> Any:
         import tensorflow as tf
 
         try:
@@ -327,7 +346,7 @@ def _one_line(text: str) -> str:
     return re.sub(_LINE_BREAK, " ", text)
 
 
-def _plain(item):
+def _plain(item: Any) -> Any:
     """Converts an id or a list of ids to Python numbers: SentencePiece accepts no others."""
     if isinstance(item, numbers.Integral):
         return int(item)
@@ -455,7 +474,7 @@ def _training_error(message: str, vocabulary_size: int) -> InputError:
     )
 
 
-def _text_error(text) -> InputError:
+def _text_error(text: object) -> InputError:
     return InputError(
         "text must be a string, or several, that UTF-8 can encode."
         f" Received: text={text!a:.200}. Pass strings without unpaired surrogates."
