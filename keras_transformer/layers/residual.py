@@ -13,7 +13,8 @@ class AddAndNorm(keras.Layer):
         post-norm: LayerNorm(x + Dropout(Sublayer(x)))
         pre-norm:  x + Dropout(Sublayer(LayerNorm(x)))
 
-    Post-norm is the paper's order; `normalize_first=True` chooses pre-norm. A block calls `sublayer_input` before the sub-layer and the layer itself after it.
+    Post-norm is the paper's order; `normalize_first=True` chooses pre-norm. A block calls
+    `sublayer_input` before the sub-layer, and the layer itself after it.
 
     Source: section 3.1 (residual, layer normalization), section 5.4 (dropout).
     Deviation: pre-norm is not in the paper; later work made it common.
