@@ -26,7 +26,7 @@ PUBLIC_NAMES = _public_names()
 def on_page_markdown(markdown: str, page, config, files) -> str:
     """Writes each entry's heading, or the list of all entries."""
     if MARKER in markdown:
-        return markdown.replace(MARKER, _all_names(files))
+        return markdown.replace(MARKER, _all_names(config))
     return ENTRY.sub(_entry, markdown)
 
 
@@ -36,31 +36,28 @@ def _entry(match: re.Match) -> str:
     return f"{match[0]}\n    options:\n      {options}"
 
 
-def _all_names(files) -> str:
-    """Returns a table for each page of the reference, in its order."""
+def _all_names(config) -> str:
+    """Returns a table for each page of the reference, in the order of the navigation."""
     package = griffe.load("keras_transformer", search_paths=[str(ROOT)])
     parts = []
-    for file in files.documentation_pages():
-        if not file.src_uri.startswith("reference/"):
-            continue
-        text = file.content_string
+    for page in re.findall(r"reference/\w+\.md", str(config.nav)):
+        text = (Path(config.docs_dir) / page).read_text(encoding="utf-8")
         names = ENTRY.findall(text)
         if not names:
             continue
         title = re.match(r"# (.*)", text)[1]
-        rows = [f"| {_link(file, name)} | {first_line(package[name])} |" for name in names]
-        page_name = file.src_uri.removeprefix("reference/")
-        head = f"## [{title}]({page_name})"
+        links = [f"[`kt.{name}`][keras_transformer.{name}]" for name in names]
+        rows = [
+            f"| {link} | {first_line(package[name])} |"
+            for link, name in zip(links, names, strict=True)
+        ]
+        head = f"## [{title}]({Path(page).name})"
         parts.append("\n".join([head, "", "| name | what it does or is |", "|---|---|", *rows]))
     return "\n\n".join(parts)
 
 
-def _link(file, name: str) -> str:
-    return f"[`kt.{name}`][keras_transformer.{name}]"
-
-
 def first_line(obj: griffe.Object) -> str:
-    """Returns the first sentence of a docstring, on one line."""
+    """Returns the first paragraph of a docstring, on one line."""
     if obj.docstring is None:
         return ""
     paragraph = obj.docstring.value.split("\n\n")[0]
