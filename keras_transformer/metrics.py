@@ -72,7 +72,6 @@ class Perplexity(TokenMean):
         super().__init__(name=name, dtype=dtype)
 
     def token_values(self, labels, logits):
-        """Returns -log p[label] of each token, Float (batch, length)."""
         return negative_log_likelihood(labels, logits)
 
     def result(self):
@@ -94,7 +93,6 @@ class TokenAccuracy(TokenMean):
         super().__init__(name=name, dtype=dtype)
 
     def token_values(self, labels, logits):
-        """Returns 1 where the label has the highest logit, 0 elsewhere, Float (batch, length)."""
         # argmax gives the same, but is four times slower on TensorFlow's CPU.
         _, best = ops.top_k(logits, k=1)  # (batch, length, 1)
         predictions = ops.cast(ops.squeeze(best, -1), "int32")  # (batch, length)

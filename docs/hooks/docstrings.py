@@ -77,12 +77,13 @@ def _as_python(content: list[str]) -> list[str]:
 
 
 def _linked(docstring: str) -> str:
-    """Links public names in backquotes to their entries in the reference."""
+    """Links public names in backquotes to their entries, except arguments of the same name."""
+    arguments = {*re.findall(r"^    (\w+):", docstring, re.MULTILINE)}
     return re.sub(
         r"(?<![`\[])`(\w+)((?:\.\w+)?)`(?!`)",
         lambda match: (
             f"[{match[0]}][keras_transformer.{match[1]}{match[2]}]"
-            if match[1] in PUBLIC_NAMES
+            if match[1] in PUBLIC_NAMES and match[1] not in arguments
             else match[0]
         ),
         docstring,
