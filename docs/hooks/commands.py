@@ -63,7 +63,7 @@ def commands_page() -> str:
             f" {choices}."
         )
         sections += [_section(parser_of(f"{command} {task}"), "###") for task in tasks]
-    return "\n\n".join(sections).replace(f"{ROOT}/", "")
+    return "\n\n".join(sections)
 
 
 class _Found(Exception):
@@ -137,7 +137,7 @@ def _definition(action: argparse.Action) -> str:
 
 def described(action: argparse.Action) -> tuple[str, str]:
     """Returns the meaning of an option, and its type with its default."""
-    text = action.help.replace("%%", "%")
+    text = action.help.replace("%%", "%").replace(f"{ROOT}/", "")
     if not action.option_strings:
         return text, "one or more" if action.nargs == "+" else ""
     if action.nargs == 0:
