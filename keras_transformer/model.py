@@ -48,10 +48,12 @@ class Transformer(keras.Model):
 
     @property
     def encoder_blocks(self) -> list[EncoderBlock]:
+        """The encoder's blocks, from the first to the last."""
         return [layer for layer in self.layers if isinstance(layer, EncoderBlock)]
 
     @property
     def decoder_blocks(self) -> list[DecoderBlock]:
+        """The decoder's blocks, from the first to the last."""
         return [layer for layer in self.layers if isinstance(layer, DecoderBlock)]
 
     @property

@@ -29,13 +29,14 @@ DecodingSteps: TypeAlias = tuple[Callable[[Tensor], Any], Callable[..., Decoding
 def decoding_steps(model: keras.Model) -> DecodingSteps:
     """Returns the three functions by which a search drives a model of any architecture.
 
-    encode(source_ids) -> encoded
-        source_ids: Integer (batch, source_length). What `encoded` holds is up to the model.
-    initial_state(encoded, num_beams=1, max_length=...) -> DecodingState
-        max_length: The most positions that will be decoded.
-    step(token_ids, state) -> (logits, state)
-        token_ids: Integer (batch, beams), the token before the one to predict, the start id first.
-        logits: Float32 (batch, beams, vocabulary).
+        encode(source_ids) -> encoded
+        initial_state(encoded, num_beams=1, max_length=...) -> DecodingState
+        step(token_ids, state) -> (logits, state)
+
+    `source_ids` are Integer (batch, source_length); what `encoded` holds is up to the model.
+    `max_length` is the most positions that will be decoded. `token_ids` are Integer (batch, beams),
+    the token before the one to predict, the start id first; `logits` are Float32 (batch, beams,
+    vocabulary).
 
     Register another architecture with `@decoding_steps.register(ItsModelClass)`.
 

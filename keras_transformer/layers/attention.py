@@ -86,8 +86,8 @@ def masked_softmax(scores: Tensor, attention_mask: Tensor | None) -> Tensor:
 class MultiHeadSelfAttention(MultiHeadLayer):
     """Lets each position of a sequence look at all positions of the same sequence.
 
-    MultiHead(X) = Concat(head_1, ..., head_h) W^O,
-    head_i = Attention(X W_i^Q, X W_i^K, X W_i^V).
+        MultiHead(X) = Concat(head_1, ..., head_h) W^O
+        head_i = Attention(X W_i^Q, X W_i^K, X W_i^V)
 
     Source: section 3.2.2.
     Deviation: the projections have biases, as in the authors' own code; query, key and value come
@@ -153,8 +153,8 @@ class MultiHeadSelfAttention(MultiHeadLayer):
 class MultiHeadCrossAttention(MultiHeadLayer):
     """Lets each position of the decoder look at all positions of the encoder's output.
 
-    MultiHead(Q, M) = Concat(head_1, ..., head_h) W^O,
-    head_i = Attention(Q W_i^Q, M W_i^K, M W_i^V).
+        MultiHead(Q, M) = Concat(head_1, ..., head_h) W^O
+        head_i = Attention(Q W_i^Q, M W_i^K, M W_i^V)
 
     Source: section 3.2.3, "encoder-decoder attention".
     Deviation: as in `MultiHeadSelfAttention`; here key and value come from one fused product.

@@ -17,7 +17,8 @@ from keras_transformer.tensors import Shape, Tensor
 class PositionalEmbedding(keras.Layer):
     """Turns token ids into vectors that know their position, and vectors back into logits.
 
-    forward: dropout(sqrt(d_model) E[token] + PE[position]); in reverse: x E^T.
+        forward: dropout(sqrt(d_model) E[token] + PE[position])
+        reverse: x E^T
 
     Source: section 3.4 (one matrix E for source, target and output; the scale), section 3.5
         (positions), section 5.4 (dropout on the sum).

@@ -17,7 +17,7 @@ ActivationLike: TypeAlias = str | dict[str, Any] | Callable[[Tensor], Tensor]
 class FeedForward(keras.Layer):
     """Two linear maps with a nonlinearity between them, the same at each position.
 
-    FFN(x) = max(0, x W_1 + b_1) W_2 + b_2.
+        FFN(x) = max(0, x W_1 + b_1) W_2 + b_2
 
     Source: section 3.3, equation 2.
 

@@ -13,10 +13,11 @@ from keras_transformer.tensors import Shape, Tensor
 class AddAndNorm(keras.Layer):
     """Adds a sub-layer's output to its input and normalizes, in either order.
 
-    post-norm: LayerNorm(x + Dropout(Sublayer(x))), the paper's order;
-    pre-norm:  x + Dropout(Sublayer(LayerNorm(x))), with `normalize_first=True`.
+        post-norm: LayerNorm(x + Dropout(Sublayer(x)))
+        pre-norm:  x + Dropout(Sublayer(LayerNorm(x)))
 
-    A block calls `sublayer_input` before the sub-layer and the layer itself after it.
+    Post-norm is the paper's order; `normalize_first=True` chooses pre-norm. A block calls
+    `sublayer_input` before the sub-layer, and the layer itself after it.
 
     Source: section 3.1 (residual, layer normalization), section 5.4 (dropout).
     Deviation: pre-norm is not in the paper; later work made it common.

@@ -56,7 +56,7 @@ class SubwordTokenizer:
     writes for a space: text is not normalized, white space is kept, and characters outside the
     alphabet are spelled in bytes. With `normalization="nfkc"`, `decode(encode(line)) ==
     normalize(line)`. The special ids are padding 0, unknown 1 (never produced, thanks to bytes),
-    start 2 and end 3. Text cannot spell them: "</s>" is three or more ordinary sub-words.
+    start 2 and end 3. Text cannot spell them: `</s>` is three or more ordinary sub-words.
 
     `encode` and `decode` work on Python strings, without TensorFlow. `tokenize` and `detokenize`
     do the same in the TensorFlow graph, and import TensorFlow Text when first used.
