@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from keras_transformer.export.model_card import _PURPOSES as SIGNATURES
+from keras_transformer.search.scoring import score
 from tests.documented_commands import MODEL, TINY, documents, tiny
 from training.phrases.grammar import make_pairs
 from training.settings import SETTING_NAMES, make_settings, read_settings_file
@@ -240,10 +241,17 @@ def test_a_score_is_the_log_probability_divided_by_the_length_penalty(with_a_run
     folder, names = with_a_run
     with contextlib.chdir(folder):
         translator = names["kt"].Translator.load("runs/en-de", length_penalty=0.6)
-    [[(text, score)]] = translator.n_best(["one two three"], 1)
-    [(log_probability, length)] = translator.score(["one two three"], [text])
-    assert "((5 + length) / 6) ** alpha" in IN_PYTHON and "((5 + length) / 6) ** alpha" in OWN_TEXT
-    np.testing.assert_allclose(score, log_probability / ((5 + length) / 6) ** 0.6, rtol=1e-4)
+    tokenizer = translator.tokenizer
+    source_ids = np.array([[*tokenizer.encode("one two three"), tokenizer.end_id]])
+    found = translator.search(source_ids, beam_size=2, length_penalty=0.6)
+    target_ids, start_id = found.token_ids[:, 0], tokenizer.start_id
+    log_probability, length = score(
+        translator.fast_model, source_ids, target_ids, start_id=start_id
+    )
+    assert "((5 + length) / 6) ** alpha" in IN_PYTHON
+    assert "((5 + length) / 6) ** alpha" in OWN_TEXT
+    expected = float(log_probability[0]) / ((5 + int(length[0])) / 6) ** 0.6
+    np.testing.assert_allclose(found.scores[0, 0], expected, rtol=1e-4)
 
 
 @pytest.mark.slow
