@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "README.ko.md", "CONTRIBUTING.md", "saved_models/README.md")
+DOCUMENTS = ("README.md", "README.ko.md", "CONTRIBUTING.md", "saved_models/README.md")  # and docs/
 
 TEXT = {
     "--train-source": "train.en",
@@ -66,12 +66,24 @@ TINY = {
     f"train --config training/configs/multi30k_tiny.yaml {OWN_TEXT} --output runs/en-de": MODEL,
     "evaluate runs/en-de --source test.en --reference test.de": {},
     "translate runs/en-de": {},
+    "translate runs/en-de --n-best 3 --scores": {"--n-best": 2},
+    "translate runs/en-de --input test.en --n-best 3 --scores": {"--n-best": 2},
+    "score runs/en-de --source test.en --target test.de": {},
     "export runs/en-de saved_models/en-de": {},
     "serve saved_models/en-de": {"--port": 0},
     "benchmark serve saved_models/en-de --text lines.en --clients 1 8 32 --seconds 60": {
         "--clients": "1 2",
         "--seconds": 1,
     },
+    f"train --config training/configs/multi30k_tiny.yaml --vocabulary-size 16000 {OWN_TEXT}"
+    " --output runs/en-de-16k": MODEL,
+    "train --config training/configs/multi30k_tiny.yaml --initial-run runs/en-de"
+    " --train-source news.en --train-target news.de"
+    " --validation-source val.en --validation-target val.de --output runs/en-de-news": MODEL,
+    # One epoch more, because a finished run is not resumed.
+    f"train --strategy mirrored --config training/configs/multi30k_tiny.yaml {OWN_TEXT}"
+    " --output runs/en-de": {**MODEL, "--epochs": 3},
+    "average runs/en-de --best 3": {"--best": 2},
     "experiments jane": {"--run": "runs/en-de", "--source": "one", "--target": "eins"},
     'train --config training/configs/base.yaml --train-source "crawl/*.en.gz" --train-target'
     ' "crawl/*.de.gz" --steps-per-epoch 5000 --sampling 0.1 --max-length-ratio 3'
@@ -125,7 +137,8 @@ TINY = {
     "benchmark decode --preset base --threads 1 --dtype float32 --batch 1 32 --beam-size 1 4"
     " --length 25 100 200": DECODING,
     "benchmark compare ours.jsonl theirs.jsonl": {},
-    "benchmark curve ours.jsonl theirs.jsonl --preset base --output docs/pictures/decoding_speed.png": {},
+    "benchmark curve ours.jsonl theirs.jsonl --preset base"
+    " --output docs/pictures/decoding_speed.png": {},
     "benchmark memory ours.jsonl --output docs/pictures/decoding_memory.png": {},
     "benchmark train --threads N": {**SIZES, "--threads": 1, "--steps": 1, "--repeats": 1},
     "benchmark data --repeats 2": {
@@ -175,7 +188,7 @@ RUN_ELSEWHERE = {
 
 def documents():
     """Returns the texts of all documents, by path."""
-    paths = [ROOT / name for name in DOCUMENTS] + sorted((ROOT / "docs").glob("*.md"))
+    paths = [ROOT / name for name in DOCUMENTS] + sorted((ROOT / "docs").rglob("*.md"))
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 

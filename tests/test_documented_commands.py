@@ -105,7 +105,13 @@ def write_text(folder):
     """Writes number words in two languages, under every text name in the documents."""
     generator = random.Random(3)
     names = {
-        "train": ["train.{}", "tok/train.lc.norm.tok.{}.gz", "raw/train.{}.gz", "crawl/1.{}.gz"],
+        "train": [
+            "train.{}",
+            "news.{}",
+            "tok/train.lc.norm.tok.{}.gz",
+            "raw/train.{}.gz",
+            "crawl/1.{}.gz",
+        ],
         "validation": ["val.{}", "tok/val.lc.norm.tok.{}.gz", "raw/val.{}.gz"],
         "test": [
             "test.{}",
