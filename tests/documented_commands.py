@@ -71,6 +71,8 @@ TINY = {
     "score runs/en-de --source test.en --target test.de": {},
     "export runs/en-de saved_models/en-de": {},
     "serve saved_models/en-de": {"--port": 0},
+    "serve saved_models/en-de --versions 1,2 --labels stable=1,canary=2": {"--port": 0},
+    "serve saved_models/en-de --versions 1 --labels stable=1,canary=1": {"--port": 0},
     "benchmark serve saved_models/en-de --text lines.en --clients 1 8 32 --seconds 60": {
         "--clients": "1 2",
         "--seconds": 1,

@@ -20,7 +20,14 @@ def test_contributing_names_the_core_files_that_ask_for_the_backend():
     assert {*re.findall(r"`(\S+\.py)`", section)} == asking
 
 
-def test_the_folders_that_contributing_names_exist():
-    [section] = re.findall(r"^## Where things are$(.*?)^Imports", TEXT, re.MULTILINE | re.DOTALL)
-    for name in re.findall(r"`([\w/]+(?:/|\.py))`", section.replace("COMMAND", "train")):
+def test_the_files_and_folders_that_contributing_names_exist():
+    named = re.findall(r"`([\w/.]+(?:/|\.py|\.toml|\.cfg|\.lock|\.ipynb))`", TEXT)
+    assert {"keras_transformer/", "training/", "docs/", "tests/documented_commands.py"} <= {*named}
+    for name in named:
         assert (ROOT / name).exists() or (PACKAGE / name).exists(), name
+
+
+def test_contributing_links_to_the_map_of_the_code():
+    links = re.findall(r"\]\(([^)]+)\)", TEXT)
+    assert "docs/architecture.md" in links
+    assert all((ROOT / link).exists() for link in links)

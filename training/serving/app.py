@@ -252,8 +252,16 @@ def _other_method(service: Service, path: _Path, document: dict) -> ServingError
 
 def _page_file(file_name: str, content_type: str):
     async def page_file(_request: Request) -> Response:
+        try:
+            content = (PAGE_FOLDER / file_name).read_bytes()
+        except FileNotFoundError:  # the rest of the server works without the page
+            return _error(
+                404,
+                f"The page needs training/serving/page/{file_name}. Received: no such file."
+                " Restore it from the repository.",
+            )
         headers = {"content-security-policy": CONTENT_SECURITY_POLICY, "cache-control": "no-cache"}
-        return _answer((PAGE_FOLDER / file_name).read_bytes(), content_type, headers=headers)
+        return _answer(content, content_type, headers=headers)
 
     return page_file
 

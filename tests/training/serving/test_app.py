@@ -72,6 +72,16 @@ def test_the_page_is_served_with_its_type_and_may_load_nothing_from_other_sites(
     assert policy["frame-ancestors"] == "'none'"
 
 
+@pytest.mark.parametrize("path, file_name", [("/", "index.html"), ("/page.js", "page.js")])
+def test_a_missing_file_of_the_page_is_named(app, path, file_name):
+    status, _, body = get(app, path)
+    assert status == 404
+    assert json.loads(body)["error"] == (
+        f"The page needs training/serving/page/{file_name}. Received: no such file. Restore it"
+        " from the repository."
+    )
+
+
 def test_the_page_learns_the_models_name(app):
     status, _, body = get(app, "/page.json")
     assert (status, json.loads(body)) == (200, {"model": "en-de"})

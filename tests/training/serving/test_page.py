@@ -1,11 +1,16 @@
 """The page of the server, in a headless Chromium.
 
-`PAGE_PICTURES=docs/pictures PAGE_MODEL=saved_models/NAME make test-slow ARGS="-k pictures_of_the_page"`
-takes the pictures of the README; PAGE_TEXT is the sentence.
+After `make demo`, this retakes the documents' pictures of the page:
+
+    export PAGE_PICTURES=docs/pictures PAGE_MODEL=saved_models/demo
+    make test-slow ARGS="-k pictures_of_the_page"
+
+PAGE_TEXT replaces the sentence in them.
 """
 
 import base64
 import json
+import math
 import os
 import re
 import signal
@@ -247,15 +252,44 @@ def test_hypotheses_are_compared_with_the_best_and_another_can_be_chosen(page, s
     page.translate("one two three")
     assert page.texts(".words") == ["ONE TWO THREE", "ONE TWO OTHER", "FIRST TWO THREE"]
     assert page.texts(".words mark") == ["OTHER", "FIRST"]
-    # exp(-0.75) = 0.472 and exp(-1.75) = 0.174
-    assert page.texts(".share") == ["100\u202f%", "47\u202f%", "17\u202f%"]
-    assert page.texts(".score") == ["\u22120.250", "\u22121.000", "\u22122.000"]
+    assert page.texts(".score") == ["score \u22120.250", "score \u22121.000", "score \u22122.000"]
+    assert page.texts(".gap") == ["best", "0.750 below the best", "1.750 below the best"]
     page.run("document.querySelector('.hypothesis input').focus()")
     page.press(Keys.ARROW_DOWN)
     page.until("document.querySelector('#lines').textContent === 'ONE TWO OTHER'")
     page.until("document.querySelector('#target-tokens').textContent.includes('OTHER')")
     targets = [inputs["target"] for inputs in stub.predictions("attention")]
     assert targets == [["ONE TWO THREE"], ["ONE TWO OTHER"]]
+
+
+def test_bars_are_shorter_the_further_a_score_is_below_the_best(page, stub):
+    page.open(stub)
+    page.translate("one two three")
+    lengths = """return [...document.querySelectorAll('.bar')].map(
+        bar => parseFloat(getComputedStyle(bar, '::before').width) / bar.clientWidth)"""
+    expected = [1, math.exp(-0.75), math.exp(-1.75)]
+    assert page.run(lengths) == pytest.approx(expected, abs=0.01)
+
+
+def test_scores_are_never_shown_as_a_share_that_reads_as_confidence(page, stub):
+    stub.n_best = lambda text: (["A", "B", "C"], [-0.25, -0.2501, -0.5])
+    page.open(stub)
+    page.translate("one", translation="A")
+    assert page.texts(".gap") == ["best", "level with the best", "0.250 below the best"]
+    assert "%" not in page.text("#hypotheses")
+    assert "does not say how likely" in page.text("#hypotheses .remark")
+
+
+def test_a_screen_reader_says_the_words_the_score_and_the_gap(page, stub):
+    page.open(stub)
+    page.translate("one two three")
+    inputs = page.driver.find_elements("css selector", ".hypothesis input")
+    assert [" ".join(one.accessible_name.split()) for one in inputs] == [
+        "1 ONE TWO THREE score \u22120.250 best",
+        "2 ONE TWO OTHER score \u22121.000 0.750 below the best",
+        "3 FIRST TWO THREE score \u22122.000 1.750 below the best",
+    ]
+    assert [one.aria_role for one in inputs] == ["radio"] * 3
 
 
 def test_only_words_that_the_best_lacks_are_marked(page, stub):
@@ -666,7 +700,8 @@ def test_a_repeated_hypothesis_is_shown_once(page, stub):
     page.open(stub)
     page.translate("one", translation="A")
     assert page.texts(".words") == ["A", "B", "C"]
-    assert page.texts(".score") == ["\u22120.100", "\u22120.200", "\u22120.400"]
+    scores = ["\u22120.100", "\u22120.200", "\u22120.400"]
+    assert page.texts(".score") == [f"score {score}" for score in scores]
 
 
 def test_copy_copies_every_line(page, stub):
@@ -728,11 +763,11 @@ def test_the_page_shows_the_answers_of_a_real_server(page, real_server):
 
 
 PICTURES = [  # name, width, scheme, the target token that is pointed at
-    ("page_light", 960, "light", 5),
-    ("page_dark", 960, "dark", 5),
-    ("page_phone", 390, "light", 5),
+    ("page_light", 960, "light", 6),
+    ("page_dark", 960, "dark", 6),
+    ("page_phone", 390, "light", 6),
 ]
-SHOWN = "a man in a blue shirt is standing on a ladder cleaning a window ."
+SHOWN = "Ma voisine n'a pas trouvé de belles montres anglaises."
 
 
 @pytest.mark.slow

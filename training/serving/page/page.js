@@ -306,8 +306,9 @@ function showHypotheses() {
   showAttention();
 }
 
+// A score is a log-probability divided by the length penalty. Neither it nor a difference of two scores
+// is a probability, so the page shows no percentages and no odds, which would be read as confidence.
 function hypothesisElement(line, hypothesis, n, best) {
-  const share = Math.exp(Math.min(0, hypothesis.score - best.score));
   const input = radio("hypothesis", n === line.chosen, () => {
     line.chosen = n;
     const shown = part("lines").children[state.line];
@@ -319,14 +320,21 @@ function hypothesisElement(line, hypothesis, n, best) {
   const words = asText(made("span", "words"), hypothesis.text);
   words.append(...withDifference(hypothesis.text, best.text));
   const bar = made("span", "bar");
-  bar.style.setProperty("--share", share);
+  bar.style.setProperty("--closeness", Math.exp(Math.min(0, hypothesis.score - best.score)));
+  bar.setAttribute("aria-hidden", "true"); // the words after it say the same
+  const score = made("span", "score", `score ${hypothesis.score.toFixed(3).replace("-", "\u2212")}`);
   const label = made("label", "hypothesis");
-  const score = made("span", "score", hypothesis.score.toFixed(3).replace("-", "\u2212"));
-  label.append(input, made("span", "rank", String(n + 1)), words, bar, made("span", "share", percent(share)), score);
+  label.append(input, made("span", "rank", String(n + 1)), words, bar, score, made("span", "gap", gapInWords(n, hypothesis, best)));
   const item = document.createElement("li");
   item.role = "presentation";
   item.append(label);
   return item;
+}
+
+function gapInWords(n, hypothesis, best) {
+  if (n === 0) return "best";
+  const gap = (best.score - hypothesis.score).toFixed(3);
+  return Number(gap) <= 0 ? "level with the best" : `${gap} below the best`;
 }
 
 // Marks the words that differ from the best translation.
