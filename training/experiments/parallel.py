@@ -6,16 +6,13 @@ A recurrent layer's steps wait for each other. Does its time grow with length, f
 import statistics
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
 from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
 from training.experiments.checks import check_least
 from training.experiments.machine import device, prepare_tensorflow, seconds_per_call
-from training.experiments.report import length_axis, rounded, write_report
+from training.experiments.report import rounded, write_report
 from training.experiments.stacks import COMPILED, KINDS, check_model_dim, stack
-from training.pictures.style import line_style, new_figure
 
 VOCABULARY = 64
 
@@ -56,7 +53,6 @@ def run(arguments: Sequence[str]) -> None:
             "parameters": parameters,
             "seconds": {kind: [seconds[kind, length] for length in lengths] for kind in KINDS},
         },
-        figure=_figure(lengths, milliseconds, options),
     )
 
 
@@ -148,22 +144,3 @@ def _caption(options) -> str:
         " against large ones; where a step takes as long for 8 sequences as for 512, as on a GPU,"
         " the time grows with n."
     )
-
-
-def _figure(lengths, milliseconds, options) -> Figure:
-    figure = new_figure(
-        8.6,
-        4.4,
-        f"A training step over {options.tokens:,} tokens, in many short or few long sequences: the"
-        " same work, except for self-attention's n². Recurrent layers need n steps that wait for"
-        " each other; the others need one.",
-    )
-    panel = figure.subplots()
-    for number, (kind, label) in enumerate(KINDS.items()):
-        panel.plot(lengths, milliseconds[kind], label=label, **line_style(number))
-    length_axis(panel, lengths, [f"{n:,}\nx {options.tokens // n:,}" for n in lengths])
-    panel.set_ylim(bottom=0)
-    panel.set_xlabel("tokens of a sequence x sequences of a batch")
-    panel.set_ylabel("milliseconds per step")
-    panel.legend(frameon=False, loc="lower left")
-    return figure

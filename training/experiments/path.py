@@ -16,15 +16,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
 from training.experiments.checks import check_least, check_positive
 from training.experiments.machine import prepare_tensorflow
-from training.experiments.report import length_axis, write_report
+from training.experiments.report import write_report
 from training.experiments.stacks import COMPILED, KINDS, check_model_dim, reach, stack
-from training.pictures.style import INK, line_style, new_figure
 
 BEFORE = 3  # tokens before the marked one
 ANSWERS = 16  # in each sequence of the task "all"
@@ -71,7 +69,6 @@ def run(arguments: Sequence[str]) -> None:
                 for task in tasks
             },
         },
-        figure=_figure(tasks, kinds, distances, accuracies, options),
     )
 
 
@@ -214,56 +211,6 @@ def _caption(options) -> str:
         f" {1 / options.symbols:.2f}. Path: the operations between the token and the answer, in a"
         " layer or from layer to layer. Stacks of"
         f" {options.num_blocks} x 12 d² parameters, d = {options.model_dim}, Adam at"
-        f" {options.learning_rate:g}."
+        f" {options.learning_rate:g}. In the picture, the lines are means of the seeds, and the"
+        " bands their range."
     )
-
-
-def _figure(tasks, kinds, distances, accuracies, options) -> Figure:
-    figure = new_figure(
-        8.6,
-        4.8,
-        f"Which of {options.symbols} symbols came k tokens ago? Accuracy after {options.steps}"
-        " updates. Self-attention is one step away from every token, a recurrent layer k steps, and"
-        " a convolution sees nothing beyond its reach. Points: seeds; lines: their mean.",
-    )
-    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
-    for panel, task in zip(panels, tasks, strict=True):
-        _draw_panel(panel, task, kinds, distances, accuracies, options)
-    panels[0].set_ylabel("accuracy, 0 to 1")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(kinds), frameon=False)
-    return figure
-
-
-def _draw_panel(panel, task, kinds, distances, accuracies, options) -> None:
-    what = "one marked token" if task == "one" else f"every token, at {ANSWERS} positions"
-    panel.set_title(f"asked for: {what}", color=INK, fontsize=10.5)
-    for number, kind in enumerate(KINDS):
-        if kind not in kinds:
-            continue
-        style = line_style(number)
-        means = [statistics.mean(accuracies[task, kind, k]) for k in distances]
-        # Thick below thin, and points side by side, so that equal lines are all visible.
-        panel.plot(distances, means, color=style["color"], linewidth=6.5 - 1.6 * number)
-        beside = 2 ** (0.07 * (number - 1.5))
-        points = [
-            (k * beside, accuracy) for k in distances for accuracy in accuracies[task, kind, k]
-        ]
-        panel.plot(*zip(*points, strict=True), **{**style, "linestyle": ""}, label=KINDS[kind])
-    panel.axhline(1 / options.symbols, color=INK, linestyle="--", linewidth=1)
-    panel.text(
-        distances[0], 1 / options.symbols + 0.015, "chance", color=INK, fontsize=8.5, va="bottom"
-    )
-    if "convolution" in kinds:
-        panel.axvline(reach(options.num_blocks), color=INK, linestyle=":", linewidth=1)
-        panel.text(
-            reach(options.num_blocks) * 0.95,
-            0.5,
-            "reach of the\nconvolution",
-            horizontalalignment="right",
-            color=INK,
-            fontsize=8.5,
-        )
-    length_axis(panel, distances)
-    panel.set_ylim(-0.02, 1.05)
-    panel.set_xlabel("k, tokens from the answer back to the symbol in question")

@@ -276,8 +276,6 @@ def write_results(
         measured: For each row, the result of `trained_and_scored` with "steps" and "parameters".
         scale: The factor of the widths.
     """
-    from training.experiments.table3_picture import results_figure
-
     columns = ["row", *MODEL_COLUMNS, "steps", "dev PPL", "dev BLEU", "parameters (10^6)"]
     cells = []
     for row, numbers in measured.items():
@@ -303,7 +301,6 @@ def write_results(
         columns=[*columns, "paper PPL", "paper BLEU", "paper parameters"],
         rows=cells,
         measured={"scale": scale, "settings": _as_numbers(base), "rows": measured},
-        figure=results_figure(measured, PAPER, how) if len(measured) > 1 else None,
     )
 
 
