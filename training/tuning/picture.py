@@ -15,7 +15,7 @@ from training.tuning.plan import SearchPlan
 from training.tuning.space import Choices, spelled
 from training.tuning.trials import COMPLETED, FAILED, Outcome
 
-TOP_INCHES, PANEL_INCHES, TITLE_INCHES = 2.6, 1.7, 0.4
+TOP_INCHES, PANEL_INCHES, TITLE_INCHES = 3.0, 1.7, 0.4
 # Of each number of epochs, from the least.
 RUNG_STYLES = (
     ("#e69f00", "o"),
@@ -131,7 +131,7 @@ def _draw_progress(
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(-0.5, len(trials) - 0.5)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
 
 
 def _draw_setting(
@@ -148,7 +148,7 @@ def _draw_setting(
         axes.set_xticks([*range(len(dimension.values))], [*map(spelled, dimension.values)])
         axes.set_xlim(-0.5, len(dimension.values) - 0.5)
     elif dimension.is_log:
-        axes.set_xlabel(f"{name} (log scale)")
+        axes.set_xlabel(f"{name}\n(log scale)")
         axes.set_xscale("log")
         axes.set_xlim(dimension.minimum / 1.1, dimension.maximum * 1.1)
         axes.set_xticks([dimension.minimum, dimension.maximum])
@@ -164,7 +164,7 @@ def _finish(axes: Axes, plan: SearchPlan, limits: tuple[float, float]) -> None:
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(*limits)
-    axes.set_ylabel(LABELS[plan.objective] + " (log scale)" * (axes.get_yscale() == "log"))
+    axes.set_ylabel(LABELS[plan.objective] + "\n(log scale)" * (axes.get_yscale() == "log"))
 
 
 def _ticks(low: float, high: float) -> list[float]:
