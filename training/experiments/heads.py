@@ -5,12 +5,12 @@ The h heads have width d_model / h, as in rows A of Table 3.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_tensorflow
-from training.experiments.checks import check_least, check_names
 from training.experiments.made_tasks import BATCH_SIZE, RECIPE, fit, neighbours, remembered
 from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
@@ -38,16 +38,14 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_output_folder(
         "output", "runs/heads", "The folder for the table, the picture and the runs."
     )
-    parser.add_option("tasks", str, list(TASKS), f"Among {' and '.join(TASKS)}.", nargs="+")
+    parser.add_option("tasks", Literal[TASKS], list(TASKS), "The tasks to train for.", nargs="+")
     parser.add_option(
-        "steps", int, 2000, f"Updates for neighbours, with {BATCH_SIZE} sequences each."
+        "steps", int, 2000, f"Updates for neighbours, with {BATCH_SIZE} sequences each.", least=1
     )
-    parser.add_option("translation_steps", int, 1000, "Updates for translation.")
-    parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.")
+    parser.add_option("translation_steps", int, 1000, "Updates for translation.", least=1)
+    parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.", least=1)
     parser.add_threads()
     options = parse(parser, arguments)
-    check_names(options, "tasks", TASKS)
-    check_least(options, steps=1, translation_steps=1, seeds=1)
     import_tensorflow()
     measure = {"translation": _translations, "neighbours": _all_neighbours}
     # Other processes train the translators, and this one trains on neighbors. It keeps the GPU's

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
-from training.experiments.checks import check_least
 from training.experiments.machine import (
     device,
     peak_bytes,
@@ -165,10 +164,10 @@ def _parser() -> CommandParser:
     add("lengths", int, [2**power for power in range(6, 13)], "The lengths n.", nargs="+")
     add("widths", int, [64, 128, 512], "The widths d of the layer.", nargs="+")
     add("passes", Literal[tuple(PASSES)], list(PASSES), "The passes to measure.", nargs="+")
-    add("batch", int, 1, "Sequences in a batch.")
-    add("repeats", int, 3, "Measurements of each layer; the median is reported.")
+    add("batch", int, 1, "Sequences in a batch.", least=1)
+    add("repeats", int, 3, "Measurements of each layer; the median is reported.", least=1)
     add("threads", int, 1, "TensorFlow's threads; 0 for all processors.")
-    add("slope_lengths", int, 4, "The number of greatest lengths to fit a slope to.")
+    add("slope_lengths", int, 4, "The number of greatest lengths to fit a slope to.", least=2)
     return parser
 
 
@@ -190,7 +189,6 @@ def _check(options) -> None:
             "--widths must be at most 64, or multiples of 64, the width of a head. Received:"
             f" {bad[0]}. For example, choose 128."
         )
-    check_least(options, batch=1, repeats=1, slope_lengths=2)
 
 
 def make_layer(kind: str, model_dim: int) -> "keras.Layer":

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
-from training.experiments.checks import check_least
 from training.experiments.machine import device, prepare_tensorflow, seconds_per_call
 from training.experiments.report import rounded, write_report
 from training.experiments.stacks import COMPILED, KINDS, check_model_dim, stack
@@ -84,16 +83,15 @@ def _parser() -> CommandParser:
         "output", "runs/experiments", "The folder for parallel.md, .json and .png."
     )
     add("lengths", int, [8, 16, 32, 64, 128, 256, 512], "Tokens in a sequence.", nargs="+")
-    add("tokens", int, 4096, "Tokens in a batch, a multiple of each length.")
+    add("tokens", int, 4096, "Tokens in a batch, a multiple of each length.", least=1)
     add("model_dim", int, 128, "Width of all layers.")
-    add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.")
-    add("repeats", int, 20, "Measurements of each stack; the median is reported.")
+    add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.", least=1)
+    add("repeats", int, 20, "Measurements of each stack; the median is reported.", least=1)
     add("threads", int, 0, "TensorFlow's threads; 0 for all processors.")
     return parser
 
 
 def _check(options) -> None:
-    check_least(options, tokens=1, num_blocks=1, repeats=1)
     bad = [length for length in options.lengths if length < 1 or options.tokens % length]
     if bad:
         raise UsageError(

@@ -19,7 +19,6 @@ import numpy as np
 
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
-from training.experiments.checks import check_least, check_positive
 from training.experiments.machine import prepare_tensorflow
 from training.experiments.report import write_report
 from training.experiments.stacks import COMPILED, KINDS, check_model_dim, reach, stack
@@ -33,8 +32,6 @@ TASKS = ("one", "all")
 def run(arguments: Sequence[str]) -> None:
     """Runs the command."""
     options = parse(_parser(), arguments)
-    check_least(options, steps=1, batch=1, symbols=2, num_blocks=1, seeds=0, distances=1)
-    check_positive(options, "learning_rate", 0.002)
     check_model_dim(options.model_dim)
     prepare_tensorflow(options.threads)
     distances = sorted({*options.distances})
@@ -96,15 +93,15 @@ def _parser() -> CommandParser:
         "output", "runs/experiments", "The folder for path.md, .json and .png."
     )
     add("tasks", Literal[TASKS], list(TASKS), "Recall one marked token, or all.", nargs="+")
-    add("distances", int, [1, 4, 8, 16, 32, 64, 128], "k, with a model for each.", nargs="+")
+    add("distances", int, [1, 4, 8, 16, 32, 64, 128], "k, each with a model.", least=1, nargs="+")
     add("kinds", Literal[tuple(KINDS)], list(KINDS), "The stacks to train.", nargs="+")
-    add("seeds", int, [1, 2], "Seeds, each for a training of every model.", nargs="+")
-    add("steps", int, 600, "Updates of each training.")
-    add("batch", int, 32, "Sequences in an update.")
-    add("learning_rate", float, 0.002, "Adam's learning rate.")
-    add("symbols", int, 16, "The number of different symbols.")
+    add("seeds", int, [1, 2], "Seeds, each for a training of every model.", least=0, nargs="+")
+    add("steps", int, 600, "Updates of each training.", least=1)
+    add("batch", int, 32, "Sequences in an update.", least=1)
+    add("learning_rate", float, 0.002, "Adam's learning rate.", above=0)
+    add("symbols", int, 16, "The number of different symbols.", least=2)
     add("model_dim", int, 64, "Width of all layers.")
-    add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.")
+    add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.", least=1)
     add("threads", int, 0, "TensorFlow's threads; 0 for all processors.")
     return parser
 

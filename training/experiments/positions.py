@@ -6,12 +6,12 @@ where order matters and one where it does not, also beyond the trained length.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_tensorflow
-from training.experiments.checks import check_least, check_names
 from training.experiments.made_tasks import (
     BATCH_SIZE,
     FIRST_SYMBOL_ID,
@@ -54,14 +54,13 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_output_folder(
         "output", "runs/positions", "The folder for the table, the picture and the numbers."
     )
-    parser.add_option("tasks", str, list(REWRITINGS), "Among copy, reverse and sort.", nargs="+")
-    parser.add_option("trained_length", int, 16, "The longest training sequences, in symbols.")
-    parser.add_option("steps", int, 2000, f"Updates, with {BATCH_SIZE} sequences each.")
-    parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.")
+    tasks = list(REWRITINGS)
+    parser.add_option("tasks", Literal[tuple(tasks)], tasks, "The tasks to train for.", nargs="+")
+    parser.add_option("trained_length", int, 16, "Symbols in the longest training data.", least=4)
+    parser.add_option("steps", int, 2000, f"Updates, with {BATCH_SIZE} sequences each.", least=1)
+    parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.", least=1)
     parser.add_threads()
     options = parse(parser, arguments)
-    check_names(options, "tasks", REWRITINGS)
-    check_least(options, trained_length=4, steps=1, seeds=1)
     import_tensorflow()
     accuracies = {
         task: {encoding: _of_seeds(task, encoding, options) for encoding in ENCODINGS}

@@ -9,13 +9,13 @@ import hashlib
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.devices.opening import leave_devices_to_children
-from training.experiments.checks import check_names, check_positive
 from training.experiments.report import write_report
 from training.experiments.runs import scores_of, trained_and_scored
 from training.experiments.text_folder import add_text_options, text_of
@@ -80,11 +80,13 @@ def _parser() -> CommandParser:
     parser.add_output_folder(
         "output", "runs/quality", "The folder for the table, the picture and the runs."
     )
-    parser.add_option("systems", str, list(BY_DEFAULT), "The systems to train.", nargs="+")
+    parser.add_option(
+        "systems", Literal[tuple(SYSTEMS)], list(BY_DEFAULT), "The systems to train.", nargs="+"
+    )
     parser.add_option(
         "seeds", int, [0, 1, 2], "Seeds, each for a training of every system.", nargs="+"
     )
-    parser.add_option("minutes", float, 30.0, "The time limit of a run, including validation.")
+    parser.add_option("minutes", float, 30.0, "Time limit of a run, with validation.", above=0)
     add_text_options(parser)
     parser.add_option("test_source", str | None, None, "The test text's source sentences.")
     parser.add_option("test_target", str | None, None, "The test text's translations.")
@@ -103,8 +105,6 @@ def _parser() -> CommandParser:
 
 
 def _check(options) -> None:
-    check_names(options, "systems", SYSTEMS)
-    check_positive(options, "minutes", 30)
     if (options.test_source is None) != (options.test_target is None):
         raise UsageError(
             "--test-source and --test-target must be given together. Received: only one of them."

@@ -87,9 +87,9 @@ def test_the_picture_of_positions_has_mean_and_trained_length():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["positions", "--tasks", "swap"], "--tasks must be among copy, reverse, sort."),
+        (["positions", "--tasks", "swap"], "--tasks must be one of copy, reverse, sort."),
         (["positions", "--trained-length=3"], "--trained-length must be at least 4."),
-        (["heads", "--tasks", "copy"], "--tasks must be among neighbours, translation."),
+        (["heads", "--tasks", "copy"], "--tasks must be one of neighbours, translation."),
         (["heads", "--seeds=0"], "--seeds must be at least 1. Received: 0."),
     ],
 )

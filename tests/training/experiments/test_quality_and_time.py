@@ -158,7 +158,7 @@ def test_the_table_is_written_after_each_run_without_using_a_gpu(text_files, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--systems", "rnn"], "--systems must be among transformer, gru_attention"),
+        (["--systems", "rnn"], "--systems must be one of transformer, gru_attention"),
         (["--minutes", "0"], "--minutes must be above 0. Received: 0"),
         (["--test-source", "x"], "--test-source and --test-target must be given together"),
         ([], "--data or by the names of its files. Received: neither"),

@@ -160,7 +160,7 @@ def test_the_warmup_is_the_papers_if_there_are_enough_steps():
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--rows", "base", "F"], 2, "--rows must be among base, A_heads_1"),
+        (["--rows", "base", "F"], 2, "--rows must be one of base, A_heads_1"),
         (["--data=x", "--train-source=y"], 2, "--data must not be given together with single"),
         (["--data=absent"], 1, "absent: the folder of the text must hold train.en."),
         (["--train-source=a", "--scale=0.1"], 1, "--scale must leave widths whole."),
