@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from training.benchmarks.flops import decoding_flops
-from training.benchmarks.measuring import PRESETS, check_fewest, measure_alone
+from training.benchmarks.measuring import PRESETS, measure_alone
 from training.benchmarks.step_profile import DECODING_PARTS, DECODING_REST, milliseconds_by_part
 from training.command_line.errors import InputError, UsageError
 from training.command_line.outputs import check_utf_8
@@ -30,9 +30,7 @@ MODEL_OPTIONS = {
     "vocabulary_size": None,
 }
 
-# A length of 1 would leave no token besides the end token.
-FEWEST = dict.fromkeys(["num_layers", "batch", "beam_size", "repeats"], 1)
-FEWEST |= {"length": 2, "source_length": 2, "vocabulary_size": 300}
+SHORTEST = 2  # a length of 1 would leave no token besides the end token
 LARGEST_VOCABULARY = 80_000
 
 # An export always has a beam search, even if only its greedy search is measured.
@@ -61,21 +59,23 @@ def _parser() -> CommandParser:
         " with --saved-model, any export on lines of real text. Prints a line for each length, beam"
         " size and batch size.",
     )
-    several = {"nargs": "+"}
+    several = {"least": 1, "nargs": "+"}
     presets = Literal[tuple(PRESETS)]
     dtypes = Literal["float32", "bfloat16", "int8", "int8_bfloat16"]
     parser.add_option("preset", presets | None, None, "Size of the model (default: tiny).")
-    parser.add_option("num_layers", int | None, None, "Layers (default: the preset's), for trials.")
+    parser.add_option(
+        "num_layers", int | None, None, "Layers, for trials (default: the preset's).", least=1
+    )
     parser.add_option("dtype", dtypes | None, None, "Precision of the export (default: float32).")
     parser.add_option("batch", int, [32], "Sentences at once.", **several)
     parser.add_option("beam_size", int, None, "Beams; 1 is greedy (default: 4).", **several)
     help_text = "Tokens per translation, with the end token (default: 25)."
-    parser.add_option("length", int, None, help_text, **several)
+    parser.add_option("length", int, None, help_text, least=SHORTEST, nargs="+")
     help_text = "Tokens per source, with the end token (default: 25)."
-    parser.add_option("source_length", int | None, None, help_text)
+    parser.add_option("source_length", int | None, None, help_text, least=SHORTEST)
     help_text = "Sub-words (default: 10,000 for tiny, 8,000 for base and big)."
-    parser.add_option("vocabulary_size", int | None, None, help_text)
-    parser.add_option("repeats", int, 5, "Repeats; the median is reported.")
+    parser.add_option("vocabulary_size", int | None, None, help_text, least=300)
+    parser.add_option("repeats", int, 5, "Repeats; the median is reported.", least=1)
     parser.add_threads()
     parser.add_flag("profile", "Show where the time goes.")
     parser.add_option("saved_model", str | None, None, "A version of an export to measure instead.")
@@ -85,7 +85,6 @@ def _parser() -> CommandParser:
 
 
 def _check(options: Options) -> None:
-    check_fewest(options, FEWEST)
     if (options.vocabulary_size or 0) > LARGEST_VOCABULARY:
         raise UsageError(
             f"--vocabulary-size must be at most {LARGEST_VOCABULARY}. Received:"

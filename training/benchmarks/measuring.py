@@ -1,4 +1,4 @@
-"""Helpers of all benchmarks: model sizes, checks of options, child processes, memory."""
+"""Helpers of all benchmarks: model sizes, child processes, memory."""
 
 import contextlib
 import json
@@ -10,23 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training.command_line.errors import InputError, UsageError
-from training.command_line.parser import Options, option_name
+from training.command_line.errors import InputError
 
 # By preset: vocabulary, sentences per batch, tokens per sentence.
 PRESETS = {"tiny": (10_000, 64, 20), "base": (8_000, 32, 25), "big": (8_000, 32, 25)}
-
-
-def check_fewest(options: Options, fewest: dict[str, int]) -> None:
-    """Raises a UsageError if an option, or a number in its list, is below its least value."""
-    for name, least in fewest.items():
-        given = options[name]
-        for number in given if isinstance(given, list) else [given]:
-            if number is not None and number < least:
-                raise UsageError(
-                    f"{option_name(name)} must be at least {least}. Received: {number}. Choose"
-                    f" {least} or more."
-                )
 
 
 def seconds_of(call: Callable[[], object]) -> float:

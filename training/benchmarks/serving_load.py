@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from training.benchmarks.measuring import check_fewest, measure_alone, memory_mib
+from training.benchmarks.measuring import measure_alone, memory_mib
 from training.command_line.errors import InputError, UsageError
 from training.command_line.parser import CommandParser, Options, option_name, parse
 from training.command_line.running import import_keras, tell
@@ -50,11 +50,11 @@ def _parser() -> CommandParser:
     parser.add_positional("folder", "saved_models/NAME, to start a server on it.", nargs="?")
     address_help = "Or a running server's model: http://HOST:8501/v1/models/NAME."
     add("address", str | None, None, address_help)
-    add("clients", int, [1, 8, 32], "Clients at a time.", nargs="+")
+    add("clients", int, [1, 8, 32], "Clients at a time.", least=1, nargs="+")
     add("seconds", float, 60.0, "Seconds of requests, for each number of clients.")
     text_help = "A file of lines to translate (default: made-up French sentences)."
     add("text", str | None, None, text_help)
-    add("texts_per_request", int, 1, "Lines per request.")
+    add("texts_per_request", int, 1, "Lines per request.", least=1)
     add("signature", str, "serving_default", "Signature to request.")
     add("max_batch_size", int | None, None, for_server)
     add("batch_timeout_ms", float | None, None, for_server)
@@ -80,7 +80,6 @@ def _check(options: Options) -> None:
                 f"{option_name(name)} must be given with a folder. Received: --address. Leave out"
                 f" {option_name(name)}."
             )
-    check_fewest(options, {"clients": 1, "texts_per_request": 1})
     if not 0 < options.seconds < 86_400:
         raise UsageError(
             f"--seconds must be more than 0 and less than a day. Received: {options.seconds}. For"

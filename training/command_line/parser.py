@@ -48,8 +48,28 @@ class CommandParser(argparse.ArgumentParser):
         self.output_folders = []
         self._instead_of_repeating = {"--help": LEAVE_OUT}
 
-    def add_option(self, name: str, type_hint, default, help_text: str, **more) -> None:
-        """Adds the option --some-name for the value `some_name`."""
+    def add_option(
+        self,
+        name: str,
+        type_hint,
+        default,
+        help_text: str,
+        *,
+        least: float | None = None,
+        above: float | None = None,
+        **more,
+    ) -> None:
+        """Adds the option --some-name for the value `some_name`.
+
+        Args:
+            name: The value's name.
+            type_hint: The value's type, as for `from_text`.
+            default: The value if the option is not given.
+            help_text: What the value is, for --help.
+            least: The least value allowed, also of each value in a list.
+            above: A number that each value must exceed, likewise.
+            **more: Arguments for `argparse.ArgumentParser.add_argument`.
+        """
         spelled = option_name(name)
         instead = LEAVE_OUT
         if "nargs" in more:
@@ -59,7 +79,7 @@ class CommandParser(argparse.ArgumentParser):
         self._instead_of_repeating[spelled] = instead
         self.add_argument(
             spelled,
-            type=functools.partial(self._typed, spelled, type_hint),
+            type=functools.partial(self._typed, spelled, type_hint, default, least, above),
             default=default,
             help=_escaped(f"{help_text} ({_form(type_hint, default)})"),
             **more,
@@ -95,13 +115,23 @@ class CommandParser(argparse.ArgumentParser):
         message = message.removeprefix("argument ").rstrip(".")
         raise UsageError(f"{message}. See {self.prog} --help.")
 
-    def _typed(self, name: str, type_hint, text: str) -> Any:
+    def _typed(self, name: str, type_hint, default, least, above, text: str) -> Any:
         try:
-            return from_text(text, type_hint)
+            value = from_text(text, type_hint)
         except ValueError as error:
             raise UsageError(
                 f"{name} {error}. Received: {text or 'nothing'}. See {self.prog} --help."
             ) from error
+        if value is not None and least is not None and value < least:
+            raise UsageError(
+                f"{name} must be at least {least}. Received: {value}. Choose {least} or more."
+            )
+        if value is not None and above is not None and not value > above:
+            raise UsageError(
+                f"{name} must be above {above}. Received: {value:g}. For example, choose"
+                f" {default:g}."
+            )
+        return value
 
     def _check_names(self, arguments: Sequence[str]) -> None:
         """Refuses unknown or repeated options, before other errors are reported."""

@@ -23,6 +23,7 @@ EXPERIMENTS = {
         "jane",
         'the attention of "Jane visite l\'Afrique en septembre.", every head and layer',
     ),
+    "redraw": ("redraw", "draws the pictures of an experiment again, from its NAME.json"),
 }
 
 

@@ -5,18 +5,15 @@ The h heads have width d_model / h, as in rows A of Table 3.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_tensorflow
-from training.experiments.checks import check_least, check_names
 from training.experiments.made_tasks import BATCH_SIZE, RECIPE, fit, neighbours, remembered
 from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
-from training.pictures.style import INK, LINE_COLOURS, clear_axes, new_figure
 
 HEADS = (1, 2, 4, 8)
 TASKS = ("neighbours", "translation")
@@ -24,15 +21,10 @@ OFFSETS = (-4, -3, -2, -1, 1, 2, 3, 4)
 NUM_TEST = 500  # sequences
 MODEL = {"length": 16, "num_symbols": 16, "model_dim": 64, "feed_forward_dim": 256}
 NUM_PAIRS = 12_000
-TITLES = {
-    "neighbours": "name the 8 neighbours",
-    "translation": "translation, phrase grammar",
-}
-LABELS = {"neighbours": "share of right symbols", "translation": "BLEU of the validation text"}
 CAPTION = (
-    "More heads at the same number of parameters. Neighbours: one layer must name the four symbols"
+    "More heads at the same number of parameters. Neighbors: one layer must name the four symbols"
     " on each side of every position; a head gives one weighted mean, so several positions need"
-    " several heads. Dots are seeds, the line is their mean."
+    " several heads. In the picture, the line is the mean of the seeds, and the band their range."
 )
 
 
@@ -46,16 +38,14 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_output_folder(
         "output", "runs/heads", "The folder for the table, the picture and the runs."
     )
-    parser.add_option("tasks", str, list(TASKS), f"Among {' and '.join(TASKS)}.", nargs="+")
+    parser.add_option("tasks", Literal[TASKS], list(TASKS), "The tasks to train for.", nargs="+")
     parser.add_option(
-        "steps", int, 2000, f"Updates for neighbours, with {BATCH_SIZE} sequences each."
+        "steps", int, 2000, f"Updates for neighbours, with {BATCH_SIZE} sequences each.", least=1
     )
-    parser.add_option("translation_steps", int, 1000, "Updates for translation.")
-    parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.")
+    parser.add_option("translation_steps", int, 1000, "Updates for translation.", least=1)
+    parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.", least=1)
     parser.add_threads()
     options = parse(parser, arguments)
-    check_names(options, "tasks", TASKS)
-    check_least(options, steps=1, translation_steps=1, seeds=1)
     import_tensorflow()
     measure = {"translation": _translations, "neighbours": _all_neighbours}
     # Other processes train the translators, and this one trains on neighbors. It keeps the GPU's
@@ -177,7 +167,7 @@ def write_results(measured: dict[str, dict[int, list[dict]]], options) -> None:
     write_report(
         options.output,
         "heads",
-        caption=f"{CAPTION} Neighbours: {options.steps:,} updates, share of right symbols."
+        caption=f"{CAPTION} Neighbors: {options.steps:,} updates, share of right symbols."
         f" Translation: {options.translation_steps:,} updates, BLEU. {options.seeds} seeds.",
         columns=["task", "heads", "mean", "lowest", "highest", "parameters"],
         rows=rows,
@@ -188,28 +178,4 @@ def write_results(measured: dict[str, dict[int, list[dict]]], options) -> None:
             "model": MODEL,
             "tasks": measured,
         },
-        figure=heads_figure(measured),
     )
-
-
-def heads_figure(measured: dict[str, dict[int, list[dict]]]) -> Figure:
-    """Draws a panel for each task."""
-    figure = new_figure(8.6, 3.9, CAPTION)
-    panels = figure.subplots(1, len(measured), squeeze=False)[0]
-    for panel, (task, of_heads) in zip(panels, measured.items(), strict=True):
-        _draw(panel, {heads: [one["score"] for one in found] for heads, found in of_heads.items()})
-        panel.set_title(TITLES[task], color=INK)
-        panel.set_ylabel(LABELS[task])
-    return figure
-
-
-def _draw(panel: Axes, scores: dict[int, list[float]]) -> None:
-    places = range(len(scores))
-    means = [np.mean(of_seeds) for of_seeds in scores.values()]
-    panel.plot(places, means, color=LINE_COLOURS[0], linewidth=2)
-    for place, of_seeds in zip(places, scores.values(), strict=True):
-        panel.plot([place] * len(of_seeds), of_seeds, "o", color=LINE_COLOURS[1], markersize=5)
-    panel.set_xticks(places, [str(heads) for heads in scores])
-    panel.set_xlabel("heads")
-    panel.margins(x=0.08, y=0.1)
-    clear_axes(panel)

@@ -15,7 +15,6 @@ from training.command_line.running import import_tensorflow
 from training.command_line.wording import shortened
 from training.experiments.report import write_report
 from training.phrases.text import SHOWN_SENTENCES
-from training.pictures.style import save_picture
 from training.runs.folder import RunFolder
 
 SOURCE, TARGET = SHOWN_SENTENCES[0]
@@ -25,25 +24,38 @@ MAX_TOKENS = 40  # on either side; a larger picture is illegible
 
 
 class Kind(NamedTuple):
-    """One of the three uses of attention (section 3.2.3), with the texts of its picture."""
+    """One of the three uses of attention (section 3.2.3), and what its picture shows.
+
+    Attributes:
+        name: The use in words.
+        rows, columns: The tokens of the rows and of the columns: "source", "read" or "target".
+        row_name, column_name: The names of the axes.
+        explanation: How to read the picture.
+    """
 
     name: str
+    rows: str
+    columns: str
     row_name: str
     column_name: str
-    caption: str
+    explanation: str
 
 
 KINDS = {
     "encoder": Kind(
         "encoder self-attention",
+        "source",
+        "source",
         "query position",
         "key position",
-        "Encoder self-attention: each row is a source token that looks at all tokens; the row adds"
-        " up to 1. A dark cell on the diagonal is a token that looks at itself; beside the"
-        " diagonal, at its neighbor. A dark column is a token that many tokens look at.",
+        "Encoder self-attention: each row is a source token that looks at all tokens. A dark cell"
+        " on the diagonal is a token that looks at itself; beside the diagonal, at its neighbor. A"
+        " dark column is a token that many tokens look at.",
     ),
     "decoder": Kind(
         "decoder self-attention",
+        "read",
+        "read",
         "last token read",
         "key position",
         "Decoder self-attention: each row is a token of the translation that looks at itself and at"
@@ -51,6 +63,8 @@ KINDS = {
     ),
     "cross": Kind(
         "cross-attention",
+        "target",
+        "source",
         "token written next",
         "source",
         "Cross-attention: each row is a step of the decoder, which reads the source below and"
@@ -124,20 +138,19 @@ def draw(translator, source: str, target: str | None, output: Path) -> None:
             f"A picture must have at most {MAX_TOKENS} tokens on a side. Received: {longest}."
             " Give a shorter --source or --target."
         )
-    output.mkdir(parents=True, exist_ok=True)
-    for kind, figure in figures(attention).items():
-        save_picture(figure, output / f"jane_{kind}.png")
+    weights = {kind: getattr(attention, kind) for kind in KINDS}
     rows = [
-        (KINDS[kind].name, layer + 1, head + 1, *describe(kind, weights[layer, head]))
-        for kind, weights in _weights(attention).items()
-        for layer, head in np.ndindex(*weights.shape[:2])
+        (KINDS[kind].name, layer + 1, head + 1, *describe(kind, of_kind[layer, head]))
+        for kind, of_kind in weights.items()
+        for layer, head in np.ndindex(*of_kind.shape[:2])
     ]
     write_report(
         output,
         "jane",
         caption=f'The heads on "{source}" -> "{target}": the pattern with most of the weight, its'
         " share, and the number of tokens that a row is spread over (the exponential of its"
-        " entropy); both numbers are means over the rows.",
+        " entropy); both numbers are means over the rows.\n\nIn the pictures, each row adds up to"
+        f" 1. {' '.join(kind.explanation for kind in KINDS.values())}",
         columns=["attention", "layer", "head", "looks at", "share", "tokens"],
         rows=[
             (*which, what, f"{share:.2f}", f"{spread:.1f}") for *which, what, share, spread in rows
@@ -150,36 +163,9 @@ def draw(translator, source: str, target: str | None, output: Path) -> None:
                 "read": attention.read_tokens,
                 "target": attention.target_tokens,
             },
-            "weights": {
-                kind: np.round(weights, 4).tolist() for kind, weights in _weights(attention).items()
-            },
+            "weights": {kind: np.round(one, 4).tolist() for kind, one in weights.items()},
         },
     )
-
-
-def figures(attention) -> dict:
-    """Draws a figure for each kind of attention; returns them by the names in `KINDS`."""
-    from training.pictures.attention import heads_figure
-
-    tokens = {
-        "encoder": (attention.source_tokens, attention.source_tokens),
-        "decoder": (attention.read_tokens, attention.read_tokens),
-        "cross": (attention.target_tokens, attention.source_tokens),
-    }
-    return {
-        kind: heads_figure(
-            weights,
-            *tokens[kind],
-            row_name=KINDS[kind].row_name,
-            column_name=KINDS[kind].column_name,
-            caption=KINDS[kind].caption,
-        )
-        for kind, weights in _weights(attention).items()
-    }
-
-
-def _weights(attention) -> dict[str, np.ndarray]:
-    return {kind: getattr(attention, kind) for kind in KINDS}
 
 
 def describe(kind: str, weights: np.ndarray) -> tuple[str, float, float]:

@@ -7,23 +7,17 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
-
 from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
-from training.experiments.checks import check_least
 from training.experiments.machine import (
     device,
     peak_bytes,
     prepare_tensorflow,
     seconds_per_call,
 )
-from training.experiments.report import length_axis, markdown_table, rounded, write_report
+from training.experiments.report import markdown_table, rounded, write_report
 from training.experiments.slopes import Crossing, crossing, slope
-from training.pictures.style import INK, line_style, new_figure
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +31,8 @@ class Kind(NamedTuple):
     """A row of Table 1.
 
     Attributes:
+        label: The layer's name in tables.
+        short_label: The layer's name in the picture.
         in_length: The paper's exponent of n.
         in_width: The paper's exponent of d.
         multiply_adds: Maps (n, d) to our layer's number of multiply-adds for one sequence.
@@ -45,6 +41,7 @@ class Kind(NamedTuple):
     """
 
     label: str
+    short_label: str
     in_length: int
     in_width: int
     multiply_adds: Callable[[int, int], int]
@@ -54,6 +51,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "self_attention": Kind(
+        "self-attention",
         "self-attention",
         2,
         1,
@@ -66,6 +64,7 @@ KINDS = {
     ),
     "restricted": Kind(
         "restricted self-attention",
+        "restricted",
         1,
         1,
         lambda n, d: 4 * n * d * d + 6 * RADIUS * n * d,
@@ -77,6 +76,7 @@ KINDS = {
     ),
     "recurrent": Kind(
         "recurrent (GRU)",
+        "GRU",
         1,
         2,
         lambda n, d: 6 * n * d * d,
@@ -88,6 +88,7 @@ KINDS = {
     ),
     "convolutional": Kind(
         f"convolutional (k = {KERNEL})",
+        "convolution",
         1,
         2,
         lambda n, d: KERNEL * n * d * d,
@@ -145,7 +146,6 @@ def run(arguments: Sequence[str]) -> None:
         columns=columns,
         rows=rows,
         measured=measured,
-        figure=_figure(lines, lengths, widths, crossings, options),
         notes=_notes(measured["exponents_of_width"], crossings, lengths),
     )
 
@@ -164,10 +164,10 @@ def _parser() -> CommandParser:
     add("lengths", int, [2**power for power in range(6, 13)], "The lengths n.", nargs="+")
     add("widths", int, [64, 128, 512], "The widths d of the layer.", nargs="+")
     add("passes", Literal[tuple(PASSES)], list(PASSES), "The passes to measure.", nargs="+")
-    add("batch", int, 1, "Sequences in a batch.")
-    add("repeats", int, 3, "Measurements of each layer; the median is reported.")
+    add("batch", int, 1, "Sequences in a batch.", least=1)
+    add("repeats", int, 3, "Measurements of each layer; the median is reported.", least=1)
     add("threads", int, 1, "TensorFlow's threads; 0 for all processors.")
-    add("slope_lengths", int, 4, "The number of greatest lengths to fit a slope to.")
+    add("slope_lengths", int, 4, "The number of greatest lengths to fit a slope to.", least=2)
     return parser
 
 
@@ -189,7 +189,6 @@ def _check(options) -> None:
             "--widths must be at most 64, or multiples of 64, the width of a head. Received:"
             f" {bad[0]}. For example, choose 128."
         )
-    check_least(options, batch=1, repeats=1, slope_lengths=2)
 
 
 def make_layer(kind: str, model_dim: int) -> "keras.Layer":
@@ -367,7 +366,9 @@ def _caption(options, lengths) -> str:
         f" {min(options.slope_lengths, len(lengths))} lengths: the paper's (Table 1), that of all"
         " multiplications of our layer (4 n d² + 2 n² d for self-attention, 6 n d² for the GRU),"
         " and that of the measured time. Memory is the peak of all tensors except input and"
-        " weights, in blocks of TensorFlow's allocator, which may be larger than the tensors."
+        " weights, in blocks of TensorFlow's allocator, which may be larger than the tensors. In"
+        " the picture, a dotted line marks the length from which self-attention takes longer than"
+        " the GRU."
     )
 
 
@@ -415,63 +416,3 @@ def _crossing_cells(width, found: Crossing, lengths) -> list[str]:
     if found.is_above:
         return [f"nowhere: longer at each n from {lengths[0]:,} to {lengths[-1]:,}", "-"]
     return [f"nowhere: shorter still at n = {lengths[-1]:,}", "-"]
-
-
-def _figure(lines, lengths, widths, crossings, options) -> Figure:
-    """Draws time above and memory below, with a panel for each width."""
-    which = "training" if "training" in options.passes else "forward"
-    figure = new_figure(
-        8.6,
-        6.6,
-        f"Table 1 measured, {PASSES[which]}, batch {options.batch}. Above, time, with each line's"
-        " exponent of n, and a cross where self-attention starts to take longer than the GRU; in"
-        " multiplications that would be on the dotted line, at n = d. Below, memory: only"
-        " self-attention's grows with n².",
-    )
-    panels = figure.subplots(2, len(widths), sharex=True, sharey="row", squeeze=False)
-    for column, width in enumerate(widths):
-        time_panel, memory_panel = panels[:, column]
-        for number, kind in enumerate(KINDS):
-            line = lines[which, width, kind]
-            last = slice(-options.slope_lengths, None)
-            exponent = slope(lengths[last], line.seconds[last])
-            label = f"n$^{{{exponent:.2f}}}$"
-            milliseconds = [1000 * seconds for seconds in line.seconds]
-            style = {**line_style(number), "markersize": 4}
-            time_panel.plot(lengths, milliseconds, label=label, **style)
-            known = [(n, mib) for n, mib in zip(lengths, line.mib, strict=True) if mib]
-            if known:
-                memory_panel.plot(*zip(*known, strict=True), **style)
-        _mark(time_panel, crossings[which, width])
-        time_panel.set_title(f"d = {width}", color=INK, fontsize=10.5)
-        time_panel.legend(fontsize=9, frameon=False, loc="upper left", ncols=2, columnspacing=1)
-        for panel in (time_panel, memory_panel):
-            panel.axvline(width, ymax=0.74, color=INK, linestyle=":", linewidth=1)
-            length_axis(panel, lengths[::2])
-            panel.set_yscale("log")
-            panel.yaxis.set_minor_locator(NullLocator())
-        memory_panel.set_xlabel("length n, tokens")
-    low, high = panels[0][0].get_ylim()
-    panels[0][0].set_ylim(low, high * (high / low) ** 0.3)  # room for the legends
-    handles = panels[0][0].get_legend_handles_labels()[0]
-    names = [kind.label for kind in KINDS.values()]
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    panels[0][0].set_ylabel("milliseconds")
-    panels[1][0].set_ylabel("MiB")
-    return figure
-
-
-def _mark(panel: Axes, found: Crossing) -> None:
-    length, seconds, _ = found
-    if length is None:
-        return
-    panel.plot([length], [1000 * seconds], "x", color=INK, markersize=11, markeredgewidth=2.2)
-    panel.annotate(
-        f"n = {length:,.0f}",
-        (length, 1000 * seconds),
-        xytext=(-4, 9),
-        textcoords="offset points",
-        horizontalalignment="right",
-        color=INK,
-        fontsize=8.5,
-    )

@@ -6,16 +6,12 @@ A recurrent layer's steps wait for each other. Does its time grow with length, f
 import statistics
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
 from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
-from training.experiments.checks import check_least
 from training.experiments.machine import device, prepare_tensorflow, seconds_per_call
-from training.experiments.report import length_axis, rounded, write_report
+from training.experiments.report import rounded, write_report
 from training.experiments.stacks import COMPILED, KINDS, check_model_dim, stack
-from training.pictures.style import line_style, new_figure
 
 VOCABULARY = 64
 
@@ -56,7 +52,6 @@ def run(arguments: Sequence[str]) -> None:
             "parameters": parameters,
             "seconds": {kind: [seconds[kind, length] for length in lengths] for kind in KINDS},
         },
-        figure=_figure(lengths, milliseconds, options),
     )
 
 
@@ -88,16 +83,15 @@ def _parser() -> CommandParser:
         "output", "runs/experiments", "The folder for parallel.md, .json and .png."
     )
     add("lengths", int, [8, 16, 32, 64, 128, 256, 512], "Tokens in a sequence.", nargs="+")
-    add("tokens", int, 4096, "Tokens in a batch, a multiple of each length.")
+    add("tokens", int, 4096, "Tokens in a batch, a multiple of each length.", least=1)
     add("model_dim", int, 128, "Width of all layers.")
-    add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.")
-    add("repeats", int, 20, "Measurements of each stack; the median is reported.")
+    add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.", least=1)
+    add("repeats", int, 20, "Measurements of each stack; the median is reported.", least=1)
     add("threads", int, 0, "TensorFlow's threads; 0 for all processors.")
     return parser
 
 
 def _check(options) -> None:
-    check_least(options, tokens=1, num_blocks=1, repeats=1)
     bad = [length for length in options.lengths if length < 1 or options.tokens % length]
     if bad:
         raise UsageError(
@@ -148,22 +142,3 @@ def _caption(options) -> str:
         " against large ones; where a step takes as long for 8 sequences as for 512, as on a GPU,"
         " the time grows with n."
     )
-
-
-def _figure(lengths, milliseconds, options) -> Figure:
-    figure = new_figure(
-        8.6,
-        4.4,
-        f"A training step over {options.tokens:,} tokens, in many short or few long sequences: the"
-        " same work, except for self-attention's n². Recurrent layers need n steps that wait for"
-        " each other; the others need one.",
-    )
-    panel = figure.subplots()
-    for number, (kind, label) in enumerate(KINDS.items()):
-        panel.plot(lengths, milliseconds[kind], label=label, **line_style(number))
-    length_axis(panel, lengths, [f"{n:,}\nx {options.tokens // n:,}" for n in lengths])
-    panel.set_ylim(bottom=0)
-    panel.set_xlabel("tokens of a sequence x sequences of a batch")
-    panel.set_ylabel("milliseconds per step")
-    panel.legend(frameon=False, loc="lower left")
-    return figure

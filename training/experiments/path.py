@@ -16,15 +16,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
-from training.experiments.checks import check_least, check_positive
 from training.experiments.machine import prepare_tensorflow
-from training.experiments.report import length_axis, write_report
+from training.experiments.report import write_report
 from training.experiments.stacks import COMPILED, KINDS, check_model_dim, reach, stack
-from training.pictures.style import INK, line_style, new_figure
 
 BEFORE = 3  # tokens before the marked one
 ANSWERS = 16  # in each sequence of the task "all"
@@ -35,8 +32,6 @@ TASKS = ("one", "all")
 def run(arguments: Sequence[str]) -> None:
     """Runs the command."""
     options = parse(_parser(), arguments)
-    check_least(options, steps=1, batch=1, symbols=2, num_blocks=1, seeds=0, distances=1)
-    check_positive(options, "learning_rate", 0.002)
     check_model_dim(options.model_dim)
     prepare_tensorflow(options.threads)
     distances = sorted({*options.distances})
@@ -71,7 +66,6 @@ def run(arguments: Sequence[str]) -> None:
                 for task in tasks
             },
         },
-        figure=_figure(tasks, kinds, distances, accuracies, options),
     )
 
 
@@ -99,15 +93,15 @@ def _parser() -> CommandParser:
         "output", "runs/experiments", "The folder for path.md, .json and .png."
     )
     add("tasks", Literal[TASKS], list(TASKS), "Recall one marked token, or all.", nargs="+")
-    add("distances", int, [1, 4, 8, 16, 32, 64, 128], "k, with a model for each.", nargs="+")
+    add("distances", int, [1, 4, 8, 16, 32, 64, 128], "k, each with a model.", least=1, nargs="+")
     add("kinds", Literal[tuple(KINDS)], list(KINDS), "The stacks to train.", nargs="+")
-    add("seeds", int, [1, 2], "Seeds, each for a training of every model.", nargs="+")
-    add("steps", int, 600, "Updates of each training.")
-    add("batch", int, 32, "Sequences in an update.")
-    add("learning_rate", float, 0.002, "Adam's learning rate.")
-    add("symbols", int, 16, "The number of different symbols.")
+    add("seeds", int, [1, 2], "Seeds, each for a training of every model.", least=0, nargs="+")
+    add("steps", int, 600, "Updates of each training.", least=1)
+    add("batch", int, 32, "Sequences in an update.", least=1)
+    add("learning_rate", float, 0.002, "Adam's learning rate.", above=0)
+    add("symbols", int, 16, "The number of different symbols.", least=2)
     add("model_dim", int, 64, "Width of all layers.")
-    add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.")
+    add("num_blocks", int, 1, "Blocks of 12 model_dim² parameters.", least=1)
     add("threads", int, 0, "TensorFlow's threads; 0 for all processors.")
     return parser
 
@@ -214,56 +208,6 @@ def _caption(options) -> str:
         f" {1 / options.symbols:.2f}. Path: the operations between the token and the answer, in a"
         " layer or from layer to layer. Stacks of"
         f" {options.num_blocks} x 12 d² parameters, d = {options.model_dim}, Adam at"
-        f" {options.learning_rate:g}."
+        f" {options.learning_rate:g}. In the picture, the lines are means of the seeds, and the"
+        " bands their range."
     )
-
-
-def _figure(tasks, kinds, distances, accuracies, options) -> Figure:
-    figure = new_figure(
-        8.6,
-        4.8,
-        f"Which of {options.symbols} symbols came k tokens ago? Accuracy after {options.steps}"
-        " updates. Self-attention is one step away from every token, a recurrent layer k steps, and"
-        " a convolution sees nothing beyond its reach. Points: seeds; lines: their mean.",
-    )
-    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
-    for panel, task in zip(panels, tasks, strict=True):
-        _draw_panel(panel, task, kinds, distances, accuracies, options)
-    panels[0].set_ylabel("accuracy, 0 to 1")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(kinds), frameon=False)
-    return figure
-
-
-def _draw_panel(panel, task, kinds, distances, accuracies, options) -> None:
-    what = "one marked token" if task == "one" else f"every token, at {ANSWERS} positions"
-    panel.set_title(f"asked for: {what}", color=INK, fontsize=10.5)
-    for number, kind in enumerate(KINDS):
-        if kind not in kinds:
-            continue
-        style = line_style(number)
-        means = [statistics.mean(accuracies[task, kind, k]) for k in distances]
-        # Thick below thin, and points side by side, so that equal lines are all visible.
-        panel.plot(distances, means, color=style["color"], linewidth=6.5 - 1.6 * number)
-        beside = 2 ** (0.07 * (number - 1.5))
-        points = [
-            (k * beside, accuracy) for k in distances for accuracy in accuracies[task, kind, k]
-        ]
-        panel.plot(*zip(*points, strict=True), **{**style, "linestyle": ""}, label=KINDS[kind])
-    panel.axhline(1 / options.symbols, color=INK, linestyle="--", linewidth=1)
-    panel.text(
-        distances[0], 1 / options.symbols + 0.015, "chance", color=INK, fontsize=8.5, va="bottom"
-    )
-    if "convolution" in kinds:
-        panel.axvline(reach(options.num_blocks), color=INK, linestyle=":", linewidth=1)
-        panel.text(
-            reach(options.num_blocks) * 0.95,
-            0.5,
-            "reach of the\nconvolution",
-            horizontalalignment="right",
-            color=INK,
-            fontsize=8.5,
-        )
-    length_axis(panel, distances)
-    panel.set_ylim(-0.02, 1.05)
-    panel.set_xlabel("k, tokens from the answer back to the symbol in question")

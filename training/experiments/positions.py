@@ -6,13 +6,12 @@ where order matters and one where it does not, also beyond the trained length.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_tensorflow
-from training.experiments.checks import check_least, check_names
 from training.experiments.made_tasks import (
     BATCH_SIZE,
     FIRST_SYMBOL_ID,
@@ -24,7 +23,6 @@ from training.experiments.made_tasks import (
     rewriting_pairs,
 )
 from training.experiments.report import write_report
-from training.pictures.style import INK, clear_axes, line_style, new_figure
 
 ENCODINGS = {"none": "no positions", "learned": "learned", "sinusoidal": "sinusoidal"}
 NUM_TEST = 200  # sequences of each length
@@ -56,14 +54,13 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_output_folder(
         "output", "runs/positions", "The folder for the table, the picture and the numbers."
     )
-    parser.add_option("tasks", str, list(REWRITINGS), "Among copy, reverse and sort.", nargs="+")
-    parser.add_option("trained_length", int, 16, "The longest training sequences, in symbols.")
-    parser.add_option("steps", int, 2000, f"Updates, with {BATCH_SIZE} sequences each.")
-    parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.")
+    tasks = list(REWRITINGS)
+    parser.add_option("tasks", Literal[tuple(tasks)], tasks, "The tasks to train for.", nargs="+")
+    parser.add_option("trained_length", int, 16, "Symbols in the longest training data.", least=4)
+    parser.add_option("steps", int, 2000, f"Updates, with {BATCH_SIZE} sequences each.", least=1)
+    parser.add_option("seeds", int, 3, "Runs of each model, with different seeds.", least=1)
     parser.add_threads()
     options = parse(parser, arguments)
-    check_names(options, "tasks", REWRITINGS)
-    check_least(options, trained_length=4, steps=1, seeds=1)
     import_tensorflow()
     accuracies = {
         task: {encoding: _of_seeds(task, encoding, options) for encoding in ENCODINGS}
@@ -192,28 +189,4 @@ def write_results(accuracies: dict[str, dict[str, list[list[float]]]], options) 
             "batch_size": BATCH_SIZE,
             "model": MODEL,
         },
-        figure=accuracy_figure(accuracies, options.trained_length),
     )
-
-
-def accuracy_figure(accuracies: dict, trained_length: int) -> Figure:
-    """Draws a panel for each task, with a line for each encoding."""
-    figure = new_figure(8.6, 3.9, CAPTION)
-    panels = figure.subplots(1, len(accuracies), sharey=True, squeeze=False)[0]
-    lengths = tested_lengths(trained_length)
-    for panel, (task, of_encodings) in zip(panels, accuracies.items(), strict=True):
-        for number, (encoding, of_seeds) in enumerate(of_encodings.items()):
-            style = line_style(number)
-            panel.plot(lengths, np.mean(of_seeds, axis=0), label=ENCODINGS[encoding], **style)
-            low, high = np.min(of_seeds, axis=0), np.max(of_seeds, axis=0)
-            panel.fill_between(lengths, low, high, color=style["color"], alpha=0.15, linewidth=0)
-        panel.axvline(trained_length, color=INK, linestyle="--", linewidth=1)
-        panel.set_title(task, color=INK)
-        panel.set_xlabel("length, symbols")
-        panel.set_xticks(range(0, lengths[-1] + 1, trained_length))
-        panel.set_ylim(0, 1.03)
-        clear_axes(panel)
-    panels[0].set_ylabel("share of right tokens")
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
-    return figure

@@ -9,19 +9,16 @@ import hashlib
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.devices.opening import leave_devices_to_children
-from training.experiments.checks import check_names, check_positive
 from training.experiments.report import write_report
 from training.experiments.runs import scores_of, trained_and_scored
 from training.experiments.text_folder import add_text_options, text_of
-from training.pictures.style import clear_axes, line_style, new_figure
 from training.runs.bleu_tokenizer import check_bleu_tokenizer, chosen_tokenizer
 from training.runs.files import file_sha256
 from training.runs.folder import RunFolder
@@ -83,11 +80,13 @@ def _parser() -> CommandParser:
     parser.add_output_folder(
         "output", "runs/quality", "The folder for the table, the picture and the runs."
     )
-    parser.add_option("systems", str, list(BY_DEFAULT), "The systems to train.", nargs="+")
+    parser.add_option(
+        "systems", Literal[tuple(SYSTEMS)], list(BY_DEFAULT), "The systems to train.", nargs="+"
+    )
     parser.add_option(
         "seeds", int, [0, 1, 2], "Seeds, each for a training of every system.", nargs="+"
     )
-    parser.add_option("minutes", float, 30.0, "The time limit of a run, including validation.")
+    parser.add_option("minutes", float, 30.0, "Time limit of a run, with validation.", above=0)
     add_text_options(parser)
     parser.add_option("test_source", str | None, None, "The test text's source sentences.")
     parser.add_option("test_target", str | None, None, "The test text's translations.")
@@ -106,8 +105,6 @@ def _parser() -> CommandParser:
 
 
 def _check(options) -> None:
-    check_names(options, "systems", SYSTEMS)
-    check_positive(options, "minutes", 30)
     if (options.test_source is None) != (options.test_target is None):
         raise UsageError(
             "--test-source and --test-target must be given together. Received: only one of them."
@@ -222,11 +219,12 @@ def write_results(output: Path, measured: dict[str, dict[int, dict]], minutes: f
         " the same commands on the same machine; a run ends if another epoch as long as the last"
         f" would exceed that. {_of_seeds(measured)}. Tokens per second are target tokens without"
         " padding, in the median epoch. BLEU is sacreBLEU's, of beam search with averaged weights."
+        " The picture has the BLEU of greedy translations of the validation text at the end of each"
+        " epoch that all seeds finished, the seeds' mean and their range."
         f" Signatures: {'; '.join(sorted(signatures))}.",
         columns=[*COLUMNS, "test BLEU"] if has_test else COLUMNS,
         rows=rows,
         measured={"minutes": minutes, "systems": measured},
-        figure=quality_figure(measured, minutes),
     )
 
 
@@ -247,70 +245,3 @@ def _mean_and_range(runs: list[dict], name: str) -> str:
     if len(values) == 1:
         return f"{values[0]:.1f}"
     return f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
-
-
-def quality_figure(measured: dict[str, dict[int, dict]], minutes: float) -> Figure:
-    """Draws the BLEU of each system by seconds of training; the legend starts with the best."""
-    if max(len(seeds) for seeds in measured.values()) == 1:
-        what = "text; a mark is the end of an epoch."
-    else:
-        what = (
-            "text, the mean over seeds; a band is the seeds' range; a mark is the end of an epoch"
-            " (of the first seed)."
-        )
-    figure = new_figure(
-        8.6,
-        5.0,
-        f"Who translates best after the same time on the same machine, up to {minutes:g} minutes?"
-        f" A line is the BLEU of greedy translations of the validation {what} Higher is better;"
-        " further left is sooner.",
-    )
-    axes = figure.subplots()
-    clear_axes(axes)
-    for system, seeds in measured.items():
-        style = line_style(list(SYSTEMS).index(system))
-        band = seeds_over_time(list(seeds.values()))
-        axes.fill_between(band.seconds, band.lowest, band.highest, color=style["color"], alpha=0.18)
-        axes.plot(
-            band.seconds,
-            band.mean,
-            **style | {"markevery": band.marks},
-            label=SYSTEMS[system][1],
-        )
-    axes.set_xlabel("seconds of training, validation included")
-    axes.set_ylabel("validation BLEU (0 to 100)")
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
-    handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(handles)), key=lambda i: -handles[i].get_ydata()[-1])
-    axes.legend([handles[i] for i in order], [labels[i] for i in order], frameon=False)
-    return figure
-
-
-class Band(NamedTuple):
-    """BLEU of several seeds over time, Float (times,) each, and the ends of the first's epochs."""
-
-    seconds: np.ndarray
-    lowest: np.ndarray
-    mean: np.ndarray
-    highest: np.ndarray
-    marks: list[int]
-
-
-def seeds_over_time(runs: list[dict]) -> Band:
-    """Interpolates the BLEU of several seeds linearly at the same times.
-
-    The times are the ends of all seeds' epochs, from when every seed has finished an epoch until
-    the first run ends.
-    """
-    first = max(run["seconds_by_epoch"][0] for run in runs)
-    last = max(min(run["seconds_by_epoch"][-1] for run in runs), first)
-    times = {first, last}
-    times |= {s for run in runs for s in run["seconds_by_epoch"] if first <= s <= last}
-    seconds = np.array(sorted(times))
-    values = np.array(
-        [np.interp(seconds, run["seconds_by_epoch"], run["val_bleu_by_epoch"]) for run in runs]
-    )
-    own = set(runs[0]["seconds_by_epoch"])
-    marks = [i for i, second in enumerate(seconds) if second in own]
-    return Band(seconds, values.min(axis=0), values.mean(axis=0), values.max(axis=0), marks)

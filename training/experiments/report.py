@@ -8,11 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
-
-from training.pictures.style import clear_axes, save_picture
 from training.runs.files import write_text
 from training.runs.record import package_version
 
@@ -25,10 +20,9 @@ def write_report(
     columns: Sequence[str],
     rows: Sequence[Sequence[object]],
     measured: dict,
-    figure: Figure | None = None,
     notes: str = "",
 ) -> None:
-    """Writes NAME.md, NAME.json and, given a figure, NAME.png, and prints the table.
+    """Writes NAME.md, NAME.json and the experiment's pictures, and prints the table.
 
     Args:
         folder: The folder, which is made if absent; existing files with these names are replaced.
@@ -36,9 +30,8 @@ def write_report(
         caption: The contents of the table and how they were measured, for NAME.md.
         columns: The table's head.
         rows: The table's cells, row by row.
-        measured: All settings and numbers, for NAME.json. The machine, the versions and the date
-            are added.
-        figure: The picture.
+        measured: All settings and numbers, for NAME.json and the pictures. The machine, the
+            versions and the date are added.
         notes: Markdown to print and write after the table.
     """
     folder = Path(folder)
@@ -48,8 +41,10 @@ def write_report(
     write_text(folder / f"{name}.md", f"{caption}\n\n{table}\n")
     numbers = json.dumps({**measured, **circumstances()}, indent=1, ensure_ascii=False)
     write_text(folder / f"{name}.json", f"{numbers}\n")
-    if figure is not None:
-        save_picture(figure, folder / f"{name}.png")
+    from training.experiments.figures import FIGURES, save_figures
+
+    if name in FIGURES:
+        save_figures(name, json.loads(numbers), folder)  # the same numbers as `redraw` reads
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -63,14 +58,6 @@ def rounded(number: float | None) -> str:
     if number is None:
         return "-"
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
-
-
-def length_axis(panel: Axes, lengths: Sequence[int], labels: Sequence[str] | None = None) -> None:
-    """Makes the horizontal axis logarithmic, with a tick at each length."""
-    panel.set_xscale("log", base=2)
-    panel.set_xticks(lengths, labels or [f"{length:,}" for length in lengths])
-    panel.xaxis.set_minor_locator(NullLocator())
-    clear_axes(panel)
 
 
 def circumstances() -> dict:

@@ -7,13 +7,12 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from training.command_line.errors import InputError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
 from training.devices.opening import leave_devices_to_children
-from training.experiments.checks import check_names
 from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
 from training.experiments.text_folder import add_text_options, text_of
@@ -80,7 +79,6 @@ def run(arguments: Sequence[str]) -> None:
     """Runs the command."""
     parser = _parser()
     options = parse(parser, arguments)
-    check_names(options, "rows", PAPER)
     rows = [row for row in PAPER if row in options.rows]  # in the paper's order
     text = text_of(options)
     leave_devices_to_children()  # counting needs no device
@@ -102,13 +100,8 @@ def _parser() -> CommandParser:
         "runs/table3",
         "The folder for the table, and for the picture and the runs of trained rows.",
     )
-    parser.add_option(
-        "rows",
-        str,
-        list(PAPER),
-        "The rows. Training always includes base.",
-        nargs="+",
-    )
+    help_text = "The rows. Training always includes base."
+    parser.add_option("rows", Literal[tuple(PAPER)], list(PAPER), help_text, nargs="+")
     add_text_options(parser)
     parser.add_option(
         "steps", int | None, None, "Updates of each row; by default, the paper's 100,000 or more."
@@ -276,8 +269,6 @@ def write_results(
         measured: For each row, the result of `trained_and_scored` with "steps" and "parameters".
         scale: The factor of the widths.
     """
-    from training.experiments.table3_picture import results_figure
-
     columns = ["row", *MODEL_COLUMNS, "steps", "dev PPL", "dev BLEU", "parameters (10^6)"]
     cells = []
     for row, numbers in measured.items():
@@ -303,7 +294,6 @@ def write_results(
         columns=[*columns, "paper PPL", "paper BLEU", "paper parameters"],
         rows=cells,
         measured={"scale": scale, "settings": _as_numbers(base), "rows": measured},
-        figure=results_figure(measured, PAPER, how) if len(measured) > 1 else None,
     )
 
 

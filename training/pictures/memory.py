@@ -8,15 +8,7 @@ from training.benchmarks.speed_lines import Speeds, read_memory
 from training.command_line.parser import CommandParser
 from training.command_line.running import import_keras
 from training.pictures.benchmark_lines import draw_picture, lines_of
-from training.pictures.style import INK, clear_axes, line_style, new_figure
-
-INCHES = (8.6, 4.6)
-CAPTION = (
-    "Memory beyond the loaded model, {batch} sentences at once, {preset} model. Solid lines: the"
-    " process's peak. Broken lines: the keys and values of the tokens. Memory rises with the number"
-    " of tokens. What int8 needs in addition does not depend on it."
-)
-DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
+from training.pictures.style import clear_axes, label_ends, line_style, new_figure
 
 
 def draw_memory(arguments: Sequence[str]) -> None:
@@ -24,7 +16,7 @@ def draw_memory(arguments: Sequence[str]) -> None:
     parser = CommandParser(
         "benchmark memory",
         "Draws the memory that a search needs beyond the loaded model, by the length of the"
-        " translations, and the memory of their tokens' keys and values.",
+        " translations, and as broken lines the memory of their tokens' keys and values.",
     )
 
     def figure_of(options):
@@ -34,7 +26,7 @@ def draw_memory(arguments: Sequence[str]) -> None:
 
 
 def memory_figure(memory: Speeds, preset: str, batch: int) -> Figure:
-    """Draws a line for each precision and beam size, and for the caches that each should need.
+    """Draws a line for each precision and beam size, and a broken one for the caches of each.
 
     Raises:
         InputError: If `memory`, from `read_memory`, has nothing of this preset and batch.
@@ -44,25 +36,26 @@ def memory_figure(memory: Speeds, preset: str, batch: int) -> Figure:
         return work.beam_size, program.dtype
 
     lines = lines_of(memory, name, preset, batch)
-    figure = new_figure(*INCHES, CAPTION.format(batch=batch, preset=preset))
+    figure = new_figure(4.6, f"Memory of decoding: {preset} model, {batch} sentences")
     axes = figure.subplots()
-    for number, ((beam_size, dtype), points) in enumerate(sorted(lines.items())):
-        label = f"{_search(beam_size)}, {dtype}"
-        axes.plot(*zip(*points, strict=True), label=label, **line_style(number))
     lengths = sorted({length for points in lines.values() for length, _ in points})
-    caches = sorted({(beam_size, _cache_dtype(dtype)) for beam_size, dtype in lines})
-    for number, (beam_size, dtype) in enumerate(caches):
-        held = [cache_mib(preset, batch * beam_size, length, dtype) for length in lengths]
-        label = f"keys and values, {_search(beam_size)}, {dtype}"
-        dashes = DASHES[number % len(DASHES)]
-        axes.plot(lengths, held, linestyle=dashes, color=INK, linewidth=1.5, label=label)
+    are_drawn = set()
+    for number, ((beam_size, dtype), points) in enumerate(sorted(lines.items())):
+        style = line_style(number)
+        axes.plot(*zip(*points, strict=True), label=f"{_search(beam_size)}, {dtype}", **style)
+        cache_dtype = _cache_dtype(dtype)
+        if (beam_size, cache_dtype) not in are_drawn:  # precisions may have equal caches
+            are_drawn.add((beam_size, cache_dtype))
+            held = [cache_mib(preset, batch * beam_size, n, cache_dtype) for n in lengths]
+            label = f"keys and values,\n{_search(beam_size)}, {cache_dtype}"
+            axes.plot(lengths, held, "--", color=style["color"], linewidth=1.5, label=label)
     axes.set_xlabel("target tokens of each sentence")
     axes.set_ylabel("MiB beyond the loaded model")
     axes.set_xticks(lengths)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     clear_axes(axes)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    label_ends(axes)
     return figure
 
 

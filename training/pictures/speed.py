@@ -9,11 +9,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from training.benchmarks.speed_lines import US, Program, Speeds, read_speeds
 from training.command_line.parser import CommandParser
 from training.pictures.benchmark_lines import draw_picture, lines_of
-from training.pictures.style import INK, LINE_COLOURS, MARKERS, clear_axes, new_figure
-
-# The stronger colors are for this project.
-OUR_COLORS, PEERS_COLORS = LINE_COLOURS[:3], LINE_COLOURS[3:]
-INCHES = (8.6, 4.4)
+from training.pictures.style import (
+    INK,
+    TEXT_POINTS,
+    clear_axes,
+    label_ends,
+    line_style,
+    new_figure,
+)
 
 
 def draw_curve(arguments: Sequence[str]) -> None:
@@ -38,8 +41,9 @@ def speed_figure(speeds: Speeds, preset: str, batch: int, beam_sizes: Sequence[i
     Raises:
         InputError: If nothing was measured for a panel.
     """
-    figure = new_figure(*INCHES, f"{preset} model, {batch} sentences at once", font_size=12)
-    panels = figure.subplots(1, len(beam_sizes), sharey=True, squeeze=False)[0]
+    title = f"Time per target token: {preset} model, {batch} sentences"
+    figure = new_figure(0.9 + 2.3 * len(beam_sizes), title)
+    panels = figure.subplots(len(beam_sizes), sharex=True, squeeze=False)[:, 0]
 
     def name(program, work):
         return program, work._replace(length=0)
@@ -49,27 +53,20 @@ def speed_figure(speeds: Speeds, preset: str, batch: int, beam_sizes: Sequence[i
     for panel, beam_size, of_panel in zip(panels, beam_sizes, lines, strict=True):
         title = "greedy" if beam_size == 1 else f"beam search, {beam_size} beams"
         _draw_panel(panel, title, of_panel, styles)
-    panels[0].set_ylabel("milliseconds per target token")
-    handles = {line.get_label(): line for panel in panels for line in panel.lines}
-    figure.legend(handles=handles.values(), loc="outside lower center", ncols=3, frameon=False)
+    panels[-1].set_xlabel("target tokens of each sentence")
+    figure.supylabel("milliseconds per target token (log scale)", fontsize=TEXT_POINTS)
+    for panel in panels:
+        label_ends(panel)
     return figure
 
 
 def _styles(programs: Iterable[Program]) -> dict[Program, dict]:
-    """Returns the style of each program, this project's first."""
-    styles = {}
-    for program in sorted(programs, key=lambda program: (program.name != US, program)):
-        ours = program.name == US
-        colors = OUR_COLORS if ours else PEERS_COLORS
-        number = sum((other.name == US) == ours for other in styles)
-        styles[program] = {
-            "color": colors[number % len(colors)],
-            "marker": MARKERS[len(styles) % len(MARKERS)],
-            "linewidth": 2.5 if ours else 1.3,
-            "linestyle": "-" if ours else "--",
-            "markersize": 6,
-        }
-    return styles
+    """Returns the style of each program, this project's first; others have broken lines."""
+    ordered = sorted(programs, key=lambda program: (program.name != US, program))
+    return {
+        program: line_style(number) | ({} if program.name == US else {"linestyle": "--"})
+        for number, program in enumerate(ordered)
+    }
 
 
 def _draw_panel(panel: Axes, title: str, lines: dict, styles: dict[Program, dict]) -> None:
@@ -78,14 +75,12 @@ def _draw_panel(panel: Axes, title: str, lines: dict, styles: dict[Program, dict
             if its_program == program:
                 lengths, speeds = zip(*points, strict=True)
                 threads = "" if work.threads == 1 else f", {work.threads} threads"
-                label = f"{' '.join(program)}{threads}"
+                label = f"{program.name}\n{program.dtype}{threads}"
                 panel.plot(lengths, [1000 / speed for speed in speeds], label=label, **style)
-    panel.set_title(title, color=INK)
-    panel.set_xlabel("target tokens of each sentence")
+    panel.set_title(title, color=INK, fontsize=TEXT_POINTS)
     panel.set_xticks(sorted({length for points in lines.values() for length, _ in points}))
     panel.set_yscale("log")
-    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     panel.yaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.tick_params(labelleft=True)
     clear_axes(panel)

@@ -1,13 +1,17 @@
 """Colors and layout of the project's pictures, and functions that draw and save them."""
 
-import textwrap
+import itertools
+import statistics
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 from PIL import Image
 
 from training.pictures.fonts import choose_fonts
@@ -16,7 +20,7 @@ from training.runs.files import replacing
 INK = "#333333"
 GRID = "#dddddd"
 # Color-blind readers can tell these apart, too (Okabe and Ito); strongest first.
-LINE_COLOURS = (
+LINE_COLORS = (
     "#0072b2",
     "#d55e00",
     "#009e73",
@@ -24,33 +28,20 @@ LINE_COLOURS = (
     "#cc79a7",
     "#e69f00",
     "#56b4e9",
-    "#999999",
 )
-MARKERS = "osD^vPX*"
-DOTS_PER_INCH = 120
-CHARACTERS_PER_INCH = 12  # of a caption
+MARKERS = "osD^vPX"
+# Narrow enough that letters of 10 points are legible at the width of a phone.
+WIDTH_INCHES = 5.8
+DOTS_PER_INCH = 165
+TITLE_POINTS, TEXT_POINTS = 11, 10
+LABEL_GAP_POINTS = 1.25 * TEXT_POINTS  # between the middles of two end labels
 
 
-def new_figure(
-    width_inches: float,
-    height_inches: float,
-    caption: str,
-    font_size: float = 10.5,
-    line_length: int | None = None,
-) -> Figure:
-    """Returns an empty figure with a caption on top.
-
-    Args:
-        width_inches: About 8.6 fills the width of a README.
-        height_inches: The height, including the caption.
-        caption: The explanation of the picture.
-        font_size: The caption's font size, in points.
-        line_length: The caption's longest line, in characters; None to fill about the width.
-    """
+def new_figure(height_inches: float, title: str, width_inches: float = WIDTH_INCHES) -> Figure:
+    """Returns an empty figure with a title of one line; explanations belong under the picture."""
     # Not by pyplot, which would need a window system.
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
-    lines = textwrap.wrap(caption, line_length or int(CHARACTERS_PER_INCH * width_inches))
-    figure.suptitle("\n".join(lines), color=INK, fontsize=font_size)
+    figure.suptitle(title, color=INK, fontsize=TITLE_POINTS)
     return figure
 
 
@@ -61,14 +52,87 @@ def clear_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def length_axis(axes: Axes, lengths: Sequence[int], labels: Sequence[str] | None = None) -> None:
+    """Makes the horizontal axis logarithmic, with a tick at each length."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, labels or [f"{length:,}" for length in lengths])
+    axes.xaxis.set_minor_locator(NullLocator())
+    clear_axes(axes)
+
+
 def line_style(number: int) -> dict:
     """Returns the style of line `number`, counted from 0; the same in every picture."""
     return {
-        "color": LINE_COLOURS[number % len(LINE_COLOURS)],
+        "color": LINE_COLORS[number % len(LINE_COLORS)],
         "marker": MARKERS[number % len(MARKERS)],
         "linewidth": 2.0,
         "markersize": 5.5,
     }
+
+
+def draw_seeds(
+    axes: Axes, places: Sequence[float], values: Sequence[Sequence[float]], label: str, style: dict
+) -> None:
+    """Draws the mean of several seeds as a line, and their range as a band.
+
+    Args:
+        axes: The axes to draw in.
+        places: Float (places,), the horizontal places.
+        values: Float (places, seeds).
+        label: The line's label.
+        style: The line's style, as from `line_style`.
+    """
+    lowest, highest = [[choose(seeds) for seeds in values] for choose in (min, max)]
+    axes.fill_between(places, lowest, highest, color=style["color"], alpha=0.18, linewidth=0)
+    axes.plot(places, [statistics.mean(seeds) for seeds in values], label=label, **style)
+
+
+def label_ends(axes: Axes, lines: Iterable[Line2D] | None = None) -> None:
+    """Writes each line's label beside its right end, in its color, without overlap.
+
+    Call this last, since it lays the figure out to find the ends.
+
+    Args:
+        axes: The axes of the lines.
+        lines: The lines; by default, all that have a label.
+    """
+    if lines is None:
+        lines = [line for line in axes.lines if not line.get_label().startswith("_")]
+    axes.figure.draw_without_rendering()
+    ends = [(axes.transData.transform(line.get_xydata()[-1])[1], line) for line in lines]
+    ends.sort(key=lambda end: end[0])
+    pixels_per_point = axes.figure.dpi / 72
+    heights = [1 + line.get_label().count("\n") for _, line in ends]
+    gaps = [
+        LABEL_GAP_POINTS * pixels_per_point * (lower + upper) / 2
+        for lower, upper in itertools.pairwise(heights)
+    ]
+    places = spread([end for end, _ in ends], gaps)
+    for place, (_, line) in zip(places, ends, strict=True):
+        axes.annotate(
+            line.get_label(),
+            (1, (place - axes.bbox.y0) / axes.bbox.height),
+            xycoords="axes fraction",
+            xytext=(4, 0),
+            textcoords="offset points",
+            verticalalignment="center",
+            color=line.get_color(),
+            fontsize=TEXT_POINTS,
+        )
+
+
+def spread(places: Sequence[float], gaps: Sequence[float]) -> list[float]:
+    """Moves ascending places apart by at least the gaps between them, and as little as possible."""
+    offsets = [sum(gaps[:number]) for number in range(len(places))]
+    # Places that would be too close form a group around their mean.
+    groups = []
+    for place, offset in zip(places, offsets, strict=True):
+        group = [place - offset]
+        while groups and statistics.mean(groups[-1]) > statistics.mean(group):
+            group = groups.pop() + group
+        groups.append(group)
+    means = [statistics.mean(group) for group in groups for _ in group]
+    return [mean + offset for mean, offset in zip(means, offsets, strict=True)]
 
 
 def pixels(figure: Figure, dots_per_inch: int) -> np.ndarray:

@@ -9,17 +9,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from keras_transformer.wording import counted
-from training.pictures.style import INK, LINE_COLOURS, clear_axes, new_figure, save_picture
+from training.pictures.style import INK, LINE_COLORS, clear_axes, new_figure, save_picture
 from training.runs.monitor import LABELS
 from training.tuning.plan import SearchPlan
 from training.tuning.space import Choices, spelled
 from training.tuning.trials import COMPLETED, FAILED, Outcome
 
-WIDTH_INCHES = 8.6
-TOP_INCHES, PANEL_INCHES, CAPTION_INCHES = 3.0, 2.0, 0.7
-PANELS_IN_A_ROW = 4
-RUNG_COLORS = ("#9ecae1", "#4292c6", "#08519c", "#08306b", "#000000")  # light to dark: more epochs
-FAILURE_COLOR = LINE_COLOURS[1]
+TOP_INCHES, PANEL_INCHES, TITLE_INCHES = 3.0, 1.7, 0.4
+# Of each number of epochs, from the least.
+RUNG_STYLES = (
+    ("#e69f00", "o"),
+    ("#0072b2", "s"),
+    ("#000000", "D"),
+    ("#009e73", "v"),
+    ("#cc79a7", "P"),
+)
+BEYOND = "^"  # the marker of values beyond the edge
+FAILURE_COLOR = LINE_COLORS[1]
 # Perplexities above this many times the median would squeeze all others together.
 FARTHEST = 10.0
 
@@ -35,40 +41,28 @@ def trials_figure(plan: SearchPlan, outcomes: Sequence[Outcome]) -> Figure:
     trials = [outcome for outcome in outcomes if outcome.trial is not None]
     completed = [outcome for outcome in trials if outcome.status == COMPLETED]
     limits = _limits(plan, [outcome.objective for outcome in completed])
-    has_triangles = any(outcome.objective > limits[1] for outcome in completed)
-    num_rows = math.ceil(len(names) / PANELS_IN_A_ROW)
-    height = CAPTION_INCHES + TOP_INCHES + PANEL_INCHES * num_rows
-    figure = new_figure(WIDTH_INCHES, height, _caption(plan, has_triangles))
-    grid = figure.add_gridspec(
-        1 + num_rows,
-        min(PANELS_IN_A_ROW, len(names)),
-        height_ratios=[TOP_INCHES, *[PANEL_INCHES] * num_rows],
-    )
+    columns = 2 if len(names) in (2, 4) else min(3, len(names))
+    num_rows = math.ceil(len(names) / columns)
+    figure = new_figure(TITLE_INCHES + TOP_INCHES + PANEL_INCHES * num_rows, _title(plan, trials))
+    heights = [TOP_INCHES, *[PANEL_INCHES] * num_rows]
+    grid = figure.add_gridspec(1 + num_rows, columns, height_ratios=heights)
     points = _Points(completed, limits[1])
     top = figure.add_subplot(grid[0, :])
     _draw_progress(top, plan, trials, points)
     _finish(top, plan, limits)
     for place, name in enumerate(names):
-        row, column = divmod(place, PANELS_IN_A_ROW)
+        row, column = divmod(place, columns)
         panel = figure.add_subplot(grid[1 + row, column])
         _draw_setting(panel, plan, name, completed, points)
         _finish(panel, plan, limits)
         panel.tick_params(labelleft=column == 0)
-        panel.set_ylabel("" if column else LABELS[plan.objective], fontsize=8.5)
+        panel.set_ylabel("")
     return figure
 
 
-def _caption(plan: SearchPlan, has_triangles: bool) -> str:
+def _title(plan: SearchPlan, trials: Sequence[Outcome]) -> str:
     better = "lower" if plan.sign > 0 else "higher"
-    text = (
-        f"{LABELS[plan.objective].capitalize()} of each trial ({better} is better) and the best so"
-        " far; below, plotted over each tuned setting."
-    )
-    if plan.algorithm == "hyperband":
-        text += " Compare points of one color only: more epochs make any trial better."
-    if has_triangles:
-        text += " Triangles mark values far above the plot."
-    return text
+    return f"{counted(len(trials), 'trial')} of a {plan.algorithm} search ({better} is better)"
 
 
 def _limits(plan: SearchPlan, values: Sequence[float]) -> tuple[float, float]:
@@ -83,31 +77,36 @@ def _limits(plan: SearchPlan, values: Sequence[float]) -> tuple[float, float]:
 
 
 class _Points:
-    """Draws completed trials, darker for more epochs; triangles mark values beyond the edge."""
+    """Draws completed trials in a color for each number of epochs; triangles are off the edge."""
 
     def __init__(self, completed: Sequence[Outcome], edge: float):
         epochs = sorted({outcome.epochs for outcome in completed})
-        last, most = len(epochs) - 1, len(RUNG_COLORS) - 1
-        self.colors = {
-            number: RUNG_COLORS[place if last <= most else place * most // last]
+        last, most = len(epochs) - 1, len(RUNG_STYLES) - 1
+        self.styles = {
+            number: RUNG_STYLES[place if last <= most else place * most // last]
             for place, number in enumerate(epochs)
         }
-        if last == 0:
-            self.colors = {epochs[0]: LINE_COLOURS[0]}
         self.edge = edge
+        self.has_triangles = any(self._is_beyond(outcome) for outcome in completed)
+
+    def _is_beyond(self, outcome: Outcome) -> bool:
+        return outcome.objective > self.edge
 
     def draw(self, axes: Axes, place: float, outcome: Outcome, size: float) -> None:
-        is_beyond = outcome.objective > self.edge
-        height = self.edge if is_beyond else outcome.objective
-        self._scatter(axes, [place], [height], outcome.epochs, size, "^" if is_beyond else "o")
+        color, marker = self.styles[outcome.epochs]
+        if self._is_beyond(outcome):
+            self._scatter(axes, [place], [self.edge], size, color, BEYOND)
+        else:
+            self._scatter(axes, [place], [outcome.objective], size, color, marker)
 
     def enter_in_legend(self, axes: Axes, size: float) -> None:
-        for epochs in self.colors:
-            self._scatter(axes, [], [], epochs, size, "o", label=counted(epochs, "epoch"))
+        for epochs, (color, marker) in self.styles.items():
+            self._scatter(axes, [], [], size, color, marker, counted(epochs, "epoch"))
+        if self.has_triangles:
+            self._scatter(axes, [], [], size, INK, BEYOND, "off the scale")
 
-    def _scatter(self, axes, places, heights, epochs, size, marker, label=None):
+    def _scatter(self, axes, places, heights, size, color, marker, label=None):
         style = {"edgecolors": "white", "linewidths": 0.6, "zorder": 3, "clip_on": False}
-        color = self.colors[epochs]
         axes.scatter(places, heights, s=size, marker=marker, label=label, color=color, **style)
 
 
@@ -132,7 +131,7 @@ def _draw_progress(
     axes.set_xlabel("trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(-0.5, len(trials) - 0.5)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
 
 
 def _draw_setting(
@@ -144,12 +143,12 @@ def _draw_setting(
         value = outcome.settings[name]
         place = dimension.values.index(value) if is_list else value
         points.draw(axes, place, outcome, 24)
-    axes.set_xlabel(name, fontsize=9)
-    axes.tick_params(labelsize=8)
+    axes.set_xlabel(name)
     if is_list:
         axes.set_xticks([*range(len(dimension.values))], [*map(spelled, dimension.values)])
         axes.set_xlim(-0.5, len(dimension.values) - 0.5)
     elif dimension.is_log:
+        axes.set_xlabel(f"{name}\n(log scale)")
         axes.set_xscale("log")
         axes.set_xlim(dimension.minimum / 1.1, dimension.maximum * 1.1)
         axes.set_xticks([dimension.minimum, dimension.maximum])
@@ -165,7 +164,7 @@ def _finish(axes: Axes, plan: SearchPlan, limits: tuple[float, float]) -> None:
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(*limits)
-    axes.set_ylabel(LABELS[plan.objective])
+    axes.set_ylabel(LABELS[plan.objective] + "\n(log scale)" * (axes.get_yscale() == "log"))
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -125,6 +125,21 @@ def test_an_unknown_option_is_named_before_what_is_missing(capfd):
     )
 
 
+def test_an_option_states_its_least_value_or_a_bound_that_it_must_exceed():
+    parser = CommandParser("try", "Tries.")
+    parser.add_option("numbers", int, [3], "Some.", least=2, nargs="+")
+    parser.add_option("rate", float | None, 0.5, "One.", above=0)
+    assert parse(parser, ["--numbers", "2", "7", "--rate=null"]).numbers == [2, 7]
+    with pytest.raises(
+        UsageError, match=r"--numbers must be at least 2\. Received: 1\. Choose 2 or"
+    ):
+        parse(parser, ["--numbers", "2", "1"])
+    for wrong in ("0", "nan"):
+        message = rf"--rate must be above 0\. Received: {wrong}\. For example, choose 0\.5\."
+        with pytest.raises(UsageError, match=message):
+            parse(parser, [f"--rate={wrong}"])
+
+
 def test_threads_are_set_for_this_process_and_its_children(monkeypatch):
     monkeypatch.setattr(os, "environ", {})
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)

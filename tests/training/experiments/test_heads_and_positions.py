@@ -10,6 +10,7 @@ import pytest
 from training.command_line.running import run_command
 from training.experiments import heads, positions
 from training.experiments.__main__ import main
+from training.experiments.figures import FIGURES
 from training.experiments.made_tasks import fit, rewriting_pairs
 from training.runs.folder import RunFolder
 
@@ -71,21 +72,24 @@ def test_models_with_any_number_of_heads_have_equally_many_parameters():
 
 
 def test_the_picture_of_positions_has_mean_and_trained_length():
-    accuracies = {"sort": {"none": [[0.2] * 9, [0.4] * 9], "learned": [[0.5] * 9, [1.0] * 9]}}
-    (panel,) = positions.accuracy_figure(accuracies, 8).axes
-    none, learned, trained = panel.lines
-    assert np.allclose(none.get_ydata(), 0.3)
-    assert np.allclose(learned.get_ydata(), 0.75)
-    assert none.get_xdata()[-1] == 32
-    assert list(trained.get_xdata()) == [8, 8]
+    shares = {"none": (0.2, 0.4), "learned": (0.5, 1.0), "sinusoidal": (0.1, 0.2)}
+    accuracy = {name: [[share] * 9 for share in seeds] for name, seeds in shares.items()}
+    measured = {"lengths": positions.tested_lengths(8), "trained_length": 8}
+    panels = FIGURES["positions"](measured | {"accuracy": {"sort": accuracy}})["positions"].axes
+    assert [panel.get_title() for panel in panels] == ["no positions", "learned", "sinusoidal"]
+    for panel, mean in zip(panels, (0.3, 0.75, 0.15), strict=True):
+        sort, trained = panel.lines
+        assert np.allclose(sort.get_ydata(), mean)
+        assert sort.get_xdata()[-1] == 32
+        assert list(trained.get_xdata()) == [8, 8]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["positions", "--tasks", "swap"], "--tasks must be among copy, reverse, sort."),
+        (["positions", "--tasks", "swap"], "--tasks must be one of copy, reverse, sort."),
         (["positions", "--trained-length=3"], "--trained-length must be at least 4."),
-        (["heads", "--tasks", "copy"], "--tasks must be among neighbours, translation."),
+        (["heads", "--tasks", "copy"], "--tasks must be one of neighbours, translation."),
         (["heads", "--seeds=0"], "--seeds must be at least 1. Received: 0."),
     ],
 )

@@ -7,7 +7,8 @@ import pytest
 
 from training.command_line.running import run_command
 from training.experiments.__main__ import main
-from training.experiments.jane import describe, figures
+from training.experiments.figures import FIGURES
+from training.experiments.jane import describe
 from training.pictures.attention import token_labels
 
 
@@ -31,24 +32,26 @@ def test_a_head_is_described_by_what_it_attends_to(kind, weights, expected):
     assert numbers == pytest.approx(expected[1:])
 
 
-def test_a_picture_has_every_head_and_its_tokens(served_translator):
-    attention = served_translator.attention_by_layer("a man", "the house")
-    found = figures(attention)
-    assert list(found) == ["encoder", "decoder", "cross"]
-    panels = found["cross"].axes[:-1]  # the last is the color bar
+def test_a_picture_has_every_head_and_its_tokens():
+    tokens = {"source": ["a", "</s>"], "read": ["<s>", "b", "c"], "target": ["b", "c", "</s>"]}
+    shapes = {"encoder": (2, 2), "decoder": (3, 3), "cross": (3, 2)}
+    generator = np.random.default_rng(0)
+    weights = {
+        kind: generator.dirichlet(np.ones(shape[1]), size=(2, 3, shape[0]))
+        for kind, shape in shapes.items()
+    }
+    lists = {kind: of_kind.tolist() for kind, of_kind in weights.items()}
+    found = FIGURES["jane"]({"tokens": tokens, "weights": lists})
+    assert list(found) == ["jane_encoder", "jane_decoder", "jane_cross"]
+    panels = found["jane_cross"].axes[:-1]  # the last is the color bar
     titles = [panel.get_title() for panel in panels]
     assert titles == [f"layer {layer}, head {head}" for layer in (1, 2) for head in (1, 2, 3)]
-    for panel, weights in zip(
-        panels, attention.cross.reshape(6, *attention.cross.shape[2:]), strict=True
-    ):
-        np.testing.assert_array_equal(panel.images[0].get_array(), weights)
-    rows = [label.get_text() for label in panels[0].get_yticklabels()]
-    assert rows == token_labels(attention.target_tokens)
-    columns = [label.get_text() for label in panels[3].get_xticklabels()]
-    assert columns == token_labels(attention.source_tokens)
-    rows = [label.get_text() for label in found["decoder"].axes[0].get_yticklabels()]
-    assert rows[0] == "(start)"
-    assert len(rows) == len(attention.read_tokens)
+    for panel, drawn in zip(panels, weights["cross"].reshape(6, 3, 2), strict=True):
+        np.testing.assert_array_equal(panel.images[0].get_array(), drawn)
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["b", "+c", "(end)"]
+    assert [label.get_text() for label in panels[3].get_xticklabels()] == ["a", "(end)"]
+    rows = [label.get_text() for label in found["jane_decoder"].axes[0].get_yticklabels()]
+    assert rows == ["(start)", "b", "+c"]
 
 
 def test_the_start_token_has_a_name_and_no_word_continues_after_it():

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import yaml
 
@@ -11,11 +10,10 @@ from training.command_line.errors import InputError
 from training.command_line.running import run_command
 from training.experiments import quality_and_time
 from training.experiments.__main__ import main
+from training.experiments.figures import FIGURES, mean_course
 from training.experiments.quality_and_time import (
     BY_DEFAULT,
     SYSTEMS,
-    quality_figure,
-    seeds_over_time,
     system_settings,
     write_results,
 )
@@ -47,21 +45,21 @@ def test_systems_differ_only_in_the_model_and_its_recipe():
             assert getattr(settings, name) == getattr(asked["transformer"], name)
 
 
-def test_seeds_are_compared_at_the_same_times():
-    """The second seed is half as fast: its score at 20 s is the first one's at 10 s."""
-    band = seeds_over_time(
-        [course([10, 20, 30], [1.0, 2.0, 3.0]), course([20, 40], [1.0, 2.0])],
-    )
-    np.testing.assert_allclose(band.seconds, [20, 30])
-    np.testing.assert_allclose(band.highest, [2.0, 3.0])
-    np.testing.assert_allclose(band.lowest, [1.0, 1.5])
-    np.testing.assert_allclose(band.mean, [1.5, 2.25])
-    assert band.marks == [0, 1]
+def test_seeds_are_compared_after_equal_numbers_of_epochs():
+    """Epochs that not all seeds finished do not count."""
+    runs = [course([60, 120, 180], [1.0, 2.0, 9.0]), course([120, 240], [3.0, 6.0])]
+    assert mean_course(runs) == ([1.5, 3.0], [[1.0, 3.0], [2.0, 6.0]])
 
 
-def test_seeds_without_a_common_time_still_make_a_point():
-    band = seeds_over_time([course([10, 11], [1.0, 2.0]), course([40], [3.0])])
-    np.testing.assert_allclose((band.seconds, band.lowest, band.highest), [[40], [2.0], [3.0]])
+def test_the_marks_of_the_picture_are_on_the_line_of_the_mean():
+    runs = {"0": course([60, 120], [1.0, 2.0]), "1": course([120, 240], [3.0, 6.0])}
+    measured = {"minutes": 4, "systems": {"gru": runs, "transformer": {"0": runs["0"]}}}
+    [axes] = FIGURES["quality_and_time"](measured)["quality_and_time"].axes
+    gru, transformer = axes.lines
+    assert gru.get_marker() not in ("", "None")
+    assert gru.get_markevery() is None  # every point of the line has a mark
+    assert gru.get_xydata().tolist() == [[1.5, 2.0], [3.0, 4.0]]
+    assert transformer.get_xydata().tolist() == [[1.0, 1.0], [2.0, 2.0]]
 
 
 def test_the_table_has_the_mean_and_the_range_of_the_seeds(tmp_path, capsys):
@@ -136,16 +134,6 @@ def test_a_test_text_is_read_before_any_training(text_files, tmp_path, capfd, li
     assert not (tmp_path / "out").exists()
 
 
-def test_the_picture_of_one_seed_does_not_mention_a_range():
-    runs = {0: course([50, 99], [1.0, 2.0]), 1: course([50, 99], [2.0, 2.5])}
-    for num_seeds in (1, 2):
-        seeds = {seed: runs[seed] for seed in range(num_seeds)}
-        figure = quality_figure({"gru": seeds}, 1.5)
-        caption = " ".join(figure.get_suptitle().split())
-        assert ("the seeds' range" in caption) == (num_seeds == 2)
-        assert "a mark is the end of an epoch" in caption
-
-
 def test_the_table_is_written_after_each_run_without_using_a_gpu(text_files, tmp_path, monkeypatch):
     seen = []
 
@@ -156,7 +144,7 @@ def test_the_table_is_written_after_each_run_without_using_a_gpu(text_files, tmp
 
     monkeypatch.setattr(quality_and_time, "leave_devices_to_children", lambda: seen.append("left"))
     monkeypatch.setattr(quality_and_time, "trained_and_scored", train)
-    monkeypatch.setattr(quality_and_time, "quality_figure", lambda *_, **__: None)
+    monkeypatch.setitem(FIGURES, "quality_and_time", lambda _: {})
     monkeypatch.setattr(quality_and_time, "_course", lambda folder: course([60], [1.0]))
     arguments = ["quality", *as_arguments(text_files), f"--output={tmp_path}", "--seeds", "0", "1"]
     assert run_command(main, [*arguments, "--systems", "transformer", "gru"]) == 0
@@ -170,7 +158,7 @@ def test_the_table_is_written_after_each_run_without_using_a_gpu(text_files, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--systems", "rnn"], "--systems must be among transformer, gru_attention"),
+        (["--systems", "rnn"], "--systems must be one of transformer, gru_attention"),
         (["--minutes", "0"], "--minutes must be above 0. Received: 0"),
         (["--test-source", "x"], "--test-source and --test-target must be given together"),
         ([], "--data or by the names of its files. Received: neither"),

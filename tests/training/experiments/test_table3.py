@@ -11,6 +11,7 @@ from keras_transformer.config import TABLE_3, TransformerConfig
 from training.command_line.errors import InputError
 from training.command_line.running import run_command
 from training.experiments.__main__ import main
+from training.experiments.figures import FIGURES
 from training.experiments.runs import _run_command, trained_and_scored
 from training.experiments.table3 import (
     CONFIGS,
@@ -159,7 +160,7 @@ def test_the_warmup_is_the_papers_if_there_are_enough_steps():
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--rows", "base", "F"], 2, "--rows must be among base, A_heads_1"),
+        (["--rows", "base", "F"], 2, "--rows must be one of base, A_heads_1"),
         (["--data=x", "--train-source=y"], 2, "--data must not be given together with single"),
         (["--data=absent"], 1, "absent: the folder of the text must hold train.en."),
         (["--train-source=a", "--scale=0.1"], 1, "--scale must leave widths whole."),
@@ -255,13 +256,11 @@ def test_results_are_shown_beside_the_papers(tmp_path, capsys):
 
 
 def test_the_picture_shows_differences_from_base():
-    from training.experiments.table3_picture import results_figure
-
     measured = {
         "base": {"val_perplexity": 8.0, "bleu": 20.0},
         "C_layers_2": {"val_perplexity": 10.0, "bleu": 17.5},
     }
-    left, right = results_figure(measured, PAPER, "quickly").axes
+    left, right = FIGURES["table3"]({"rows": measured})["table3"].axes
     (_, ours, papers) = left.lines  # behind the line at 0
     assert list(ours.get_xdata()) == [pytest.approx(25.0)]
     assert list(papers.get_xdata()) == [pytest.approx(100 * (6.11 / 4.92 - 1))]

@@ -165,7 +165,7 @@ def test_token_labels_get_the_fonts_that_they_need(installed, tmp_path, caplog):
             attention.source_tokens,
             row_name="target",
             column_name=LETTER,
-            caption=LETTER,
+            title=LETTER,
         )
         pixels(heads, 72)
     plain = attention_pixels(attention_of(["\u2581a", "</s>"], ["\u2581a", "</s>"]), 72)
