@@ -22,9 +22,9 @@ from training.experiments.made_tasks import (
     remembered,
     rewriting_pairs,
 )
+from training.experiments.names import ENCODINGS
 from training.experiments.report import write_report
 
-ENCODINGS = {"none": "no positions", "learned": "learned", "sinusoidal": "sinusoidal"}
 NUM_TEST = 200  # sequences of each length
 # Quarters of the trained length, up to four times as long.
 TESTED_QUARTERS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
