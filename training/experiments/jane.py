@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_option("source", str, SOURCE, "The sentence.")
     parser.add_option("target", str | None, None, "The translation; by default, the run's own.")
-    parser.add_output_folder("output", "runs/jane", "The folder for the table and the pictures.")
+    parser.add_output_folder("output", "runs/jane", "The folder for the results.")
     parser.add_threads()
     options = parse(parser, arguments)
     import_tensorflow()

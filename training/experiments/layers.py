@@ -151,9 +151,7 @@ def _parser() -> CommandParser:
         " core.",
     )
     add = parser.add_option
-    parser.add_output_folder(
-        "output", "runs/experiments", "The folder for layers.md, .json and .png."
-    )
+    parser.add_output_folder("output", "runs/experiments", "The folder for the results.")
     add("lengths", int, [2**power for power in range(6, 13)], "The lengths n.", nargs="+")
     add("widths", int, [64, 128, 512], "The widths d of the layer.", nargs="+")
     add("passes", Literal[tuple(PASSES)], list(PASSES), "The passes to measure.", nargs="+")

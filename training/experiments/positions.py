@@ -51,9 +51,7 @@ def run(arguments: Sequence[str]) -> None:
         "Trains small Transformers with no, learned and sinusoidal positions to copy, reverse and"
         " sort symbols, and tests them up to four times the trained length.",
     )
-    parser.add_output_folder(
-        "output", "runs/positions", "The folder for the table, the picture and the numbers."
-    )
+    parser.add_output_folder("output", "runs/positions", "The folder for the results.")
     tasks = list(REWRITINGS)
     parser.add_option("tasks", Literal[tuple(tasks)], tasks, "The tasks to train for.", nargs="+")
     parser.add_option("trained_length", int, 16, "Symbols in the longest training data.", least=4)

@@ -70,9 +70,7 @@ def _parser() -> CommandParser:
         " and compares their BLEU. Run the command again to resume, or to add systems and seeds;"
         " finished runs are kept.",
     )
-    parser.add_output_folder(
-        "output", "runs/quality", "The folder for the table, the picture and the runs."
-    )
+    parser.add_output_folder("output", "runs/quality", "The folder for the results and the runs.")
     parser.add_option(
         "systems", Literal[tuple(SYSTEMS)], list(BY_DEFAULT), "The systems to train.", nargs="+"
     )

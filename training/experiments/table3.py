@@ -63,11 +63,7 @@ def _parser() -> CommandParser:
         " files), trains the rows at any scale, one after the other, and prints the paper's"
         " columns. Run the command again to resume, or to add rows; finished runs are kept.",
     )
-    parser.add_output_folder(
-        "output",
-        "runs/table3",
-        "The folder for the table, and for the picture and the runs of trained rows.",
-    )
+    parser.add_output_folder("output", "runs/table3", "The folder for the results and the runs.")
     help_text = "The rows. Training always includes base."
     parser.add_option("rows", Literal[tuple(PAPER)], list(PAPER), help_text, nargs="+")
     add_text_options(parser)
