@@ -12,12 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from training.experiments import layers as table_1
-from training.experiments.jane import KINDS as ATTENTION
-from training.experiments.positions import ENCODINGS
-from training.experiments.quality_and_time import SYSTEMS
+from training.experiments.names import ATTENTION, ENCODINGS, LAYERS, PAPER, PASSES, SYSTEMS
 from training.experiments.stacks import KINDS as STACKS
-from training.experiments.table3 import PAPER
 from training.pictures.attention import heads_figure
 from training.pictures.style import (
     GRID,
@@ -50,14 +46,14 @@ def layers(measured: dict) -> Figures:
     lines = {(line["pass"], line["width"], line["kind"]): line for line in measured["lines"]}
     passes = [which for which, *_ in lines]
     which = "training" if "training" in passes else "forward"
-    figure = new_figure(5.4, f"One layer by length and width d, {table_1.PASSES[which]}")
+    figure = new_figure(5.4, f"One layer by length and width d, {PASSES[which]}")
     panels = figure.subplots(2, len(widths), sharex=True, sharey="row", squeeze=False)
     for (time_panel, memory_panel), width in zip(panels.T, widths, strict=True):
-        for number, (kind, about) in enumerate(table_1.KINDS.items()):
+        for number, (kind, label) in enumerate(LAYERS.items()):
             line = lines[which, width, kind]
             # Thick below thin, so that equal lines are both visible.
             thin = {"linewidth": 3.2 - 0.6 * number, "markersize": 3.5}
-            style = line_style(number) | thin | {"label": about.short_label}
+            style = line_style(number) | thin | {"label": label}
             milliseconds = [1000 * statistics.median(seconds) for seconds in line["seconds"]]
             time_panel.plot(lengths, milliseconds, **style)
             known = [(n, mib) for n, mib in zip(lengths, line["mib"], strict=True) if mib]

@@ -35,9 +35,7 @@ def run(arguments: Sequence[str]) -> None:
         "Trains models with 1, 2, 4 and 8 heads of the same total width: one layer that must name"
         " the neighbors of each position, and translators of the demo's sentences.",
     )
-    parser.add_output_folder(
-        "output", "runs/heads", "The folder for the table, the picture and the runs."
-    )
+    parser.add_output_folder("output", "runs/heads", "The folder for the results and the runs.")
     parser.add_option("tasks", Literal[TASKS], list(TASKS), "The tasks to train for.", nargs="+")
     parser.add_option(
         "steps", int, 2000, f"Updates for neighbours, with {BATCH_SIZE} sequences each.", least=1

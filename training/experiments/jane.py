@@ -5,7 +5,6 @@ Run `python -m training.experiments jane --help`.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from training.command_line.errors import InputError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import import_tensorflow
 from training.command_line.wording import shortened
+from training.experiments.names import ATTENTION
 from training.experiments.report import write_report
 from training.phrases.text import SHOWN_SENTENCES
 from training.runs.folder import RunFolder
@@ -21,57 +21,6 @@ SOURCE, TARGET = SHOWN_SENTENCES[0]
 # A head is called spread if no pattern has this share of its weight.
 MOST = 0.5
 MAX_TOKENS = 40  # on either side; a larger picture is illegible
-
-
-class Kind(NamedTuple):
-    """One of the three uses of attention (section 3.2.3), and what its picture shows.
-
-    Attributes:
-        name: The use in words.
-        rows, columns: The tokens of the rows and of the columns: "source", "read" or "target".
-        row_name, column_name: The names of the axes.
-        explanation: How to read the picture.
-    """
-
-    name: str
-    rows: str
-    columns: str
-    row_name: str
-    column_name: str
-    explanation: str
-
-
-KINDS = {
-    "encoder": Kind(
-        "encoder self-attention",
-        "source",
-        "source",
-        "query position",
-        "key position",
-        "Encoder self-attention: each row is a source token that looks at all tokens. A dark cell"
-        " on the diagonal is a token that looks at itself; beside the diagonal, at its neighbor. A"
-        " dark column is a token that many tokens look at.",
-    ),
-    "decoder": Kind(
-        "decoder self-attention",
-        "read",
-        "read",
-        "last token read",
-        "key position",
-        "Decoder self-attention: each row is a token of the translation that looks at itself and at"
-        " earlier tokens. The white triangle above the diagonal is the mask: no token looks ahead.",
-    ),
-    "cross": Kind(
-        "cross-attention",
-        "target",
-        "source",
-        "token written next",
-        "source",
-        "Cross-attention: each row is a step of the decoder, which reads the source below and"
-        " writes the token on the left. A head that aligns words has one dark cell per row, on the"
-        " word being translated.",
-    ),
-}
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -89,7 +38,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_option("source", str, SOURCE, "The sentence.")
     parser.add_option("target", str | None, None, "The translation; by default, the run's own.")
-    parser.add_output_folder("output", "runs/jane", "The folder for the table and the pictures.")
+    parser.add_output_folder("output", "runs/jane", "The folder for the results.")
     parser.add_threads()
     options = parse(parser, arguments)
     import_tensorflow()
@@ -138,9 +87,9 @@ def draw(translator, source: str, target: str | None, output: Path) -> None:
             f"A picture must have at most {MAX_TOKENS} tokens on a side. Received: {longest}."
             " Give a shorter --source or --target."
         )
-    weights = {kind: getattr(attention, kind) for kind in KINDS}
+    weights = {kind: getattr(attention, kind) for kind in ATTENTION}
     rows = [
-        (KINDS[kind].name, layer + 1, head + 1, *describe(kind, of_kind[layer, head]))
+        (ATTENTION[kind].name, layer + 1, head + 1, *describe(kind, of_kind[layer, head]))
         for kind, of_kind in weights.items()
         for layer, head in np.ndindex(*of_kind.shape[:2])
     ]
@@ -150,7 +99,7 @@ def draw(translator, source: str, target: str | None, output: Path) -> None:
         caption=f'The heads on "{source}" -> "{target}": the pattern with most of the weight, its'
         " share, and the number of tokens that a row is spread over (the exponential of its"
         " entropy); both numbers are means over the rows.\n\nIn the pictures, each row adds up to"
-        f" 1. {' '.join(kind.explanation for kind in KINDS.values())}",
+        f" 1. {' '.join(kind.explanation for kind in ATTENTION.values())}",
         columns=["attention", "layer", "head", "looks at", "share", "tokens"],
         rows=[
             (*which, what, f"{share:.2f}", f"{spread:.1f}") for *which, what, share, spread in rows
@@ -172,7 +121,7 @@ def describe(kind: str, weights: np.ndarray) -> tuple[str, float, float]:
     """Finds the pattern that gets most of a head's weight.
 
     Args:
-        kind: A name in `KINDS`.
+        kind: A name in `ATTENTION`.
         weights: Float (query_length, key_length), rows that sum to 1.
 
     Returns:

@@ -16,6 +16,7 @@ from training.experiments.machine import (
     prepare_tensorflow,
     seconds_per_call,
 )
+from training.experiments.names import PASSES
 from training.experiments.report import markdown_table, rounded, write_report
 from training.experiments.slopes import Crossing, crossing, slope
 
@@ -32,7 +33,6 @@ class Kind(NamedTuple):
 
     Attributes:
         label: The layer's name in tables.
-        short_label: The layer's name in the picture.
         in_length: The paper's exponent of n.
         in_width: The paper's exponent of d.
         multiply_adds: Maps (n, d) to our layer's number of multiply-adds for one sequence.
@@ -41,7 +41,6 @@ class Kind(NamedTuple):
     """
 
     label: str
-    short_label: str
     in_length: int
     in_width: int
     multiply_adds: Callable[[int, int], int]
@@ -51,7 +50,6 @@ class Kind(NamedTuple):
 
 KINDS = {
     "self_attention": Kind(
-        "self-attention",
         "self-attention",
         2,
         1,
@@ -64,7 +62,6 @@ KINDS = {
     ),
     "restricted": Kind(
         "restricted self-attention",
-        "restricted",
         1,
         1,
         lambda n, d: 4 * n * d * d + 6 * RADIUS * n * d,
@@ -76,7 +73,6 @@ KINDS = {
     ),
     "recurrent": Kind(
         "recurrent (GRU)",
-        "GRU",
         1,
         2,
         lambda n, d: 6 * n * d * d,
@@ -88,7 +84,6 @@ KINDS = {
     ),
     "convolutional": Kind(
         f"convolutional (k = {KERNEL})",
-        "convolution",
         1,
         2,
         lambda n, d: KERNEL * n * d * d,
@@ -97,8 +92,6 @@ KINDS = {
         " matrices multiply at a better rate than narrow ones.",
     ),
 }
-
-PASSES = {"forward": "forward", "training": "forward and backward"}
 
 
 class Line(NamedTuple):
@@ -158,9 +151,7 @@ def _parser() -> CommandParser:
         " core.",
     )
     add = parser.add_option
-    parser.add_output_folder(
-        "output", "runs/experiments", "The folder for layers.md, .json and .png."
-    )
+    parser.add_output_folder("output", "runs/experiments", "The folder for the results.")
     add("lengths", int, [2**power for power in range(6, 13)], "The lengths n.", nargs="+")
     add("widths", int, [64, 128, 512], "The widths d of the layer.", nargs="+")
     add("passes", Literal[tuple(PASSES)], list(PASSES), "The passes to measure.", nargs="+")

@@ -79,9 +79,7 @@ def _parser() -> CommandParser:
         " Takes four minutes on two processor cores.",
     )
     add = parser.add_option
-    parser.add_output_folder(
-        "output", "runs/experiments", "The folder for parallel.md, .json and .png."
-    )
+    parser.add_output_folder("output", "runs/experiments", "The folder for the results.")
     add("lengths", int, [8, 16, 32, 64, 128, 256, 512], "Tokens in a sequence.", nargs="+")
     add("tokens", int, 4096, "Tokens in a batch, a multiple of each length.", least=1)
     add("model_dim", int, 128, "Width of all layers.")

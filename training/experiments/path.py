@@ -89,9 +89,7 @@ def _parser() -> CommandParser:
         " accuracy against k. Takes half an hour on two cores.",
     )
     add = parser.add_option
-    parser.add_output_folder(
-        "output", "runs/experiments", "The folder for path.md, .json and .png."
-    )
+    parser.add_output_folder("output", "runs/experiments", "The folder for the results.")
     add("tasks", Literal[TASKS], list(TASKS), "Recall one marked token, or all.", nargs="+")
     add("distances", int, [1, 4, 8, 16, 32, 64, 128], "k, each with a model.", least=1, nargs="+")
     add("kinds", Literal[tuple(KINDS)], list(KINDS), "The stacks to train.", nargs="+")

@@ -22,9 +22,9 @@ from training.experiments.made_tasks import (
     remembered,
     rewriting_pairs,
 )
+from training.experiments.names import ENCODINGS
 from training.experiments.report import write_report
 
-ENCODINGS = {"none": "no positions", "learned": "learned", "sinusoidal": "sinusoidal"}
 NUM_TEST = 200  # sequences of each length
 # Quarters of the trained length, up to four times as long.
 TESTED_QUARTERS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
@@ -51,9 +51,7 @@ def run(arguments: Sequence[str]) -> None:
         "Trains small Transformers with no, learned and sinusoidal positions to copy, reverse and"
         " sort symbols, and tests them up to four times the trained length.",
     )
-    parser.add_output_folder(
-        "output", "runs/positions", "The folder for the table, the picture and the numbers."
-    )
+    parser.add_output_folder("output", "runs/positions", "The folder for the results.")
     tasks = list(REWRITINGS)
     parser.add_option("tasks", Literal[tuple(tasks)], tasks, "The tasks to train for.", nargs="+")
     parser.add_option("trained_length", int, 16, "Symbols in the longest training data.", least=4)

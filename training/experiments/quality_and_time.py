@@ -16,6 +16,7 @@ import numpy as np
 from training.command_line.errors import UsageError
 from training.command_line.parser import CommandParser, parse
 from training.devices.opening import leave_devices_to_children
+from training.experiments.names import SYSTEMS
 from training.experiments.report import write_report
 from training.experiments.runs import scores_of, trained_and_scored
 from training.experiments.text_folder import add_text_options, text_of
@@ -26,17 +27,9 @@ from training.settings import BleuTokenizer, TrainingSettings, make_settings, re
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
-# The YAML file of each system, and its name in pictures and tables. LSTMs use the files of GRUs,
-# but are narrower, because an LSTM has one more gate: so both have as many parameters.
+# LSTMs use the YAML files of GRUs, but are narrower, because an LSTM has one more gate: so both
+# have as many parameters.
 LSTM_DIM = 192
-SYSTEMS = {
-    "transformer": ("multi30k_transformer", "Transformer"),
-    "gru_attention": ("multi30k_gru_attention", "GRU with attention"),
-    "lstm_attention": ("multi30k_gru_attention", "LSTM with attention"),
-    "convolution": ("multi30k_convolution", "convolution"),
-    "gru": ("multi30k_gru", "GRU, one vector"),
-    "lstm": ("multi30k_gru", "LSTM, one vector"),
-}
 BY_DEFAULT = ("transformer", "gru_attention", "convolution", "gru")
 
 # Enough that only the time limit ends a run.
@@ -77,9 +70,7 @@ def _parser() -> CommandParser:
         " and compares their BLEU. Run the command again to resume, or to add systems and seeds;"
         " finished runs are kept.",
     )
-    parser.add_output_folder(
-        "output", "runs/quality", "The folder for the table, the picture and the runs."
-    )
+    parser.add_output_folder("output", "runs/quality", "The folder for the results and the runs.")
     parser.add_option(
         "systems", Literal[tuple(SYSTEMS)], list(BY_DEFAULT), "The systems to train.", nargs="+"
     )

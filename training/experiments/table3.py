@@ -7,12 +7,13 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from training.command_line.errors import InputError
 from training.command_line.parser import CommandParser, parse
 from training.command_line.running import tell
 from training.devices.opening import leave_devices_to_children
+from training.experiments.names import PAPER
 from training.experiments.report import write_report
 from training.experiments.runs import trained_and_scored
 from training.experiments.text_folder import add_text_options, text_of
@@ -22,39 +23,6 @@ if TYPE_CHECKING:
     from keras_transformer.config import TransformerConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "table3"
-
-
-class Published(NamedTuple):
-    """The paper's perplexity per sub-word and BLEU on newstest2013, and its parameters in 10^6."""
-
-    perplexity: float
-    bleu: float
-    parameters: int | None = None
-
-
-# Table 3 of the paper, in its order.
-PAPER = {
-    "base": Published(4.92, 25.8, 65),
-    "A_heads_1": Published(5.29, 24.9),
-    "A_heads_4": Published(5.00, 25.5),
-    "A_heads_16": Published(4.91, 25.8),
-    "A_heads_32": Published(5.01, 25.4),
-    "B_head_dim_16": Published(5.16, 25.1, 58),
-    "B_head_dim_32": Published(5.01, 25.4, 60),
-    "C_layers_2": Published(6.11, 23.7, 36),
-    "C_layers_4": Published(5.19, 25.3, 50),
-    "C_layers_8": Published(4.88, 25.5, 80),
-    "C_model_dim_256": Published(5.75, 24.5, 28),
-    "C_model_dim_1024": Published(4.66, 26.0, 168),
-    "C_feed_forward_dim_1024": Published(5.12, 25.4, 53),
-    "C_feed_forward_dim_4096": Published(4.75, 26.2, 90),
-    "D_dropout_0.0": Published(5.77, 24.6),
-    "D_dropout_0.2": Published(4.95, 25.5),
-    "D_label_smoothing_0.0": Published(4.67, 25.3),
-    "D_label_smoothing_0.2": Published(5.47, 25.7),
-    "E_learned_positions": Published(4.92, 25.7),
-    "big": Published(4.33, 26.4, 213),
-}
 
 PAPER_VOCABULARY = 37_000  # "about 37000 tokens", section 5.1
 # With this many embeddings, our counts match each published one, except "big", to the million.
@@ -95,11 +63,7 @@ def _parser() -> CommandParser:
         " files), trains the rows at any scale, one after the other, and prints the paper's"
         " columns. Run the command again to resume, or to add rows; finished runs are kept.",
     )
-    parser.add_output_folder(
-        "output",
-        "runs/table3",
-        "The folder for the table, and for the picture and the runs of trained rows.",
-    )
+    parser.add_output_folder("output", "runs/table3", "The folder for the results and the runs.")
     help_text = "The rows. Training always includes base."
     parser.add_option("rows", Literal[tuple(PAPER)], list(PAPER), help_text, nargs="+")
     add_text_options(parser)

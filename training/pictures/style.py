@@ -3,14 +3,13 @@
 import itertools
 import statistics
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
@@ -87,17 +86,12 @@ def draw_seeds(
     axes.plot(places, [statistics.mean(seeds) for seeds in values], label=label, **style)
 
 
-def label_ends(axes: Axes, lines: Iterable[Line2D] | None = None) -> None:
+def label_ends(axes: Axes) -> None:
     """Writes each line's label beside its right end, in its color, without overlap.
 
     Call this last, since it lays the figure out to find the ends.
-
-    Args:
-        axes: The axes of the lines.
-        lines: The lines; by default, all that have a label.
     """
-    if lines is None:
-        lines = [line for line in axes.lines if not line.get_label().startswith("_")]
+    lines = [line for line in axes.lines if not line.get_label().startswith("_")]
     axes.figure.draw_without_rendering()
     ends = [(axes.transData.transform(line.get_xydata()[-1])[1], line) for line in lines]
     ends.sort(key=lambda end: end[0])

@@ -20,7 +20,7 @@ MODULES = [path for path in ROOT.glob("training/*.py") if "\ndef main(" in path.
 COMMANDS = [(path.stem,) for path in MODULES if path.stem != "benchmark"]
 COMMANDS += [("benchmark", task) for task in TASKS]
 COMMANDS += [("experiments.__main__", name) for name in EXPERIMENTS]
-DRAWING = ("compare", "curve", "memory")
+DRAWING = ("compare", "curve", "memory", "redraw")
 
 
 @pytest.fixture
