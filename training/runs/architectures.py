@@ -1,31 +1,27 @@
 """Builds the model that the setting `model` names: the Transformer, or one that it replaced."""
 
+import dataclasses
+from typing import Any
+
 import keras
 
-from keras_transformer.model import build_transformer
-from training.baselines import build_convolutional, build_recurrent
-from training.settings import RECURRENT_MODELS, TrainingSettings
+import training.baselines  # noqa: F401  adds the other models
+from keras_transformer.architectures import architecture_named
+from training.settings import TrainingSettings
 
 
 def build_model(settings: TrainingSettings, vocabulary_size: int) -> keras.Model:
     """Builds a model from {"source_ids", "target_ids"} to logits; see `build_transformer`."""
-    if settings.model == "transformer":
-        return build_transformer(settings.model_config(vocabulary_size))
-    sizes = {
-        "vocabulary_size": vocabulary_size,
-        "num_layers": settings.num_layers,
-        "model_dim": settings.model_dim,
-        "dropout": settings.dropout,
-        "name": settings.model,
-    }
-    if settings.model in RECURRENT_MODELS:
-        cell, _, attention = settings.model.partition("_")
-        return build_recurrent(
-            cell=cell, attention=bool(attention), recurrent_dim=settings.recurrent_dim, **sizes
-        )
-    return build_convolutional(
-        kernel_size=settings.kernel_size,
-        position_encoding=settings.position_encoding,
-        max_positions=settings.max_positions,
-        **sizes,
-    )
+    architecture = architecture_named(settings.model)
+    return architecture.build(**_chosen(settings, vocabulary_size))
+
+
+def num_parameters(settings: TrainingSettings, vocabulary_size: int) -> int:
+    """Computes the number of parameters of the model that `build_model` would build."""
+    architecture = architecture_named(settings.model)
+    return architecture.num_parameters(**_chosen(settings, vocabulary_size))
+
+
+def _chosen(settings: TrainingSettings, vocabulary_size: int) -> dict[str, Any]:
+    values = {**dataclasses.asdict(settings), "vocabulary_size": vocabulary_size}
+    return architecture_named(settings.model).chosen(values)
