@@ -71,6 +71,8 @@ def read_model(path: Path) -> keras.Model:
         arrays = read_keras_weights(path, num_parameters)
         with _dtype_policy(settings["dtype_policy"]):
             model = architecture.build(**chosen)
+        # The model's own policy is not part of a file; only its layers' policies are.
+        model.dtype_policy = keras.config.dtype_policy()
         assign(model, arrays)
     except DamagedFile as error:
         raise InputError(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from training.command_line.errors import InputError
-from training.runs.files import TEMPORARY_PREFIX, refuse_links_out, refuse_pipe, write_text
+from training.runs.files import TEMPORARY_PREFIX, refuse_links_out, write_text
 from training.runs.record import RunRecord
 from training.settings import read_yaml_mapping
 
@@ -173,11 +173,11 @@ class RunFolder:
         """Reads the lines of metrics.jsonl, up to the first damaged one.
 
         Raises:
-            InputError: If the file is larger than any run's.
+            InputError: If the file is larger than any run's, or a link out of the folder.
         """
         if not self.metrics_path.exists():
             return []
-        refuse_pipe(self.metrics_path)
+        refuse_links_out(self.path)
         with open(self.metrics_path, "rb") as file:
             content = file.read(MOST_METRICS_BYTES + 1)
         if len(content) > MOST_METRICS_BYTES:

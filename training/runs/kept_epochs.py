@@ -132,7 +132,7 @@ def model_of_epoch(
         with number_formats(settings.dtype_policy):
             model = build_model(settings, tokenizer.vocabulary_size)
         weights = weights_of_epoch(run, settings, model, epoch)
-        check_finite({f"the weights of epoch {epoch}": array for array in weights})
+        check_finite({f"array {index} of epoch {epoch}": a for index, a in enumerate(weights)})
     except (DamagedCheckpoint, DamagedFile) as error:
         raise InputError(
             f"{run.path}: a checkpoint must be unchanged since training wrote it, and of a training"

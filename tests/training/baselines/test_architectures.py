@@ -51,6 +51,10 @@ def test_every_model_that_a_setting_may_name_is_known():
     assert {values.get("model", "transformer") for values in SETTINGS.values()} == {*MODELS}
 
 
+def paths_of(model):
+    return [re.sub(r"dense(_\d+)?", "dense", weight.path) for weight in model.weights]
+
+
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_a_run_is_read_as_keras_reads_its_file(kind, tmp_path):
     settings = TrainingSettings(**SETTINGS[kind])
@@ -65,7 +69,7 @@ def test_a_run_is_read_as_keras_reads_its_file(kind, tmp_path):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert type(ours) is type(theirs)
     assert as_text(ours) == as_text(theirs)
-    assert [weight.path for weight in ours.weights] == [weight.path for weight in theirs.weights]
+    assert paths_of(ours) == paths_of(theirs)
     for found, expected in zip(ours.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(found, expected)
 
