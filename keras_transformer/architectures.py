@@ -49,7 +49,9 @@ class Architecture(NamedTuple):
         if "vocabulary_size" not in values:
             raise ValueError("no vocabulary_size")
         for name, value in values.items():
-            is_in_range = not isinstance(value, int | float) or 0 <= value <= _LARGEST
+            least = 0 if float in self.settings[name] else 1
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            is_in_range = not is_number or least <= value <= _LARGEST
             if type(value) not in self.settings[name] or not is_in_range:
                 raise ValueError(f"{name}={str(value)[:80]!r}")
         return values

@@ -52,8 +52,8 @@ def read_keras_weights(path: Path, num_parameters: int) -> dict[str, np.ndarray]
             raise DamagedFile(f"config.json of {configuration.size:,} bytes")
         _check_classes(read_member(file, configuration))
         weights = members["model.weights.h5"]
-        # With an optimizer, which has two numbers for each parameter.
-        most = 3 * 4 * num_parameters + _MOST_OTHER_BYTES
+        # With an optimizer, which has up to four numbers for each parameter.
+        most = 5 * 4 * num_parameters + _MOST_OTHER_BYTES
         if weights.size > most:
             raise DamagedFile(
                 f"{weights.size:,} bytes of weights for {num_parameters:,} parameters, as"
