@@ -14,6 +14,8 @@ from keras_transformer.config import TransformerConfig
 from keras_transformer.model import build_transformer
 
 _LARGEST = 2**31 - 1
+# A layer takes a tenth of a second to build, however small it is.
+_MOST_LAYERS = 1000
 
 # The settings that all kinds read, with their types.
 SHARED_SETTINGS: dict[str, tuple[type, ...]] = {
@@ -51,7 +53,8 @@ class Architecture(NamedTuple):
         for name, value in values.items():
             least = 0 if float in self.settings[name] else 1
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            is_in_range = not is_number or least <= value <= _LARGEST
+            most = _MOST_LAYERS if name == "num_layers" else _LARGEST
+            is_in_range = not is_number or least <= value <= most
             if type(value) not in self.settings[name] or not is_in_range:
                 raise ValueError(f"{name}={str(value)[:80]!r}")
         return values

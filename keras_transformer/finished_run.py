@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_transformer.architectures import Architecture, architecture_named
 from keras_transformer.errors import InputError
@@ -69,6 +70,7 @@ def read_model(path: Path) -> keras.Model:
         raise _not_settings(config_path, str(error)) from error
     try:
         arrays = read_keras_weights(path, num_parameters)
+        _check_layers(arrays, chosen)
         with _dtype_policy(settings["dtype_policy"]):
             model = architecture.build(**chosen)
         # The model's own policy is not part of a file; only its layers' policies are.
@@ -103,6 +105,14 @@ def _architecture(path: Path, settings: Mapping[str, Any]) -> Architecture:
     if policy not in _DTYPE_POLICIES:
         raise _not_settings(path, f"dtype_policy={str(policy)[:80]!r}")
     return architecture
+
+
+def _check_layers(arrays: Mapping[str, np.ndarray], chosen: Mapping[str, Any]) -> None:
+    """Refuses a file with fewer layers than the settings describe, before building them."""
+    found = len({path.split("/")[1] for path in arrays if path.startswith("layers/")})
+    blocks = 2 * chosen.get("num_layers", 1)
+    if found < blocks:
+        raise DamagedFile(f"{found} layers where config.yaml describes {blocks} or more")
 
 
 @contextlib.contextmanager

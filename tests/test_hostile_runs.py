@@ -227,7 +227,8 @@ def pipe(name):
 
 
 SETTINGS = {
-    "num_layers": (changed("num_layers", 10**9), "where config.yaml describes 19,296,000,009,728"),
+    "num_layers": (changed("num_layers", 10**9), "num_layers='1000000000'"),
+    "more layers": (changed("num_layers", 1000), "where config.yaml describes 19,305,728"),
     "feed_forward_dim": (changed("feed_forward_dim", 10**9), "where config.yaml describes"),
     "vocabulary_size": (changed("vocabulary_size", 2**40), "vocabulary_size="),
     "dropout": (changed("dropout", ".nan"), "dropout"),
@@ -256,6 +257,21 @@ def test_a_giant_model_is_refused_for_a_checkpoint_too(run):
     changed("feed_forward_dim", 10**9)(run)
     with pytest.raises(CommandError, match=r"is from a different model, of [\d,]+ parameters"):
         load_translator(str(run), epoch=60)
+
+
+def test_many_small_layers_of_one_large_array_are_refused_before_they_are_built(run):
+    """As many numbers as 900 tiny layers have, in one array."""
+    sizes = {"num_layers": 900, "model_dim": 2, "feed_forward_dim": 1, "num_heads": 1}
+    for name, value in sizes.items():
+        changed(name, value)(run)
+
+    def one_array(root):
+        del root["layers"]
+        root["layers/positional_embedding/vars/0"] = np.zeros(96_008, "f4")
+
+    with_weights(one_array)(run / "model.keras")
+    with pytest.raises(InputError, match="1 layers where config.yaml describes 1800 or more"):
+        Translator.load(run)
 
 
 def test_a_checkpoint_with_a_pickle_is_refused(run):

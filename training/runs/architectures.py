@@ -1,27 +1,34 @@
 """Builds the model that the setting `model` names: the Transformer, or one that it replaced."""
 
 import dataclasses
-from typing import Any
 
 import keras
 
 import training.baselines  # noqa: F401  adds the other models
 from keras_transformer.architectures import architecture_named
+from training.command_line.errors import InputError
 from training.settings import TrainingSettings
 
 
 def build_model(settings: TrainingSettings, vocabulary_size: int) -> keras.Model:
     """Builds a model from {"source_ids", "target_ids"} to logits; see `build_transformer`."""
     architecture = architecture_named(settings.model)
-    return architecture.build(**_chosen(settings, vocabulary_size))
+    values = {**dataclasses.asdict(settings), "vocabulary_size": vocabulary_size}
+    return architecture.build(**{name: values[name] for name in architecture.settings})
 
 
 def num_parameters(settings: TrainingSettings, vocabulary_size: int) -> int:
-    """Computes the number of parameters of the model that `build_model` would build."""
+    """Computes the number of parameters of the model that a run's settings describe.
+
+    Raises:
+        InputError: If a setting is beyond that of any run that this project reads.
+    """
     architecture = architecture_named(settings.model)
-    return architecture.num_parameters(**_chosen(settings, vocabulary_size))
-
-
-def _chosen(settings: TrainingSettings, vocabulary_size: int) -> dict[str, Any]:
     values = {**dataclasses.asdict(settings), "vocabulary_size": vocabulary_size}
-    return architecture_named(settings.model).chosen(values)
+    try:
+        return architecture.num_parameters(**architecture.chosen(values))
+    except ValueError as error:
+        raise InputError(
+            f"config.yaml must hold the settings of a run, as training.train wrote them. Received:"
+            f" {error}. Check the path, or train again."
+        ) from error

@@ -182,20 +182,21 @@ def load_weights(
     return _group(load_arrays(path, check), "weights")
 
 
-def check_declared_size(path: Path, num_parameters: int) -> None:
-    """Refuses a file of weights that declares another number of parameters; reads no array.
+def check_declared_size(path: Path, num_parameters: int, num_layers: int) -> None:
+    """Refuses a file of weights that declares fewer layers or other parameters; reads no array.
 
     Raises:
         DamagedCheckpoint: If it does, or the file cannot be read.
     """
     try:
-        found = sum(math.prod(header.shape) for header in read_headers(path).values())
+        headers = read_headers(path)
     except DamagedFile as error:
         raise DamagedCheckpoint(f"{path} cannot be read ({error})") from error
-    if found != num_parameters:
+    found = sum(math.prod(header.shape) for header in headers.values())
+    if len(headers) < 2 * num_layers or found != num_parameters:
         raise DamagedCheckpoint(
-            f"{path} is from a different model, of {found:,} parameters instead of"
-            f" {num_parameters:,}"
+            f"{path} is from a different model, of {found:,} parameters in {len(headers)} arrays,"
+            f" not {num_parameters:,} in {num_layers} layers"
         )
 
 

@@ -108,7 +108,8 @@ def check_size_of_epoch(
     from training.runs.checkpoints import check_declared_size
 
     path = run.checkpoint_path(Position(epoch, 0), _kind(settings))
-    check_declared_size(path, num_parameters(settings, vocabulary_size))
+    expected = num_parameters(settings, vocabulary_size)
+    check_declared_size(path, expected, settings.num_layers)
 
 
 def model_of_epoch(
