@@ -296,7 +296,8 @@ def test_links_that_leave_a_run_are_refused(name, run, tmp_path):
     shutil.rmtree(run / name, ignore_errors=True)
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(tmp_path / "outside")
-    for read in (RunFolder(run).read_record, RunFolder(run).check_ours):
+    folder = RunFolder(run)
+    for read in (folder.read_record, folder.check_ours, folder.check_finished):
         with pytest.raises(CommandError, match="a link that leaves the folder"):
             read()
 

@@ -120,11 +120,12 @@ class RunFolder:
             )
 
     def check_finished(self) -> None:
-        """Refuses an unfinished run.
+        """Refuses an unfinished run, and one with links out of its folder.
 
         Raises:
-            InputError: If a file of a finished run is missing.
+            InputError: If a file of a finished run is missing, or a link leaves the folder.
         """
+        refuse_links_out(self.path)
         for path in (self.config_path, self.tokenizer_path, self.model_path):
             if not path.exists():
                 raise InputError(
