@@ -135,7 +135,8 @@ class _File:
         version, _, count, _, size = _unpack("<2BHIIxxxx", self.take(header, 16))
         if version != 1:
             raise DamagedFile(f"an object header of version {version}")
-        blocks, messages, num_read = [(header + 16, size)], {}, 0
+        messages: dict[int, bytes] = {}
+        blocks, num_read = [(header + 16, size)], 0
         for offset, size in blocks:
             block, position = self.take(offset, size), 0
             while position < len(block) and num_read < count:

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def read_headers(path: Path) -> dict[str, Header]:
         }
 
 
-def _header_of(file: BinaryIO, name: str, member: Member) -> tuple[Header, str, int]:
+def _header_of(file: BinaryIO, name: str, member: Member) -> tuple[Header, Literal["C", "F"], int]:
     """Reads an array's header; returns it, the order of elements, and the header's size."""
     if not name.endswith(".npy"):
         raise DamagedFile(f"the member {name}, which is not an array")

@@ -29,7 +29,8 @@ def read_scalars(path: Path) -> dict[str, Any]:
 
 def _scalars(loader: yaml.SafeLoader) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    key, level = None, 0
+    key: str | None = None
+    level = 0
     while loader.check_event():
         event = loader.get_event()
         if isinstance(event, yaml.DocumentStartEvent) and values:
@@ -50,7 +51,7 @@ def _scalars(loader: yaml.SafeLoader) -> dict[str, Any]:
             if key in values:
                 raise DamagedFile(f"{key[:80]!r} twice")
             values[key] = None
-        elif isinstance(event, yaml.ScalarEvent) and level == 1:
+        elif isinstance(event, yaml.ScalarEvent) and level == 1 and key is not None:
             values[key] = _value_of(loader, event)
             key = None
     if level != 0 or not values:

@@ -25,7 +25,7 @@ def variables_by_path(model: keras.Model) -> dict[str, keras.Variable]:
 class _Paths(saving_lib.H5IOStore):
     """Takes the place of the file that Keras saves to; keeps the variables themselves."""
 
-    def __init__(self):  # opens no file
+    def __init__(self) -> None:  # opens no file
         self.variables: dict[str, keras.Variable] = {}
         self._path = ""
 
