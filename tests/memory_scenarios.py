@@ -53,12 +53,13 @@ def small_translator(model=None, **options):
 
 def translators(folder):
     from keras_transformer.translator import Translator
+    from tests.random_models import settings_of
 
     run = Path(folder)
     translator = small_translator()
     translator.model.save(run / "model.keras")
     translator.tokenizer.save(run / "tokenizer.model")
-    settings = "beam_size: 2\nlength_penalty: 0.6\nmax_source_tokens: 9\n"
+    settings = settings_of(translator.model, beam_size=2, length_penalty=0.6, max_source_tokens=9)
     (run / "config.yaml").write_text(settings)
     while True:
         Translator.load(run)(["snow"])

@@ -4,9 +4,12 @@ New models hide mistakes: nobody notices a missing bias that is all 0, or a miss
 all 1. All sizes differ, so that no axis can be mistaken for another.
 """
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
+import yaml
 
 from keras_transformer.config import TransformerConfig
 from keras_transformer.model import build_transformer
@@ -55,6 +58,12 @@ def random_transformer(config, seed=7):
     model.set_weights([_random_weight(weight, generator) for weight in model.get_weights()])
     _make_the_end_likely(model)
     return model
+
+
+def settings_of(model, **settings):
+    """The text of a run's config.yaml for a model of `small_config`, with more settings."""
+    sizes = dataclasses.asdict(small_config(vocabulary_size=model.embedding.vocabulary_size))
+    return yaml.safe_dump({**sizes, **settings})
 
 
 def _random_weight(weight, generator):

@@ -13,7 +13,7 @@ import pytest
 from keras_transformer.data.batches import PairBatches
 from keras_transformer.decoding.precision import PRECISIONS
 from keras_transformer.translator import Translator
-from tests.random_models import TENSORFLOW_ONLY, TEXTS
+from tests.random_models import TENSORFLOW_ONLY, TEXTS, settings_of
 
 ROOT = Path(__file__).parent.parent
 WAYS = {"pickle": lambda x: pickle.loads(pickle.dumps(x)), "deepcopy": copy.deepcopy}
@@ -112,7 +112,8 @@ def read_run(folder):
 def test_a_fork_refuses_to_load_a_run(random_model, tokenizer, tmp_path):
     random_model.save(tmp_path / "model.keras")
     tokenizer.save(tmp_path / "tokenizer.model")
-    (tmp_path / "config.yaml").write_text("beam_size: 1\nlength_penalty: 1\nmax_source_tokens: 9\n")
+    settings = settings_of(random_model, beam_size=1, length_penalty=1, max_source_tokens=9)
+    (tmp_path / "config.yaml").write_text(settings)
     with pytest.raises(RuntimeError, match=HANGS):
         in_a_fork(read_run, tmp_path)
 

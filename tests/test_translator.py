@@ -22,7 +22,14 @@ from keras_transformer.search.state import DecodingState
 from keras_transformer.text.blank import BLANK_CHARACTERS
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
-from tests.random_models import TEXTS, numbers, random_ids, random_transformer, small_config
+from tests.random_models import (
+    TEXTS,
+    numbers,
+    random_ids,
+    random_transformer,
+    settings_of,
+    small_config,
+)
 from tests.writer import Writer
 
 HARD_TEXTS = ["two  spaces", " and around ", "tab\tand café", "눈 속의 개", "🚲", "</s> <s>"]
@@ -673,7 +680,9 @@ def run(random_model, tokenizer, tmp_path):
     """Writes the files of a run folder that Translator.load reads."""
     random_model.save(tmp_path / "model.keras")
     tokenizer.save(tmp_path / "tokenizer.model")
-    settings = "beam_size: 1\nlength_penalty: 0.8\nmax_source_tokens: 9\nseed: 5\n"
+    settings = settings_of(
+        random_model, beam_size=1, length_penalty=0.8, max_source_tokens=9, seed=5
+    )
     (tmp_path / "config.yaml").write_text(settings)
     return tmp_path
 
@@ -714,8 +723,8 @@ def test_files_without_valid_settings_are_refused(run, content):
 
 
 def test_settings_out_of_range_name_the_run(run):
-    settings = "beam_size: 0\nlength_penalty: 0.8\nmax_source_tokens: 9\n"
-    (run / "config.yaml").write_text(settings)
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("beam_size: 1", "beam_size: 0"))
     with pytest.raises(InputError, match=rf"{run}: beam_size must be at least 1"):
         Translator.load(run)
 

@@ -141,7 +141,7 @@ def training_facts(run: RunFolder, epoch: int | None = None) -> dict[str, Any]:
         is_exported = line.get("final") if epoch is None else line.get("epoch") == epoch
         if is_exported:
             facts |= {key: value for key, value in line.items() if key.startswith("val_")}
-            facts["averaged_epochs"] = line["epochs"] if epoch is None else [epoch]
+            facts["averaged_epochs"] = line.get("epochs", []) if epoch is None else [epoch]
         if line.get("num_pairs") is not None:  # streamed text is not counted
             facts["num_pairs"] = line["num_pairs"]
     return facts

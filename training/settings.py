@@ -63,6 +63,8 @@ CONFIG_SETTINGS = (
 ).split()
 EXTRA_TARGET_TOKENS = 50
 
+MOST_SETTINGS_BYTES = 2**20
+
 
 def _setting(default, help_text: str, *, minimum=None, above=None, below=None, example=None):
     """Returns a field with its help text, its range and, if the default is None, an example."""
@@ -462,7 +464,7 @@ def _corpus(values: dict[str, Any]) -> "Corpus":
     ):
         raise InputError(
             "Each of train_corpora must have a source, and may have target, weight (a number) and"
-            f" columns (two numbers). Received: {values}. For example:"
+            f" columns (two numbers). Received: {_shown(values)}. For example:"
             " {source: part-*.tsv, weight: 2}."
         )
     import_keras()
@@ -544,10 +546,10 @@ def read_settings_file(path: str | Path) -> FileSettings:
         if name in RECORD_KEYS:
             continue
         if name not in FIELDS:
-            close = closest(name, SETTING_NAMES)
+            close = closest(name[:80], SETTING_NAMES)
             advice = "`python -m training.train --help` lists the settings."
             raise InputError(
-                f"{where}: every key must be a setting. Received: {name}."
+                f"{where}: every key must be a setting. Received: {name[:80]}."
                 f" {f'Did you mean {close}?' if close else advice}"
             )
         values[name], places[name] = convert_value(name, value, where), where
@@ -587,7 +589,7 @@ def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
     """
     refuse_pipe(path)
     try:
-        loader = StrictLoader(Path(path).read_text(encoding="utf-8-sig"))
+        loader = StrictLoader(_text_of(path))
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
             raise InputError(
@@ -599,8 +601,8 @@ def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
             key, line = str(loader.construct_object(key_node)), key_node.start_mark.line + 1
             if key in mapping:
                 raise InputError(
-                    f"{path}:{line}: a setting must be given once. Received: {key} again, first"
-                    f" on line {mapping[key].line}. Remove one."
+                    f"{path}:{line}: a setting must be given once. Received: {key[:80]} again,"
+                    f" first on line {mapping[key].line}. Remove one."
                 )
             items = value_node.value if isinstance(value_node, yaml.SequenceNode) else ()
             lines_of_items = tuple(item.start_mark.line + 1 for item in items)
@@ -621,6 +623,17 @@ def read_yaml_mapping(path: str | Path) -> dict[str, YamlEntry]:
         ) from error
 
 
+def _text_of(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        content = file.read(MOST_SETTINGS_BYTES + 1)
+    if len(content) > MOST_SETTINGS_BYTES:
+        raise InputError(
+            f"{path}: a settings file must have at most {MOST_SETTINGS_BYTES:,} bytes. Received: a"
+            " larger file. Check the path."
+        )
+    return content.decode("utf-8-sig")
+
+
 def convert_value(name: str, value, where: str):
     """Converts a value to the type of the setting `name`.
 
@@ -631,12 +644,18 @@ def convert_value(name: str, value, where: str):
         converted = from_yaml(value, TYPES[name])
     except ValueError as error:
         raise InputError(
-            f"{where}: {name} {error}. Received: {name}={value!r}. Correct the line."
+            f"{where}: {name} {error}. Received: {name}={_shown(value)}. Correct the line."
         ) from error
     complaint = _range_complaint(name, converted)
     if complaint:
         raise InputError(f"{where}: {complaint}")
     return converted
+
+
+def _shown(value) -> str:
+    """Writes a value for an error message, which stays a line."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def _range_complaint(name: str, value) -> str | None:

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import os
 import re
 from pathlib import Path
@@ -189,6 +190,16 @@ def test_a_pipe_of_settings_is_refused_without_waiting(tmp_path):
         read_settings_file(tmp_path / "fifo")
 
 
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 8)}]\n"
+    for old, new in itertools.pairwise("abcdefghij")
+)
+MERGED_BOMB = "a: &a {x: 1}\n" + "".join(
+    f"{new}: &{new} {{<<: [{', '.join([f'*{old}'] * 8)}]}}\n"
+    for old, new in itertools.pairwise("abcdefghij")
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -216,6 +227,15 @@ def test_a_pipe_of_settings_is_refused_without_waiting(tmp_path):
         ("- epochs\n", r"settings.yaml: a settings file must hold `name: value` lines"),
         ("", r"settings.yaml: a settings file must hold `name: value` lines"),
         ("epochs: [1\n", r"settings.yaml:2: the settings file must be plain YAML"),
+        ("a: &a [1, 1]\nb: &b [*a, *a]\n", r"settings.yaml:1: every key must be a setting"),
+        (BOMB, r"settings.yaml:\d+: .* more than 50,000 values, with references written out"),
+        (MERGED_BOMB, r"settings.yaml:\d+: .* more than 50,000 values"),
+        ("train_source: &a [*a]\n", r"settings.yaml:1: .* a part within itself"),
+        ("epochs: " + "[" * 5000, r"settings.yaml:1: .* values nested too deeply"),
+        ("epochs: " + "9" * 5000, r"settings.yaml:1: .* a value that does not fit its type"),
+        ("epochs: 2026-13-45\n", r"settings.yaml:1: .* a value that does not fit its type"),
+        ("epochs: " + "x" * 5000, r"settings.yaml:1: epochs must be .{0,300}\. Correct the line"),
+        ("#" * 2**21, r"settings.yaml: a settings file must have at most 1,048,576 bytes"),
         ("epochs: !!python/object/apply:os.getpid []\n", r"settings.yaml:1: .* could not determine "
          r"a constructor"),
         ("train_corpora:\n- source: a.tsv\n- target: b\n", r"settings.yaml:3: Each of "

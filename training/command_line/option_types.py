@@ -19,19 +19,59 @@ _WORDS = {
     list[str]: "a list of texts",
     list[dict]: "a list of mappings",
 }
+_MOST_VALUES = 50_000  # in a YAML file; a list of 10,000 files to train on fits
+_MOST_LEVELS = 20
+
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _ITEMS = {list[str]: str, list[dict]: dict}
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Loads plain YAML, and refuses repeated keys, of which PyYAML would drop the first value."""
+    """Loads plain YAML in bounded time and memory.
+
+    Refuses repeated keys, of which PyYAML would drop the first value; values nested deeply; and
+    more values than a file of settings has, where a reference to another part of the file (an
+    alias) counts as much as that part. References within references would otherwise grow without
+    bounds.
+    """
+
+    def __init__(self, stream):
+        super().__init__(stream)
+        self._level, self._num_values = 0, 0
+        self._sizes = {}  # the number of values in each part that may be referred to
+
+    def compose_node(self, parent, index):
+        start, is_reference = self._num_values, self.check_event(yaml.AliasEvent)
+        mark = self.peek_event().start_mark
+        self._level += 1
+        if self._level > _MOST_LEVELS:
+            raise yaml.composer.ComposerError(problem="values nested too deeply", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        if is_reference and node not in self._sizes:
+            raise yaml.composer.ComposerError(problem="a part within itself", problem_mark=mark)
+        self._num_values += self._sizes[node] if is_reference else 1
+        self._sizes.setdefault(node, self._num_values - start)
+        if self._num_values > _MOST_VALUES:
+            problem = f"more than {_MOST_VALUES:,} values, with references written out"
+            raise yaml.composer.ComposerError(problem=problem, problem_mark=mark)
+        return node
+
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # PyYAML raises many kinds for text that does not fit its type, such as 2026-13-01.
+            raise yaml.constructor.ConstructorError(
+                problem="a value that does not fit its type", problem_mark=node.start_mark
+            ) from error
 
     def construct_mapping(self, node, deep=False):
         names = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in names:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value} twice in one mapping", problem_mark=key.start_mark
+                    problem=f"{key.value[:80]} twice in one mapping", problem_mark=key.start_mark
                 )
             names.add(key.value)
         return super().construct_mapping(node, deep)

@@ -1,31 +1,34 @@
 """Builds the model that the setting `model` names: the Transformer, or one that it replaced."""
 
+import dataclasses
+
 import keras
 
-from keras_transformer.model import build_transformer
-from training.baselines import build_convolutional, build_recurrent
-from training.settings import RECURRENT_MODELS, TrainingSettings
+import training.baselines  # noqa: F401  adds the other models
+from keras_transformer.architectures import architecture_named
+from training.command_line.errors import InputError
+from training.settings import TrainingSettings
 
 
 def build_model(settings: TrainingSettings, vocabulary_size: int) -> keras.Model:
     """Builds a model from {"source_ids", "target_ids"} to logits; see `build_transformer`."""
-    if settings.model == "transformer":
-        return build_transformer(settings.model_config(vocabulary_size))
-    sizes = {
-        "vocabulary_size": vocabulary_size,
-        "num_layers": settings.num_layers,
-        "model_dim": settings.model_dim,
-        "dropout": settings.dropout,
-        "name": settings.model,
-    }
-    if settings.model in RECURRENT_MODELS:
-        cell, _, attention = settings.model.partition("_")
-        return build_recurrent(
-            cell=cell, attention=bool(attention), recurrent_dim=settings.recurrent_dim, **sizes
-        )
-    return build_convolutional(
-        kernel_size=settings.kernel_size,
-        position_encoding=settings.position_encoding,
-        max_positions=settings.max_positions,
-        **sizes,
-    )
+    architecture = architecture_named(settings.model)
+    values = {**dataclasses.asdict(settings), "vocabulary_size": vocabulary_size}
+    return architecture.build(**{name: values[name] for name in architecture.settings})
+
+
+def num_parameters(settings: TrainingSettings, vocabulary_size: int) -> int:
+    """Computes the number of parameters of the model that a run's settings describe.
+
+    Raises:
+        InputError: If a setting is beyond that of any run that this project reads.
+    """
+    architecture = architecture_named(settings.model)
+    values = {**dataclasses.asdict(settings), "vocabulary_size": vocabulary_size}
+    try:
+        return architecture.num_parameters(**architecture.chosen(values))
+    except ValueError as error:
+        raise InputError(
+            f"config.yaml must hold the settings of a run, as training.train wrote them. Received:"
+            f" {error}. Check the path, or train again."
+        ) from error

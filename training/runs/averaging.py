@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import training.baselines  # noqa: F401  registers the classes of these models
+import training.baselines  # noqa: F401  registers these models
 from keras_transformer.averaging import average_weights
 from keras_transformer.finished_run import read_model
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
@@ -15,7 +15,7 @@ from training.runs.compiled_model import compiled_model, number_formats
 from training.runs.files import file_sha256, replacing
 from training.runs.final_weights import save_model
 from training.runs.folder import RunFolder
-from training.runs.kept_epochs import in_words, weights_of_epoch
+from training.runs.kept_epochs import check_size_of_epoch, in_words, weights_of_epoch
 from training.runs.record import RunRecord
 from training.runs.text import validation_epochs
 
@@ -34,9 +34,11 @@ def average(run: RunFolder, epochs: Sequence[int], *, keeps_earlier: bool = True
     record = run.read_record()
     settings = record.settings
     tokenizer = SubwordTokenizer.load(run.tokenizer_path)
-    with number_formats(settings.dtype_policy):
-        model = compiled_model(settings, tokenizer.vocabulary_size, jit_compile=False)
     try:
+        for epoch in epochs:
+            check_size_of_epoch(run, settings, tokenizer.vocabulary_size, epoch)
+        with number_formats(settings.dtype_policy):
+            model = compiled_model(settings, tokenizer.vocabulary_size, jit_compile=False)
         weights = average_weights(weights_of_epoch(run, settings, model, epoch) for epoch in epochs)
     except DamagedCheckpoint as error:
         raise InputError(

@@ -9,12 +9,12 @@
 The name gives the position: after 7 complete epochs and 0 batches of the next. The state is written
 last, so a checkpoint that has one is complete. A run keeps more than one checkpoint, since a file
 can be damaged. The files hold plain arrays in the order of the model's variables; loading unpickles
-nothing.
+nothing, and compares the arrays' declared shapes with the model's before it reads one.
 """
 
 import dataclasses
 import logging
-import zipfile
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,16 @@ import keras
 import numpy as np
 
 from keras_transformer.averaging import averaged_variables, keeps_averages
+from keras_transformer.reading.files import DamagedFile
+from keras_transformer.reading.npz import Header, read_headers, read_npz
 from training.command_line.errors import InputError
 from training.runs.files import replacing
 from training.runs.folder import START, Position, RunFolder
 
 LOGGER = logging.getLogger("keras_transformer")
+
+_BACKENDS = ("tensorflow", "jax", "torch", "numpy")
+_MOST_METRIC_NUMBERS = 1000
 
 
 class DamagedCheckpoint(Exception):
@@ -67,14 +72,19 @@ class Checkpoint:
         """
         weights = load_weights(run, model, position)
         path = run.checkpoint_path(position, "state")
-        arrays = load_arrays(path)
-        state = _group(arrays, "state")
-        _check_shapes(path, state, _state_variables(model))
-        if "seconds" not in arrays:
-            raise DamagedCheckpoint(f"{path} is from a different version")
-        progress = Progress(position, float(arrays["seconds"]), _group(arrays, "metrics"))
+
+        def check(headers: Mapping[str, Header]) -> None:
+            _check_like(path, headers, "state", _state_variables(model))
+            _check_numbers(path, headers)
+
+        arrays = load_arrays(path, check)
+        seconds = float(arrays["seconds"])
         # Checkpoints that name no backend were written before there was a choice.
-        return cls([*weights, *state], progress, str(arrays.get("backend", "tensorflow")))
+        backend = next((name for name in _BACKENDS if name == arrays.get("backend", name)), None)
+        if not 0 <= seconds < math.inf or backend is None:
+            raise DamagedCheckpoint(f"{path} is from a different version")
+        progress = Progress(position, seconds, _group(arrays, "metrics"))
+        return cls([*weights, *_group(arrays, "state")], progress, backend)
 
     def set(self, model: keras.Model) -> None:
         """Assigns the values to the model, except the metrics, which `fit` resets first."""
@@ -163,9 +173,31 @@ def load_weights(
         DamagedCheckpoint: If the file cannot be read or is from a different model.
     """
     path = run.checkpoint_path(position, kind)
-    weights = _group(load_arrays(path), "weights")
-    _check_shapes(path, weights, model.weights)
-    return weights
+
+    def check(headers: Mapping[str, Header]) -> None:
+        _check_like(path, headers, "weights", model.weights)
+        if len(headers) != len(model.weights):
+            raise DamagedCheckpoint(f"{path} is from a different model")
+
+    return _group(load_arrays(path, check), "weights")
+
+
+def check_declared_size(path: Path, num_parameters: int, num_layers: int) -> None:
+    """Refuses a file of weights that declares fewer layers or other parameters; reads no array.
+
+    Raises:
+        DamagedCheckpoint: If it does, or the file cannot be read.
+    """
+    try:
+        headers = read_headers(path)
+    except DamagedFile as error:
+        raise DamagedCheckpoint(f"{path} cannot be read ({error})") from error
+    found = sum(math.prod(header.shape) for header in headers.values())
+    if len(headers) < 2 * num_layers or found != num_parameters:
+        raise DamagedCheckpoint(
+            f"{path} is from a different model, of {found:,} parameters in {len(headers)} arrays,"
+            f" not {num_parameters:,} in {num_layers} layers"
+        )
 
 
 def remove_other_checkpoints(run: RunFolder, latest: Position, keep: int, epochs: Iterable[int]):
@@ -198,26 +230,60 @@ def save_arrays(path: Path, groups: Mapping[str, Iterable[np.ndarray]], **more) 
         np.savez(temporary, **arrays, **more)
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(
+    path: Path, check: Callable[[Mapping[str, Header]], None] | None = None
+) -> dict[str, np.ndarray]:
     """Reads a file that `save_arrays` wrote; checks every array against its checksum.
+
+    Args:
+        path: The file.
+        check: Called with the declared shapes and dtypes before any array is read; raises
+            `DamagedCheckpoint` if they are not what is expected.
 
     Raises:
         DamagedCheckpoint: If the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in sorted(file.files)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        return read_npz(path, check)
+    except DamagedFile as error:
         raise DamagedCheckpoint(f"{path} cannot be read ({error})") from error
 
 
-def _group(arrays: Mapping[str, np.ndarray], group: str) -> list[np.ndarray]:
-    return [array for name, array in arrays.items() if name.startswith(f"{group}.")]
+def _group(members: Mapping[str, Any], group: str) -> list[Any]:
+    return [member for name, member in members.items() if name.startswith(f"{group}.")]
 
 
-def _check_shapes(path: Path, arrays, variables) -> None:
-    if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:
+def _check_like(
+    path: Path, headers: Mapping[str, Header], group: str, variables: Iterable[keras.Variable]
+) -> None:
+    """Refuses arrays whose shapes, or kinds of numbers, differ from those of the variables.
+
+    Backends have integers of different sizes.
+    """
+    found = [(header.shape, _kind_of(header.dtype.name)) for header in _group(headers, group)]
+    expected = [(tuple(variable.shape), _kind_of(variable.dtype)) for variable in variables]
+    if found != expected:
         raise DamagedCheckpoint(f"{path} is from a different model")
+
+
+def _kind_of(dtype: str) -> str:
+    return "float" if keras.backend.is_float_dtype(dtype) else "integer"
+
+
+def _check_numbers(path: Path, headers: Mapping[str, Header]) -> None:
+    """Refuses a state without its time, or with metrics that are larger than any metric's."""
+
+    def is_known(name: str, header: Header) -> bool:
+        group, is_single = name.partition(".")[0], header.shape == ()
+        return {
+            "state": True,
+            "metrics": math.prod(header.shape) <= _MOST_METRIC_NUMBERS,
+            "seconds": is_single and header.dtype.kind == "f",
+            "backend": is_single and header.dtype.kind == "U",
+        }.get(group, False)
+
+    if "seconds" not in headers or not all(is_known(*item) for item in headers.items()):
+        raise DamagedCheckpoint(f"{path} is from a different version")
 
 
 def _state_variables(model: keras.Model) -> list[keras.Variable]:

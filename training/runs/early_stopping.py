@@ -38,7 +38,7 @@ def time_is_up(metrics: Metrics, max_minutes: float | None) -> bool:
 
     Counts the epochs before an interruption, but not the interruption itself.
     """
-    seconds = [line["seconds"] for line in metrics if "epoch" in line]
+    seconds = [line.get("seconds", 0.0) for line in metrics if "epoch" in line]
     return bool(seconds) and seconds[-1] > seconds_left(metrics, max_minutes)
 
 
@@ -46,7 +46,7 @@ def seconds_left(metrics: Metrics, max_minutes: float | None) -> float:
     """Returns the seconds of `max_minutes` that are left; infinity if `max_minutes` is None."""
     if max_minutes is None:
         return math.inf
-    return 60 * max_minutes - sum(line["seconds"] for line in metrics if "epoch" in line)
+    return 60 * max_minutes - sum(line.get("seconds", 0.0) for line in metrics if "epoch" in line)
 
 
 def _is_hopeless(metrics: Metrics, settings: TrainingSettings) -> bool:

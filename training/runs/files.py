@@ -75,6 +75,31 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def refuse_links_out(folder: Path) -> None:
+    """Refuses a folder that holds a link out of it, or something that is not a file or folder.
+
+    Reading it would read other files, and writing to it would change them.
+
+    Raises:
+        InputError: If there is one; names it.
+    """
+    root = os.path.realpath(folder)
+    for parent, folders, files in os.walk(root):
+        for path in (os.path.join(parent, name) for name in (*folders, *files)):
+            try:
+                mode = os.lstat(path).st_mode
+            except OSError:  # a temporary file of another process
+                continue
+            is_link = stat.S_ISLNK(mode)
+            if is_link and not os.path.realpath(path).startswith(root + os.sep):
+                raise InputError(
+                    f"{path}: a run's folder must hold all its files. Received: a link that leaves"
+                    " the folder. Put the file itself there."
+                )
+            if not (is_link or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                refuse_pipe(path)
+
+
 def refuse_pipe(path: str | Path) -> None:
     """Refuses a pipe, a socket or a device without opening it, since opening a pipe may hang.
 

@@ -10,15 +10,19 @@ run is finished when model.keras exists and metrics.jsonl ends with the line abo
 run that is trained further keeps its model.keras until the new one replaces it.
 """
 
+import itertools
 import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from training.command_line.errors import InputError
-from training.runs.files import TEMPORARY_PREFIX, write_text
+from training.runs.files import TEMPORARY_PREFIX, refuse_links_out, write_text
 from training.runs.record import RunRecord
 from training.settings import read_yaml_mapping
+
+MOST_METRICS_BYTES = 2**24
+_MOST_LINE_BYTES = 2**16
 
 _CHECKPOINT_NAME = re.compile(r"epoch_(\d+)_batch_(\d+)\.")
 
@@ -98,15 +102,17 @@ class RunFolder:
             return False
 
     def check_ours(self) -> None:
-        """Refuses a folder that holds something other than a run.
+        """Refuses a folder that holds something other than a run, or links to other folders.
 
         Raises:
-            InputError: If the path is not a folder, or has content but no config.yaml of ours.
+            InputError: If the path is not a folder, has a link out of it, or has content but no
+                config.yaml of ours.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(
                 f"{self.path}: a run needs a folder. Received: a file. Choose another --output."
             )
+        refuse_links_out(self.path)
         if not self.is_blank and not self.is_ours:
             raise InputError(
                 f"{self.path}: a run needs a folder of its own. Received: a folder that holds"
@@ -114,11 +120,12 @@ class RunFolder:
             )
 
     def check_finished(self) -> None:
-        """Refuses an unfinished run.
+        """Refuses an unfinished run, and one with links out of its folder.
 
         Raises:
-            InputError: If a file of a finished run is missing.
+            InputError: If a file of a finished run is missing, or a link leaves the folder.
         """
+        refuse_links_out(self.path)
         for path in (self.config_path, self.tokenizer_path, self.model_path):
             if not path.exists():
                 raise InputError(
@@ -155,7 +162,8 @@ class RunFolder:
         return self.checkpoints_path / f"{position}.{kind}.npz"
 
     def read_record(self) -> RunRecord:
-        """Reads the settings of the run; see `RunRecord.read`."""
+        """Reads the settings of the run; see `RunRecord.read` and `refuse_links_out`."""
+        refuse_links_out(self.path)
         return RunRecord.read(self.config_path)
 
     def write_record(self, record: RunRecord) -> None:
@@ -163,16 +171,45 @@ class RunFolder:
             record.write(self.config_path)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Reads the lines of metrics.jsonl, up to the first damaged one."""
-        lines = []
-        if self.metrics_path.exists():
-            for line in self.metrics_path.read_bytes().splitlines():
-                try:
-                    lines.append(dict(json.loads(line)))
-                except (ValueError, TypeError):
-                    break
-        return lines
+        """Reads the lines of metrics.jsonl, up to the first damaged one.
+
+        Raises:
+            InputError: If the file is larger than any run's, or a link out of the folder.
+        """
+        if not self.metrics_path.exists():
+            return []
+        refuse_links_out(self.path)
+        with open(self.metrics_path, "rb") as file:
+            content = file.read(MOST_METRICS_BYTES + 1)
+        if len(content) > MOST_METRICS_BYTES:
+            raise InputError(
+                f"{self.metrics_path}: must have at most {MOST_METRICS_BYTES:,} bytes. Received: a"
+                " larger file. Restore it, or remove it."
+            )
+        lines = map(_metrics_of, content.splitlines())
+        return list(itertools.takewhile(lambda line: line is not None, lines))
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         if not self.read_only:
             write_text(self.metrics_path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _metrics_of(line: bytes) -> dict[str, Any] | None:
+    """Returns the numbers in a line of metrics.jsonl; None if the line is damaged."""
+    if len(line) > _MOST_LINE_BYTES:
+        return None
+    try:
+        metrics = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(metrics, dict):
+        return None
+    epochs = metrics.get("epochs", [])
+    if not isinstance(epochs, list) or not all(type(epoch) is int for epoch in epochs):
+        return None
+    numbers = {name: value for name, value in metrics.items() if name != "epochs"}
+    if numbers.get("num_pairs", 0) is None:  # streamed text is not counted
+        del numbers["num_pairs"]
+    if not all(isinstance(value, int | float) for value in numbers.values()):
+        return None
+    return metrics if type(numbers.get("epoch", 0)) is int else None

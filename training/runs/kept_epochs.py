@@ -94,6 +94,24 @@ def weights_of_epoch(
     return load_weights(run, model, Position(epoch, 0), _kind(settings))
 
 
+def check_size_of_epoch(
+    run: RunFolder, settings: TrainingSettings, vocabulary_size: int, epoch: int
+) -> None:
+    """Checks that a checkpoint has as many parameters as the model of these settings would have.
+
+    Building the model takes memory, so this comes first.
+
+    Raises:
+        DamagedCheckpoint: If the file cannot be read or is from a different model.
+    """
+    from training.runs.architectures import num_parameters
+    from training.runs.checkpoints import check_declared_size
+
+    path = run.checkpoint_path(Position(epoch, 0), _kind(settings))
+    expected = num_parameters(settings, vocabulary_size)
+    check_declared_size(path, expected, settings.num_layers)
+
+
 def model_of_epoch(
     run: RunFolder, settings: TrainingSettings, epoch: int
 ) -> tuple["keras.Model", "SubwordTokenizer"]:
@@ -102,21 +120,26 @@ def model_of_epoch(
     Raises:
         InputError: If a file cannot be read.
     """
+    from keras_transformer.reading.files import DamagedFile
+    from keras_transformer.reading.variables import check_finite
     from keras_transformer.text.subword_tokenizer import SubwordTokenizer
     from training.runs.architectures import build_model
     from training.runs.checkpoints import DamagedCheckpoint
     from training.runs.compiled_model import number_formats
 
     tokenizer = SubwordTokenizer.load(run.tokenizer_path)
-    with number_formats(settings.dtype_policy):
-        model = build_model(settings, tokenizer.vocabulary_size)
     try:
-        model.set_weights(weights_of_epoch(run, settings, model, epoch))
-    except DamagedCheckpoint as error:
+        check_size_of_epoch(run, settings, tokenizer.vocabulary_size, epoch)
+        with number_formats(settings.dtype_policy):
+            model = build_model(settings, tokenizer.vocabulary_size)
+        weights = weights_of_epoch(run, settings, model, epoch)
+        check_finite({f"array {index} of epoch {epoch}": a for index, a in enumerate(weights)})
+    except (DamagedCheckpoint, DamagedFile) as error:
         raise InputError(
-            f"{run.path}: a checkpoint must be unchanged since training wrote it. Received:"
-            f" {error}. Choose another epoch."
+            f"{run.path}: a checkpoint must be unchanged since training wrote it, and of a training"
+            f" that has not diverged. Received: {error}. Choose another epoch."
         ) from error
+    model.set_weights(weights)
     return model, tokenizer
 
 

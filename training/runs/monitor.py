@@ -26,9 +26,11 @@ def badness(numbers: Mapping[str, Any], monitor: str) -> tuple[float, float]:
 
     Args:
         numbers: A line of metrics.jsonl, or measurements with the same names.
-        monitor: One of `training.settings.Monitor`.
+        monitor: One of `training.settings.Monitor`; where it is missing, nothing is worse.
     """
-    return sign_of(monitor) * numbers[monitor], numbers.get("val_perplexity", math.inf)
+    sign = sign_of(monitor)
+    value = sign * numbers.get(monitor, sign * math.inf)
+    return value, numbers.get("val_perplexity", math.inf)
 
 
 def best_epoch(metrics: Iterable[Mapping[str, Any]], monitor: str) -> int | None:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import keras
 
-from training.command_line.errors import UnfitSettings
+from training.command_line.errors import InputError, UnfitSettings
 from training.command_line.running import Terminated, handling_signals
 from training.devices.base import Devices
 from training.runs.checkpoints import Progress, remove_other_checkpoints, save_checkpoint, values_of
@@ -84,9 +84,20 @@ class SaveProgress(keras.callbacks.Callback):
         self.epoch, self.first_batch = epoch, resumed.position.batch
         self.start_seconds = time.monotonic() - resumed.seconds
         if resumed.metrics:
-            for variable, array in zip(self.model.metrics_variables, resumed.metrics, strict=True):
-                variable.assign(array)
+            self._set_metrics(resumed)
         self.unchecked = None
+
+    def _set_metrics(self, resumed: Progress) -> None:
+        variables = self.model.metrics_variables
+        shapes = [tuple(variable.shape) for variable in variables]
+        if shapes != [array.shape for array in resumed.metrics]:
+            path = self.run.checkpoint_path(resumed.position, "state")
+            raise InputError(
+                f"{path}: must hold the metrics of this run. Received: those of a different model"
+                " or version. Remove this file, to resume from an earlier one."
+            )
+        for variable, array in zip(variables, resumed.metrics, strict=True):
+            variable.assign(array)
 
     def on_train_batch_end(self, batch, logs=None):
         # Reading a loss waits for the device, so read it while the device computes the next batch.

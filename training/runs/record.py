@@ -66,17 +66,18 @@ class RunRecord:
         if version != FORMAT_VERSION:
             raise InputError(
                 f"{path}: the run folder's format must be version {FORMAT_VERSION}. Received:"
-                f" format_version={version}. Use the version of this project that wrote it, or"
-                " train again."
+                f" format_version={str(version)[:80]}. Use the version of this project that wrote"
+                " it, or train again."
             )
         values = read_settings_file(path)
         sha256, asked_for = content.get("data_sha256"), content.get("asked_for")
-        if not isinstance(sha256, dict):
+        if not _is_fingerprints(sha256):
             raise InputError(
                 f"{path}: the file must hold every setting, and data_sha256 after them. Received:"
                 " no data_sha256. It is damaged: restore it, or train again."
             )
         asked_for = asked_for if isinstance(asked_for, dict) else {}
+        asked_for = {name: asked_for[name] for name in TOKENIZER_SETTINGS if name in asked_for}
         return cls(make_settings(values, values), sha256, asked_for)
 
     def write(self, path: Path) -> None:
@@ -140,6 +141,12 @@ def package_version() -> str:
         return importlib.metadata.version("keras-seq2seq-transformer")
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _is_fingerprints(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(text, str) and len(text) <= 64 for item in value.items() for text in item
+    )
 
 
 def _data_sha256(settings: TrainingSettings) -> dict[str, str]:

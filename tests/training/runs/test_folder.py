@@ -155,11 +155,34 @@ def test_a_run_that_is_trained_further_is_unfinished_until_its_last_line(tmp_pat
         assert folder.path == run.path
 
 
-@pytest.mark.parametrize("damage", [b"\xff\xfe", b"[1", b"3\n"])
+DAMAGED_LINES = [
+    b"\xff\xfe",
+    b"[1",
+    b"3\n",
+    b'[["epoch", 2]]',
+    b"[" * 5000,
+    b'{"epoch": "2"}',
+    b'{"epoch": 2.0}',
+    b'{"epoch": 2, "val_perplexity": null}',
+    b'{"epoch": 2, "loss": [1]}',
+    b'{"final": true, "epochs": ["2"]}',
+    b'{"epoch": 2, "loss": ' + b"9" * 5000 + b"}",
+    b'{"epoch": 2' + b" " * 2**17 + b"}",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGED_LINES)
 def test_metrics_end_where_they_are_damaged(tmp_path, record, damage):
     run = make_run(tmp_path / "run", record, finished=False)
     run.metrics_path.write_bytes(b'{"epoch": 1}\n' + damage + b'\n{"epoch": 2}\n')
     assert run.read_metrics() == [{"epoch": 1}]
+
+
+def test_metrics_larger_than_those_of_any_run_are_refused(tmp_path, record):
+    run = make_run(tmp_path / "run", record, finished=False)
+    run.metrics_path.write_bytes(b'{"epoch": 1}\n' * 2**21)
+    with pytest.raises(InputError, match=r"metrics\.jsonl: must have at most 16,777,216 bytes"):
+        run.read_metrics()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 
+import numpy as np
 import pytest
 
 from training.command_line.errors import InputError, UnfitSettings
@@ -183,6 +184,14 @@ def test_the_last_batch_of_an_epoch_is_saved_by_the_epochs_end(callback):
     [line] = callback.run.read_metrics()
     assert line["epoch"] == 4
     assert 100 <= line["seconds"] < 160  # those before the interruption and after it
+
+
+def test_metrics_of_another_model_are_refused(callback):
+    progress = Progress(Position(3, 2), 100.0, metrics=[np.zeros(7)])
+    resumed = SaveProgress(callback.run, callback.settings, progress, StopRequest())
+    resumed.set_model(callback.model)
+    with pytest.raises(InputError, match=r"epoch_0003_batch_00002\.state\.npz: must hold the met"):
+        resumed.on_epoch_begin(3)
 
 
 def test_a_request_to_stop_takes_effect_after_a_checkpoint(callback):
