@@ -189,7 +189,9 @@ class Translator:
         }
         settings |= {name: value for name, value in given.items() if value is not None}
         model = read_model(Path(run) / "model.keras")
-        tokenizer = SubwordTokenizer.load(Path(run) / "tokenizer.model")
+        tokenizer = SubwordTokenizer.load(
+            Path(run) / "tokenizer.model", most_ids=model.output_shape[-1]
+        )
         try:
             return cls(model, tokenizer, precision=precision, **settings)
         except ValueError as error:

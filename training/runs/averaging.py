@@ -33,7 +33,7 @@ def average(run: RunFolder, epochs: Sequence[int], *, keeps_earlier: bool = True
     """
     record = run.read_record()
     settings = record.settings
-    tokenizer = SubwordTokenizer.load(run.tokenizer_path)
+    tokenizer = SubwordTokenizer.load(run.tokenizer_path, most_ids=settings.vocabulary_size)
     with number_formats(settings.dtype_policy):
         model = compiled_model(settings, tokenizer.vocabulary_size, jit_compile=False)
     try:

@@ -107,7 +107,7 @@ def model_of_epoch(
     from training.runs.checkpoints import DamagedCheckpoint
     from training.runs.compiled_model import number_formats
 
-    tokenizer = SubwordTokenizer.load(run.tokenizer_path)
+    tokenizer = SubwordTokenizer.load(run.tokenizer_path, most_ids=settings.vocabulary_size)
     with number_formats(settings.dtype_policy):
         model = build_model(settings, tokenizer.vocabulary_size)
     try:
