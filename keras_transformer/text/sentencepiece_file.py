@@ -85,15 +85,13 @@ def _check(model: bytes, most_pieces: int) -> None:
             _require(number not in parts, f"field {number} of the model is there twice")
             parts[number] = value
     _require(not parts.get(_SELF_TEST), "there are self-tests, which are not supported")
-    trainer = _message(
-        parts.get(_TRAINER, b""), _TRAINER_FIELDS, "the trainer's settings", _TRAINER_LISTS
-    )
+    trainer = _message(parts.get(_TRAINER, b""), _TRAINER_FIELDS, "trainer_spec", _TRAINER_LISTS)
     _require(trainer.get(_MODEL_TYPE, 1) in range(1, 5), "the model's type is unknown")
     byte_fallback = trainer.get(_BYTE_FALLBACK, 0)
     _require(byte_fallback in (0, 1), "byte_fallback is neither 0 nor 1")
     _check_pieces(pieces, bool(byte_fallback))
     for number in (_NORMALIZER, _DENORMALIZER):
-        rules = _message(parts.get(number, b""), _NORMALIZER_FIELDS, "the normalizer's settings")
+        rules = _message(parts.get(number, b""), _NORMALIZER_FIELDS, "normalizer_spec")
         if rules.get(_CHARSMAP):
             _check_charsmap(rules[_CHARSMAP])
 
@@ -145,11 +143,11 @@ def _message(
     """Reads a message of settings; fields not in `lists` may occur once."""
     values = {}
     for number, value in _fields(data, known, name):
-        _require(number not in values or number in lists, f"{name} have field {number} twice")
+        _require(number not in values or number in lists, f"{name} has field {number} twice")
         if known[number] == _FLOAT:
-            _require(np.isfinite(struct.unpack("<f", value)[0]), f"{name} have a number not finite")
+            _require(np.isfinite(struct.unpack("<f", value)[0]), f"{name} has a number not finite")
         elif known[number] == _BYTES:
-            _require(len(value) <= _LONGEST_SETTING_BYTES, f"{name} have a text that is too long")
+            _require(len(value) <= _LONGEST_SETTING_BYTES, f"{name} has a text that is too long")
         values[number] = value
     return values
 
