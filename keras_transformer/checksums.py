@@ -46,8 +46,10 @@ def check_run(run: str | os.PathLike) -> None:
     Logs a warning if there is none, as in runs of earlier versions.
 
     Raises:
-        InputError: A file is missing or has changed.
+        InputError: A file is missing or has changed, or is a link that leaves the folder.
     """
+    for name in (*RUN_FILES, CHECKSUMS_FILE):
+        _refuse_link_out(Path(run) / name)
     _check(Path(run), is_export=False)
 
 
@@ -81,6 +83,16 @@ def _check(folder: Path, is_export: bool) -> bool:
             return _check(folder, is_export)
         raise
     return True
+
+
+def _refuse_link_out(path: Path) -> None:
+    if path.is_symlink():
+        folder, target = os.path.realpath(path.parent), os.path.realpath(path)
+        if os.path.commonpath([folder, target]) != folder:
+            raise InputError(
+                f"{path}: a run's folder must hold all its files. Received: a link that leaves the"
+                " folder. Put the file itself there."
+            )
 
 
 def _compare(folder: Path, listed: dict[str, str], names: Iterable[str]) -> None:

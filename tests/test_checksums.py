@@ -94,6 +94,17 @@ def test_links_and_pipes_in_an_export_are_refused(version):
         check_export(version)
 
 
+@pytest.mark.parametrize("name", [*CONTENT, "checksums.json"])
+def test_links_that_leave_a_run_are_refused(run, tmp_path_factory, name):
+    shutil.move(run / name, run / "inside")
+    (run / name).symlink_to("inside")
+    check_run(run)
+    outside = shutil.move(run / "inside", tmp_path_factory.mktemp("outside"))
+    (run / name).unlink()
+    (run / name).symlink_to(outside)
+    assert_refused(check_run, run, name)
+
+
 def test_a_pipe_in_a_run_does_not_hang(run):
     (run / "model.keras").unlink()
     os.mkfifo(run / "model.keras")

@@ -58,7 +58,7 @@ def test_any_flipped_byte_of_a_run_is_noticed(run, name):
     content = path.read_bytes()
     for _ in range(8):
         flip(path, generator.randrange(len(content)), generator.randrange(1, 256))
-        with pytest.raises(InputError, match=rf"{name}: |must be .* checksums\.json"):
+        with pytest.raises(InputError, match=name):
             Translator.load(run.path)
         path.write_bytes(content)
     Translator.load(run.path)

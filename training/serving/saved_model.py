@@ -164,7 +164,7 @@ def _array(serialized: bytes) -> np.ndarray:
         raise ValueError("A tensor's shape must fit its values.")
     try:
         return tf.make_ndarray(tensor)
-    except (TypeError, IndexError) as error:
+    except (TypeError, IndexError, KeyError) as error:
         raise ValueError("A tensor's values must fit its type.") from error
 
 
