@@ -135,7 +135,7 @@ def _content(file: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _not_ours(file, error.strerror) from error
+        raise _not_ours(file, error.strerror or "an unreadable file") from error
 
 
 def _listed(file: Path, content: bytes) -> dict[str, str]:

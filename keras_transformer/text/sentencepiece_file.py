@@ -8,6 +8,7 @@ Source: `sentencepiece_model.proto`, `normalizer.cc` and `model_interface.cc` of
 the double array of `darts.h`, in which the model's normalization rules are stored.
 """
 
+import math
 import struct
 from collections.abc import Iterable, Iterator
 
@@ -76,8 +77,9 @@ def check_sentencepiece_model(model: bytes, *, most_pieces: int = MOST_PIECES) -
 
 def _check(model: bytes, most_pieces: int) -> None:
     _require(len(model) <= MOST_BYTES, f"more than the {MOST_BYTES:,} that are allowed are")
-    pieces, parts = [], {}
-    for number, value in _fields(model, _MODEL_FIELDS, "the model"):
+    pieces: list[tuple[bytes, bytes, int]] = []
+    parts: dict[int, bytes] = {}
+    for number, value, _ in _fields(model, _MODEL_FIELDS, "the model"):
         if number == _PIECES:
             _require(len(pieces) < most_pieces, f"there are more than {most_pieces:,} pieces")
             pieces.append(_piece(value))
@@ -85,13 +87,13 @@ def _check(model: bytes, most_pieces: int) -> None:
             _require(number not in parts, f"field {number} of the model is there twice")
             parts[number] = value
     _require(not parts.get(_SELF_TEST), "there are self-tests, which are not supported")
-    trainer = _message(parts.get(_TRAINER, b""), _TRAINER_FIELDS, "trainer_spec", _TRAINER_LISTS)
+    trainer, _ = _message(parts.get(_TRAINER, b""), _TRAINER_FIELDS, "trainer_spec", _TRAINER_LISTS)
     _require(trainer.get(_MODEL_TYPE, 1) in range(1, 5), "the model's type is unknown")
     byte_fallback = trainer.get(_BYTE_FALLBACK, 0)
     _require(byte_fallback in (0, 1), "byte_fallback is neither 0 nor 1")
     _check_pieces(pieces, bool(byte_fallback))
     for number in (_NORMALIZER, _DENORMALIZER):
-        rules = _message(parts.get(number, b""), _NORMALIZER_FIELDS, "normalizer_spec")
+        _, rules = _message(parts.get(number, b""), _NORMALIZER_FIELDS, "normalizer_spec")
         if rules.get(_CHARSMAP):
             _check_charsmap(rules[_CHARSMAP])
 
@@ -101,8 +103,8 @@ def _require(holds: bool, fault: str) -> None:
         raise _Malformed(fault)
 
 
-def _fields(data: bytes, known: dict[int, int], name: str) -> Iterator[tuple[int, int | bytes]]:
-    """Yields the number and the value of each field of a message; of a float, its bytes."""
+def _fields(data: bytes, known: dict[int, int], name: str) -> Iterator[tuple[int, bytes, int]]:
+    """Yields the number of each field with its bytes, or with its value if it is a whole number."""
     place, end = 0, len(data)
     while place < end:
         tag = data[place]
@@ -112,7 +114,7 @@ def _fields(data: bytes, known: dict[int, int], name: str) -> Iterator[tuple[int
             raise _Malformed(f"{name} has an unknown field")
         if wire_type == _NUMBER:
             value, place = _varint(data, place)
-            yield number, value
+            yield number, b"", value
             continue
         size = _FIXED_BYTES.get(wire_type)
         if size is None:
@@ -120,7 +122,7 @@ def _fields(data: bytes, known: dict[int, int], name: str) -> Iterator[tuple[int
         start, place = place, place + size
         if place > end:
             raise _Malformed(f"{name} is cut short")
-        yield number, data[start:place]
+        yield number, data[start:place], 0
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
@@ -139,17 +141,26 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 def _message(
     data: bytes, known: dict[int, int], name: str, lists: Iterable[int] = ()
-) -> dict[int, int | bytes]:
-    """Reads a message of settings; fields not in `lists` may occur once."""
-    values = {}
-    for number, value in _fields(data, known, name):
-        _require(number not in values or number in lists, f"{name} has field {number} twice")
-        if known[number] == _FLOAT:
-            _require(np.isfinite(struct.unpack("<f", value)[0]), f"{name} has a number not finite")
-        elif known[number] == _BYTES:
-            _require(len(value) <= _LONGEST_SETTING_BYTES, f"{name} has a text that is too long")
-        values[number] = value
-    return values
+) -> tuple[dict[int, int], dict[int, bytes]]:
+    """Reads a message of settings; fields not in `lists` may occur once.
+
+    Returns:
+        The whole numbers, and the texts and bytes, by field.
+    """
+    numbers: dict[int, int] = {}
+    texts: dict[int, bytes] = {}
+    seen = set()
+    for number, part, value in _fields(data, known, name):
+        _require(number not in seen or number in lists, f"{name} has field {number} twice")
+        seen.add(number)
+        if known[number] == _NUMBER:
+            numbers[number] = value
+        elif known[number] == _FLOAT:
+            _require(math.isfinite(*struct.unpack("<f", part)), f"{name} has a number not finite")
+        else:
+            _require(len(part) <= _LONGEST_SETTING_BYTES, f"{name} has a text that is too long")
+            texts[number] = part
+    return numbers, texts
 
 
 def _piece(data: bytes) -> tuple[bytes, bytes, int]:
@@ -163,11 +174,17 @@ def _piece(data: bytes) -> tuple[bytes, bytes, int]:
                 return data[2:after], data[after + 1 :], _NORMAL
             if data[after + 5] == 0x18:
                 return data[2:after], data[after + 1 : after + 5], data[after + 6]
-    values = {}
-    for number, value in _fields(data, _PIECE_FIELDS, "a piece"):
-        _require(number not in values, f"a piece has field {number} twice")
-        values[number] = value
-    return values.get(1, b""), values.get(2, b"\0" * 4), values.get(3, _NORMAL)
+    text, score, kind, seen = b"", bytes(4), _NORMAL, set()
+    for number, part, value in _fields(data, _PIECE_FIELDS, "a piece"):
+        _require(number not in seen, f"a piece has field {number} twice")
+        seen.add(number)
+        if number == 1:
+            text = part
+        elif number == 2:
+            score = part
+        else:
+            kind = value
+    return text, score, kind
 
 
 def _check_pieces(pieces: list[tuple[bytes, bytes, int]], byte_fallback: bool) -> None:
@@ -197,7 +214,7 @@ def _check_pieces(pieces: list[tuple[bytes, bytes, int]], byte_fallback: bool) -
 
 
 def _check_nesting(texts: Iterable[bytes]) -> None:
-    nested = []
+    nested: list[bytes] = []
     for text in sorted(texts):
         while nested and not text.startswith(nested[-1]):
             nested.pop()
