@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_transformer.checksums import check_run
 from keras_transformer.compiled_functions import CompiledFunctions
 from keras_transformer.config import EXTRA_TARGET_TOKENS, TransformerConfig
 from keras_transformer.decoding.precision import inference_model
@@ -186,7 +187,8 @@ class Translator:
             precision: As for `Translator`; need not be the precision that the run was trained in.
 
         Raises:
-            InputError: The folder is not a finished run, or a file in it cannot be read.
+            InputError: The folder is not a finished run, or a file in it cannot be read or is not
+                as `checksums.json` lists it.
         """
         settings = read_settings(Path(run) / "config.yaml")
         given = {
@@ -195,8 +197,11 @@ class Translator:
             "length_normalization": length_normalization,
         }
         settings |= {name: value for name, value in given.items() if value is not None}
+        check_run(run)
         model = read_model(Path(run) / "model.keras")
-        tokenizer = SubwordTokenizer.load(Path(run) / "tokenizer.model")
+        tokenizer = SubwordTokenizer.load(
+            Path(run) / "tokenizer.model", most_ids=model.output_shape[-1]
+        )
         try:
             return cls(model, tokenizer, precision=precision, **settings)
         except ValueError as error:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.command_line.errors import InputError, input_errors
+from training.command_line.errors import InputError, UsageError, input_errors
 from training.command_line.outputs import check_output_folder
-from training.command_line.parser import CommandParser, parse
+from training.command_line.parser import CommandParser, Options, parse
 from training.command_line.running import import_keras, run_command
 from training.command_line.search_options import add_search_options, search_settings
 from training.runs.files import refuse_pipe
@@ -37,7 +37,14 @@ _READ_OF_EVALUATION = {"bleu": (int, float), "bleu_signature": (str,), "num_sent
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    options = parse(_parser(), arguments)
+    parser = _parser()
+    options = parse(parser, arguments)
+    if options.verify is not None:
+        verify(options)
+        return
+    missing = [name for name in ("run", "directory") if options[name] is None]
+    if missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
     check_output_folder("the directory", options.directory)
     about = {"description": options.description} if options.description else {}
     if options.evaluation is not None:
@@ -62,10 +69,12 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "export",
         "Exports a run as the next version of a SavedModel, after checking that it answers like the"
-        " run.",
+        " run. With --verify, checks that the files of an export have not changed since.",
     )
-    parser.add_positional("run", "The folder of a finished run.")
-    parser.add_positional("directory", "saved_models/NAME; the version becomes a folder in it.")
+    parser.add_positional("run", "The folder of a finished run.", nargs="?")
+    parser.add_positional(
+        "directory", "saved_models/NAME; the version becomes a folder in it.", nargs="?"
+    )
     add_search_options(parser)
     parser.add_option("description", str, "", "What it translates, for README and model.json.")
     parser.add_option(
@@ -78,8 +87,61 @@ def _parser() -> CommandParser:
         f"Compare export and run on the first {TEXTS_VERIFIED} lines of this file (default: the"
         " run's validation source).",
     )
+    parser.add_option(
+        "verify",
+        str | None,
+        None,
+        "Export nothing, and compare the files of saved_models/NAME, each version, or of"
+        " saved_models/NAME/VERSION with their checksums.json.",
+    )
     parser.add_threads()
     return parser
+
+
+def verify(options: Options) -> None:
+    """Compares the versions of an export with their checksums, and prints a line for each.
+
+    Raises:
+        UsageError: If more than the folder is given.
+        InputError: If a version has changed since it was exported, or has no checksums.
+    """
+    if options.run is not None:
+        raise UsageError(
+            f"--verify must be given without a run. Received: {options.run}. Leave one of them out."
+        )
+    import_keras()
+    from keras_transformer.checksums import CHECKSUMS_FILE, check_export
+    from keras_transformer.wording import counted
+
+    wrong, versions = [], _versions_in(Path(options.verify))
+    for version in versions:
+        try:
+            if check_export(version):
+                print(f"{version}: every file is as it was exported")
+                continue
+            print(f"{version}: cannot be checked without {CHECKSUMS_FILE}")
+        except input_errors() as error:
+            print(error)
+        wrong.append(version.name)
+    if wrong:
+        raise InputError(
+            f"{options.verify}: every file must be as it was exported. Received:"
+            f" {len(wrong)} of {counted(len(versions), 'version')} that cannot be confirmed"
+            f" ({', '.join(wrong)}). Get the folder again, or export the run again."
+        )
+
+
+def _versions_in(folder: Path) -> list[Path]:
+    """Returns the versions in a folder, in order, or the folder itself if it is a version."""
+    found = [path for path in folder.glob("*") if path.name.isdecimal() and path.name.isascii()]
+    if found:
+        return sorted(found, key=lambda path: int(path.name))
+    if (folder / "saved_model.pb").exists() or (folder / "checksums.json").exists():
+        return [folder]
+    raise InputError(
+        f"{folder}: must be an export, saved_models/NAME or saved_models/NAME/VERSION. Received: a"
+        " path without versions. Check the path."
+    )
 
 
 def read_evaluation(path: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_transformer.checksums import write_export_checksums
 from keras_transformer.errors import InputError
 from keras_transformer.export.model_card import write_model_card
 from keras_transformer.export.serving_warmup import write_warmup_requests
@@ -16,6 +17,8 @@ from keras_transformer.export.verification import verify_saved_model
 from keras_transformer.translator import Translator
 
 _RECORD = "versions.json"
+_MOST_RECORD_BYTES = 1000
+_LARGEST_VERSION = 2**63 - 1  # for TensorFlow Serving, an int64
 _UNFINISHED = ".unfinished"
 
 
@@ -30,7 +33,8 @@ def export_saved_model(
 
     The graph holds tokenizer, search and weights, and uses only TensorFlow's own ops and the
     SentencePiece ops that TensorFlow Serving links. `served_functions` describes its signatures.
-    The version also holds `README.md`, `model.json` and requests that warm up TensorFlow Serving.
+    The version also holds `README.md`, `model.json`, requests that warm up TensorFlow Serving, and
+    `checksums.json`, the SHA-256 of every file.
 
     A version appears whole or not at all. Its number follows the highest ever written there, even
     if that version has been deleted.
@@ -95,6 +99,7 @@ def _write(
     tf.saved_model.save(module, str(folder), signatures=signatures)
     write_warmup_requests(folder, name, list(signatures), translator)
     write_model_card(folder, name, version, translator, signatures, about)
+    write_export_checksums(folder)
 
 
 def _flush(folder: Path) -> None:
@@ -138,12 +143,17 @@ def _only_writer(directory: Path) -> Iterator[None]:
 
 def _highest_version(directory: Path) -> int:
     """Returns the highest version that is or ever was in the directory; 0 for none."""
-    versions = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
+    names = [path.name for path in directory.iterdir()]
+    versions = [int(name) for name in names if name.isascii() and name.isdecimal()]
     record = directory / _RECORD
-    if record.exists():
+    if record.is_file():
         try:
-            versions.append(int(json.loads(record.read_text())["highest_version"]))
-        except (ValueError, KeyError, TypeError) as error:
+            with open(record, "rb") as file:
+                highest = json.loads(file.read(_MOST_RECORD_BYTES))["highest_version"]
+            if type(highest) is not int or not 0 <= highest < _LARGEST_VERSION:
+                raise ValueError(f"highest_version={highest!r:.50}")
+            versions.append(highest)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{record}: must hold the highest version. Received: other content. Write"
                 ' {"highest_version": N} with the highest N that was ever served.'

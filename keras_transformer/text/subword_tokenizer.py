@@ -24,6 +24,11 @@ from keras_transformer.text.blank import is_blank
 from keras_transformer.text.bpe_dropout import SubwordSampler, subword_sampler
 from keras_transformer.text.compressed import PathName
 from keras_transformer.text.lines import describe_os_error, read_lines, refuse_pipe
+from keras_transformer.text.sentencepiece_file import (
+    MOST_BYTES,
+    MOST_PIECES,
+    check_sentencepiece_model,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -64,7 +69,9 @@ class SubwordTokenizer:
     Source: sub-words shared by both languages, section 5.1 of the paper (byte-pair encoding).
 
     Args:
-        serialized_model: The bytes of a SentencePiece model.
+        serialized_model: The bytes of a SentencePiece model. They are checked before SentencePiece
+            or TensorFlow Text reads them; see `check_sentencepiece_model`.
+        most_ids: The most ids that the model may have.
 
     Attributes:
         serialized_model: The same bytes.
@@ -84,7 +91,8 @@ class SubwordTokenizer:
     start_id = 2
     end_id = 3
 
-    def __init__(self, serialized_model: bytes) -> None:
+    def __init__(self, serialized_model: bytes, *, most_ids: int = MOST_PIECES) -> None:
+        check_sentencepiece_model(serialized_model, most_pieces=most_ids)
         self._processor, self.normalization = _processor_and_normalization(serialized_model)
         self.serialized_model = serialized_model
         self._graph_tokenizer: tensorflow_text.SentencepieceTokenizer | None = None
@@ -151,15 +159,20 @@ class SubwordTokenizer:
         return tokenizer
 
     @classmethod
-    def load(cls, path: PathName) -> "SubwordTokenizer":
+    def load(cls, path: PathName, *, most_ids: int = MOST_PIECES) -> "SubwordTokenizer":
         """Reads a tokenizer that `save` wrote.
+
+        Args:
+            path: The file.
+            most_ids: The most ids that it may have, such as the vocabulary of its model.
 
         Raises:
             InputError: The file is missing, a pipe, cut short, or not a tokenizer.
         """
         refuse_pipe(path)
         try:
-            return cls(Path(path).read_bytes())
+            with open(path, "rb") as file:
+                return cls(file.read(MOST_BYTES + 1), most_ids=most_ids)
         except OSError as error:
             raise InputError(
                 f"{path}: must be a tokenizer that SubwordTokenizer.save wrote."

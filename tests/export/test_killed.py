@@ -66,6 +66,7 @@ import sys, time
 from pathlib import Path
 import tensorflow as tf
 import tensorflow_text
+from keras_transformer.checksums import check_export
 
 folder, seen = Path(sys.argv[1]), []
 print("watches", flush=True)
@@ -74,6 +75,7 @@ while not (folder / "stop").exists():
         if path.name.isdecimal() and path.name not in seen:
             found = tf.saved_model.load(str(path)).signatures["greedy"](text=tf.constant(["snow"]))
             assert found["translation"].shape == (1,)
+            assert check_export(path)
             assert (path / "model.json").read_text().endswith("}\\n")
             assert (path / "assets.extra" / "tf_serving_warmup_requests").stat().st_size > 100
             seen.append(path.name)

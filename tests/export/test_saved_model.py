@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from pathlib import Path
@@ -126,9 +127,15 @@ def test_a_directory_that_is_a_file_is_refused(translator, tmp_path):
         export_saved_model(translator, tmp_path / "file")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"highest_version": "many"}'])
+NUMBERS = "many", 1e999, -1, 2**63, True
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", "[" * 9999, "\xff", *(json.dumps({"highest_version": x}) for x in NUMBERS)],
+)
 def test_a_damaged_record_is_refused(translator, tmp_path, content):
-    (tmp_path / "versions.json").write_text(content)
+    (tmp_path / "versions.json").write_text(content, encoding="latin-1")
     message = r"versions\.json: must hold the highest version\. Received: .* Write"
     with pytest.raises(InputError, match=message):
         export_saved_model(translator, tmp_path)

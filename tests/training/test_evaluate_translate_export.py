@@ -322,7 +322,7 @@ DAMAGES = [
     ("other version", r"must be version 2. Received: format_version=9"),
     ("config.yaml", r"config.yaml"),
     ("tokenizer.model", r"tokenizer.model: "),
-    ("model.keras", r"model.keras: must be the model of a finished run"),
+    ("model.keras", r"model.keras: must be as checksums.json lists it"),
 ]
 
 

@@ -72,7 +72,7 @@ def stop_at(monkeypatch, position, error):
 
 def test_a_finished_run_has_the_documented_files(finished_run):
     names = {"config.yaml", "tokenizer.model", "model.keras", "checkpoints", "logs"}
-    assert set(os.listdir(finished_run)) == names | {"metrics.jsonl", ".lock"}
+    assert set(os.listdir(finished_run)) == names | {"metrics.jsonl", "checksums.json", ".lock"}
 
 
 @pytest.mark.parametrize("start", ["tokenizer", "initial-run"])

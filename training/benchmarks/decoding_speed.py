@@ -185,6 +185,9 @@ def _measure_real_lines(options: Options) -> None:
             f"{options.saved_model}: must be one version of an export. Received: a path without"
             " saved_model.pb. Give a path like saved_models/NAME/VERSION."
         )
+    from keras_transformer.checksums import check_export
+
+    check_export(options.saved_model)
     signature = "greedy" if options.greedy else "serving_default"
     for batch in options.batch:
         tell(f"{len(lines)} lines, batch {batch}")

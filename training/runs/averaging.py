@@ -29,11 +29,13 @@ def average(run: RunFolder, epochs: Sequence[int], *, keeps_earlier: bool = True
         keeps_earlier: Whether to keep the model that training produced as model.trained.keras.
 
     Raises:
-        InputError: If a checkpoint or the model cannot be read. The run is then unchanged.
+        InputError: If a checkpoint or the model cannot be read, or a file of the run has changed.
+            The run is then unchanged.
     """
+    run.check_unchanged()
     record = run.read_record()
     settings = record.settings
-    tokenizer = SubwordTokenizer.load(run.tokenizer_path)
+    tokenizer = SubwordTokenizer.load(run.tokenizer_path, most_ids=settings.vocabulary_size)
     try:
         for epoch in epochs:
             check_size_of_epoch(run, settings, tokenizer.vocabulary_size, epoch)
@@ -59,6 +61,7 @@ def average(run: RunFolder, epochs: Sequence[int], *, keeps_earlier: bool = True
     about = {name: value for name, value in final.items() if not name.startswith("val_")}
     lines = [line for line in metrics if "epoch" in line]
     run.write_metrics([*lines, about | {"epochs": [*epochs]} | numbers])
+    run.write_checksums()
     _report("now", epochs, numbers)
 
 

@@ -35,7 +35,8 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
 
     Raises:
         InputError: If another process has locked the folder, it holds something other than a run,
-            or its run is finished or was started with different settings or data.
+            or its run is finished, has changed since (the library's InputError), or was started
+            with different settings or data.
     """
     run = RunFolder(Path(output).resolve())
     _complete_swap(run)
@@ -51,6 +52,8 @@ def claim(output: str | Path, record: RunRecord, *, overwrite: bool) -> Iterator
             yield staging
             _swap(run, staging)
         else:
+            if run.is_finished:
+                run.check_unchanged()
             yield run
 
 

@@ -38,7 +38,8 @@ class ExportedTranslator:
         beam_size: Beams of the export's search.
 
     Raises:
-        InputError: If the export cannot be loaded, or is not from this project.
+        InputError: If the export cannot be loaded, is not from this project, or is not as its
+            checksums.json lists it.
     """
 
     def __init__(self, version: Path, *, greedy: bool = False, with_prefixes: bool = False):
@@ -51,8 +52,7 @@ class ExportedTranslator:
                     f" {', '.join(self._functions) or 'none'}. Export the run again with"
                     " training.export."
                 )
-        shape = self._functions["n_best"].structured_outputs["translations"].shape
-        self.beam_size = 1 if greedy else shape[1]
+        self.beam_size = 1 if greedy else _num_results(version, self._functions["n_best"])
 
     def translate(self, texts: list[str], *, prefixes: list[str] | None = None) -> list[str]:
         """Translates texts, in the same order."""
@@ -87,8 +87,10 @@ def _signatures(version: Path) -> dict[str, Callable]:
     import_tensorflow(f"loading {version}")
     import tensorflow as tf
 
+    from keras_transformer.checksums import check_export
     from keras_transformer.quiet import without_information
 
+    check_export(version)
     try:
         with without_information():
             import tensorflow_text  # noqa: F401  registers its ops
@@ -99,6 +101,20 @@ def _signatures(version: Path) -> dict[str, Callable]:
             f"{version}: must be a version of an export. Received:"
             f" {' '.join(str(error).split())[:200]}. Check the path, or export the run again."
         ) from error
+
+
+def _num_results(version: Path, n_best: Callable) -> int:
+    """Returns how many translations the signature n_best gives for a text."""
+    try:
+        _, num_results = n_best.structured_outputs["translations"].shape
+        if num_results is not None:
+            return num_results
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    raise InputError(
+        f"{version}: the signature n_best must give a fixed number of translations. Received:"
+        " other outputs. Export the run again with training.export."
+    )
 
 
 def _of_similar_length(texts: list[str]) -> Iterator[list[int]]:

@@ -139,6 +139,7 @@ def save_model(run: RunFolder, model: keras.Model) -> None:
     """
     copy = type(model).from_config(model.get_config())
     copy.set_weights(model.get_weights())
+    run.remove_checksums()
     with replacing(run.model_path) as temporary:
         copy.save(temporary)
 

@@ -232,6 +232,7 @@ class _Fitting:
         run.trained_model_path.unlink(missing_ok=True)  # from an earlier end of this run
         final = {"final": True, "epochs": choice.kept.epochs, "num_pairs": self.epochs.num_pairs}
         run.write_metrics([*run.read_metrics(), final | choice.kept.numbers])
+        run.write_checksums()
         print(choice.in_words(self.settings.monitor))
 
 

@@ -3,6 +3,7 @@
     config.yaml      every setting, resolved; the format's version; SHA-256 of the data; asked_for:
                      requested settings for which the tokenizer has a different value
     tokenizer.model  model.keras    read by evaluate, translate and export; model.keras comes last
+    checksums.json   SHA-256 of these and of metrics.jsonl; written last, removed before any changes
     checkpoints/     logs/ (TensorBoard)   metrics.jsonl (a line per epoch)   .lock
 
 Each file is written under a temporary name and then renamed, so that no file is ever incomplete. A
@@ -75,6 +76,7 @@ class RunFolder:
         self.trained_model_path = self.path / "model.trained.keras"  # see training.average
         self.logs_path = self.path / "logs"
         self.metrics_path = self.path / "metrics.jsonl"
+        self.checksums_path = self.path / "checksums.json"
         self.lock_path = self.path / ".lock"
 
     @property
@@ -133,6 +135,16 @@ class RunFolder:
                     " Run training.train with the same settings again to finish it."
                 )
 
+    def check_unchanged(self) -> None:
+        """Refuses a finished run whose files are not as checksums.json lists them.
+
+        Raises:
+            InputError: The library's, if a file has changed or is missing.
+        """
+        from keras_transformer.checksums import check_run
+
+        check_run(self.path)
+
     def check_ended(self) -> None:
         """Refuses a finished run that is being trained further.
 
@@ -168,6 +180,7 @@ class RunFolder:
 
     def write_record(self, record: RunRecord) -> None:
         if not self.read_only:
+            self.remove_checksums()
             record.write(self.config_path)
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -191,7 +204,20 @@ class RunFolder:
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         if not self.read_only:
+            self.remove_checksums()
             write_text(self.metrics_path, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def write_checksums(self) -> None:
+        """Writes checksums.json, after the last change to a finished run."""
+        from keras_transformer.checksums import RUN_FILES, checksums_of
+
+        if not self.read_only:
+            write_text(self.checksums_path, checksums_of(self.path, RUN_FILES))
+
+    def remove_checksums(self) -> None:
+        """Removes checksums.json, before a file that it lists changes."""
+        if not self.read_only:
+            self.checksums_path.unlink(missing_ok=True)
 
 
 def _metrics_of(line: bytes) -> dict[str, Any] | None:

@@ -127,7 +127,7 @@ def model_of_epoch(
     from training.runs.checkpoints import DamagedCheckpoint
     from training.runs.compiled_model import number_formats
 
-    tokenizer = SubwordTokenizer.load(run.tokenizer_path)
+    tokenizer = SubwordTokenizer.load(run.tokenizer_path, most_ids=settings.vocabulary_size)
     try:
         check_size_of_epoch(run, settings, tokenizer.vocabulary_size, epoch)
         with number_formats(settings.dtype_policy):

@@ -35,7 +35,9 @@ def check_text(settings: TrainingSettings, *, is_new: bool = False, warns: bool 
     if is_new and settings.tokenizer is not None:
         _given_tokenizer(settings.tokenizer, settings.normalization)
     if is_new and settings.initial_run is not None:
-        RunFolder(settings.initial_run).check_finished()
+        initial_run = RunFolder(settings.initial_run)
+        initial_run.check_finished()
+        initial_run.check_unchanged()
     _, references = read_pairs(*settings.validation_files())
     if warns and settings.validation_bleu:
         warn_if_unspaced(references, settings.bleu_tokenizer)

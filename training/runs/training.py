@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from training.command_line.backend import backend_name
-from training.command_line.errors import InputError
+from training.command_line.errors import InputError, input_errors
 from training.command_line.running import import_keras
 from training.devices.base import Devices
 from training.devices.opening import Strategy, open_devices
@@ -93,7 +93,7 @@ def _joined(
         if devices.is_chief:
             try:
                 run = stack.enter_context(claim(output, record, overwrite=overwrite))
-            except InputError as error:
+            except input_errors() as error:
                 complaint = str(error)
         told = [run and str(run.path), complaint, dataclasses.asdict(record)]
         path, complaint, chiefs = devices.from_chief(told)

@@ -35,6 +35,8 @@ def load_translator(
         run.check_finished()
     else:
         check_kept(run, settings, [epoch], "--epoch")
+        if run.is_finished:
+            run.check_unchanged()
     search = {
         "beam_size": settings.beam_size if beam_size is None else beam_size,
         "length_penalty": settings.length_penalty if length_penalty is None else length_penalty,

@@ -3,6 +3,7 @@
 Needs TensorFlow, and TensorFlow Text for its ops, but none of this project's model code.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ import numpy as np
 from training.serving.predict import DEFAULT_SIGNATURE, declared_shape
 
 FIRST_TEXT = b"one"
+
+# TensorFlow Serving reads no more requests either.
+MOST_WARMUP_REQUESTS = 1000
+MOST_WARMUP_BYTES = 16 * 2**20
 
 
 @dataclass(eq=False)
@@ -76,13 +81,16 @@ def load_version(path: str | os.PathLike, number: int) -> LoadedVersion:
     """Loads the version in a folder, and runs its first requests.
 
     Raises:
-        Exception: Many kinds, from TensorFlow, if the folder is not a complete SavedModel.
+        Exception: Many kinds, from TensorFlow, if the folder is not a complete SavedModel; an
+            InputError if a file is not as checksums.json lists it.
     """
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers the SentencePiece ops
 
+    from keras_transformer.checksums import check_export
     from keras_transformer.quiet import without_information
 
+    check_export(path)
     signature_defs = _signature_defs(path)
     with without_information():
         runs = {
@@ -101,34 +109,63 @@ def exported_requests(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, 
     TensorFlow Serving also runs them, before a version becomes available.
 
     Raises:
-        ValueError: If a request is damaged.
+        ValueError: If a request is damaged, or the file is larger than TensorFlow Serving allows.
     """
-    import tensorflow as tf
     from google.protobuf.message import DecodeError
-    from tensorflow.core.framework.tensor_pb2 import TensorProto
 
     from keras_transformer.export.prediction_log import WARMUP_FILE, prediction_log_class
 
     file = Path(path) / WARMUP_FILE
-    if not file.exists():
+    if not file.is_file():
         return
-    for record in tf.data.TFRecordDataset(os.fspath(file)).as_numpy_iterator():
+    for record in _records(file):
         try:
             log = prediction_log_class().FromString(record)
-        except DecodeError as error:
+            request = log.predict_log.request
+            inputs = {item.key: _array(item.value) for item in request.inputs}
+        except (DecodeError, ValueError) as error:
             raise ValueError(
                 f"{file} must hold PredictionLog messages. Received: a damaged message. Export the"
                 " version again."
             ) from error
         if log.HasField("predict_log"):
-            request = log.predict_log.request
-            yield (
-                request.model_spec.signature_name or DEFAULT_SIGNATURE,
-                {
-                    item.key: tf.make_ndarray(TensorProto.FromString(item.value))
-                    for item in request.inputs
-                },
+            yield request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs
+
+
+def _records(file: Path) -> Iterator[bytes]:
+    """Yields the records of a small TFRecord file.
+
+    TensorFlow's own reader would ask for whatever memory a record's length claims. The lengths are
+    checked here; checksums.json covers the content.
+    """
+    with open(file, "rb") as opened:
+        content = opened.read(MOST_WARMUP_BYTES + 1)
+    place, count = 0, 0
+    while place < len(content):
+        size = int.from_bytes(content[place : place + 8], "little")
+        start, place = place + 12, place + 12 + size + 4  # after the length and its checksum
+        count += 1
+        if place > len(content) or len(content) > MOST_WARMUP_BYTES or count > MOST_WARMUP_REQUESTS:
+            raise ValueError(
+                f"{file} must hold at most {MOST_WARMUP_REQUESTS:,} whole requests in"
+                f" {MOST_WARMUP_BYTES:,} bytes. Received: other content. Export the version again."
             )
+        yield content[start : start + size]
+
+
+def _array(serialized: bytes) -> np.ndarray:
+    """Returns the array in a TensorProto, which may not claim more values than it has bytes."""
+    import tensorflow as tf
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+
+    tensor = TensorProto.FromString(serialized)
+    sizes = [dim.size for dim in tensor.tensor_shape.dim]
+    if min(sizes, default=0) < 0 or math.prod(sizes) > len(serialized):
+        raise ValueError("A tensor's shape must fit its values.")
+    try:
+        return tf.make_ndarray(tensor)
+    except (TypeError, IndexError, KeyError) as error:
+        raise ValueError("A tensor's values must fit its type.") from error
 
 
 def _run(function, infos: dict, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,0 +1,82 @@
+"""A damaged tokenizer is refused, or works; no library that reads it crashes, here or in graphs."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from tests.mutated_bytes import KINDS, TRIALS
+from tests.random_models import TEXTS
+
+ROOT = Path(__file__).parents[2]
+
+# Says which trial it begins, so that a crash can be repeated. The memory and the time of a trial
+# are limited.
+TRIES = """
+import json, resource, signal, sys
+from pathlib import Path
+import tensorflow as tf
+from keras_transformer.errors import InputError
+from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from tests.mutated_bytes import mutants
+
+path, kind = Path(sys.argv[1]), sys.argv[2]
+content = path.read_bytes()
+texts = ["a man rides a bicycle", "snow \\ufb01ne \\u212b", "\\U0001f469 \\uff21 </s>", ""]
+
+def use(tokenizer):
+    ids = tokenizer.encode(texts)
+    assert tokenizer.decode(ids) is not None
+    assert tokenizer.sample(texts, 0.1, seed=1)
+    in_graph = tokenizer.tokenize(tf.constant(texts))
+    assert tokenizer.detokenize(in_graph).shape == len(texts)
+    return ids == in_graph.to_list()
+
+assert use(SubwordTokenizer.load(path))
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+most = pages * resource.getpagesize() + 512 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+mutant_path = path.with_suffix("." + kind)
+for number, mutant in enumerate(mutants(content, kind)):
+    mutant_path.write_bytes(mutant)
+    signal.alarm(10)
+    try:
+        outcome = "used" if use(SubwordTokenizer.load(mutant_path)) else "differs"
+    except InputError as error:
+        assert str(error).startswith(str(mutant_path)) and "\\n" not in str(error), str(error)
+        outcome = "refused"
+    print(json.dumps([number, outcome]), flush=True)
+signal.alarm(0)
+"""
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram nfkc"])
+def tokenizer_file(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("mutated") / "tokenizer.model"
+    model_type, _, normalization = request.param.partition(" ")
+    SubwordTokenizer.train_from_lines(TEXTS, 300, model_type, normalization or "none").save(path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_tokenizer_is_refused_or_works(tokenizer_file, kind):
+    finished = subprocess.run(
+        [sys.executable, "-c", TRIES, str(tokenizer_file), kind],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    outcomes = [json.loads(line)[1] for line in finished.stdout.splitlines()]
+    assert finished.returncode == 0, f"trial {len(outcomes)}: {finished.stderr[-2000:]}"
+    assert len(outcomes) == TRIALS
+    counts = Counter(outcomes)
+    print(f"{tokenizer_file.parent.name} {kind}: {dict(counts)}")
+    assert counts["refused"] > TRIALS // 10
+    assert not counts["differs"]
