@@ -1,7 +1,7 @@
 """`checksums.json`: the SHA-256 of each file of a finished run or an export, checked on loading.
 
 It shows damage, and changes made by mistake. It does not show who wrote the files: whoever can
-change them can change `checksums.json`, too.
+change them can change `checksums.json` too, or the files after they have been compared.
 """
 
 import hashlib
@@ -17,8 +17,7 @@ from keras_transformer.errors import InputError
 
 CHECKSUMS_FILE = "checksums.json"
 
-# The files of a finished run that are listed. Checkpoints, logs and models of earlier epochs are
-# not.
+# The files of a finished run that are listed. Others, such as checkpoints and logs, are not.
 RUN_FILES = ("config.yaml", "metrics.jsonl", "model.keras", "tokenizer.model")
 
 _FORMAT_VERSION = 1
@@ -30,17 +29,17 @@ _LOGGER = logging.getLogger("keras_transformer")
 
 
 def checksums_of(folder: Path, names: Iterable[str]) -> str:
-    """Returns the content of `checksums.json` for files of a folder, which must exist."""
+    """Returns the content of `checksums.json` for these files of a folder."""
     return _as_text({name: _sha256(folder / name) for name in names})
 
 
 def write_export_checksums(version: Path) -> None:
-    """Writes `checksums.json` for all files of an export's version, which no one uses yet."""
+    """Writes `checksums.json` for all files of a new version of an export."""
     text = checksums_of(version, _files_in(version))
     (version / CHECKSUMS_FILE).write_text(text, encoding="utf-8")
 
 
-def check_run(run: str | os.PathLike) -> None:
+def check_run(run: str | os.PathLike[str]) -> None:
     """Compares the files of a finished run with its `checksums.json`.
 
     Logs a warning if there is none, as in runs of earlier versions.
@@ -49,11 +48,11 @@ def check_run(run: str | os.PathLike) -> None:
         InputError: A file is missing or has changed, or is a link that leaves the folder.
     """
     for name in (*RUN_FILES, CHECKSUMS_FILE):
-        _refuse_link_out(Path(run) / name)
+        refuse_link_out(Path(run), name)
     _check(Path(run), is_export=False)
 
 
-def check_export(version: str | os.PathLike) -> bool:
+def check_export(version: str | os.PathLike[str]) -> bool:
     """Compares the files of an export's version with its `checksums.json`.
 
     Logs a warning if there is none, as in exports of earlier versions.
@@ -72,7 +71,7 @@ def _check(folder: Path, is_export: bool) -> bool:
     content = _content(file)
     if content is None:
         _LOGGER.warning(
-            "%s: has no %s, so nothing shows whether its files have changed", folder, CHECKSUMS_FILE
+            "%s: has no %s, so changes to its files go unnoticed", folder, CHECKSUMS_FILE
         )
         return False
     try:
@@ -85,30 +84,32 @@ def _check(folder: Path, is_export: bool) -> bool:
     return True
 
 
-def _refuse_link_out(path: Path) -> None:
-    if path.is_symlink():
-        folder, target = os.path.realpath(path.parent), os.path.realpath(path)
-        if os.path.commonpath([folder, target]) != folder:
-            raise InputError(
-                f"{path}: a run's folder must hold all its files. Received: a link that leaves the"
-                " folder. Put the file itself there."
-            )
+def refuse_link_out(folder: Path, name: str) -> None:
+    """Refuses a file of a folder if a link leads out of the folder.
+
+    Raises:
+        InputError: It does.
+    """
+    root, target = os.path.realpath(folder), os.path.realpath(folder / name)
+    if os.path.commonpath([root, target]) != root:
+        raise InputError(
+            f"{folder / name}: the folder must hold all its files. Received: a link that leaves the"
+            " folder. Put the file itself there."
+        )
 
 
 def _compare(folder: Path, listed: dict[str, str], names: Iterable[str]) -> None:
     names = set(names)
     for name in sorted(names - listed.keys()):
-        shown = name if name.isprintable() else ascii(name)
         raise InputError(
-            f"{folder / shown}: must be listed in {CHECKSUMS_FILE}. Received: a file that is not."
-            " Remove it if you put it there; else get the folder again."
+            f"{_shown(folder / name)}: must be listed in {CHECKSUMS_FILE}. Received: a file that is"
+            " not. Remove it if you put it there; else get the folder again."
         )
     for name in sorted(listed.keys() - names):
-        if os.path.lexists(folder / name):
-            raise InputError(
-                f"{folder / CHECKSUMS_FILE}: must list {', '.join(sorted(names))}. Received:"
-                f" {name}, too. Get the folder again."
-            )
+        raise InputError(
+            f"{folder / name}: must be a file of the folder, because {CHECKSUMS_FILE} lists it."
+            " Received: no such file. Get the folder again."
+        )
     for name, expected in sorted(listed.items()):
         path = folder / name
         try:
@@ -120,8 +121,8 @@ def _compare(folder: Path, listed: dict[str, str], names: Iterable[str]) -> None
             ) from error
         if found != expected:
             raise InputError(
-                f"{path}: must be as {CHECKSUMS_FILE} lists it. Received: other content, with"
-                f" SHA-256 {found[:12]}... and not {expected[:12]}... . Get the folder again."
+                f"{path}: must be as {CHECKSUMS_FILE} lists it. Received: SHA-256 {found[:12]}..."
+                f" instead of {expected[:12]}.... Get the folder again."
             )
 
 
@@ -155,8 +156,8 @@ def _listed(file: Path, content: bytes) -> dict[str, str]:
 
 def _not_ours(file: Path, received: str) -> InputError:
     return InputError(
-        f"{file}: must be as training or the export wrote it. Received: {received}. Get the folder"
-        " again, or remove the file to do without this check."
+        f"{file}: must be as the training or the export wrote it. Received: {received}. Get the"
+        " folder again, or remove this file to skip the check."
     )
 
 
@@ -177,15 +178,20 @@ def _files_in(version: Path) -> list[str]:
             mode = os.lstat(os.path.join(path, name)).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise InputError(
-                    f"{os.path.join(path, name)}: an export must have files and folders alone."
-                    " Received: a link, or something else. Replace it with what it stands for."
+                    f"{_shown(Path(path, name))}: an export must have only files and folders."
+                    " Received: a link, a pipe or a device. Replace a link with the file itself."
                 )
         names += [Path(path, name).relative_to(version).as_posix() for name in files]
     return sorted(name for name in names if name != CHECKSUMS_FILE)
 
 
+def _shown(path: Path) -> str:
+    """Returns a path as one line of text, whatever a stranger called the file."""
+    return str(path) if str(path).isprintable() else ascii(str(path))
+
+
 def _sha256(path: Path) -> str:
-    """Returns the SHA-256 of a regular file, which is read once, a part at a time."""
+    """Returns the SHA-256 of a regular file."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(0, "something other than a file")
     with open(path, "rb") as file:

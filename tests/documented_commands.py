@@ -70,6 +70,8 @@ TINY = {
     "translate runs/en-de --input test.en --n-best 3 --scores": {"--n-best": 2},
     "score runs/en-de --source test.en --target test.de": {},
     "export runs/en-de saved_models/en-de": {},
+    "export --verify saved_models/en-de": {},
+    "export --verify saved_models/en-de/1": {},
     "serve saved_models/en-de": {"--port": 0},
     "serve saved_models/en-de --versions 1,2 --labels stable=1,canary=2": {"--port": 0},
     "serve saved_models/en-de --versions 1 --labels stable=1,canary=1": {"--port": 0},

@@ -36,7 +36,8 @@ def version(tmp_path):
 
 
 def assert_refused(check, folder, name):
-    with pytest.raises(InputError, match=rf"^{folder / name}: must .*\. Received: .*\.$") as error:
+    message = rf"^{folder / name}: .*must .*\. Received: .*\.$"
+    with pytest.raises(InputError, match=message) as error:
         check(folder)
     assert "\n" not in str(error.value)
 
@@ -58,7 +59,7 @@ def test_the_file_is_json_with_every_name(run, version):
 def test_a_folder_without_checksums_gives_one_warning(tmp_path, caplog, check):
     assert not check(tmp_path)
     [record] = caplog.records
-    assert record.getMessage().startswith(f"{tmp_path}: has no checksums.json, so nothing shows")
+    assert record.getMessage().startswith(f"{tmp_path}: has no checksums.json, so changes")
 
 
 @pytest.mark.parametrize("name", CONTENT)
@@ -86,11 +87,10 @@ def test_a_missing_changed_or_added_file_of_an_export_is_named(version):
 
 def test_links_and_pipes_in_an_export_are_refused(version):
     (version / "link").symlink_to(version / "saved_model.pb")
-    with pytest.raises(InputError, match="link: an export must have files and folders alone"):
-        check_export(version)
+    assert_refused(check_export, version, "link")
     (version / "link").unlink()
-    os.mkfifo(version / "pipe")
-    with pytest.raises(InputError, match="pipe: an export must have files and folders alone"):
+    os.mkfifo(version / "a\npipe")
+    with pytest.raises(InputError, match=r"a\\npipe': an export must have only files and folders"):
         check_export(version)
 
 
@@ -121,6 +121,16 @@ def test_a_pipe_in_a_run_does_not_hang(run):
 def test_other_content_is_refused(run, content):
     (run / "checksums.json").write_text(content)
     assert_refused(check_run, run, "checksums.json")
+
+
+def test_a_list_of_more_than_the_runs_files_is_refused(run):
+    (run / "logs").symlink_to("/")
+    for name in ("notes.txt", "logs/etc/passwd"):
+        text = (run / "checksums.json").read_text()
+        listed = json.loads(text)["sha256"] | {name: "0" * 64}
+        (run / "checksums.json").write_text(checksums._as_text(listed))
+        assert_refused(check_run, run, name)
+        (run / "checksums.json").write_text(text)
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../other", "a/../../b", "config.yaml\n", ""])

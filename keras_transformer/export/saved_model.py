@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_transformer.checksums import write_export_checksums
+from keras_transformer.checksums import refuse_link_out, write_export_checksums
 from keras_transformer.errors import InputError
 from keras_transformer.export.model_card import write_model_card
 from keras_transformer.export.serving_warmup import write_warmup_requests
 from keras_transformer.export.verification import verify_saved_model
 from keras_transformer.translator import Translator
 
+_LOCK = ".lock"
 _RECORD = "versions.json"
 _MOST_RECORD_BYTES = 1000
 _LARGEST_VERSION = 2**63 - 1  # for TensorFlow Serving, an int64
@@ -53,14 +54,16 @@ def export_saved_model(
         The path of the version.
 
     Raises:
-        InputError: The directory cannot hold versions, another export is writing there, or the
-            version gives different answers than the translator.
+        InputError: The directory cannot hold versions or has links out of it, another export is
+            writing there, or the version gives different answers than the translator.
 
     Example:
         >>> export_saved_model(translator, "saved_models/en-de")
         'saved_models/en-de/1'
     """
     directory = Path(directory)
+    for name in (_LOCK, _RECORD, _UNFINISHED, _RECORD + _UNFINISHED):
+        refuse_link_out(directory, name)
     with _only_writer(directory):
         version = _highest_version(directory) + 1
         unfinished = directory / _UNFINISHED
@@ -123,7 +126,7 @@ def _only_writer(directory: Path) -> Iterator[None]:
     """Locks the directory, and refuses a second export."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock_path = directory / ".lock"
+        lock_path = directory / _LOCK
         lock_path.touch()
     except OSError as error:
         raise InputError(

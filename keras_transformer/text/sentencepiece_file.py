@@ -1,8 +1,9 @@
 """Checks the bytes of a SentencePiece model before a library reads them.
 
 SentencePiece before 0.2.1, and the copies of it in TensorFlow Text and TensorFlow Serving, read
-outside their memory if a model is malicious. This reader knows the fields that SentencePiece writes
-and refuses everything else. It takes time and memory in proportion to the bytes.
+or write outside their memory if a model is malicious. This reader knows the fields that
+SentencePiece writes and refuses everything else. It takes time and memory in proportion to the
+bytes.
 
 Source: `sentencepiece_model.proto`, `normalizer.cc` and `model_interface.cc` of SentencePiece, and
 the double array of `darts.h`, in which the model's normalization rules are stored.
@@ -16,16 +17,18 @@ import numpy as np
 
 from keras_transformer.errors import InputError
 
-MOST_BYTES = 64 * 2**20
-MOST_PIECES = 2**20
+MOST_PIECES = 2**18
+
+# SentencePiece takes over a second per MiB of pieces. Trained ones have 16 characters at most.
+_BYTES_PER_PIECE = 48
+_OTHER_BYTES = 2**20  # settings and normalization rules, of which NFKC's have 240 KB
 
 # SentencePiece looks for at most 1,024 pieces that begin at the same place.
-_LONGEST_PIECE_BYTES = 1000
-# It has room for 64 pieces of the user that begin another, and for 32 rules that do.
+_LONGEST_TEXT_BYTES = 1000
+# It has room for a chain of 64 user-defined pieces, or of 32 rules, that each begin the next.
 _MOST_NESTED_PIECES = 64
 _MOST_NESTED_RULES = 32
 
-_LONGEST_SETTING_BYTES = 4 * 2**20
 _LONGEST_REPLACEMENT_BYTES = 256
 _LARGEST_SCORE = 1e9
 
@@ -48,7 +51,7 @@ _TRAINER_FIELDS = (
     | dict.fromkeys((10, 15, 51), _FLOAT)
 )
 _TRAINER_LISTS = (1, 5, 30, 31)
-_CHARSMAP = 2
+_REQUIRED_CHARACTERS, _CHARSMAP = 36, 2
 _NORMALIZER_FIELDS = {1: _BYTES, _CHARSMAP: _BYTES, 3: _NUMBER, 4: _NUMBER, 5: _NUMBER, 6: _BYTES}
 
 
@@ -56,27 +59,33 @@ class _Malformed(Exception):
     """Says what is wrong with the bytes."""
 
 
+def most_bytes(most_pieces: int) -> int:
+    """Returns the most bytes that a model of so many pieces may have."""
+    return _OTHER_BYTES + _BYTES_PER_PIECE * min(most_pieces, MOST_PIECES)
+
+
 def check_sentencepiece_model(model: bytes, *, most_pieces: int = MOST_PIECES) -> None:
     """Refuses bytes that are not a SentencePiece model as SentencePiece writes it.
 
     Args:
         model: The bytes.
-        most_pieces: The most pieces that the model may have.
+        most_pieces: The most pieces that the model may have; never more than `MOST_PIECES`.
 
     Raises:
         InputError: The bytes are something else, or exceed a limit.
     """
     try:
-        _check(model, most_pieces)
+        _check(model, min(most_pieces, MOST_PIECES))
     except _Malformed as fault:
         raise InputError(
             "a tokenizer must be a whole SentencePiece model, as SentencePiece writes it. Received:"
-            f" {len(model):,} bytes in which {fault}. Train or copy it again."
+            f" {len(model):,} bytes: {fault}. Train or copy it again."
         ) from None
 
 
 def _check(model: bytes, most_pieces: int) -> None:
-    _require(len(model) <= MOST_BYTES, f"more than the {MOST_BYTES:,} that are allowed are")
+    most = most_bytes(most_pieces)
+    _require(len(model) <= most, f"{most_pieces:,} pieces may have at most {most:,}")
     pieces: list[tuple[bytes, bytes, int]] = []
     parts: dict[int, bytes] = {}
     for number, value, _ in _fields(model, _MODEL_FIELDS, "the model"):
@@ -84,16 +93,24 @@ def _check(model: bytes, most_pieces: int) -> None:
             _require(len(pieces) < most_pieces, f"there are more than {most_pieces:,} pieces")
             pieces.append(_piece(value))
         else:
-            _require(number not in parts, f"field {number} of the model is there twice")
+            _require(number not in parts, f"the model has field {number} twice")
             parts[number] = value
     _require(not parts.get(_SELF_TEST), "there are self-tests, which are not supported")
-    trainer, _ = _message(parts.get(_TRAINER, b""), _TRAINER_FIELDS, "trainer_spec", _TRAINER_LISTS)
+    trainer, _ = _message(
+        parts.get(_TRAINER, b""),
+        _TRAINER_FIELDS,
+        "trainer_spec",
+        long=_REQUIRED_CHARACTERS,
+        lists=_TRAINER_LISTS,
+    )
     _require(trainer.get(_MODEL_TYPE, 1) in range(1, 5), "the model's type is unknown")
     byte_fallback = trainer.get(_BYTE_FALLBACK, 0)
     _require(byte_fallback in (0, 1), "byte_fallback is neither 0 nor 1")
     _check_pieces(pieces, bool(byte_fallback))
     for number in (_NORMALIZER, _DENORMALIZER):
-        _, rules = _message(parts.get(number, b""), _NORMALIZER_FIELDS, "normalizer_spec")
+        _, rules = _message(
+            parts.get(number, b""), _NORMALIZER_FIELDS, "normalizer_spec", long=_CHARSMAP
+        )
         if rules.get(_CHARSMAP):
             _check_charsmap(rules[_CHARSMAP])
 
@@ -140,9 +157,17 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _message(
-    data: bytes, known: dict[int, int], name: str, lists: Iterable[int] = ()
+    data: bytes, known: dict[int, int], name: str, *, long: int, lists: Iterable[int] = ()
 ) -> tuple[dict[int, int], dict[int, bytes]]:
-    """Reads a message of settings; fields not in `lists` may occur once.
+    """Reads a message of settings.
+
+    Args:
+        data: The message.
+        known: Its fields, with their wire types.
+        name: Its name, for errors.
+        long: The field whose text may be long. Others may not: the text of the unknown piece, for
+            example, is repeated in translations.
+        lists: The fields that may occur more than once.
 
     Returns:
         The whole numbers, and the texts and bytes, by field.
@@ -156,9 +181,11 @@ def _message(
         if known[number] == _NUMBER:
             numbers[number] = value
         elif known[number] == _FLOAT:
-            _require(math.isfinite(*struct.unpack("<f", part)), f"{name} has a number not finite")
+            is_finite = math.isfinite(*struct.unpack("<f", part))
+            _require(is_finite, f"{name} has a number that is not finite")
         else:
-            _require(len(part) <= _LONGEST_SETTING_BYTES, f"{name} has a text that is too long")
+            is_short = number == long or len(part) <= _LONGEST_TEXT_BYTES
+            _require(is_short, f"{name} has a text that is too long")
             texts[number] = part
     return numbers, texts
 
@@ -191,9 +218,9 @@ def _check_pieces(pieces: list[tuple[bytes, bytes, int]], byte_fallback: bool) -
     _require(bool(pieces), "there are no pieces")
     texts, scores, types = zip(*pieces, strict=True)
     _require(min(map(len, texts)) > 0, "a piece is empty")
+    longest = max(map(len, texts))
     _require(
-        max(map(len, texts)) <= _LONGEST_PIECE_BYTES,
-        f"a piece is longer than {_LONGEST_PIECE_BYTES:,} bytes",
+        longest <= _LONGEST_TEXT_BYTES, f"a piece is longer than {_LONGEST_TEXT_BYTES:,} bytes"
     )
     # A line break cannot belong to another character, so it keeps pieces apart.
     joined = b"\n".join(texts)
@@ -203,8 +230,8 @@ def _check_pieces(pieces: list[tuple[bytes, bytes, int]], byte_fallback: bool) -
     _require(set(types) <= set(_PIECE_TYPES), "a piece has an unknown type")
     with np.errstate(invalid="ignore"):
         sizes = np.abs(np.frombuffer(b"".join(scores), "<f4"))
-        _require(bool(np.all(sizes <= _LARGEST_SCORE)), "a score is not finite or too large")
-    _require(types.count(_UNKNOWN) == 1, "there is not exactly one unknown piece")
+        _require(bool(np.all(sizes <= _LARGEST_SCORE)), "a score is too large or not finite")
+    _require(types.count(_UNKNOWN) == 1, "not exactly one piece is the unknown one")
     spelled = {text for text, kind in zip(texts, types, strict=True) if kind == _BYTE}
     _require(
         spelled == (_BYTE_PIECES if byte_fallback else set()),
@@ -219,43 +246,43 @@ def _check_nesting(texts: Iterable[bytes]) -> None:
         while nested and not text.startswith(nested[-1]):
             nested.pop()
         nested.append(text)
-        _require(len(nested) <= _MOST_NESTED_PIECES, "too many pieces begin other ones")
+        _require(len(nested) <= _MOST_NESTED_PIECES, "too many pieces begin one another")
 
 
 def _check_charsmap(data: bytes) -> None:
     """Checks normalization rules: the size of a double array, the array, and replacements.
 
-    Each unit of 32 bits of the array has a label of 8 bits, the bit 8 if a rule ends there, the
-    bit 9 and above the distance to its children, by XOR, or the bit 31 if it is a rule's end: the
-    place of its replacement.
+    The array is a trie in units of 32 bits. Bit 31 marks the end of a rule; the other bits are then
+    the place of its replacement. Without it, bits 0 to 7 are the unit's label, bit 8 says whether a
+    rule ends here, and the rest leads to the children.
     """
     size = int.from_bytes(data[:4], "little")
     is_whole = size >= 1024 and size % 1024 == 0 and 4 + size < len(data)
-    _require(is_whole, "the sizes of the rules do not fit")
+    _require(is_whole, "the size of the normalization rules is wrong")
     units = np.frombuffer(data, "<u4", size // 4, 4)
     replacements = data[4 + size :]
-    _require(
-        replacements[-1] == 0 and _is_utf_8(replacements), "the rules' replacements are damaged"
-    )
-    longest = max(map(len, replacements.split(b"\0")))
-    _require(longest <= _LONGEST_REPLACEMENT_BYTES, "a rule's replacement is too long")
+    is_text = replacements[-1] == 0 and _is_utf_8(replacements)
+    _require(is_text, "a rule's replacement is damaged")
+    is_end = np.frombuffer(replacements, "u1") == 0
+    sizes = np.diff(np.flatnonzero(is_end), prepend=-1)
+    _require(sizes.max() <= 1 + _LONGEST_REPLACEMENT_BYTES, "a rule's replacement is too long")
     is_inner = units >> 31 == 0
     is_inner[0] = True  # the root, whatever it says
     places = np.arange(len(units), dtype="u4")
-    # Children are at these places XOR their label.
+    # A child's place is its parent's base XOR the child's label.
     bases = places ^ (units >> 10 << ((units & 0x200) >> 6))
     _require(bool(np.all(bases[is_inner] < len(units))), "a rule leads outside the rules")
     values = units[bases[is_inner & (units >> 8 & 1 == 1)]] & 0x7FFFFFFF
-    begins = np.frombuffer(b"\0" + replacements[:-1], "u1") == 0
+    is_start = np.roll(is_end, 1)
     _require(
-        bool(np.all(values < len(begins)) and np.all(begins[values])),
-        "a rule's replacement is not where it must be",
+        bool(np.all(values < len(is_start)) and np.all(is_start[values])),
+        "a rule has a place where no replacement begins",
     )
     _check_depth(bases, places ^ (units & 0xFF), is_inner)
 
 
 def _check_depth(bases: np.ndarray, parents: np.ndarray, is_inner: np.ndarray) -> None:
-    """Refuses longer rules than may be nested, and circles, by following all rules at once."""
+    """Refuses circles, and rules longer than may be nested, by following all rules at once."""
     reached = np.zeros(len(bases), bool)
     reached[0] = True
     for _ in range(_MOST_NESTED_RULES + 1):

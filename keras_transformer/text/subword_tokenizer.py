@@ -25,9 +25,9 @@ from keras_transformer.text.bpe_dropout import SubwordSampler, subword_sampler
 from keras_transformer.text.compressed import PathName
 from keras_transformer.text.lines import describe_os_error, read_lines, refuse_pipe
 from keras_transformer.text.sentencepiece_file import (
-    MOST_BYTES,
     MOST_PIECES,
     check_sentencepiece_model,
+    most_bytes,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class SubwordTokenizer:
     Args:
         serialized_model: The bytes of a SentencePiece model. They are checked before SentencePiece
             or TensorFlow Text reads them; see `check_sentencepiece_model`.
-        most_ids: The most ids that the model may have.
+        most_ids: The most ids that the model may have; never more than 2**18.
 
     Attributes:
         serialized_model: The same bytes.
@@ -117,7 +117,7 @@ class SubwordTokenizer:
 
         Args:
             files: The text files, plain or compressed; both languages for a shared vocabulary.
-            vocabulary_size: The most ids: sub-words, 256 bytes and 4 special ids.
+            vocabulary_size: The most ids: sub-words, 256 bytes and 4 special ids; at most 2**18.
             model_type: "bpe" or "unigram".
             normalization: "none" keeps text unchanged. "nfkc" converts it to Unicode's form NFKC
                 here and whenever text is encoded: composed and decomposed accents become the same,
@@ -164,7 +164,7 @@ class SubwordTokenizer:
 
         Args:
             path: The file.
-            most_ids: The most ids that it may have, such as the vocabulary of its model.
+            most_ids: The most ids that it may have, such as the vocabulary size of its model.
 
         Raises:
             InputError: The file is missing, a pipe, cut short, or not a tokenizer.
@@ -172,7 +172,7 @@ class SubwordTokenizer:
         refuse_pipe(path)
         try:
             with open(path, "rb") as file:
-                return cls(file.read(MOST_BYTES + 1), most_ids=most_ids)
+                return cls(file.read(most_bytes(most_ids) + 1), most_ids=most_ids)
         except OSError as error:
             raise InputError(
                 f"{path}: must be a tokenizer that SubwordTokenizer.save wrote."
@@ -401,9 +401,9 @@ def _check_settings(vocabulary_size: int, model_type: str, normalization: str) -
                 f"{name} must be one of {', '.join(known)}."
                 f" Received: {name}={value!r}. Choose {name}={known[0]!r}."
             )
-    if not isinstance(vocabulary_size, int) or vocabulary_size < 1:
+    if not isinstance(vocabulary_size, int) or not 1 <= vocabulary_size <= MOST_PIECES:
         raise InputError(
-            "vocabulary_size must be a positive whole number."
+            f"vocabulary_size must be a whole number from 1 to {MOST_PIECES}."
             f" Received: vocabulary_size={vocabulary_size!r}. Choose 10000, for example."
         )
 

@@ -142,6 +142,16 @@ def test_a_damaged_record_is_refused(translator, tmp_path, content):
     assert names_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", [".lock", ".unfinished", "versions.json.unfinished"])
+def test_nothing_is_written_through_a_link_out_of_the_directory(translator, tmp_path, name):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / name).symlink_to(tmp_path / "outside")
+    message = rf"{name}: the folder must hold all its files\. Received: a link that leaves"
+    with pytest.raises(InputError, match=message):
+        export_saved_model(translator, tmp_path / "saved")
+    assert not (tmp_path / "outside").exists()
+
+
 @pytest.mark.usefixtures("saves_at_once")
 def test_an_export_with_different_answers_does_not_become_a_version(
     translator, tmp_path, monkeypatch

@@ -448,10 +448,10 @@ def test_the_error_for_any_smaller_vocabulary_names_the_smallest_size(model_type
         SubwordTokenizer.train_from_lines(["ab ab", "b"], vocabulary_size, model_type)
 
 
-@pytest.mark.parametrize("vocabulary_size", [0, -5, 300.0, "300", None])
-def test_a_vocabulary_size_that_is_not_positive_is_refused(vocabulary_size):
+@pytest.mark.parametrize("vocabulary_size", [0, -5, 2**18 + 1, 300.0, "300", None])
+def test_a_vocabulary_size_out_of_range_is_refused(vocabulary_size):
     with pytest.raises(
-        InputError, match=r"positive whole number\. Received: vocabulary_size=.*Choo"
+        InputError, match=r"a whole number from 1 to 262144\. Received: vocabulary_size=.*Choo"
     ):
         SubwordTokenizer.train_from_lines(ENGLISH, vocabulary_size)
 

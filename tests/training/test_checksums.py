@@ -163,7 +163,7 @@ def test_a_changed_export_is_named(saved, capfd):
     assert verify(saved) == 1
     out, err = capfd.readouterr()
     assert out.splitlines()[0] == f"{saved}/1: every file is as it was exported"
-    assert out.splitlines()[1].startswith(f"{saved}/2/model.json: must be as checksums.json lists")
+    assert out.splitlines()[1].startswith(f"{saved}/2/saved_model.pb: must be a file of the folder")
     assert f"{saved}: every file must be as it was exported. Received: 1 of 2 versions" in err
     assert verify(saved / "2") == 1
 

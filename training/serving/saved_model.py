@@ -109,13 +109,16 @@ def exported_requests(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, 
     TensorFlow Serving also runs them, before a version becomes available.
 
     Raises:
+        InputError: If the file is a link out of the folder.
         ValueError: If a request is damaged, or the file is larger than TensorFlow Serving allows.
     """
     from google.protobuf.message import DecodeError
 
+    from keras_transformer.checksums import refuse_link_out
     from keras_transformer.export.prediction_log import WARMUP_FILE, prediction_log_class
 
     file = Path(path) / WARMUP_FILE
+    refuse_link_out(Path(path), WARMUP_FILE)
     if not file.is_file():
         return
     for record in _records(file):
@@ -135,8 +138,8 @@ def exported_requests(path: str | os.PathLike) -> Iterator[tuple[str, dict[str, 
 def _records(file: Path) -> Iterator[bytes]:
     """Yields the records of a small TFRecord file.
 
-    TensorFlow's own reader would ask for whatever memory a record's length claims. The lengths are
-    checked here; checksums.json covers the content.
+    TensorFlow's own reader would take whatever memory a record's length claims. The checksums of
+    the records are not compared: checksums.json covers the whole file.
     """
     with open(file, "rb") as opened:
         content = opened.read(MOST_WARMUP_BYTES + 1)
@@ -154,7 +157,7 @@ def _records(file: Path) -> Iterator[bytes]:
 
 
 def _array(serialized: bytes) -> np.ndarray:
-    """Returns the array in a TensorProto, which may not claim more values than it has bytes."""
+    """Returns the array in a TensorProto, of at most as many values as the message has bytes."""
     import tensorflow as tf
     from tensorflow.core.framework.tensor_pb2 import TensorProto
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from keras_transformer.errors import InputError
 from keras_transformer.export.prediction_log import WARMUP_FILE, prediction_log_class
 from tests.mutated_bytes import KINDS, mutants
 from training.runs.exported_translator import ExportedTranslator
@@ -91,6 +92,17 @@ def test_a_tensor_that_claims_more_than_it_holds_is_refused(tmp_path, damaged):
 def test_a_file_that_claims_more_than_it_holds_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match=r"must hold at most 1,000 whole requests .* Received"):
         requests_in(tmp_path, content)
+
+
+@pytest.mark.parametrize("link", [WARMUP_FILE, Path(WARMUP_FILE).parent])
+def test_a_link_out_of_the_version_is_refused(tmp_path, link):
+    outside, version = tmp_path / "outside", tmp_path / "1"
+    outside.mkdir()
+    assert requests_in(outside, record(tensor(1, string_val=[b"a"])))
+    (version / link).parent.mkdir(parents=True)
+    (version / link).symlink_to(outside / link)
+    with pytest.raises(InputError, match=f"{WARMUP_FILE}: the folder must hold all its files"):
+        list(exported_requests(version))
 
 
 @pytest.mark.parametrize("kind", KINDS)
