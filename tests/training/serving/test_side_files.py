@@ -1,15 +1,19 @@
 """Nothing beside the SavedModel of an export is trusted: side files are bounded, or not read."""
 
+import json
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
+from keras_transformer.checksums import check_export
 from keras_transformer.errors import InputError
+from keras_transformer.export import saved_model
 from keras_transformer.export.prediction_log import WARMUP_FILE, prediction_log_class
-from tests.mutated_bytes import KINDS, mutants
+from tests.mutated_bytes import KINDS, TRIALS, mutants
 from training.runs.exported_translator import ExportedTranslator
 from training.serving.saved_model import (
     MOST_WARMUP_BYTES,
@@ -105,17 +109,35 @@ def test_a_link_out_of_the_version_is_refused(tmp_path, link):
         list(exported_requests(version))
 
 
+def read_requests(version):
+    found = list(exported_requests(version))
+    values = sum(array.size for _, inputs in found for array in inputs.values())
+    assert values <= (version / WARMUP_FILE).stat().st_size
+
+
+READERS = {
+    WARMUP_FILE: read_requests,
+    "checksums.json": check_export,
+    "versions.json": saved_model._highest_version,
+}
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_requests_are_refused_or_read(exported, tmp_path, kind):
-    content = (Path(exported) / WARMUP_FILE).read_bytes()
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_file_is_refused_or_read(exported, tmp_path, name, kind):
+    folder = Path(shutil.copytree(exported, tmp_path / "1"))
+    (folder / "versions.json").write_text(json.dumps({"highest_version": 12}))
+    content, outcomes = (folder / name).read_bytes(), Counter()
     for mutant in mutants(content, kind):
+        (folder / name).write_bytes(mutant)
         try:
-            found = requests_in(tmp_path, mutant)
+            READERS[name](folder)
+            outcomes["read"] += 1
         except ValueError as error:
             assert "\n" not in str(error)
-        else:
-            values = sum(array.size for _, inputs in found for array in inputs.values())
-            assert values <= len(mutant)
+            outcomes["refused"] += 1
+    print(f"{name} {kind}: {dict(outcomes)}")
+    assert outcomes["refused"] > TRIALS // 3
 
 
 def test_no_description_is_read(exported, tmp_path, caplog):
