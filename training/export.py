@@ -91,8 +91,8 @@ def _parser() -> CommandParser:
         "verify",
         str | None,
         None,
-        "Export nothing, and compare the files of saved_models/NAME, each version, or of"
-        " saved_models/NAME/VERSION with their checksums.json.",
+        "Export nothing; compare the files of saved_models/NAME (all versions) or"
+        " saved_models/NAME/VERSION with checksums.json.",
     )
     parser.add_threads()
     return parser
