@@ -28,6 +28,7 @@ _TYPES = {
 }
 # Older runs lack these settings.
 _DEFAULTS = {"length_normalization": "gnmt", "model": "transformer", "dtype_policy": "float32"}
+_MOST_BEAMS = 1000  # a search takes memory for each
 _DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -44,6 +45,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     for name, types in _TYPES.items():
         if type(settings.get(name)) not in types:
             raise _not_settings(path, f"{name}={str(settings.get(name))[:80]!r}")
+    if settings["beam_size"] > _MOST_BEAMS:
+        raise _not_settings(path, f"beam_size={str(settings['beam_size'])[:80]}")
     return {name: settings[name] for name in _TYPES}
 
 

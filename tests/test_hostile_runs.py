@@ -231,6 +231,8 @@ SETTINGS = {
     "more layers": (changed("num_layers", 1000), "where config.yaml describes 19,305,728"),
     "feed_forward_dim": (changed("feed_forward_dim", 10**9), "where config.yaml describes"),
     "vocabulary_size": (changed("vocabulary_size", 2**40), "vocabulary_size="),
+    "beam_size": (changed("beam_size", 10**9), "beam_size"),
+    "a number in base 60": (changed("seed", "1:" * 50_000 + "1"), "more than 100 digits"),
     "dropout": (changed("dropout", ".nan"), "dropout"),
     "model": (changed("model", "os.system"), "model"),
     "dtype_policy": (changed("dtype_policy", "int8_from_float32"), "dtype_policy"),
@@ -281,12 +283,21 @@ def test_a_checkpoint_with_a_pickle_is_refused(run):
         load_translator(str(run), epoch=60)
 
 
+@pytest.mark.parametrize("dtype", ["f16", "U3", "f8", "i4"])
+def test_a_checkpoint_of_another_dtype_is_refused(dtype, run):
+    path = run / "checkpoints" / "epoch_0060_batch_00000.weights.npz"
+    arrays = dict(np.load(path))
+    np.savez(path, **{**arrays, "weights.00003": arrays["weights.00003"].astype(dtype)})
+    with pytest.raises(CommandError, match="from a different model"):
+        load_translator(str(run), epoch=60)
+
+
 def test_a_checkpoint_of_a_diverged_training_is_refused(run):
     path = run / "checkpoints" / "epoch_0060_batch_00000.weights.npz"
     arrays = dict(np.load(path))
     arrays["weights.00003"] = np.full_like(arrays["weights.00003"], np.nan)
     np.savez(path, **arrays)
-    with pytest.raises(CommandError, match=r"not diverged.* not finite numbers.* Choose another"):
+    with pytest.raises(CommandError, match=r"weights that are not finite numbers.* Choose another"):
         load_translator(str(run), epoch=60)
 
 

@@ -301,7 +301,9 @@ class TrainingSettings:
         "last", "Whether to average the last epochs or the best ones by `monitor`."
     )
 
-    beam_size: int = _setting(4, "Beams of the search; 1 means greedy search.", minimum=1)
+    beam_size: int = _setting(
+        4, "Beams of the search; 1 means greedy search.", minimum=1, below=1001
+    )
     length_penalty: float = _setting(
         0.6, "alpha: higher values give longer translations.", minimum=0
     )

@@ -8,7 +8,7 @@ import os
 import re
 import struct
 import zlib
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from keras_transformer.reading.files import DamagedFile
 
@@ -131,7 +131,7 @@ def _listed(data: bytes, position: int, most: int) -> tuple[_Listed, int]:
     return _Listed(name, header, size, crc), position + name_size + extra_size
 
 
-def _unpack(pattern: struct.Struct, data: bytes) -> tuple:
+def _unpack(pattern: struct.Struct, data: bytes) -> tuple[Any, ...]:
     if len(data) != pattern.size:
         raise DamagedFile("an archive that is cut off")
     return pattern.unpack(data)

@@ -15,7 +15,7 @@ import math
 import re
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -196,7 +196,7 @@ class _File:
         return Array(shape, dtype, offset)
 
 
-def _unpack(pattern: str, data: bytes) -> tuple:
+def _unpack(pattern: str, data: bytes) -> tuple[Any, ...]:
     try:
         return struct.unpack(pattern, data)
     except struct.error as error:

@@ -9,6 +9,10 @@ from keras_transformer.reading.files import DamagedFile, read_bounded
 
 _MOST_BYTES = 2**20
 _MOST_LEVELS = 20
+_MOST_EVENTS = 50_000  # beginnings and ends of lists and mappings, and what they hold
+# PyYAML reads 1:1:1 as a number in base 60, in quadratic time.
+_MOST_DIGITS = 100
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def read_scalars(path: Path) -> dict[str, Any]:
@@ -27,12 +31,14 @@ def read_scalars(path: Path) -> dict[str, Any]:
         raise DamagedFile(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
-def _scalars(loader: yaml.SafeLoader) -> dict[str, Any]:
+def _scalars(loader: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     key: str | None = None
-    level = 0
+    level = num_events = 0
     while loader.check_event():
-        event = loader.get_event()
+        event, num_events = loader.get_event(), num_events + 1
+        if num_events > _MOST_EVENTS:
+            raise DamagedFile(f"more than {_MOST_EVENTS:,} values")
         if isinstance(event, yaml.DocumentStartEvent) and values:
             raise DamagedFile("more than one document")
         if isinstance(event, yaml.AliasEvent):
@@ -59,9 +65,11 @@ def _scalars(loader: yaml.SafeLoader) -> dict[str, Any]:
     return values
 
 
-def _value_of(loader: yaml.SafeLoader, event: yaml.ScalarEvent) -> Any:
+def _value_of(loader: Any, event: yaml.ScalarEvent) -> Any:
     """Returns the value of a scalar; explicit types such as !!binary are refused."""
     if event.tag is not None:
         raise DamagedFile(f"the type {event.tag[:80]!r}")
     tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+    if tag in _NUMBERS and len(event.value) > _MOST_DIGITS:
+        raise DamagedFile(f"a number of more than {_MOST_DIGITS} digits")
     return loader.construct_object(yaml.ScalarNode(tag, event.value))

@@ -29,7 +29,7 @@ class _Paths(saving_lib.H5IOStore):
         self.variables: dict[str, keras.Variable] = {}
         self._path = ""
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return True
 
     def make(self, path: str, metadata: Any = None) -> "_Paths":

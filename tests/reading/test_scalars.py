@@ -46,6 +46,8 @@ REFUSED = {
     "expected": "a: [1, 2\n",
     "codec": b"a: \xff\n",
     "invalid literal": "a: 0x_\n",
+    "more than 100 digits": "a: " + "1:" * 20_000 + "1\n",  # in base 60, in quadratic time
+    "more than 50,000 values": "a: [" + "1," * 50_000 + "]\n",
 }
 
 

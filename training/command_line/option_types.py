@@ -21,6 +21,9 @@ _WORDS = {
 }
 _MOST_VALUES = 50_000  # in a YAML file; a list of 10,000 files to train on fits
 _MOST_LEVELS = 20
+# PyYAML reads 1:1:1 as a number in base 60, in quadratic time.
+_MOST_DIGITS = 100
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _ITEMS = {list[str]: str, list[dict]: dict}
@@ -58,6 +61,10 @@ class StrictLoader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node, deep=False):
+        if node.tag in _NUMBERS and len(node.value) > _MOST_DIGITS:
+            raise yaml.constructor.ConstructorError(
+                problem=f"a number of more than {_MOST_DIGITS} digits", problem_mark=node.start_mark
+            )
         try:
             return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

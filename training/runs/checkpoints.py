@@ -25,6 +25,7 @@ import numpy as np
 from keras_transformer.averaging import averaged_variables, keeps_averages
 from keras_transformer.reading.files import DamagedFile
 from keras_transformer.reading.npz import Header, read_headers, read_npz
+from keras_transformer.reading.variables import check_finite
 from training.command_line.errors import InputError
 from training.runs.files import replacing
 from training.runs.folder import START, Position, RunFolder
@@ -170,7 +171,8 @@ def load_weights(
     """Reads the "weights" of a checkpoint, or their "average", in the model's order.
 
     Raises:
-        DamagedCheckpoint: If the file cannot be read or is from a different model.
+        DamagedCheckpoint: If the file cannot be read or is from a different model, or a weight is
+            not a finite number.
     """
     path = run.checkpoint_path(position, kind)
 
@@ -179,7 +181,12 @@ def load_weights(
         if len(headers) != len(model.weights):
             raise DamagedCheckpoint(f"{path} is from a different model")
 
-    return _group(load_arrays(path, check), "weights")
+    arrays = load_arrays(path, check)
+    try:
+        check_finite(arrays)
+    except DamagedFile as error:
+        raise DamagedCheckpoint(f"{path} has {error}") from error
+    return _group(arrays, "weights")
 
 
 def check_declared_size(path: Path, num_parameters: int, num_layers: int) -> None:
@@ -256,9 +263,9 @@ def _group(members: Mapping[str, Any], group: str) -> list[Any]:
 def _check_like(
     path: Path, headers: Mapping[str, Header], group: str, variables: Iterable[keras.Variable]
 ) -> None:
-    """Refuses arrays whose shapes, or kinds of numbers, differ from those of the variables.
+    """Refuses arrays whose shapes or dtypes differ from those of the variables.
 
-    Backends have integers of different sizes.
+    Integers may have another size, since backends differ in it.
     """
     found = [(header.shape, _kind_of(header.dtype.name)) for header in _group(headers, group)]
     expected = [(tuple(variable.shape), _kind_of(variable.dtype)) for variable in variables]
@@ -267,17 +274,19 @@ def _check_like(
 
 
 def _kind_of(dtype: str) -> str:
-    return "float" if keras.backend.is_float_dtype(dtype) else "integer"
+    return "integer" if dtype.startswith(("int", "uint")) else dtype
 
 
 def _check_numbers(path: Path, headers: Mapping[str, Header]) -> None:
-    """Refuses a state without its time, or with metrics that are larger than any metric's."""
+    """Refuses a state without its time, or with more metrics than any model has."""
+    metrics = _group(headers, "metrics")
+    num_metrics = sum(math.prod(header.shape) for header in metrics)
 
     def is_known(name: str, header: Header) -> bool:
         group, is_single = name.partition(".")[0], header.shape == ()
         return {
             "state": True,
-            "metrics": math.prod(header.shape) <= _MOST_METRIC_NUMBERS,
+            "metrics": num_metrics <= _MOST_METRIC_NUMBERS and header.dtype.kind in "fiu",
             "seconds": is_single and header.dtype.kind == "f",
             "backend": is_single and header.dtype.kind == "U",
         }.get(group, False)

@@ -23,6 +23,7 @@ from training.runs.record import RunRecord
 from training.settings import read_yaml_mapping
 
 MOST_METRICS_BYTES = 2**24
+_MOST_LINES = 100_000
 _MOST_LINE_BYTES = 2**16
 
 _CHECKPOINT_NAME = re.compile(r"epoch_(\d+)_batch_(\d+)\.")
@@ -194,12 +195,12 @@ class RunFolder:
         refuse_links_out(self.path)
         with open(self.metrics_path, "rb") as file:
             content = file.read(MOST_METRICS_BYTES + 1)
-        if len(content) > MOST_METRICS_BYTES:
+        if len(content) > MOST_METRICS_BYTES or content.count(b"\n") > _MOST_LINES:
             raise InputError(
-                f"{self.metrics_path}: must have at most {MOST_METRICS_BYTES:,} bytes. Received: a"
-                " larger file. Restore it, or remove it."
+                f"{self.metrics_path}: must have at most {MOST_METRICS_BYTES:,} bytes and"
+                f" {_MOST_LINES:,} lines. Received: a larger file. Restore it, or remove it."
             )
-        lines = map(_metrics_of, content.splitlines())
+        lines = map(_metrics_of, content.split(b"\n"))
         return list(itertools.takewhile(lambda line: line is not None, lines))
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:

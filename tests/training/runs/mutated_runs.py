@@ -17,6 +17,8 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).parents[3]
 RUN = ROOT / "tests" / "earlier_files" / "finished_run"
 FILES = {
@@ -74,6 +76,7 @@ ANY_FILE = [cut, flip_bits, flip_at_the_start, overwrite, move_a_piece]
 VALUES = [
     "9" * 5000,
     str(2**62),
+    "1:" * 50_000 + "1",  # in base 60
     "-1",
     "0",
     ".inf",
@@ -141,6 +144,10 @@ def members_of(content, choose):
         size = choose.choice([10, 60_000])
         header = f"{{'descr': '<f4', 'shape': ({_numbers(choose)},), }}".ljust(size).encode()
         members[place] = (name, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    elif action == 7 and name.endswith(".npy"):
+        array, file = np.load(io.BytesIO(inner)), io.BytesIO()
+        np.save(file, array.astype(choose.choice(["f2", "f8", "f16", "i8", "b1", "U3", "c8"])))
+        members[place] = (name, file.getvalue())
     else:
         if choose.random() < 0.7:  # the member of the weights
             place = max(range(len(members)), key=lambda index: len(members[index][1]))

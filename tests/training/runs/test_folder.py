@@ -178,10 +178,11 @@ def test_metrics_end_where_they_are_damaged(tmp_path, record, damage):
     assert run.read_metrics() == [{"epoch": 1}]
 
 
-def test_metrics_larger_than_those_of_any_run_are_refused(tmp_path, record):
+@pytest.mark.parametrize("content", [b'{"epoch": 1}\n' * 2**21, b"{}\n" * 100_001])
+def test_metrics_larger_than_those_of_any_run_are_refused(tmp_path, record, content):
     run = make_run(tmp_path / "run", record, finished=False)
-    run.metrics_path.write_bytes(b'{"epoch": 1}\n' * 2**21)
-    with pytest.raises(InputError, match=r"metrics\.jsonl: must have at most 16,777,216 bytes"):
+    run.metrics_path.write_bytes(content)
+    with pytest.raises(InputError, match=r"must have at most 16,777,216 bytes and 100,000 lines"):
         run.read_metrics()
 
 
