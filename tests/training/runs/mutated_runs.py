@@ -4,6 +4,7 @@ Called by test_mutations.py as `python -m tests.training.runs.mutated_runs KIND 
 FOLDER`. Prints a line before each trial, and after it the JSON of what was seen.
 """
 
+import faulthandler
 import io
 import json
 import os
@@ -31,6 +32,7 @@ FILES = {
 }
 _WATCHED = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pty.")
 _OPENED_BY_PYTHON = (sys.prefix, sys.base_prefix, str(ROOT / "keras_transformer"), "/proc/self/")
+_MOST_SECONDS = 60  # beyond this, something waits
 _MORE_BYTES = 2**31  # of address space, beyond what the first load has taken
 
 
@@ -146,7 +148,8 @@ def members_of(content, choose):
         members[place] = (name, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
     elif action == 7 and name.endswith(".npy"):
         array, file = np.load(io.BytesIO(inner)), io.BytesIO()
-        np.save(file, array.astype(choose.choice(["f2", "f8", "f16", "i8", "b1", "U3", "c8"])))
+        dtype = choose.choice(["f2", "f8", "f16", "i8", "b1", "U3", "c8"])
+        np.save(file, np.ones(array.shape, dtype))
         members[place] = (name, file.getvalue())
     else:
         if choose.random() < 0.7:  # the member of the weights
@@ -263,6 +266,7 @@ def attempt(load, expected, run, watch):
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     start, before = time.process_time(), memory("VmRSS")
     watch.seen, watch.folder = [], str(run.path.resolve())
+    faulthandler.dump_traceback_later(_MOST_SECONDS, exit=True)
     try:
         outcome = "loaded" if load(run) == expected else "another architecture"
     except (*input_errors(), DamagedCheckpoint) as error:
@@ -271,6 +275,7 @@ def attempt(load, expected, run, watch):
     except BaseException as error:
         outcome = f"{type(error).__name__}: {error!r:.300}"
     watch.folder = None
+    faulthandler.cancel_dump_traceback_later()
     return {
         "outcome": outcome,
         "seconds": time.process_time() - start,
