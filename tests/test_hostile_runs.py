@@ -186,6 +186,23 @@ def test_an_attack_on_the_model_is_refused_by_name(words, run):
     assert len(str(caught.value)) < 600
 
 
+def test_runs_are_read_without_the_loaders_of_other_libraries(run, monkeypatch):
+    """Those of Keras follow class paths, those of HDF5 links, and those of NumPy unpickle."""
+    for name in (
+        "keras.saving.load_model",
+        "keras.models.load_model",
+        "keras.saving.deserialize_keras_object",
+        "keras.Model.load_weights",
+        "h5py.File",
+        "numpy.load",
+        "pickle.loads",
+    ):
+        monkeypatch.setattr(name, None)
+    assert Translator.load(run)
+    assert load_translator(str(run), epoch=60)
+    assert Checkpoint.read(RunFolder(run), *compiled_of(run))
+
+
 def changed(setting, value):
     def change(run):
         path = run / "config.yaml"
