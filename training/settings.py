@@ -166,7 +166,9 @@ class TrainingSettings:
         3, "Odd number of positions that a convolutional layer sees at once.", minimum=1
     )
     max_source_tokens: int = _setting(
-        256, "Longest source in tokens, including the end token; translation cuts longer ones.", minimum=1
+        256,
+        "Longest source in tokens, including the end token; translation cuts longer ones.",
+        minimum=1,
     )
 
     batch_tokens: int = _setting(
