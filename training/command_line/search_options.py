@@ -39,8 +39,8 @@ def add_model_options(parser: CommandParser) -> None:
         Literal["float32", "bfloat16", "int8", "int8_bfloat16"],
         "float32",
         "Number format of weights and products. int8 is faster than float32 on most x86 processors"
-        " (Intel since 2019, AMD since 2022). int8_bfloat16 is faster still with beams, and needs"
-        " a processor with bfloat16 instructions.",
+        " (Intel since 2019, AMD since 2022); int8_bfloat16 is faster still with beams, if the"
+        " processor has bfloat16 instructions.",
     )
 
 
