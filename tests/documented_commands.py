@@ -115,7 +115,8 @@ TINY = {
         "--output": "runs/without-test",
     },
     "experiments layers": {"--lengths": "32 64", "--widths": 8, "--repeats": 1, "--threads": 0},
-    "experiments parallel": {
+    "experiments parallel --threads 1": {
+        "--threads": 0,
         "--lengths": "4 64",
         "--tokens": 256,
         "--model-dim": 8,

@@ -90,7 +90,7 @@ def test_the_files_that_a_page_names_exist(page):
 
 def test_the_architecture_page_has_a_row_for_each_folder():
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    _, _, rooms = text.partition("## The rooms")
+    _, _, rooms = text.partition("## The folders")
     rooms, _, _ = rooms.partition("\n## ")
     folders = {
         f"{path.relative_to(ROOT).as_posix()}/"
@@ -103,7 +103,7 @@ def test_the_architecture_page_has_a_row_for_each_folder():
 
 def test_the_architecture_page_answers_at_least_25_questions():
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    questions, _, _ = text.partition("## The rooms")
+    questions, _, _ = text.partition("## The folders")
     assert questions.count("\n| ") >= 25 + questions.count("| to change | open |")
 
 

@@ -114,8 +114,8 @@ class TrainingSettings:
     )
     vocabulary_size: int = _setting(
         37_000,
-        "The number of sub-words, shared by both languages, including the four special tokens; a"
-        " small text may yield fewer.",
+        "The number of sub-words, shared by both languages, including the four special tokens and"
+        " 256 bytes; a small text may yield fewer.",
         minimum=5,
     )
     tokenizer_type: Literal["bpe", "unigram"] = _setting(
@@ -168,7 +168,9 @@ class TrainingSettings:
         3, "Odd number of positions that a convolutional layer sees at once.", minimum=1
     )
     max_source_tokens: int = _setting(
-        256, "Longest source to translate, in tokens, including the end token.", minimum=1
+        256,
+        "Longest source in tokens, including the end token; translation cuts longer ones.",
+        minimum=1,
     )
 
     batch_tokens: int = _setting(

@@ -191,7 +191,7 @@ def test_the_picture_is_a_readable_png(translator, tmp_path):
     header = path.read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = struct.unpack(">II", header[16:])
-    assert 500 <= height <= width <= 2500
+    assert 500 <= width <= 2500 and 500 <= height <= 2500
     assert os.listdir(tmp_path) == ["attention.png"]
 
 

@@ -38,8 +38,9 @@ def add_model_options(parser: CommandParser) -> None:
         "precision",
         Literal["float32", "bfloat16", "int8", "int8_bfloat16"],
         "float32",
-        "Number format of weights and products. int8 is fastest on x86 processors since 2019,"
-        " bfloat16 on those with AMX; int8_bfloat16 has int8 weights and halves what beams read.",
+        "Number format of weights and products. int8 is faster than float32 on most x86 processors"
+        " (Intel since 2019, AMD since 2022); int8_bfloat16 is faster still with beams, if the"
+        " processor has bfloat16 instructions.",
     )
 
 

@@ -3,6 +3,7 @@
 Each function of FIGURES takes these numbers and returns figures by the names of their pictures.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,14 +60,14 @@ def layers(measured: dict) -> Figures:
             known = [(n, mib) for n, mib in zip(lengths, line["mib"], strict=True) if mib]
             if known:
                 memory_panel.plot(*zip(*known, strict=True), **style)
-        for crossing in measured["crossings"]:
-            if (crossing["pass"], crossing["width"]) == (which, width) and crossing["length"]:
-                _mark_crossing(time_panel, crossing["length"])
         time_panel.set_title(f"d = {width}", color=INK, fontsize=10)
         for panel in (time_panel, memory_panel):
             length_axis(panel, lengths[:: max(1, (len(lengths) - 1) // 2)])
             panel.set_yscale("log")
             panel.yaxis.set_minor_locator(NullLocator())
+        for crossing in measured["crossings"]:
+            if (crossing["pass"], crossing["width"]) == (which, width) and crossing["length"]:
+                _mark_crossing(time_panel, crossing["length"])
     panels[0, 0].set_ylabel("milliseconds (log scale)")
     panels[1, 0].set_ylabel("peak MiB (log scale)")
     figure.supxlabel("length n, tokens (log scale)", fontsize=10)
@@ -78,8 +79,10 @@ def layers(measured: dict) -> Figures:
 def _mark_crossing(panel: Axes, length: float) -> None:
     """Marks the length from which self-attention takes longer than the recurrent layer."""
     panel.axvline(length, color=INK, linestyle=":", linewidth=1)
-    place = {"transform": panel.get_xaxis_transform(), "ha": "right", "va": "top"}
-    panel.text(length * 0.9, 0.98, f"n = {length:,.0f}", color=INK, **place)
+    is_left = length * length < math.prod(panel.get_xlim())  # of the middle, on a log axis
+    place, side = (length * 1.1, "left") if is_left else (length * 0.9, "right")
+    at_top = {"transform": panel.get_xaxis_transform(), "va": "top"}
+    panel.text(place, 0.98, f"n = {length:,.0f}", color=INK, ha=side, **at_top)
 
 
 def parallel(measured: dict) -> Figures:

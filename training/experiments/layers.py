@@ -243,7 +243,7 @@ class _Work:
         def training(inputs):
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
-                outputs = layer(inputs)
+                outputs = layer(inputs, training=True)  # prepares the GRU's gradients
             return tape.gradient(outputs, [inputs, *weights], output_gradients=direction)
 
         self.results = tf.function(

@@ -14,6 +14,7 @@ from training.experiments.layers import (
     Line,
     _crossing_cells,
     _crossings,
+    _Work,
     make_layer,
 )
 from training.experiments.slopes import Crossing
@@ -29,6 +30,14 @@ def test_each_layer_has_the_stated_number_of_weights(kind):
     assert outputs.shape == (2, 3 * RADIUS, 64)
     kernels = [weight for weight in layer.weights if "bias" not in weight.name]
     assert sum(np.prod(weight.shape) for weight in kernels) == SQUARES[kind] * 64**2
+
+
+def test_a_training_pass_uses_the_gradient_of_training():
+    # Outside of training, TensorFlow derives the GRU's gradient itself, which XLA computes in n².
+    work = _Work(make_layer("recurrent", 8), False, (1, RADIUS, 8), "training")
+    work.once()
+    graph = work.results.get_concrete_function(work.inputs).graph
+    assert "IdentityN" in {operation.type for operation in graph.get_operations()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
