@@ -20,7 +20,9 @@ import pytest
 from keras_transformer.errors import InputError
 from keras_transformer.translator import Translator
 from training.command_line.errors import InputError as CommandError
-from training.runs.folder import RunFolder
+from training.runs.checkpoints import Checkpoint
+from training.runs.compiled_model import compiled_model
+from training.runs.folder import Position, RunFolder
 from training.runs.translator import load_translator
 
 RUN = Path(__file__).parent / "earlier_files" / "finished_run"
@@ -188,6 +190,10 @@ def test_an_attack_on_the_model_is_refused_by_name(words, run):
 
 def test_runs_are_read_without_the_loaders_of_other_libraries(run, monkeypatch):
     """Those of Keras follow class paths, those of HDF5 links, and those of NumPy unpickle."""
+    folder = RunFolder(run)
+    settings = folder.read_record().settings
+    model = compiled_model(settings, settings.vocabulary_size, jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
     for name in (
         "keras.saving.load_model",
         "keras.models.load_model",
@@ -200,7 +206,7 @@ def test_runs_are_read_without_the_loaders_of_other_libraries(run, monkeypatch):
         monkeypatch.setattr(name, None)
     assert Translator.load(run)
     assert load_translator(str(run), epoch=60)
-    assert Checkpoint.read(RunFolder(run), *compiled_of(run))
+    assert Checkpoint.read(folder, model, Position(60, 0))
 
 
 def changed(setting, value):
