@@ -33,6 +33,7 @@ alone = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_graphs_are_released_in_a_process_of_their_own():
     """In one process with all other tests, what these leave behind keeps new graphs alive."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]

@@ -140,6 +140,7 @@ def test_a_damaged_file_is_refused_or_read(exported, tmp_path, name, kind):
     assert outcomes["refused"] > TRIALS // 3
 
 
+@pytest.mark.slow
 def test_no_description_is_read(exported, tmp_path, caplog):
     version = shutil.copytree(exported, tmp_path / "1")
     (version / "checksums.json").unlink()
