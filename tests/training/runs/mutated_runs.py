@@ -269,7 +269,7 @@ def attempt(load, expected, run, watch):
     faulthandler.dump_traceback_later(_MOST_SECONDS, exit=True)
     try:
         outcome = "loaded" if load(run) == expected else "another architecture"
-    except (*input_errors(), DamagedCheckpoint) as error:
+    except (*input_errors(), DamagedCheckpoint, OSError) as error:  # commands print these
         is_line = len(str(error)) < 2000 and "\n" not in str(error).strip()
         outcome = "refused" if is_line else f"not a line: {error!r:.300}"
     except BaseException as error:
