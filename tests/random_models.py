@@ -62,8 +62,10 @@ def random_transformer(config, seed=7):
 
 def settings_of(model, **settings):
     """The text of a run's config.yaml for a model of `small_config`, with more settings."""
-    sizes = dataclasses.asdict(small_config(vocabulary_size=model.embedding.vocabulary_size))
-    return yaml.safe_dump({**sizes, **settings})
+    config = small_config(
+        vocabulary_size=model.embedding.vocabulary_size, num_layers=len(model.encoder_blocks)
+    )
+    return yaml.safe_dump({**dataclasses.asdict(config), **settings})
 
 
 def _random_weight(weight, generator):
