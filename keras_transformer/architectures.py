@@ -53,7 +53,7 @@ class Architecture(NamedTuple):
         for name, value in values.items():
             least = 0 if float in self.settings[name] else 1
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            most = _MOST_LAYERS if name == "num_layers" else _LARGEST
+            most = _MOST_LAYERS if name.endswith("_layers") else _LARGEST
             is_in_range = not is_number or least <= value <= most
             if type(value) not in self.settings[name] or not is_in_range:
                 raise ValueError(f"{name}={str(value)[:80]!r}")
@@ -86,8 +86,12 @@ def transformer_parameters(config: TransformerConfig) -> int:
     decoder_block = 2 * attention + feed_forward + 3 * normalization
     rows = config.vocabulary_size
     rows += config.max_positions if config.position_encoding == "learned" else 0
-    blocks = config.num_layers * (encoder_block + decoder_block)
-    return rows * width + blocks + (2 * normalization if config.normalize_first else 0)
+    if config.source_vocabulary_size is not None:
+        rows += config.source_vocabulary_size
+        rows += config.max_positions if config.position_encoding == "learned" else 0
+    blocks = config.num_layers * encoder_block + config.decoder_layers * decoder_block
+    last = 2 * normalization if config.normalize_first else 0
+    return rows * width + blocks + last + (config.vocabulary_size if config.output_bias else 0)
 
 
 register_architecture(
@@ -95,6 +99,10 @@ register_architecture(
     Architecture(
         settings={
             **SHARED_SETTINGS,
+            "num_decoder_layers": (int, NoneType),
+            "source_vocabulary_size": (int, NoneType),
+            "output_bias": (bool,),
+            "layer_norm_epsilon": (float,),
             "feed_forward_dim": (int,),
             "num_heads": (int,),
             "head_dim": (int, NoneType),

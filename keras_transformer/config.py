@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-POSITION_ENCODINGS = ("sinusoidal", "learned")
+POSITION_ENCODINGS = ("sinusoidal", "learned", "sinusoidal_marian")
 
 # Section 6.1: "We set the maximum output length during inference to input length + 50".
 EXTRA_TARGET_TOKENS = 50
@@ -41,8 +41,11 @@ class TransformerConfig:
     Source: section 3 and Table 3 of "Attention Is All You Need".
 
     Args:
-        vocabulary_size: Sub-words shared by source and target, including the four special ids.
+        vocabulary_size: Sub-words shared by source and target, including the four special ids. With
+            `source_vocabulary_size`, those of the target.
         num_layers: N, number of blocks in the encoder, and also in the decoder.
+        num_decoder_layers: Number of blocks in the decoder, if it differs; `num_layers` if None. A
+            deep encoder with a shallow decoder translates faster.
         model_dim: d_model, width of every block's input and output.
         feed_forward_dim: d_ff, inner width of the position-wise feed-forward networks.
         num_heads: h, attention heads.
@@ -53,10 +56,15 @@ class TransformerConfig:
         activation: Name of the feed-forward networks' activation.
         normalize_first: False normalizes after each residual sum as the paper does (post-norm),
             True normalizes each sub-layer's input instead (pre-norm).
-        position_encoding: "sinusoidal" (section 3.5) or "learned" (Table 3, row E).
+        position_encoding: "sinusoidal" (section 3.5), "learned" (Table 3, row E) or
+            "sinusoidal_marian", the sinusoids of models that Marian trained.
         max_positions: The longest sequence for learned positions, in tokens.
         max_source_tokens: The longest source that the model's `Translator` reads, in tokens,
             including the end.
+        source_vocabulary_size: Sub-words of the source, if it has a vocabulary and an embedding
+            matrix of its own; None to share those of the target.
+        output_bias: Whether to add a learned bias to the logits, as Marian models do.
+        layer_norm_epsilon: Added to the variance in layer normalization, above 0.
 
     Raises:
         ValueError: If a number is out of its range, or num_heads does not divide model_dim.
@@ -68,6 +76,7 @@ class TransformerConfig:
 
     vocabulary_size: int
     num_layers: int = 6
+    num_decoder_layers: int | None = None
     model_dim: int = 512
     feed_forward_dim: int = 2048
     num_heads: int = 8
@@ -80,10 +89,14 @@ class TransformerConfig:
     position_encoding: str = "sinusoidal"
     max_positions: int = 512
     max_source_tokens: int = 256
+    source_vocabulary_size: int | None = None
+    output_bias: bool = False
+    layer_norm_epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
         check_positive(
             num_layers=self.num_layers,
+            num_decoder_layers=self.num_decoder_layers,
             model_dim=self.model_dim,
             feed_forward_dim=self.feed_forward_dim,
             num_heads=self.num_heads,
@@ -93,11 +106,18 @@ class TransformerConfig:
             max_source_tokens=self.max_source_tokens,
         )
         check_below_1(dropout=self.dropout, label_smoothing=self.label_smoothing)
-        if self.vocabulary_size < 5:
+        for name in ("vocabulary_size", "source_vocabulary_size"):
+            size = getattr(self, name)
+            if size is not None and size < 5:
+                raise ValueError(
+                    f"{name} must leave room for at least one sub-word besides padding, unknown,"
+                    f" start and end. Received: {name}={size}. Choose 5 or more; thousands are"
+                    " usual."
+                )
+        if not 0 < self.layer_norm_epsilon < 1:
             raise ValueError(
-                "vocabulary_size must leave room for at least one sub-word besides padding,"
-                f" unknown, start and end. Received: vocabulary_size={self.vocabulary_size}."
-                " Choose 5 or more; thousands are usual."
+                "layer_norm_epsilon must be above 0 and below 1. Received:"
+                f" layer_norm_epsilon={self.layer_norm_epsilon}. Choose 1e-6, for example."
             )
         if self.head_dim is None and self.model_dim % self.num_heads:
             raise ValueError(
@@ -108,6 +128,11 @@ class TransformerConfig:
         check_position_encoding(self.position_encoding, self.model_dim)
         if self.position_encoding == "learned":
             check_learned_positions(self.max_positions, self.max_source_tokens)
+
+    @property
+    def decoder_layers(self) -> int:
+        """The number of blocks in the decoder."""
+        return self.num_decoder_layers or self.num_layers
 
     @classmethod
     def tiny(cls, vocabulary_size: int, **changes: Any) -> "TransformerConfig":
@@ -156,11 +181,16 @@ def check_position_encoding(
             f"position_encoding must be one of {choices}. Received:"
             f" position_encoding={position_encoding!r}. Choose one of them."
         )
-    if position_encoding == "sinusoidal" and model_dim % 2:
+    if position_encoding in ("sinusoidal", "sinusoidal_marian") and model_dim % 2:
         raise ValueError(
             "model_dim must be even, since sinusoidal positions come in pairs of sine and cosine."
             f" Received: model_dim={model_dim}. Choose model_dim={model_dim + 1} or"
             " position_encoding='learned'."
+        )
+    if position_encoding == "sinusoidal_marian" and model_dim < 4:
+        raise ValueError(
+            "model_dim must be at least 4 for the positions of Marian. Received:"
+            f" model_dim={model_dim}. Choose model_dim=4 or more."
         )
 
 

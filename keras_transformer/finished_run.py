@@ -113,7 +113,8 @@ def _architecture(path: Path, settings: Mapping[str, Any]) -> Architecture:
 def _check_layers(arrays: Mapping[str, np.ndarray], chosen: Mapping[str, Any]) -> None:
     """Refuses a file with fewer layers than the settings describe, before building them."""
     found = len({path.split("/")[1] for path in arrays if path.startswith("layers/")})
-    blocks = 2 * chosen.get("num_layers", 1)
+    num_layers = chosen.get("num_layers", 1)
+    blocks = num_layers + (chosen.get("num_decoder_layers") or num_layers)
     if found < blocks:
         raise DamagedFile(f"{found} layers where config.yaml describes {blocks} or more")
 

@@ -47,6 +47,12 @@ class Transformer(keras.Model):
         return self.get_layer("embedding")
 
     @property
+    def source_embedding(self) -> PositionalEmbedding:
+        """The embedding of the source: of its own vocabulary, or the shared one."""
+        layers = [layer for layer in self.layers if layer.name == "source_embedding"]
+        return layers[0] if layers else self.embedding
+
+    @property
     def encoder_blocks(self) -> list[EncoderBlock]:
         """The encoder's blocks, from the first to the last."""
         return [layer for layer in self.layers if isinstance(layer, EncoderBlock)]
@@ -98,33 +104,44 @@ class Boxes(NamedTuple):
     """The boxes of Figure 1; a Transformer has attributes of the same names."""
 
     embedding: PositionalEmbedding
+    source_embedding: PositionalEmbedding
     encoder_blocks: list[EncoderBlock]
     decoder_blocks: list[DecoderBlock]
     normalizations: dict[str, LayerNormalization]
 
 
 def _boxes(config: TransformerConfig) -> Boxes:
-    embedding = PositionalEmbedding(
-        config.vocabulary_size,
+    options = (
         config.model_dim,
         config.dropout,
         config.position_encoding,
         config.max_positions,
-        name="embedding",
     )
-    encoder_blocks, decoder_blocks = _blocks(EncoderBlock, config), _blocks(DecoderBlock, config)
+    embedding = source_embedding = PositionalEmbedding(
+        config.vocabulary_size, *options, output_bias=config.output_bias, name="embedding"
+    )
+    if config.source_vocabulary_size is not None:
+        source_embedding = PositionalEmbedding(
+            config.source_vocabulary_size, *options, name="source_embedding"
+        )
     normalizations = {
-        stack: LayerNormalization(epsilon=1e-6, name=f"{stack}_normalization")
+        stack: LayerNormalization(epsilon=config.layer_norm_epsilon, name=f"{stack}_normalization")
         for stack in ("encoder", "decoder")
         if config.normalize_first
     }
-    return Boxes(embedding, encoder_blocks, decoder_blocks, normalizations)
+    return Boxes(
+        embedding,
+        source_embedding,
+        _blocks(EncoderBlock, config, config.num_layers),
+        _blocks(DecoderBlock, config, config.decoder_layers),
+        normalizations,
+    )
 
 
 _Block = TypeVar("_Block", EncoderBlock, DecoderBlock)
 
 
-def _blocks(block_class: type[_Block], config: TransformerConfig) -> list[_Block]:
+def _blocks(block_class: type[_Block], config: TransformerConfig, num_blocks: int) -> list[_Block]:
     stack = block_class.__name__.removesuffix("Block").lower()
     return [
         block_class(
@@ -135,9 +152,10 @@ def _blocks(block_class: type[_Block], config: TransformerConfig) -> list[_Block
             normalize_first=config.normalize_first,
             head_dim=config.head_dim,
             value_dim=config.value_dim,
+            layer_norm_epsilon=config.layer_norm_epsilon,
             name=f"{stack}_{index}",
         )
-        for index in range(config.num_layers)
+        for index in range(num_blocks)
     ]
 
 
@@ -149,7 +167,7 @@ def encoder_states(
     Yields:
         The input of each block, then the memory: Float (batch, source_length, model_dim).
     """
-    x = boxes.embedding(source_ids, **options)
+    x = boxes.source_embedding(source_ids, **options)
     for block in boxes.encoder_blocks:
         yield x
         x = block(x, padding_mask=source_mask, **options)

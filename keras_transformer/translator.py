@@ -36,7 +36,7 @@ from keras_transformer.search.state import DecodingState, Step
 from keras_transformer.tensors import Tensor
 from keras_transformer.text.blank import is_blank
 from keras_transformer.text.prefixes import Prefix, new_word_ids
-from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from keras_transformer.text.tokenizer_pair import Tokenizer, load_tokenizer
 
 _LOGGER = logging.getLogger("keras_transformer")
 
@@ -128,7 +128,7 @@ class Translator:
     def __init__(
         self,
         model: keras.Model,
-        tokenizer: SubwordTokenizer,
+        tokenizer: Tokenizer,
         *,
         beam_size: int = 4,
         length_penalty: float = 0.6,
@@ -199,8 +199,8 @@ class Translator:
         settings |= {name: value for name, value in given.items() if value is not None}
         check_run(run)
         model = read_model(Path(run) / "model.keras")
-        tokenizer = SubwordTokenizer.load(
-            Path(run) / "tokenizer.model", most_ids=model.output_shape[-1]
+        tokenizer = load_tokenizer(
+            Path(run) / "tokenizer.model", most_ids=max(_vocabularies_of(model))
         )
         try:
             return cls(model, tokenizer, precision=precision, **settings)
@@ -465,7 +465,7 @@ class Translator:
             "prefix": prefix,
             "new_word": new_word,
             "barred_ids": _NO_TEXT_IDS,
-            "new_word_ids": () if new_word is None else new_word_ids(self.tokenizer),
+            "new_word_ids": () if new_word is None else new_word_ids(self.tokenizer.target),
             "length_normalization": self.length_normalization,
         }
         return step, initial_state(encode(source_ids), beams, max_length=longest), options
@@ -495,9 +495,9 @@ class Translator:
             )
         results = [[("", 0.0)] for _ in texts]
         rows = [row for row, text in enumerate(texts) if not is_blank(text)]
-        beginnings = [Prefix.of(prefix, self.tokenizer) for prefix in given]
+        beginnings = [Prefix.of(prefix, self.tokenizer.target) for prefix in given]
         source = self._encode([texts[row] for row in rows])
-        stems = self.tokenizer.encode([beginnings[row].stem for row in rows])
+        stems = self.tokenizer.target.encode([beginnings[row].stem for row in rows])
         self._check_prefixes(stems)
         new_word = np.array([beginnings[row].needs_new_word for row in rows])
         for batch in _batches_by_length([len(ids) for ids in source], self.batch_tokens):
@@ -546,8 +546,11 @@ class Translator:
         weights = cross_attention_weights(
             self.fast_model, _padded([source_ids]), _padded([read_ids])
         )
-        pieces = self.tokenizer.pieces
-        return AttentionWeights(pieces(source_ids), pieces(target_ids), _one_sentence([weights])[0])
+        return AttentionWeights(
+            self.tokenizer.source.pieces(source_ids),
+            self.tokenizer.target.pieces(target_ids),
+            _one_sentence([weights])[0],
+        )
 
     def attention_by_layer(self, source: str, target: str) -> AttentionByLayer:
         """Returns the attention of every head in every layer; only for a Transformer."""
@@ -558,9 +561,9 @@ class Translator:
             )
         source_ids, read_ids, target_ids = self._attention_ids(source, target)
         found = attention_of_layers(self.fast_model, _padded([source_ids]), _padded([read_ids]))
-        pieces = self.tokenizer.pieces
+        pieces = self.tokenizer.target.pieces
         return AttentionByLayer(
-            pieces(source_ids),
+            self.tokenizer.source.pieces(source_ids),
             pieces(read_ids),
             pieces(target_ids),
             encoder=_one_sentence(found.encoder),
@@ -576,7 +579,7 @@ class Translator:
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Returns the ids of each text, cut at `max_source_tokens`, with the end id."""
         room = self.max_source_tokens - 1
-        encoded = self.tokenizer.encode(texts)
+        encoded = self.tokenizer.source.encode(texts)
         num_cut = sum(len(ids) > room for ids in encoded)
         if num_cut:
             _LOGGER.warning(
@@ -591,11 +594,11 @@ class Translator:
         """Returns the ids of sources and of targets, with the end id; refuses long texts."""
         check_not_forked()
         sides = []
-        for name, texts, most_tokens in (
-            ("source", sources, self.max_source_tokens),
-            ("target", targets, self.most_target_tokens),
+        for name, tokenizer, texts, most_tokens in (
+            ("source", self.tokenizer.source, sources, self.max_source_tokens),
+            ("target", self.tokenizer.target, targets, self.most_target_tokens),
         ):
-            rows = [[*ids, self.tokenizer.end_id] for ids in self.tokenizer.encode(_checked(texts))]
+            rows = [[*ids, self.tokenizer.end_id] for ids in tokenizer.encode(_checked(texts))]
             longest = max(map(len, rows), default=0)
             if longest > most_tokens:
                 raise InputError(
@@ -618,7 +621,7 @@ class Translator:
         token_ids = ops.convert_to_numpy(found.token_ids)[:, :n]
         scores = ops.convert_to_numpy(found.scores)[:, :n]
         batch, beams, _ = token_ids.shape
-        texts = self.tokenizer.decode(list(token_ids.reshape(batch * beams, -1)))
+        texts = self.tokenizer.target.decode(list(token_ids.reshape(batch * beams, -1)))
         for row in range(batch):
             pairs = zip(texts[row * beams : (row + 1) * beams], scores[row], strict=True)
             yield [(text, float(score)) for text, score in pairs if score > IMPOSSIBLE / 2]
@@ -698,11 +701,21 @@ def _check_positions(
         )
 
 
-def _check_vocabulary(model: keras.Model, tokenizer: SubwordTokenizer) -> None:
-    vocabulary_size = model.output_shape[-1]
-    if vocabulary_size != tokenizer.vocabulary_size:
-        raise ValueError(
-            "The model and the tokenizer must have the same vocabulary. Received: a model of"
-            f" {vocabulary_size} sub-words, a tokenizer of {tokenizer.vocabulary_size}. Use the"
-            " tokenizer that the model was trained with."
-        )
+def _vocabularies_of(model: keras.Model) -> tuple[int, int]:
+    """Returns the number of sub-words of the source and of the target."""
+    target = model.output_shape[-1]
+    source = getattr(model, "source_embedding", None)  # other architectures share one
+    return target if source is None else source.vocabulary_size, target
+
+
+def _check_vocabulary(model: keras.Model, tokenizer: Tokenizer) -> None:
+    of_tokenizer = tokenizer.source_vocabulary_size, tokenizer.vocabulary_size
+    for side, in_model, in_tokenizer in zip(
+        ("source", "target"), _vocabularies_of(model), of_tokenizer, strict=True
+    ):
+        if in_model != in_tokenizer:
+            raise ValueError(
+                "The model and the tokenizer must have the same vocabulary. Received: a model of"
+                f" {in_model} sub-words, a tokenizer of {in_tokenizer}, on the {side} side. Use the"
+                " tokenizer that the model was trained with."
+            )

@@ -192,7 +192,7 @@ def test_runs_are_read_without_the_loaders_of_other_libraries(run, monkeypatch):
     """Those of Keras follow class paths, those of HDF5 links, and those of NumPy unpickle."""
     folder = RunFolder(run)
     settings = folder.read_record().settings
-    model = compiled_model(settings, settings.vocabulary_size, jit_compile=False)
+    model = compiled_model(settings, jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     for name in (
         "keras.saving.load_model",

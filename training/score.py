@@ -57,9 +57,12 @@ def _check_lengths(translator, texts_of_files, num_before: int) -> None:
     Raises:
         InputError: If a line is too long; names its file and line.
     """
-    limits = translator.max_source_tokens, translator.most_target_tokens
-    for (path, texts), limit in zip(texts_of_files, limits, strict=True):
-        for number, ids in enumerate(translator.tokenizer.encode(texts), start=num_before + 1):
+    sides = (
+        (translator.tokenizer.source, translator.max_source_tokens),
+        (translator.tokenizer.target, translator.most_target_tokens),
+    )
+    for (path, texts), (tokenizer, limit) in zip(texts_of_files, sides, strict=True):
+        for number, ids in enumerate(tokenizer.encode(texts), start=num_before + 1):
             if len(ids) >= limit:  # the end token is one more
                 raise InputError(
                     f"{path}:{number}: a line to score must have at most {limit} tokens, including"

@@ -46,7 +46,8 @@ MODELS = ("transformer", *RECURRENT_MODELS, "convolution")
 # The settings that only some models read, each with the models that read it.
 READERS = {
     **dict.fromkeys(
-        "feed_forward_dim num_heads head_dim value_dim activation normalize_first".split(),
+        "num_decoder_layers source_vocabulary_size feed_forward_dim num_heads head_dim value_dim"
+        " activation normalize_first output_bias layer_norm_epsilon".split(),
         ("transformer",),
     ),
     "position_encoding": ("transformer", "convolution"),
@@ -58,8 +59,9 @@ READERS = {
 # Copied from the library, which is slow to import; a test compares them.
 CORPUS_KEYS = ("source", "target", "weight", "columns")
 CONFIG_SETTINGS = (
-    "num_layers model_dim feed_forward_dim num_heads head_dim value_dim dropout label_smoothing"
-    " activation normalize_first position_encoding max_positions max_source_tokens"
+    "num_layers num_decoder_layers model_dim feed_forward_dim num_heads head_dim value_dim dropout"
+    " label_smoothing activation normalize_first position_encoding max_positions max_source_tokens"
+    " source_vocabulary_size output_bias layer_norm_epsilon"
 ).split()
 EXTRA_TARGET_TOKENS = 50
 
@@ -118,6 +120,14 @@ class TrainingSettings:
         " 256 bytes; a small text may yield fewer.",
         minimum=5,
     )
+    source_vocabulary_size: int | None = _setting(
+        None,
+        "The number of sub-words of the source, with a vocabulary and an embedding matrix of its"
+        " own; vocabulary_size is then the target's. Null shares one vocabulary. Two vocabularies"
+        " suit languages of different scripts.",
+        minimum=5,
+        example=8000,
+    )
     tokenizer_type: Literal["bpe", "unigram"] = _setting(
         "bpe", "The algorithm that finds the sub-words."
     )
@@ -134,6 +144,13 @@ class TrainingSettings:
         " without or with attention, or convolutional). All use num_layers, model_dim and dropout.",
     )
     num_layers: int = _setting(6, "N: blocks in each of encoder and decoder.", minimum=1)
+    num_decoder_layers: int | None = _setting(
+        None,
+        "Blocks in the decoder, if not num_layers. A deep encoder with a shallow decoder, such as"
+        " 12 and 1, translates faster.",
+        minimum=1,
+        example=1,
+    )
     model_dim: int = _setting(512, "d_model: width of the vectors between blocks.", minimum=1)
     feed_forward_dim: int = _setting(
         2048, "d_ff: inner width of the feed-forward networks.", minimum=1
@@ -152,11 +169,17 @@ class TrainingSettings:
     normalize_first: bool = _setting(
         False, "Normalize before each sub-layer; false normalizes after each sum, as in the paper."
     )
-    position_encoding: Literal["sinusoidal", "learned"] = _setting(
-        "sinusoidal", "How positions are encoded; recurrent models need no encoding."
+    position_encoding: Literal["sinusoidal", "learned", "sinusoidal_marian"] = _setting(
+        "sinusoidal",
+        "How positions are encoded; recurrent models need no encoding. sinusoidal_marian has the"
+        " rates of models that Marian trained.",
     )
     max_positions: int = _setting(
         512, "Longest sequence, in tokens, that learned positions allow.", minimum=1
+    )
+    output_bias: bool = _setting(False, "Add a learned bias to the logits, as Marian's models do.")
+    layer_norm_epsilon: float = _setting(
+        1e-6, "Added to the variance in layer normalization.", above=0, below=1
     )
     recurrent_dim: int | None = _setting(
         None,
@@ -393,19 +416,30 @@ class TrainingSettings:
                 f" max_positions={self.max_positions}, max_source_tokens={self.max_source_tokens}."
                 f" Choose max_positions={longest} or a smaller max_source_tokens."
             )
-        if self.position_encoding == "sinusoidal" and self.model_dim % 2:
+        is_sinusoidal = self.position_encoding != "learned"
+        if is_sinusoidal and self.model_dim % 2:
             raise ValueError(
                 "model_dim must be even, since sinusoidal positions come in pairs of sine and"
                 f" cosine. Received: model_dim={self.model_dim}. Choose"
                 f" model_dim={self.model_dim + 1} or position_encoding=learned."
             )
+        if self.position_encoding == "sinusoidal_marian" and self.model_dim < 4:
+            raise ValueError(
+                "model_dim must be at least 4 for position_encoding=sinusoidal_marian. Received:"
+                f" model_dim={self.model_dim}. Choose model_dim=4 or more."
+            )
 
-    def model_config(self, vocabulary_size: int) -> "TransformerConfig":
-        """Returns the Transformer's config, for a tokenizer with `vocabulary_size` sub-words."""
+    @property
+    def decoder_layers(self) -> int:
+        """The number of blocks in the decoder."""
+        return self.num_decoder_layers or self.num_layers
+
+    def model_config(self, vocabulary_size: int | None = None) -> "TransformerConfig":
+        """Returns the Transformer's config, with another `vocabulary_size` if given."""
         from keras_transformer.config import TransformerConfig
 
         values = {name: getattr(self, name) for name in CONFIG_SETTINGS}
-        return TransformerConfig(vocabulary_size=vocabulary_size, **values)
+        return TransformerConfig(vocabulary_size=vocabulary_size or self.vocabulary_size, **values)
 
     @property
     def highest_rate(self) -> float:

@@ -17,7 +17,7 @@ from keras_transformer.data.token_lines import Batch, TokenLines, TokenPairs
 from keras_transformer.errors import InputError
 
 if TYPE_CHECKING:
-    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+    from keras_transformer.text.tokenizer_pair import Tokenizer
 
 
 class PairBatches:
@@ -47,7 +47,7 @@ class PairBatches:
         self,
         source: Sequence[str],
         target: Sequence[str],
-        tokenizer: "SubwordTokenizer",
+        tokenizer: "Tokenizer",
         max_tokens: int = 4096,
         *,
         seed: int = 0,
@@ -72,7 +72,7 @@ class PairBatches:
         pair_filter = PairFilter(min(max_length, max_tokens), max_length_ratio)
         source, target = pair_filter.not_blank(source, target)
         self._pairs = TokenPairs(
-            TokenLines.encode(source, tokenizer), TokenLines.encode(target, tokenizer)
+            TokenLines.encode(source, tokenizer.source), TokenLines.encode(target, tokenizer.target)
         )
         self._kept = pair_filter.kept(*self._pairs.lengths)
         pair_filter.report()

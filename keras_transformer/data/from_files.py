@@ -11,13 +11,13 @@ from keras_transformer.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+    from keras_transformer.text.tokenizer_pair import Tokenizer
 
 
 def pair_batches(
     source: PathNames | Corpus | Sequence[Corpus],
     target: PathNames | None,
-    tokenizer: "SubwordTokenizer",
+    tokenizer: "Tokenizer",
     max_tokens: int = 4096,
     *,
     seed: int = 0,

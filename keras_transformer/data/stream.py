@@ -28,7 +28,7 @@ from keras_transformer.data.token_lines import Batch, TokenLines, TokenPairs
 from keras_transformer.errors import InputError
 
 if TYPE_CHECKING:
-    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+    from keras_transformer.text.tokenizer_pair import Tokenizer, TokenizerSide
 
 # Pairs to read and encode at once.
 _PAIRS_PER_CHUNK = 8192
@@ -77,7 +77,7 @@ class PairStream:
     def __init__(
         self,
         corpora: Sequence[Corpus],
-        tokenizer: "SubwordTokenizer",
+        tokenizer: "Tokenizer",
         max_tokens: int = 4096,
         *,
         seed: int = 0,
@@ -146,7 +146,7 @@ class _Settings:
     """The settings of a stream; `longest` is in tokens, including the end id."""
 
     corpora: tuple[Corpus, ...]
-    tokenizer: "SubwordTokenizer"
+    tokenizer: "Tokenizer"
     max_tokens: int
     seed: int
     shuffle: bool
@@ -324,11 +324,13 @@ class _Reader:
         sides = self._filter.not_blank([one for one, _ in lines], [other for _, other in lines])
         seeds = self._rng_seed(self._pass, self._num_chunks + 1).generate_state(2)
         self._num_chunks += 1
-        pairs = TokenPairs(*map(self._encode_side, sides, seeds.tolist()))
+        tokenizer = self._settings.tokenizer
+        tokenizers = tokenizer.source, tokenizer.target
+        pairs = TokenPairs(*map(self._encode_side, sides, tokenizers, seeds.tolist()))
         return pairs.take(self._filter.kept(*pairs.lengths))
 
-    def _encode_side(self, lines: list[str], seed: int) -> TokenLines:
-        tokenizer, rate = self._settings.tokenizer, self._settings.sampling
+    def _encode_side(self, lines: list[str], tokenizer: "TokenizerSide", seed: int) -> TokenLines:
+        rate = self._settings.sampling
         if rate:
             return TokenLines.of(tokenizer.sample(lines, rate, seed=seed))
         return TokenLines.encode(lines, tokenizer)

@@ -13,7 +13,7 @@ import numpy as np
 from keras_transformer.data.batches_by_length import PlannedBatch
 
 if TYPE_CHECKING:
-    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+    from keras_transformer.text.tokenizer_pair import TokenizerSide
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray]
 
@@ -34,7 +34,7 @@ class TokenLines:
     offsets: np.ndarray
 
     @classmethod
-    def encode(cls, lines: Sequence[str], tokenizer: "SubwordTokenizer") -> "TokenLines":
+    def encode(cls, lines: Sequence[str], tokenizer: "TokenizerSide") -> "TokenLines":
         """Encodes lines."""
         starts = range(0, len(lines), _LINES_PER_CALL)
         calls = (tokenizer.encode(lines[start : start + _LINES_PER_CALL]) for start in starts)

@@ -81,9 +81,8 @@ def inference_model(model: keras.Model, precision: str) -> keras.Model:
     copy.trainable = False
     for layer in copy._flatten_layers():
         if isinstance(layer, PositionalEmbedding):
-            kernel = ops.transpose(layer.embeddings)  # (model_dim, vocabulary)
-            # Only this copy of the layer gets a product for a method.
-            layer.logits = Logits((_faster_product(kernel, precision) or Product)(kernel))  # type: ignore[method-assign]
+            if layer.name != "source_embedding":  # which gives no logits
+                layer.logits = Logits(layer, precision)  # type: ignore[method-assign]
         else:
             _replace_parts(layer, precision)
         if isinstance(layer, MultiHeadLayer) and precision == "int8_bfloat16":
@@ -127,13 +126,17 @@ def _attend_in_bfloat16(layer: MultiHeadLayer) -> None:
 
 
 class Logits:
-    """Replaces the method `logits` of a PositionalEmbedding by a product."""
+    """Replaces the method `logits` of a PositionalEmbedding: a product, then the bias."""
 
-    def __init__(self, product: Function) -> None:
-        self.product = product
+    def __init__(self, layer: PositionalEmbedding, precision: str) -> None:
+        kernel = ops.transpose(layer.embeddings)  # (model_dim, vocabulary)
+        self.product = (_faster_product(kernel, precision) or Product)(kernel)
+        # A constant, as in `Product`.
+        self.bias = None if layer.bias is None else ops.convert_to_numpy(layer.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return ops.cast(self.product(x), "float32")
+        logits = ops.cast(self.product(x), "float32")
+        return logits if self.bias is None else logits + self.bias
 
 
 def _faster_product(kernel: Tensor, precision: str) -> type["Product"] | None:

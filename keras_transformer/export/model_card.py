@@ -13,7 +13,8 @@ import keras
 
 from keras_transformer.model import Transformer
 from keras_transformer.search.hypotheses import IMPOSSIBLE
-from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from keras_transformer.text.marian_tokenizer import MarianTokenizer
+from keras_transformer.text.tokenizer_pair import Tokenizer, TokenizerSide
 from keras_transformer.translator import Translator
 from keras_transformer.wording import counted
 
@@ -22,7 +23,11 @@ _PACKAGES = ("keras-seq2seq-transformer", "keras", "tensorflow", "tensorflow-tex
 # By SentencePiece's numbers for them.
 _TOKENIZER_KINDS = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
-_NORMALIZATIONS = {"none": "text unchanged", "nfkc": "text normalized to NFKC"}
+_NORMALIZATIONS = {
+    "none": "text unchanged",
+    "nfkc": "text normalized to NFKC",
+    "own": "text normalized as the SentencePiece model says",
+}
 
 _PURPOSES = {
     "serving_default": "beam search",
@@ -85,6 +90,7 @@ def _model(model: keras.Model) -> dict[str, Any]:
         return described
     embedding, block = model.embedding.get_config(), model.encoder_blocks[0].get_config()
     described["num_layers"] = len(model.encoder_blocks)
+    described["num_decoder_layers"] = len(model.decoder_blocks)
     for config in (embedding, block):
         for key, value in config.items():
             if key not in ("name", "trainable", "dtype") and not key.endswith("_initializer"):
@@ -92,7 +98,15 @@ def _model(model: keras.Model) -> dict[str, Any]:
     return described
 
 
-def _tokenizer(tokenizer: SubwordTokenizer) -> dict[str, Any]:
+def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Describes a tokenizer; if the sides differ, the target, and the source within it."""
+    described = _side(tokenizer.target)
+    if tokenizer.source is not tokenizer.target:
+        described["source"] = _side(tokenizer.source)
+    return described
+
+
+def _side(tokenizer: TokenizerSide) -> dict[str, Any]:
     from sentencepiece import sentencepiece_model_pb2
 
     # The module makes its classes when it is imported.
@@ -102,9 +116,15 @@ def _tokenizer(tokenizer: SubwordTokenizer) -> dict[str, Any]:
     return {
         "kind": _TOKENIZER_KINDS.get(kind, str(kind)),
         "vocabulary_size": tokenizer.vocabulary_size,
-        "normalization": tokenizer.normalization,
+        **_normalization(tokenizer),
         "sha256": hashlib.sha256(tokenizer.serialized_model).hexdigest(),
     }
+
+
+def _normalization(tokenizer: TokenizerSide) -> dict[str, str | None]:
+    if isinstance(tokenizer, MarianTokenizer):
+        return {"normalization": "own", "punctuation": tokenizer.punctuation}
+    return {"normalization": tokenizer.normalization}
 
 
 def _search(translator: Translator) -> dict[str, Any]:
@@ -186,14 +206,19 @@ def _facts(card: Mapping[str, Any]) -> str:
     training, evaluation = card.get("training", {}), card.get("evaluation", {})
     sizes = ", ".join(
         f"{key} {model[key]}"
-        for key in ("num_layers", "model_dim", "feed_forward_dim", "num_heads")
+        for key in (
+            "num_layers",
+            "num_decoder_layers",
+            "model_dim",
+            "feed_forward_dim",
+            "num_heads",
+        )
         if key in model
     )
     lines = [
         f"- model: {model['parameters']:,} parameters" + (f"; {sizes}" if sizes else ""),
         f"- precision: {card['precision']}",
-        f"- sub-words: {tokenizer['vocabulary_size']:,}, {tokenizer['kind']},"
-        f" {_NORMALIZATIONS[tokenizer['normalization']]}",
+        *_sub_words(tokenizer),
         f"- search: beam size {search['beam_size']}, length penalty {search['length_penalty']}"
         f" ({search['length_normalization']})",
         f"- training: {_pairs(training)}{_weights(training)}",
@@ -203,6 +228,20 @@ def _facts(card: Mapping[str, Any]) -> str:
         + ", ".join(f"{package} {version}" for package, version in card["versions"].items()),
     ]
     return "\n".join(lines)
+
+
+def _sub_words(tokenizer: Mapping[str, Any]) -> list[str]:
+    sides = {"sub-words": tokenizer}
+    if "source" in tokenizer:
+        sides = {"source sub-words": tokenizer["source"], "target sub-words": tokenizer}
+    lines = []
+    for name, side in sides.items():
+        line = f"- {name}: {side['vocabulary_size']:,}, {side['kind']},"
+        line += f" {_NORMALIZATIONS[side['normalization']]}"
+        if side.get("punctuation"):
+            line += f"; punctuation normalized for the language {side['punctuation']}"
+        lines.append(line)
+    return lines
 
 
 def _pairs(training: Mapping[str, Any]) -> str:

@@ -98,7 +98,7 @@ def _write(
     module = tf.Module()
     used = {id(v): v for function in signatures.values() for v in function.graph.variables}
     module.weights = list(used.values())
-    module.tokenizer = translator.tokenizer.graph_tokenizer
+    module.tokenizer = translator.tokenizer.trackables
     tf.saved_model.save(module, str(folder), signatures=signatures)
     write_warmup_requests(folder, name, list(signatures), translator)
     write_model_card(folder, name, version, translator, signatures, about)

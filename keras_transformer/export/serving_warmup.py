@@ -57,15 +57,16 @@ def _requests(signature: str, translator: Translator) -> Iterator[Inputs]:
 
 def _text(translator: Translator, num_tokens: int) -> str:
     """Makes a text of sub-words from all over the vocabulary; it need not make sense."""
-    last = translator.tokenizer.vocabulary_size - 1
+    tokenizer = translator.tokenizer.source
+    last = tokenizer.vocabulary_size - 1
     first = min(_FIRST_SUBWORD, last)
     most = min(num_tokens, translator.max_source_tokens - 1)
     step = max((last - first) // num_tokens, 1)
     ids = [first + i * step % (last - first + 1) for i in range(most)]
     # The joined text may be split into more sub-words.
-    while ids and len(translator.tokenizer.encode(translator.tokenizer.decode(ids))) > most:
+    while ids and len(tokenizer.encode(tokenizer.decode(ids))) > most:
         ids.pop()
-    return translator.tokenizer.decode(ids)
+    return tokenizer.decode(ids)
 
 
 def _prediction_log(model_name: str, signature: str, inputs: Inputs) -> bytes:

@@ -17,6 +17,7 @@ from keras_transformer.search.hypotheses import IMPOSSIBLE, Hypotheses
 from keras_transformer.search.scoring import score
 from keras_transformer.text.blank import is_blank_in_graph
 from keras_transformer.text.prefixes import PrefixesInGraph
+from keras_transformer.text.tokenizer_pair import TokenizerSide
 from keras_transformer.translator import Translator
 
 # The score that fills up rows with too few results. JSON has no infinity.
@@ -159,7 +160,7 @@ def _attends(translator: Translator) -> Callable[[tf.Tensor, tf.Tensor], Outputs
     tokenizer, model = translator.tokenizer, translator.fast_model
     one_token = tf.constant([[tokenizer.end_id]])
     num_heads = cross_attention_weights(model, one_token, one_token).shape[1]
-    pieces = ["", *tokenizer.pieces(range(1, tokenizer.vocabulary_size))]  # "" for padding
+    source_pieces, target_pieces = _pieces(tokenizer.source), _pieces(tokenizer.target)
 
     def serve(source: tf.Tensor, target: tf.Tensor) -> Outputs:
         source_ids, target_ids = _whole_ids(translator, source, target)
@@ -196,12 +197,17 @@ def _attends(translator: Translator) -> Callable[[tf.Tensor, tf.Tensor], Outputs
             tf.zeros([0, num_heads, target_length, source_length]),
         )
         return {
-            "source_tokens": tf.gather(pieces, source_matrix),
-            "target_tokens": tf.gather(pieces, target_matrix),
+            "source_tokens": tf.gather(source_pieces, source_matrix),
+            "target_tokens": tf.gather(target_pieces, target_matrix),
             "weights": weights,
         }
 
     return serve
+
+
+def _pieces(tokenizer: TokenizerSide) -> list[str]:
+    """Returns the sub-word of each id, and "" for padding."""
+    return ["", *tokenizer.pieces(range(1, tokenizer.vocabulary_size))]
 
 
 def _results(
@@ -229,9 +235,9 @@ def _results(
     lengths = _padded_length(source_ids.row_lengths())
     if prefix is not None:
         prefix = tf.boolean_mask(_valid(prefix), ~is_blank)
-        prefixes = PrefixesInGraph.of(prefix, translator.tokenizer)
+        prefixes = PrefixesInGraph.of(prefix, translator.tokenizer.target)
         most_stem_tokens = translator.most_target_tokens - 1  # leaves room for the end
-        stem_ids = translator.tokenizer.tokenize(prefixes.stem)
+        stem_ids = translator.tokenizer.target.tokenize(prefixes.stem)
         stem_ids = _refuse_longer("prefix", stem_ids, most_stem_tokens, "tokens")
         lengths = _longer_of(source_ids, stem_ids)
 
@@ -279,7 +285,7 @@ def _texts_and_scores(
     """Returns the first results of Hypotheses: String and Float32 (batch, num_results)."""
     token_ids = found.token_ids[:, :num_results]
     token_ids = tf.reshape(token_ids, [-1, tf.shape(token_ids)[2]])  # (batch * results, length)
-    texts = translator.tokenizer.detokenize(token_ids)
+    texts = translator.tokenizer.target.detokenize(token_ids)
     return tf.reshape(texts, [-1, num_results]), found.scores[:, :num_results]
 
 
@@ -307,7 +313,7 @@ def source_ids_in_graph(translator: Translator, text: tf.Tensor) -> tf.RaggedTen
     Returns:
         Ragged int32 (batch, source_length), each row cut at `max_source_tokens`, with the end id.
     """
-    token_ids = translator.tokenizer.tokenize(text)
+    token_ids = translator.tokenizer.source.tokenize(text)
     return _with_end(translator, token_ids[:, : translator.max_source_tokens - 1])
 
 
@@ -319,13 +325,13 @@ def _whole_ids(
     return [
         _refuse_longer(
             f"{name} for scores or attention",
-            _with_end(translator, translator.tokenizer.tokenize(_valid(text))),
+            _with_end(translator, tokenizer.tokenize(_valid(text))),
             most_tokens,
             "tokens, the end included",
         )
-        for name, text, most_tokens in (
-            ("source", source, translator.max_source_tokens),
-            ("target", target, translator.most_target_tokens),
+        for name, tokenizer, text, most_tokens in (
+            ("source", translator.tokenizer.source, source, translator.max_source_tokens),
+            ("target", translator.tokenizer.target, target, translator.most_target_tokens),
         )
     ]
 

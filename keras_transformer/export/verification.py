@@ -109,10 +109,10 @@ class _LiveAnswers:
             self.signatures.append("attention")
 
     def _may_be_scored(self, source: str, target: str) -> bool:
-        source_ids, target_ids = self.translator.tokenizer.encode([source, target])
+        tokenizer = self.translator.tokenizer
         return (
-            len(source_ids) < self.translator.max_source_tokens
-            and len(target_ids) < self.translator.most_target_tokens
+            len(tokenizer.source.encode(source)) < self.translator.max_source_tokens
+            and len(tokenizer.target.encode(target)) < self.translator.most_target_tokens
         )
 
     def differences(self, name: str, ask: Ask) -> Iterator[Difference]:

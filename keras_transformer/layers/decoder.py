@@ -24,7 +24,7 @@ class DecoderBlock(keras.Layer):
 
     Args:
         num_heads, feed_forward_dim, dropout, activation, normalize_first, head_dim, value_dim,
-            kernel_initializer, bias_initializer: As in `EncoderBlock`.
+            kernel_initializer, bias_initializer, layer_norm_epsilon: As in `EncoderBlock`.
 
     Call arguments:
         inputs: Float (batch, target_length, model_dim).
@@ -51,6 +51,7 @@ class DecoderBlock(keras.Layer):
         value_dim: int | None = None,
         kernel_initializer: InitializerLike = "glorot_uniform",
         bias_initializer: InitializerLike = "zeros",
+        layer_norm_epsilon: float = 1e-6,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -62,7 +63,9 @@ class DecoderBlock(keras.Layer):
         }
 
         def residual(name: str) -> AddAndNorm:
-            return AddAndNorm(dropout, normalize_first, dtype=self.dtype_policy, name=name)
+            return AddAndNorm(
+                dropout, normalize_first, layer_norm_epsilon, dtype=self.dtype_policy, name=name
+            )
 
         self.self_attention = MultiHeadSelfAttention(
             num_heads, head_dim, value_dim, **options, name="self_attention"

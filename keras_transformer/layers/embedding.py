@@ -9,7 +9,7 @@ from keras_transformer.config import POSITION_ENCODINGS, check_position_encoding
 from keras_transformer.gathering import take
 from keras_transformer.layers.dropout import Dropout
 from keras_transformer.layers.initializers import InitializerLike
-from keras_transformer.layers.position import sinusoidal_encoding
+from keras_transformer.layers.position import marian_encoding, sinusoidal_encoding
 from keras_transformer.tensors import Shape, Tensor
 
 
@@ -18,7 +18,7 @@ class PositionalEmbedding(keras.Layer):
     """Turns token ids into vectors that know their position, and vectors back into logits.
 
         forward: dropout(sqrt(d_model) E[token] + PE[position])
-        reverse: x E^T
+        reverse: x E^T, and with an output bias x E^T + b
 
     Source: section 3.4 (one matrix E for source, target and output; the scale), section 3.5
         (positions), section 5.4 (dropout on the sum).
@@ -29,9 +29,11 @@ class PositionalEmbedding(keras.Layer):
         vocabulary_size: Rows of E.
         model_dim: Width of E, even for sinusoidal positions.
         dropout: Share of the sum dropped in training, 0 to 1.
-        position_encoding: "sinusoidal", "learned" (Table 3, row E) or None for no positions.
+        position_encoding: "sinusoidal", "learned" (Table 3, row E), "sinusoidal_marian" or None for
+            no positions; see `TransformerConfig`.
         max_positions: Rows of the table of learned positions; sinusoids need none.
         embeddings_initializer: Initializes E; the normal distribution above if None.
+        output_bias: Whether there is a bias b, learned and 0 at first.
 
     Call arguments:
         inputs: Integer (batch, length), token ids; in reverse Float (batch, length, model_dim).
@@ -54,6 +56,7 @@ class PositionalEmbedding(keras.Layer):
         position_encoding: str | None = "sinusoidal",
         max_positions: int = 512,
         embeddings_initializer: InitializerLike | None = None,
+        output_bias: bool = False,
         **kwargs: Any,
     ) -> None:
         # Ids may be float32, Keras' default; casting them to float16 would change them.
@@ -68,6 +71,7 @@ class PositionalEmbedding(keras.Layer):
         self.embeddings_initializer = keras.initializers.get(
             embeddings_initializer or keras.initializers.RandomNormal(stddev=model_dim**-0.5)
         )
+        self.output_bias = output_bias
         self.sum_dropout = Dropout(dropout, dtype=self.dtype_policy)
 
     def build(self, inputs_shape: Shape) -> None:
@@ -81,6 +85,12 @@ class PositionalEmbedding(keras.Layer):
                 name="positions",
                 shape=(self.max_positions, self.model_dim),
                 initializer=keras.initializers.RandomNormal(stddev=0.02),
+            )
+
+        self.bias: Any = None
+        if self.output_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.vocabulary_size,), initializer="zeros"
             )
 
     @property
@@ -108,15 +118,18 @@ class PositionalEmbedding(keras.Layer):
         """Maps positions, Integer (length,), to PE[position], Float (length, model_dim)."""
         if self.position_encoding == "sinusoidal":
             encoding = sinusoidal_encoding(positions, self.model_dim)
+        elif self.position_encoding == "sinusoidal_marian":
+            encoding = marian_encoding(positions, self.model_dim)
         else:
             encoding = ops.take(self.position_table, positions, axis=0)  # (length, model_dim)
         return ops.cast(encoding, self.compute_dtype)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Maps x, Float (..., model_dim), to x E^T, Float32 (..., vocabulary)."""
+        """Maps x, Float (..., model_dim), to x E^T + b, Float32 (..., vocabulary)."""
         kernel = ops.transpose(ops.cast(self.embeddings, self.compute_dtype))
         logits = ops.matmul(ops.cast(x, self.compute_dtype), kernel)  # (..., vocabulary)
-        return ops.cast(logits, "float32")
+        logits = ops.cast(logits, "float32")
+        return logits if self.bias is None else logits + ops.cast(self.bias, "float32")
 
     def _check_length(self, length: int | Tensor) -> None:
         longest = self.most_tokens
@@ -146,4 +159,5 @@ class PositionalEmbedding(keras.Layer):
             "position_encoding": self.position_encoding,
             "max_positions": self.max_positions,
             "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
+            "output_bias": self.output_bias,
         }

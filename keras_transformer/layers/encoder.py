@@ -28,6 +28,7 @@ class EncoderBlock(keras.Layer):
         value_dim: d_v; `head_dim` if None.
         kernel_initializer: Initializes the kernels.
         bias_initializer: Initializes the biases.
+        layer_norm_epsilon: Added to the variance in layer normalization, above 0.
 
     Call arguments:
         inputs: Float (batch, length, model_dim).
@@ -51,6 +52,7 @@ class EncoderBlock(keras.Layer):
         value_dim: int | None = None,
         kernel_initializer: InitializerLike = "glorot_uniform",
         bias_initializer: InitializerLike = "zeros",
+        layer_norm_epsilon: float = 1e-6,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -62,7 +64,9 @@ class EncoderBlock(keras.Layer):
         }
 
         def residual(name: str) -> AddAndNorm:
-            return AddAndNorm(dropout, normalize_first, dtype=self.dtype_policy, name=name)
+            return AddAndNorm(
+                dropout, normalize_first, layer_norm_epsilon, dtype=self.dtype_policy, name=name
+            )
 
         self.self_attention = MultiHeadSelfAttention(
             num_heads, head_dim, value_dim, **options, name="self_attention"
@@ -133,4 +137,5 @@ def options_of(block: keras.Layer) -> dict[str, Any]:
         "value_dim": attention.value_dim,
         "kernel_initializer": keras.initializers.serialize(attention.kernel_initializer),
         "bias_initializer": keras.initializers.serialize(attention.bias_initializer),
+        "layer_norm_epsilon": block.feed_forward_residual.epsilon,
     }

@@ -19,8 +19,29 @@ def sinusoidal_encoding(positions: Tensor, model_dim: int) -> Tensor:
     Returns:
         Float32 (length, model_dim).
     """
-    exponents = np.arange(0, model_dim, 2) / model_dim
+    return _sines_and_cosines(positions, np.arange(0, model_dim, 2) / model_dim)
+
+
+def marian_encoding(positions: Tensor, model_dim: int) -> Tensor:
+    """Returns sines and cosines as in `sinusoidal_encoding`, with the rates that Marian uses.
+
+    PE(pos, 2i) = sin(pos / 10000^(i/(d_model/2 - 1))), so that the slowest rate is exactly 1/10000.
+
+    Source: Marian, after tensor2tensor, the paper's own code. Marian puts all sines first.
+
+    Args:
+        positions: Integer (length,), counted from 0.
+        model_dim: The width, an even number of at least 4.
+
+    Returns:
+        Float32 (length, model_dim).
+    """
+    half = model_dim // 2
+    return _sines_and_cosines(positions, np.arange(half) / (half - 1))
+
+
+def _sines_and_cosines(positions: Tensor, exponents: np.ndarray) -> Tensor:
     rates = ops.convert_to_tensor((10_000.0**-exponents).astype("float32"))
     angles = ops.cast(positions, "float32")[:, None] * rates  # (length, model_dim / 2)
     pairs = ops.stack([ops.sin(angles), ops.cos(angles)], axis=-1)  # (length, model_dim / 2, 2)
-    return ops.reshape(pairs, (-1, model_dim))  # (length, model_dim)
+    return ops.reshape(pairs, (-1, 2 * len(exponents)))  # (length, model_dim)

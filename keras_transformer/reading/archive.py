@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, NamedTuple
 from keras_transformer.reading.files import DamagedFile
 
 _MOST_MEMBERS = 100_000
-_NAME = re.compile(rb"[a-z]+(\.[a-z0-9]+){1,3}")
+_NAME = re.compile(rb"[A-Za-z0-9_:]+(\.[a-z0-9]+){1,3}")
+_NAME_OF_OTHERS = re.compile(rb"[A-Za-z0-9_./-]+")
 # Signature, versions, flags, compression, date, CRC, sizes, lengths of name, extra field and
 # comment, disk, attributes, and the offset of the member's own header.
 _LISTED = struct.Struct("<4s4xHH4xIIIHHHH6xI")
@@ -22,6 +23,7 @@ _END = struct.Struct("<4s4xHHIIH")
 _END_OF_LARGE = 56 + 20  # two more records before the end, where the list is beyond 2 GiB
 _IN_EXTRA_FIELD = 2**32 - 1
 _UTF_8_NAME = 0x800
+_SIZES_AFTERWARDS = 0x8  # a copy of checksum and sizes follows the content
 
 
 class Member(NamedTuple):
@@ -45,27 +47,32 @@ class _Listed(NamedTuple):
     crc: int
 
 
-def members_of(file: BinaryIO) -> dict[str, Member]:
+def members_of(file: BinaryIO, *, of_other_programs: bool = False) -> dict[str, Member]:
     """Reads the list of an archive's members, and checks it against the file.
+
+    Args:
+        file: The archive.
+        of_other_programs: Whether members may have other names, and gaps between them, which
+            PyTorch leaves.
 
     Raises:
         DamagedFile: If the file is not an archive as described above.
     """
     members, position = {}, 0
-    listed, start_of_list = _list_of(file)
+    listed, start_of_list = _list_of(file, of_other_programs)
     for name, header, size, crc in listed:
-        if header != position:
+        if header < position or (header > position and not of_other_programs):
             raise DamagedFile(f"bytes beside the members of the archive, before {_shown(name)}")
         file.seek(header)
         signature, flags, method, name_size, extra_size = _unpack(_HEADER, file.read(_HEADER.size))
-        if (signature, method) != (b"PK\x03\x04", 0) or flags & ~_UTF_8_NAME:
+        if (signature, method) != (b"PK\x03\x04", 0) or flags & ~_known_flags(of_other_programs):
             raise DamagedFile(f"the member {_shown(name)} without its header")
         if file.read(name_size) != name:
             raise DamagedFile(f"the member {_shown(name)} under another name in its header")
         offset = header + _HEADER.size + name_size + extra_size
         position = offset + size
         members[name.decode("ascii")] = Member(offset, size, crc)
-    if position != start_of_list:
+    if position > start_of_list or (position < start_of_list and not of_other_programs):
         raise DamagedFile("bytes beside the members of the archive")
     return members
 
@@ -83,7 +90,11 @@ def read_member(file: BinaryIO, member: Member) -> bytes:
     return content
 
 
-def _list_of(file: BinaryIO) -> tuple[list[_Listed], int]:
+def _known_flags(of_other_programs: bool) -> int:
+    return _UTF_8_NAME | (_SIZES_AFTERWARDS if of_other_programs else 0)
+
+
+def _list_of(file: BinaryIO, of_other_programs: bool) -> tuple[list[_Listed], int]:
     """Returns the members in the archive's list, by place, and where the list begins."""
     end = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - _END.size))
@@ -99,7 +110,7 @@ def _list_of(file: BinaryIO) -> tuple[list[_Listed], int]:
     file.seek(end - size)
     data, position, listed, names = file.read(size), 0, [], set()
     for _ in range(count):
-        member, position = _listed(data, position, end)
+        member, position = _listed(data, position, end, of_other_programs)
         if member.name in names:
             raise DamagedFile(f"two members of the name {_shown(member.name)}")
         names.add(member.name)
@@ -109,7 +120,7 @@ def _list_of(file: BinaryIO) -> tuple[list[_Listed], int]:
     return sorted(listed, key=lambda member: member.header), end - size
 
 
-def _listed(data: bytes, position: int, most: int) -> tuple[_Listed, int]:
+def _listed(data: bytes, position: int, most: int, of_other_programs: bool) -> tuple[_Listed, int]:
     """Reads the entry of one member in the archive's list; returns it and where it ends."""
     entry = _unpack(_LISTED, data[position : position + _LISTED.size])
     signature, flags, method, crc, packed_size, size, *lengths, header = entry
@@ -117,9 +128,10 @@ def _listed(data: bytes, position: int, most: int) -> tuple[_Listed, int]:
     position += _LISTED.size
     name = data[position : position + name_size]
     extra = data[position + name_size : position + name_size + extra_size]
-    if signature != b"PK\x01\x02" or not _NAME.fullmatch(name):
+    pattern = _NAME_OF_OTHERS if of_other_programs else _NAME
+    if signature != b"PK\x01\x02" or not pattern.fullmatch(name):
         raise DamagedFile(f"a member named {_shown(name)}, which Keras and NumPy do not write")
-    if method != 0 or flags & ~_UTF_8_NAME or comment_size:
+    if method != 0 or flags & ~_known_flags(of_other_programs) or comment_size:
         raise DamagedFile(f"the member {_shown(name)}, which is compressed or encrypted")
     large = list(struct.iter_unpack("<Q", extra[4:])) if len(extra) in (12, 20, 28) else []
     if packed_size == size == _IN_EXTRA_FIELD and len(large) > 1:

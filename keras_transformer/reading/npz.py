@@ -1,15 +1,17 @@
 """Reads the arrays in a file that `numpy.savez` wrote."""
 
+import contextlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal
 
 import numpy as np
 
 from keras_transformer.reading.archive import Member, members_of, read_member
 from keras_transformer.reading.files import DamagedFile, opened
+from keras_transformer.reading.tensors import Header, Tensors
 
 _HEAD_SIZE = 10  # "\x93NUMPY", version 1.0, and the size of the header that follows
 _MOST_HEADER_BYTES = 1024
@@ -18,13 +20,6 @@ _HEADER = re.compile(
     r"\{'descr': '(?P<dtype>[<|][fiubU]\d{1,3})', 'fortran_order': (?P<by_column>False|True),"
     r" 'shape': \((?P<shape>[\d, ]{0,200})\), \} *\n"
 )
-
-
-class Header(NamedTuple):
-    """What a file declares about one of its arrays."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
 
 
 def read_npz(
@@ -43,17 +38,27 @@ def read_npz(
     Raises:
         DamagedFile: If the file is damaged, or not one that `numpy.savez` wrote.
     """
-    with opened(path) as file:
-        members = dict(sorted(members_of(file).items()))
-        headers = {name: _header_of(file, name, member) for name, member in members.items()}
+    with opened_npz(path) as (headers, read):
         if check is not None:
-            check({name.removesuffix(".npy"): header for name, (header, _, _) in headers.items()})
-        arrays = {}
-        for name, member in members.items():
-            (shape, dtype), order, start = headers[name]
+            check(headers)
+        return {name: read(name) for name in headers}
+
+
+@contextlib.contextmanager
+def opened_npz(path: Path) -> Iterator[Tensors]:
+    """Opens a file of arrays; reads only what it declares about them. See `read_npz`."""
+    with opened(path) as file:
+        members = {
+            name.removesuffix(".npy"): (member, *_header_of(file, name, member))
+            for name, member in sorted(members_of(file).items())
+        }
+
+        def read(name: str) -> np.ndarray:
+            member, (shape, dtype), order, start = members[name]
             array = np.frombuffer(read_member(file, member), dtype, math.prod(shape), start)
-            arrays[name.removesuffix(".npy")] = array.reshape(shape, order=order)
-    return arrays
+            return array.reshape(shape, order=order)
+
+        yield Tensors({name: header for name, (_, header, *_) in members.items()}, read)
 
 
 def read_headers(path: Path) -> dict[str, Header]:

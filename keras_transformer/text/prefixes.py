@@ -10,7 +10,7 @@ import unicodedata
 from typing import TYPE_CHECKING, NamedTuple
 
 from keras_transformer.text.blank import WHITE_SPACE
-from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from keras_transformer.text.tokenizer_pair import TokenizerSide
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -35,7 +35,7 @@ class Prefix(NamedTuple):
     stem: str
 
     @classmethod
-    def of(cls, text: str, tokenizer: SubwordTokenizer) -> "Prefix":
+    def of(cls, text: str, tokenizer: TokenizerSide) -> "Prefix":
         """Makes the prefix from the text as the tokenizer decodes it, without line breaks."""
         text = tokenizer.decode(tokenizer.encode(text)) if text else ""
         return cls(text, text.rstrip())
@@ -60,7 +60,7 @@ class PrefixesInGraph(NamedTuple):
     stem: "tf.Tensor"
 
     @classmethod
-    def of(cls, text: "tf.Tensor", tokenizer: SubwordTokenizer) -> "PrefixesInGraph":
+    def of(cls, text: "tf.Tensor", tokenizer: TokenizerSide) -> "PrefixesInGraph":
         """Makes prefixes, as the tokenizer decodes them, from String (batch,), UTF-8."""
         import tensorflow as tf
 
@@ -94,7 +94,7 @@ class PrefixesInGraph(NamedTuple):
         return tf.strings.join([tf.broadcast_to(text, tf.shape(rest)), rest])
 
 
-def new_word_ids(tokenizer: SubwordTokenizer) -> list[int]:
+def new_word_ids(tokenizer: TokenizerSide) -> list[int]:
     """Returns the sub-words that begin a word: with a space, or in a script without spaces."""
     pieces = tokenizer.pieces(range(tokenizer.vocabulary_size))
     return [

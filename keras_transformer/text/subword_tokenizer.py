@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any, overload
 import sentencepiece
 
 from keras_transformer.errors import InputError
-from keras_transformer.forks import check_not_forked
-from keras_transformer.quiet import without_information
 from keras_transformer.text.blank import is_blank
 from keras_transformer.text.bpe_dropout import SubwordSampler, subword_sampler
 from keras_transformer.text.compressed import PathName
+from keras_transformer.text.graph_tokenizer import GraphTokenizer
 from keras_transformer.text.lines import describe_os_error, read_lines, refuse_pipe
 from keras_transformer.text.sentencepiece_file import (
     MOST_PIECES,
@@ -95,7 +94,7 @@ class SubwordTokenizer:
         check_sentencepiece_model(serialized_model, most_pieces=most_ids)
         self._processor, self.normalization = _processor_and_normalization(serialized_model)
         self.serialized_model = serialized_model
-        self._graph_tokenizer: tensorflow_text.SentencepieceTokenizer | None = None
+        self._graph_tokenizer = GraphTokenizer(serialized_model)
         self._sampler: SubwordSampler | None = None
 
     def __reduce__(self) -> tuple[type, tuple[bytes]]:
@@ -183,13 +182,27 @@ class SubwordTokenizer:
 
     def save(self, path: PathName) -> None:
         """Writes the tokenizer to a file, completely or not at all."""
-        path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-        try:
-            unfinished.write_bytes(self.serialized_model)
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_whole(path, self.serialized_model)
+
+    @property
+    def source(self) -> "SubwordTokenizer":
+        """The tokenizer itself, which is the same for the source as for the target."""
+        return self
+
+    @property
+    def target(self) -> "SubwordTokenizer":
+        """The tokenizer itself."""
+        return self
+
+    @property
+    def shares_vocabulary(self) -> bool:
+        """Whether an id stands for the same sub-word on both sides: True."""
+        return True
+
+    @property
+    def source_vocabulary_size(self) -> int:
+        """The number of ids of the source, as of the target."""
+        return self.vocabulary_size
 
     @property
     def vocabulary_size(self) -> int:
@@ -211,7 +224,7 @@ class SubwordTokenizer:
     def id_to_piece(self, token_id: int) -> str:
         """Returns an id's sub-word as SentencePiece writes it: spaces as U+2581, bytes `<0x0A>`."""
         if not 0 <= token_id < self.vocabulary_size:
-            raise _id_error(f"token_id={token_id}", self.vocabulary_size)
+            raise id_error(f"token_id={token_id}", self.vocabulary_size)
         return self._processor.id_to_piece(int(token_id))
 
     def pieces(self, token_ids: Iterable[int]) -> list[str]:
@@ -235,7 +248,7 @@ class SubwordTokenizer:
         try:
             return self._processor.encode(text if isinstance(text, str) else list(text))
         except (RuntimeError, TypeError) as error:
-            raise _text_error(text) from error
+            raise text_error(text) from error
 
     def sample(self, lines: Sequence[str], rate: float, *, seed: int) -> list[list[int]]:
         """Splits each of several lines into ids at random, for training.
@@ -270,7 +283,7 @@ class SubwordTokenizer:
         try:
             return sampler.sample(lines, seed)
         except UnicodeEncodeError as error:
-            raise _text_error(lines) from error
+            raise text_error(lines) from error
 
     @overload
     def decode(self, token_ids: Iterable[int]) -> str: ...
@@ -289,33 +302,22 @@ class SubwordTokenizer:
         try:
             text = self._processor.decode(ids)
         except IndexError as error:
-            raise _id_error(f"token_ids={ids!r:.200}", self.vocabulary_size) from error
-        return _one_line(text) if isinstance(text, str) else [_one_line(line) for line in text]
+            raise id_error(f"token_ids={ids!r:.200}", self.vocabulary_size) from error
+        return one_line(text) if isinstance(text, str) else [one_line(line) for line in text]
 
     @property
     def graph_tokenizer(self) -> "tensorflow_text.SentencepieceTokenizer":
-        """The TensorFlow Text tokenizer behind `tokenize` and `detokenize`, which exports track.
-
-        Made on first use. `keras.utils.set_random_seed`, `tf.random.set_seed` and
-        `keras.utils.clear_session` destroy it, since TensorFlow then drops all kernels, including
-        the tokenizer's: seed first, then trace functions that tokenize. Functions and datasets
-        traced before raise `NotFoundError` and must be built again. Outside traced functions,
-        `tokenize` and `detokenize` make a new one themselves.
+        """The TensorFlow Text tokenizer behind `tokenize` and `detokenize`; see `GraphTokenizer`.
 
         Raises:
             RuntimeError: The process was forked from one that had used TensorFlow.
         """
-        check_not_forked()
-        if self._graph_tokenizer is None:
-            import tensorflow as tf
-            import tensorflow_text
+        return self._graph_tokenizer.trackable
 
-            # Made outside the function being traced, to outlive it.
-            with tf.init_scope(), without_information():
-                self._graph_tokenizer = tensorflow_text.SentencepieceTokenizer(
-                    model=self.serialized_model, out_type=tf.int32
-                )
-        return self._graph_tokenizer
+    @property
+    def trackables(self) -> list[Any]:
+        """What an export that uses the tokenizer must track."""
+        return [self.graph_tokenizer]
 
     def tokenize(self, text: "tf.Tensor") -> "tf.RaggedTensor":
         """`encode` in the TensorFlow graph.
@@ -326,7 +328,7 @@ class SubwordTokenizer:
         Returns:
             Ragged int32 (batch, length).
         """
-        return self._in_graph("tokenize", text)
+        return self._graph_tokenizer.tokenize(text)
 
     def detokenize(self, token_ids: "tf.RaggedTensor | tf.Tensor") -> "tf.Tensor":
         """`decode` in the TensorFlow graph.
@@ -339,24 +341,27 @@ class SubwordTokenizer:
         """
         import tensorflow as tf
 
-        text = self._in_graph("detokenize", tf.cast(token_ids, tf.int32))  # (batch,)
-        return tf.strings.regex_replace(text, _LINE_BREAK, " ")
-
-    def _in_graph(self, method: str, values: Any) -> Any:
-        import tensorflow as tf
-
-        try:
-            return getattr(self.graph_tokenizer, method)(values)
-        except tf.errors.NotFoundError:  # its kernel was dropped: see graph_tokenizer
-            self._graph_tokenizer = None
-            return getattr(self.graph_tokenizer, method)(values)
+        text = self._graph_tokenizer.detokenize(tf.cast(token_ids, tf.int32))  # (batch,)
+        return tf.strings.regex_replace(text, LINE_BREAK, " ")
 
 
-_LINE_BREAK = "\r?\n"
+LINE_BREAK = "\r?\n"
 
 
-def _one_line(text: str) -> str:
-    return re.sub(_LINE_BREAK, " ", text)
+def one_line(text: str) -> str:
+    """Replaces each line break with a space."""
+    return re.sub(LINE_BREAK, " ", text)
+
+
+def write_whole(path: PathName, data: bytes) -> None:
+    """Writes a file, completely or not at all."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _plain(item: Any) -> Any:
@@ -424,7 +429,7 @@ def _learnable(lines: Iterable[str], faults: list[Exception]) -> Iterator[bytes]
             try:
                 data = line.encode("utf-8").replace(_RARE_MARK, _RARE)
             except (AttributeError, UnicodeEncodeError) as error:
-                raise _text_error(line) from error
+                raise text_error(line) from error
             if is_blank(line):
                 continue
             has_some = True
@@ -487,14 +492,16 @@ def _training_error(message: str, vocabulary_size: int) -> InputError:
     )
 
 
-def _text_error(text: object) -> InputError:
+def text_error(text: object) -> InputError:
+    """Returns the error for text that cannot be encoded."""
     return InputError(
         "text must be a string, or several, that UTF-8 can encode."
         f" Received: text={text!a:.200}. Pass strings without unpaired surrogates."
     )
 
 
-def _id_error(received: str, vocabulary_size: int) -> InputError:
+def id_error(received: str, vocabulary_size: int) -> InputError:
+    """Returns the error for ids outside the vocabulary."""
     return InputError(
         f"ids must be at least 0 and less than the vocabulary size of {vocabulary_size}."
         f" Received: {received}. Use the tokenizer that made the ids."

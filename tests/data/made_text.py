@@ -11,6 +11,12 @@ class OneIdACharacter:
 
     start_id, end_id = 2, 3
 
+    @property
+    def source(self):
+        return self
+
+    target = source
+
     def encode(self, lines):
         return [[ord(character) - ord("a") + 4 for character in line] for line in lines]
 

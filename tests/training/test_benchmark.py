@@ -80,10 +80,11 @@ def test_the_measured_model_is_compiled_as_in_training():
     settings = TrainingSettings(
         **{name: getattr(config, name) for name in ("num_layers", "model_dim", "num_heads")},
         feed_forward_dim=config.feed_forward_dim,
+        vocabulary_size=50,
         dropout=0.3,
         label_smoothing=0.2,
     )
-    trained = compiled_model(settings, 50, jit_compile=False)
+    trained = compiled_model(settings, jit_compile=False)
     assert measured.count_params() == trained.count_params()
     for part in ("optimizer", "loss"):
         one, other = [getattr(model, part).get_config() for model in (measured, trained)]

@@ -93,7 +93,7 @@ def test_the_baselines_have_about_the_size_of_the_transformer_they_are_compared_
     settings = make_settings(read_settings_file(CONFIGS / f"multi30k_{name}.yaml"))
     transformer = make_settings(read_settings_file(CONFIGS / "multi30k_transformer.yaml"))
     assert settings.model == name
-    sizes = [build_model(each, 10_000).count_params() for each in (settings, transformer)]
+    sizes = [build_model(each).count_params() for each in (settings, transformer)]
     assert 0.9 < sizes[0] / sizes[1] < 1.1
     for same in (
         "vocabulary_size tokenizer_type max_length max_minutes average_checkpoints beam_size"
@@ -106,7 +106,7 @@ def test_the_baselines_have_about_the_size_of_the_transformer_they_are_compared_
 def test_each_model_is_named_by_a_setting(tmp_path, name):
     path = settings_file(tmp_path, f"model: {name}\nmodel_dim: 8\nnum_layers: 1\n")
     settings = make_settings(read_settings_file(path))
-    model = build_model(settings, 23)
+    model = build_model(dataclasses.replace(settings, vocabulary_size=23))
     assert model.name == name
     assert (model.name.startswith(("gru", "lstm"))) == isinstance(model, Recurrent)
     assert name.endswith("_attention") == isinstance(model, RecurrentWithAttention)
@@ -127,8 +127,10 @@ def test_each_model_is_named_by_a_setting(tmp_path, name):
 )
 def test_settings_of_a_baseline_reach_its_layers(changes, what):
     name, value = what
-    settings = TrainingSettings(**{"model_dim": 8, "num_layers": 2, **changes})
-    model = build_model(settings, 23)
+    settings = TrainingSettings(
+        **{"model_dim": 8, "num_layers": 2, "vocabulary_size": 23, **changes}
+    )
+    model = build_model(settings)
     for block in (*model.encoder_blocks, *model.decoder_blocks):
         assert getattr(block, name) == value
     assert len(model.encoder_blocks) == 2
@@ -137,9 +139,13 @@ def test_settings_of_a_baseline_reach_its_layers(changes, what):
 
 def test_settings_of_positions_reach_the_convolutional_model():
     settings = TrainingSettings(
-        model="convolution", model_dim=8, position_encoding="learned", max_positions=306
+        model="convolution",
+        model_dim=8,
+        vocabulary_size=23,
+        position_encoding="learned",
+        max_positions=306,
     )
-    assert build_model(settings, 23).embedding.position_table.shape == (306, 8)
+    assert build_model(settings).embedding.position_table.shape == (306, 8)
 
 
 @pytest.mark.parametrize(

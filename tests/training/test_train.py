@@ -631,7 +631,7 @@ def test_the_saved_model_has_no_optimizer_state(tmp_path):
     from training.runs.compiled_model import compiled_model
 
     settings = TrainingSettings(num_layers=1, model_dim=64, feed_forward_dim=64, num_heads=2)
-    model = compiled_model(settings, 5000, jit_compile=False)
+    model = compiled_model(dataclasses.replace(settings, vocabulary_size=5000), jit_compile=False)
     model.optimizer.build(model.trainable_variables)
     run = RunFolder(tmp_path)
     save_model(run, model)

@@ -16,6 +16,7 @@ from tests.training.conftest import as_arguments
 from tests.training.small_run import SMALL
 from training.command_line.errors import InputError
 from training.command_line.running import run_command
+from training.runs.architectures import num_parameters
 from training.runs.folder import Position, RunFolder
 from training.runs.record import RunRecord
 from training.settings import make_settings, read_settings_file
@@ -31,7 +32,7 @@ from training.tuning.comparison import (
 from training.tuning.plan import SearchFolder, SearchPlan
 from training.tuning.search import _await_chief, search
 from training.tuning.space import Space
-from training.tuning.trial_run import TrialFailed, num_parameters, train_apart
+from training.tuning.trial_run import TrialFailed, train_apart
 from training.tuning.trials import Complaint, Trials
 
 SPACE = {"dropout": {"min": 0.0, "max": 0.5}, "warmup_steps": [10, 20, 40]}
@@ -214,7 +215,8 @@ def test_contradictory_settings_are_skipped_and_named(make_plan, tmp_path):
 
 def test_models_that_are_too_large_are_skipped(make_plan, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "training.tuning.trials.num_parameters", lambda settings, size: settings.num_layers * size
+        "training.tuning.trials.num_parameters",
+        lambda settings: settings.num_layers * settings.vocabulary_size,
     )
     plan = make_plan({"num_layers": [1, 2]}, max_parameters=400)
     trials = Trials(SearchFolder(tmp_path), plan)
@@ -225,7 +227,9 @@ def test_models_that_are_too_large_are_skipped(make_plan, tmp_path, monkeypatch)
 
 
 def test_the_size_limit_counts_only_sub_words_that_the_text_has(make_plan, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.tuning.trials.num_parameters", lambda settings, size: size)
+    monkeypatch.setattr(
+        "training.tuning.trials.num_parameters", lambda settings: settings.vocabulary_size
+    )
     plan = make_plan({"vocabulary_size": [290, 1000]}, max_parameters=MOST_SUB_WORDS)
     assert Trials(SearchFolder(tmp_path), plan).complaint({"vocabulary_size": 1000}) is None
 
@@ -247,7 +251,7 @@ def test_a_search_that_skips_every_trial_says_so_and_fails(
     monkeypatch, text_files, tmp_path, capfd
 ):
     monkeypatch.setattr(
-        "training.tuning.trials.num_parameters", lambda settings, size: 1000 * settings.num_layers
+        "training.tuning.trials.num_parameters", lambda settings: 1000 * settings.num_layers
     )
     (tmp_path / "space.yaml").write_text("num_layers: [1, 2, 3]\n")
     output = tmp_path / "out"
@@ -267,9 +271,9 @@ def test_a_search_that_skips_every_trial_says_so_and_fails(
 def test_parameters_are_counted_as_keras_counts_them():
     from keras_transformer.model import build_transformer
 
-    settings = make_settings({**SMALL, "num_layers": 2})
-    model = build_transformer(settings.model_config(307))
-    assert num_parameters(settings, 307) == model.count_params()
+    settings = make_settings({**SMALL, "num_layers": 2, "vocabulary_size": 307})
+    model = build_transformer(settings.model_config())
+    assert num_parameters(settings) == model.count_params()
 
 
 @pytest.mark.parametrize("algorithm", ["random", "bayesian", "hyperband"])

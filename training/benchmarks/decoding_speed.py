@@ -23,6 +23,7 @@ from training.command_line.running import import_keras, import_tensorflow, quiet
 MODEL_OPTIONS = {
     "preset": "tiny",
     "num_layers": None,
+    "num_decoder_layers": None,
     "dtype": "float32",
     "beam_size": [4],
     "length": [25],
@@ -66,6 +67,8 @@ def _parser() -> CommandParser:
     parser.add_option(
         "num_layers", int | None, None, "Layers, for trials (default: the preset's).", least=1
     )
+    help_text = "Layers of the decoder, for trials (default: as many as the encoder's)."
+    parser.add_option("num_decoder_layers", int | None, None, help_text, least=1)
     parser.add_option("dtype", dtypes | None, None, "Precision of the export (default: float32).")
     parser.add_option("batch", int, [32], "Sentences at once.", **several)
     parser.add_option("beam_size", int, None, "Beams; 1 is greedy (default: 4).", **several)
@@ -119,7 +122,8 @@ def _measure_random_model(options: Options) -> None:
     for name, default in MODEL_OPTIONS.items():
         options[name] = options[name] or default
     options.vocabulary_size = options.vocabulary_size or PRESETS[options.preset][0]
-    changes = {"num_layers": options.num_layers} if options.num_layers else {}
+    names = "num_layers", "num_decoder_layers"
+    changes = {name: options[name] for name in names if options[name]}
     config = getattr(TransformerConfig, options.preset)(options.vocabulary_size, **changes)
     keras.utils.set_random_seed(0)  # before the tokenizer exists, which it would destroy
     tokenizer, words = tokenizer_of_words(options.vocabulary_size)

@@ -24,7 +24,8 @@ def forward_flops(config, batch: int, source_length: int, target_length: int) ->
         + feed_forward(target_length)
     )
     logits = target_length * config.model_dim * config.vocabulary_size
-    return 2 * batch * (config.num_layers * (encoder + decoder) + logits)
+    layers = config.num_layers * encoder + config.decoder_layers * decoder
+    return 2 * batch * (layers + logits)
 
 
 def decoding_flops(config, batch: int, beam_size: int, source_length: int, length: int) -> int:
@@ -40,7 +41,7 @@ def decoding_flops(config, batch: int, beam_size: int, source_length: int, lengt
     cross_attention = length * (config.model_dim + source_length) * heads_dim
     feed_forward = 2 * length * config.model_dim * config.feed_forward_dim
     logits = length * config.model_dim * config.vocabulary_size
-    decoder = config.num_layers * (self_attention + cross_attention + feed_forward) + logits
+    decoder = config.decoder_layers * (self_attention + cross_attention + feed_forward) + logits
     return once + 2 * batch * beam_size * decoder
 
 

@@ -115,5 +115,7 @@ def _measurement(record: dict) -> tuple[Program, Work, dict, float]:
         names = "preset batch beam_size source_length threads length tokens_per_second".split()
         if "num_layers" in record:
             record["preset"] += f" of {record['num_layers']} layers"
+        if "num_decoder_layers" in record:
+            record["preset"] += f", {record['num_decoder_layers']} in the decoder"
     *work, tokens_per_second = (record[name] for name in names)
     return program, Work(*work), record, float(tokens_per_second)

@@ -142,7 +142,7 @@ def model_to_train(config, xla: bool):
 
     settings = TrainingSettings(**dataclasses.asdict(config))
     jit_compile = xla or keras.backend.backend() == "jax"
-    model = compiled_model(settings, config.vocabulary_size, jit_compile)
+    model = compiled_model(settings, jit_compile)
     model.optimizer.build(model.trainable_variables)  # or the first step would be traced twice
     return model
 

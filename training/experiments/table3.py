@@ -212,9 +212,9 @@ def _scaled(row: str, name: str, width: int, scale: float) -> int:
 
 def _measured(run: Path, settings: TrainingSettings) -> dict:
     scores = trained_and_scored(run, settings)
-    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+    from keras_transformer.text.tokenizer_pair import load_tokenizer
 
-    vocabulary_size = SubwordTokenizer.load(run / "tokenizer.model").vocabulary_size
+    vocabulary_size = load_tokenizer(run / "tokenizer.model").vocabulary_size
     return {
         **scores,
         "steps": settings.epochs * settings.steps_per_epoch,

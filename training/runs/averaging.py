@@ -7,7 +7,7 @@ from typing import Any
 import training.baselines  # noqa: F401  registers these models
 from keras_transformer.averaging import average_weights
 from keras_transformer.finished_run import read_model
-from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from keras_transformer.text.tokenizer_pair import load_tokenizer
 from training.command_line.errors import InputError
 from training.devices.base import Devices
 from training.runs.checkpoints import DamagedCheckpoint
@@ -16,7 +16,7 @@ from training.runs.files import file_sha256, replacing
 from training.runs.final_weights import save_model
 from training.runs.folder import RunFolder
 from training.runs.kept_epochs import check_size_of_epoch, in_words, weights_of_epoch
-from training.runs.record import RunRecord
+from training.runs.record import RunRecord, with_sub_words_of
 from training.runs.text import validation_epochs
 
 
@@ -34,13 +34,13 @@ def average(run: RunFolder, epochs: Sequence[int], *, keeps_earlier: bool = True
     """
     run.check_unchanged()
     record = run.read_record()
-    settings = record.settings
-    tokenizer = SubwordTokenizer.load(run.tokenizer_path, most_ids=settings.vocabulary_size)
+    tokenizer = load_tokenizer(run.tokenizer_path, most_ids=record.settings.vocabulary_size)
+    settings = with_sub_words_of(tokenizer, record.settings)
     try:
         for epoch in epochs:
-            check_size_of_epoch(run, settings, tokenizer.vocabulary_size, epoch)
+            check_size_of_epoch(run, settings, epoch)
         with number_formats(settings.dtype_policy):
-            model = compiled_model(settings, tokenizer.vocabulary_size, jit_compile=False)
+            model = compiled_model(settings, jit_compile=False)
         weights = average_weights(weights_of_epoch(run, settings, model, epoch) for epoch in epochs)
     except DamagedCheckpoint as error:
         raise InputError(

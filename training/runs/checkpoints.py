@@ -200,7 +200,7 @@ def check_declared_size(path: Path, num_parameters: int, num_layers: int) -> Non
     except DamagedFile as error:
         raise DamagedCheckpoint(f"{path} cannot be read ({error})") from error
     found = sum(math.prod(header.shape) for header in headers.values())
-    if len(headers) < 2 * num_layers or found != num_parameters:
+    if len(headers) < num_layers or found != num_parameters:
         raise DamagedCheckpoint(
             f"{path} is from a different model, of {found:,} parameters in {len(headers)} arrays,"
             f" not {num_parameters:,} in {num_layers} layers"

@@ -29,11 +29,9 @@ def number_formats(dtype_policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(policy)
 
 
-def compiled_model(
-    settings: TrainingSettings, vocabulary_size: int, jit_compile: bool
-) -> keras.Model:
+def compiled_model(settings: TrainingSettings, jit_compile: bool) -> keras.Model:
     """Builds and compiles a model; with `jit_compile`, XLA compiles the update."""
-    model = build_model(settings, vocabulary_size)
+    model = build_model(settings)
     steps = settings.accumulation_steps
     model.compile(
         optimizer=Adam(

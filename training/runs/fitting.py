@@ -28,7 +28,7 @@ from training.runs.final_weights import save_model, set_final_weights
 from training.runs.folder import START, RunFolder
 from training.runs.progress import SaveProgress, StopRequest
 from training.runs.progress_display import ProgressBar, ProgressLines
-from training.runs.record import RunRecord
+from training.runs.record import RunRecord, with_sub_words_of
 from training.runs.samples import SampleTranslations
 from training.runs.text import shared_tokenizer, training_epochs, validation_epochs
 from training.runs.validation_bleu import ValidationBleu
@@ -84,7 +84,7 @@ class _Fitting:
         tell("building the model")
         with devices.scope():
             jit_compile = devices.compiles(settings)
-            self.model = compiled_model(settings, self.tokenizer.vocabulary_size, jit_compile)
+            self.model = compiled_model(with_sub_words_of(self.tokenizer, settings), jit_compile)
             devices.equip(self.model)
             self.progress = restore_latest(run, self.model, devices.from_chief)
         if settings.initial_run is not None and self.progress.position == START:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+    from keras_transformer.text.tokenizer_pair import Tokenizer
 
 
 def epochs_wanted(metrics: list[dict[str, Any]], settings: TrainingSettings) -> list[int]:
@@ -94,9 +94,7 @@ def weights_of_epoch(
     return load_weights(run, model, Position(epoch, 0), _kind(settings))
 
 
-def check_size_of_epoch(
-    run: RunFolder, settings: TrainingSettings, vocabulary_size: int, epoch: int
-) -> None:
+def check_size_of_epoch(run: RunFolder, settings: TrainingSettings, epoch: int) -> None:
     """Checks that a checkpoint has as many parameters as the model of these settings would have.
 
     Building the model takes memory, so this comes first.
@@ -108,28 +106,30 @@ def check_size_of_epoch(
     from training.runs.checkpoints import check_declared_size
 
     path = run.checkpoint_path(Position(epoch, 0), _kind(settings))
-    expected = num_parameters(settings, vocabulary_size)
-    check_declared_size(path, expected, settings.num_layers)
+    num_layers = settings.num_layers + settings.decoder_layers
+    check_declared_size(path, num_parameters(settings), num_layers)
 
 
 def model_of_epoch(
     run: RunFolder, settings: TrainingSettings, epoch: int
-) -> tuple["keras.Model", "SubwordTokenizer"]:
+) -> tuple["keras.Model", "Tokenizer"]:
     """Loads the model with its weights at the end of an epoch, and the run's tokenizer.
 
     Raises:
         InputError: If a file cannot be read.
     """
-    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+    from keras_transformer.text.tokenizer_pair import load_tokenizer
     from training.runs.architectures import build_model
     from training.runs.checkpoints import DamagedCheckpoint
     from training.runs.compiled_model import number_formats
+    from training.runs.record import with_sub_words_of
 
-    tokenizer = SubwordTokenizer.load(run.tokenizer_path, most_ids=settings.vocabulary_size)
+    tokenizer = load_tokenizer(run.tokenizer_path, most_ids=settings.vocabulary_size)
     try:
-        check_size_of_epoch(run, settings, tokenizer.vocabulary_size, epoch)
+        settings = with_sub_words_of(tokenizer, settings)
+        check_size_of_epoch(run, settings, epoch)
         with number_formats(settings.dtype_policy):
-            model = build_model(settings, tokenizer.vocabulary_size)
+            model = build_model(settings)
         weights = weights_of_epoch(run, settings, model, epoch)
     except DamagedCheckpoint as error:
         raise InputError(

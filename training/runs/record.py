@@ -22,12 +22,12 @@ from training.settings import (
 )
 
 if TYPE_CHECKING:
-    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+    from keras_transformer.text.tokenizer_pair import Tokenizer
 
 FORMAT_VERSION = 2
 
 # Settings for which the tokenizer may have its own value, whatever was asked for.
-TOKENIZER_SETTINGS = ("vocabulary_size", "normalization")
+TOKENIZER_SETTINGS = ("vocabulary_size", "source_vocabulary_size", "normalization")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +91,16 @@ class RunRecord:
         }
         write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
-    def with_tokenizer(self, tokenizer: "SubwordTokenizer") -> "RunRecord":
+    def with_tokenizer(self, tokenizer: "Tokenizer") -> "RunRecord":
         """Returns the record with the tokenizer's own values instead of those asked for."""
-        has = {name: getattr(tokenizer, name) for name in TOKENIZER_SETTINGS}
-        asked = {name: getattr(self.settings, name) for name in has}
+        settings = with_sub_words_of(tokenizer, self.settings)
+        asked = {name: getattr(self.settings, name) for name in TOKENIZER_SETTINGS}
         return dataclasses.replace(
             self,
-            settings=dataclasses.replace(self.settings, **has),
-            asked_for={name: value for name, value in asked.items() if value != has[name]},
+            settings=settings,
+            asked_for={
+                name: value for name, value in asked.items() if value != getattr(settings, name)
+            },
         )
 
     def raised_limits(self, earlier: "RunRecord") -> list[str]:
@@ -133,6 +135,18 @@ class RunRecord:
                 path = getattr(self.settings, name)
                 lines.append(f"{name}: sha256 {old[:12]} there, {new[:12]} now ({path})")
         return lines
+
+
+def with_sub_words_of(tokenizer: "Tokenizer", settings: TrainingSettings) -> TrainingSettings:
+    """Returns settings with the tokenizer's own values of `TOKENIZER_SETTINGS`."""
+    is_shared = settings.source_vocabulary_size is None and tokenizer.shares_vocabulary
+    source_size = None if is_shared else tokenizer.source_vocabulary_size
+    return dataclasses.replace(
+        settings,
+        vocabulary_size=tokenizer.vocabulary_size,
+        source_vocabulary_size=source_size,
+        normalization=tokenizer.normalization,
+    )
 
 
 def package_version() -> str:

@@ -80,17 +80,16 @@ class SampleTranslations(keras.callbacks.Callback):
             writer.close()
 
     def _is_short(self, source: str) -> bool:
-        return self._num_tokens(source) <= min(PICTURE_TOKENS, self.translator.max_source_tokens)
+        num_tokens = _num_tokens(source, self.translator.tokenizer.source)
+        return num_tokens <= min(PICTURE_TOKENS, self.translator.max_source_tokens)
 
     def _fits(self, source: str, translation: str) -> bool:
         """Whether both texts fit; encoding a translation again may give more tokens."""
         return (
             self._is_short(source)
-            and self._num_tokens(translation) <= self.translator.most_target_tokens
+            and _num_tokens(translation, self.translator.tokenizer.target)
+            <= self.translator.most_target_tokens
         )
-
-    def _num_tokens(self, text: str) -> int:
-        return len(self.translator.tokenizer.encode(text)) + 1  # the end token
 
     def _write_picture(self, source: str, translation: str) -> None:
         import tensorflow as tf
@@ -137,3 +136,7 @@ def _drawing_function():
         LOGGER.warning("no pictures of attention for TensorBoard: %s", error)
         return lambda attention, dots_per_inch: None
     return attention_pixels
+
+
+def _num_tokens(text: str, tokenizer) -> int:
+    return len(tokenizer.encode(text)) + 1  # the end token

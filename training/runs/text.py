@@ -11,6 +11,12 @@ from keras_transformer.data import (
     sample_pairs,
 )
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from keras_transformer.text.tokenizer_pair import (
+    Tokenizer,
+    TokenizerPair,
+    load_tokenizer,
+    tokenizer_from,
+)
 from training.command_line.errors import InputError, input_errors
 from training.devices.base import Devices
 from training.runs.bleu_tokenizer import check_bleu_tokenizer, warn_if_unspaced
@@ -53,9 +59,7 @@ def validation_references(settings: TrainingSettings) -> list[str]:
     return read_pairs(*settings.validation_files())[1]
 
 
-def shared_tokenizer(
-    run: RunFolder, settings: TrainingSettings, devices: Devices
-) -> SubwordTokenizer:
+def shared_tokenizer(run: RunFolder, settings: TrainingSettings, devices: Devices) -> Tokenizer:
     """Returns the chief's tokenizer in all workers.
 
     Raises:
@@ -71,13 +75,13 @@ def shared_tokenizer(
     model, complaint = devices.from_chief([model, error and str(error)])
     if complaint is not None:
         raise error or InputError(complaint)
-    return tokenizer or SubwordTokenizer(model.encode("latin-1"))
+    return tokenizer or tokenizer_from(model.encode("latin-1"))
 
 
-def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> SubwordTokenizer:
-    """Returns the run's tokenizer, the one it starts from, or a new one trained on both sides."""
+def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> Tokenizer:
+    """Returns the run's tokenizer, the one it starts from, or a new one."""
     if run.tokenizer_path.exists():
-        return SubwordTokenizer.load(run.tokenizer_path)
+        return load_tokenizer(run.tokenizer_path)
     if settings.tokenizer is not None:
         return _given_tokenizer(settings.tokenizer, settings.normalization)
     if settings.initial_run is not None:
@@ -87,16 +91,22 @@ def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> SubwordTokeni
     source, target = sample_pairs(
         settings.corpora(), num_pairs=settings.tokenizer_pairs, seed=settings.seed
     )
-    return SubwordTokenizer.train_from_lines(
-        source + target,
-        settings.vocabulary_size,
-        settings.tokenizer_type,
-        settings.normalization,
+
+    def trained(lines: list[str], vocabulary_size: int) -> SubwordTokenizer:
+        return SubwordTokenizer.train_from_lines(
+            lines, vocabulary_size, settings.tokenizer_type, settings.normalization
+        )
+
+    if settings.source_vocabulary_size is None:
+        return trained(source + target, settings.vocabulary_size)
+    return TokenizerPair(
+        trained(source, settings.source_vocabulary_size),
+        trained(target, settings.vocabulary_size),
     )
 
 
-def _given_tokenizer(path: str | Path, normalization: str) -> SubwordTokenizer:
-    tokenizer = SubwordTokenizer.load(path)
+def _given_tokenizer(path: str | Path, normalization: str) -> Tokenizer:
+    tokenizer = load_tokenizer(path)
     if normalization not in ("none", tokenizer.normalization):
         raise InputError(
             f"{path}: the tokenizer must normalize text as the setting says. Received:"
@@ -107,7 +117,7 @@ def _given_tokenizer(path: str | Path, normalization: str) -> SubwordTokenizer:
     return tokenizer
 
 
-def training_epochs(settings: TrainingSettings, tokenizer: SubwordTokenizer) -> Epochs:
+def training_epochs(settings: TrainingSettings, tokenizer: Tokenizer) -> Epochs:
     """Batches the training text, in memory, or streamed if `steps_per_epoch` is given."""
     shared = {
         "max_tokens": settings.batch_tokens,
@@ -122,7 +132,7 @@ def training_epochs(settings: TrainingSettings, tokenizer: SubwordTokenizer) -> 
     return stream.epochs(settings.steps_per_epoch, parts)
 
 
-def validation_epochs(settings: TrainingSettings, tokenizer: SubwordTokenizer) -> Epochs:
+def validation_epochs(settings: TrainingSettings, tokenizer: Tokenizer) -> Epochs:
     """Batches the validation text, in the same order each time."""
     return PairBatches(
         *read_pairs(*settings.validation_files()),

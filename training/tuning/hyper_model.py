@@ -18,10 +18,11 @@ import keras
 
 from keras_transformer.callbacks import AveragedWeights
 from keras_transformer.data import PairBatches
-from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from keras_transformer.text.tokenizer_pair import Tokenizer, tokenizer_from
 from training.command_line.errors import InputError
 from training.devices.base import Devices
 from training.runs.compiled_model import compiled_model, number_formats
+from training.runs.record import with_sub_words_of
 from training.settings import TrainingSettings
 from training.tuning.space import SUB_WORDS, Space
 
@@ -59,7 +60,7 @@ class TransformerHyperModel(keras_tuner.HyperModel):
         self,
         space: Space | Mapping[str, Any] | str | Path,
         settings: TrainingSettings,
-        tokenizer: SubwordTokenizer,
+        tokenizer: Tokenizer,
     ):
         super().__init__()
         if isinstance(space, str | Path):
@@ -71,9 +72,8 @@ class TransformerHyperModel(keras_tuner.HyperModel):
                 f"{tuned[0]} must not be tuned, because the tokenizer is given. Received:"
                 f" {tuned[0]} in the space. Remove it, or use `python -m training.tune`."
             )
-        self.start = settings
+        self.start = with_sub_words_of(tokenizer, settings)
         self.serialized_tokenizer = tokenizer.serialized_model
-        self.vocabulary_size = tokenizer.vocabulary_size
 
     def settings(self, hp: keras_tuner.HyperParameters) -> TrainingSettings:
         """Returns the settings of a trial.
@@ -94,7 +94,7 @@ class TransformerHyperModel(keras_tuner.HyperModel):
         settings = self.settings(hp)
         keras.utils.set_random_seed(settings.seed)
         with number_formats(settings.dtype_policy):
-            return compiled_model(settings, self.vocabulary_size, Devices().compiles(settings))
+            return compiled_model(settings, Devices().compiles(settings))
 
     def fit(
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *data, **options
@@ -122,7 +122,7 @@ class TransformerHyperModel(keras_tuner.HyperModel):
         self, settings: TrainingSettings, data: Sequence, options: dict[str, Any]
     ) -> tuple[list, dict[str, Any]]:
         """Replaces the lines among the arguments of `fit` with batches like `training.train`'s."""
-        tokenizer = SubwordTokenizer(self.serialized_tokenizer)
+        tokenizer = tokenizer_from(self.serialized_tokenizer)
         parts, shared = settings.accumulation_steps, {"max_length": settings.max_length}
         train = PairBatches(
             *data,

@@ -38,7 +38,7 @@ _NAMES_BY_REASON = {
 }
 NOT_TUNED = {name: reason for reason, names in _NAMES_BY_REASON.items() for name in names}
 # Tuning these changes the tokens that perplexity averages over.
-SUB_WORDS = ("vocabulary_size", "tokenizer_type", "normalization")
+SUB_WORDS = ("vocabulary_size", "source_vocabulary_size", "tokenizer_type", "normalization")
 RANGE_KEYS = ("min", "max", "step", "log")
 # Chief and workers exchange values as 32-bit floats, which keep seven digits.
 SIGNIFICANT_DIGITS = 6

@@ -122,14 +122,3 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # a file system without links
         shutil.copyfile(source, target)
-
-
-def num_parameters(settings: TrainingSettings, vocabulary_size: int) -> int:
-    """Returns the number of parameters of a settings' model, without allocating them."""
-    import keras
-
-    from training.runs.architectures import build_model
-
-    with keras.StatelessScope(initialize_variables=False):
-        model = build_model(settings, vocabulary_size)
-        return sum(math.prod(weight.shape) for weight in model.weights)

@@ -12,10 +12,11 @@ import filelock
 
 from training.command_line.errors import input_errors
 from training.devices.base import Devices
+from training.runs.architectures import num_parameters
 from training.runs.files import replacing, write_text
 from training.runs.folder import RunFolder
 from training.runs.monitor import badness, needs_translations
-from training.runs.record import RunRecord
+from training.runs.record import RunRecord, with_sub_words_of
 from training.runs.text import check_text, shared_tokenizer
 from training.settings import TrainingSettings
 from training.tuning.plan import SearchFolder, SearchPlan
@@ -23,13 +24,12 @@ from training.tuning.trial_run import (
     EpochLines,
     TrialFailed,
     epochs_of,
-    num_parameters,
     prepare,
     train_apart,
 )
 
 if TYPE_CHECKING:
-    from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+    from keras_transformer.text.tokenizer_pair import Tokenizer
 
 COMPLETED, FAILED, RUNNING, PASSED_OVER = "completed", "failed", "running", "passed over"
 
@@ -113,13 +113,13 @@ class Trials:
         if limit is None:
             return None
         trains_tokenizer = settings.tokenizer is None and settings.initial_run is None
-        if trains_tokenizer and num_parameters(settings, settings.vocabulary_size) <= limit:
+        if trains_tokenizer and num_parameters(settings) <= limit:
             return None  # no tokenizer that is trained has more sub-words than asked for
         try:
             _, tokenizer = self._tokenizer(settings)
         except TrialFailed:
             return None  # the trial itself will say so
-        number = num_parameters(settings, tokenizer.vocabulary_size)
+        number = num_parameters(with_sub_words_of(tokenizer, settings))
         if number <= limit:
             return None
         return Complaint(f"too large: {number:,} parameters, of at most {limit:,}", number)
@@ -151,7 +151,7 @@ class Trials:
             settings = self._settings(values)
             path, tokenizer = self._tokenizer(settings)
             known["vocabulary_size"] = tokenizer.vocabulary_size
-            known["parameters"] = num_parameters(settings, tokenizer.vocabulary_size)
+            known["parameters"] = num_parameters(with_sub_words_of(tokenizer, settings))
             record = RunRecord(settings, self.plan.record.data_sha256).with_tokenizer(tokenizer)
             prepare(run, record, path, self.run(earlier) if earlier else None)
             if not run.is_finished:
@@ -194,9 +194,11 @@ class Trials:
         except ValueError as error:
             raise TrialFailed(str(error)) from error
 
-    def _tokenizer(self, settings: TrainingSettings) -> tuple[Path, "SubwordTokenizer"]:
+    def _tokenizer(self, settings: TrainingSettings) -> tuple[Path, "Tokenizer"]:
         """Returns the file and the tokenizer that all trials with the same sub-words share."""
         name = f"{settings.tokenizer_type}_{settings.vocabulary_size}"
+        if settings.source_vocabulary_size is not None:
+            name += f"_from_{settings.source_vocabulary_size}"
         if settings.normalization != "none":
             name += f"_{settings.normalization}"
         run = RunFolder(self.folder.tokenizers_path / name)

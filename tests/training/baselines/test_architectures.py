@@ -36,7 +36,7 @@ SETTINGS = {
 
 def model_of(settings):
     with number_formats(settings.dtype_policy):
-        return build_model(settings, settings.vocabulary_size)
+        return build_model(settings)
 
 
 def as_text(model):
@@ -59,7 +59,7 @@ def paths_of(model):
 def test_a_run_is_read_as_keras_reads_its_file(kind, tmp_path):
     settings = TrainingSettings(**SETTINGS[kind])
     model, run = model_of(settings), RunFolder(tmp_path)
-    assert model.count_params() == num_parameters(settings, settings.vocabulary_size)
+    assert model.count_params() == num_parameters(settings)
     generator = np.random.default_rng(3)
     model.set_weights([generator.normal(size=weight.shape) for weight in model.get_weights()])
     save_model(run, model)

@@ -231,7 +231,7 @@ def loader(kind, original):
     from training.runs.kept_epochs import epochs_to_keep
 
     settings = original.read_record().settings
-    model = compiled_model(settings, settings.vocabulary_size, jit_compile=False)
+    model = compiled_model(settings, jit_compile=False)
     model.optimizer.build(model.trainable_variables)
 
     def shapes(weights):
