@@ -177,10 +177,10 @@ def first_lines(path: str) -> list[str]:
 
 
 def validation_texts(run: RunFolder) -> list[str]:
-    """Reads the first lines of the run's validation source; returns [] if the file is gone."""
+    """Reads the first lines of the run's validation source; returns [] without one."""
     path = run.read_record().settings.validation_source
     try:
-        return first_lines(path)
+        return [] if path is None else first_lines(path)
     except input_errors():
         return []
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from keras_transformer.errors import InputError
 from keras_transformer.marian import hugging_face_folder, native_folder
@@ -13,9 +13,12 @@ from keras_transformer.model import Transformer
 from keras_transformer.reading.tensors import Tensors
 from keras_transformer.translator import Translator
 
+# The languages of source and target whose punctuation to normalize; None for none.
+Punctuation: TypeAlias = tuple[str | None, str | None]
+
 
 def import_marian(
-    folder: str | os.PathLike[str], *, punctuation: tuple[str, str] | None = None, **search: Any
+    folder: str | os.PathLike[str], *, punctuation: Punctuation | None = None, **search: Any
 ) -> Translator:
     """Reads a model of Marian, OPUS-MT or Hugging Face, and returns its Translator.
 
@@ -44,24 +47,22 @@ def import_marian(
         >>> translator(["The house is blue."])
         ['La maison est bleue.']
     """
-    model, foreign = read_folder(folder, punctuation)
+    model, foreign = read_folder(folder, punctuation or (None, None))
     options = {**foreign.search, **search}
     return Translator(model, foreign.tokenizer, **options)
 
 
 def read_folder(
-    folder: str | os.PathLike[str], punctuation: tuple[str, str] | None = None
+    folder: str | os.PathLike[str], punctuation: Punctuation = (None, None)
 ) -> tuple[Transformer, ForeignModel]:
     """Returns the model of a folder and its description; see `import_marian`."""
     folder = Path(folder)
-    with _opened(folder, punctuation or (None, None)) as (foreign, tensors):
+    with _opened(folder, punctuation) as (foreign, tensors):
         return foreign.build(tensors.read), foreign
 
 
 @contextlib.contextmanager
-def _opened(
-    folder: Path, punctuation: tuple[str | None, str | None]
-) -> Iterator[tuple[ForeignModel, Tensors]]:
+def _opened(folder: Path, punctuation: Punctuation) -> Iterator[tuple[ForeignModel, Tensors]]:
     for kind, opened in (
         (native_folder, native_folder.opened_native_folder),
         (hugging_face_folder, hugging_face_folder.opened_hugging_face_folder),
