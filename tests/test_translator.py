@@ -661,7 +661,7 @@ def test_sizes_start_at_one(random_model, tokenizer, name):
 
 
 def test_a_model_with_a_different_vocabulary_is_refused(tokenizer):
-    message = r"same vocabulary\. Received: a model of 23 sub-words, a tokenizer of 300, on the source side"
+    message = r"a model of 23 sub-words, a tokenizer of 300, on the source side"
     with pytest.raises(ValueError, match=message):
         Translator(Parrot(23), tokenizer)
 

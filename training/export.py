@@ -6,11 +6,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from training.command_line.errors import InputError, UsageError, input_errors
 from training.command_line.outputs import check_output_folder
-from training.command_line.parser import CommandParser, Options, parse
+from training.command_line.parser import CommandParser, Options, option_name, parse
 from training.command_line.running import import_keras, run_command
 from training.command_line.search_options import add_search_options, search_settings
 from training.runs.files import refuse_pipe
@@ -18,18 +18,6 @@ from training.runs.folder import RunFolder
 from training.runs.translator import load_translator
 
 TEXTS_VERIFIED = 20  # checked in seconds
-
-# Texts likely to break an export in any language. The last exceeds the limit and is cut.
-HARD_TEXTS = (
-    "",
-    " ",
-    "two  spaces and a tab\there",
-    "</s> <s> <unk> \u2581 \u2585",
-    "naïve cafe\u0301, \ufb01n, Ελλάδα, 눈, עברית",
-    "\U0001f469\u200d\U0001f680 \U0001f6b2",
-    "line\nbreak\x00nothing",
-    "again " * 300,
-)
 
 # The README of an export quotes these values.
 _READ_OF_EVALUATION = {"bleu": (int, float), "bleu_signature": (str,), "num_sentences": (int,)}
@@ -45,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     missing = [name for name in ("run", "directory") if options[name] is None]
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
+    _check_format(options)
     check_output_folder("the directory", options.directory)
     about = {"description": options.description} if options.description else {}
     if options.evaluation is not None:
@@ -55,8 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = RunFolder(options.run)
     if options.verify_texts is None:
         texts = validation_texts(run)
+    if options.format != "saved_model":
+        _export_elsewhere(translator, options, texts)
+        return
     about["training"] = training_facts(run, options.epoch)
     from keras_transformer.export.saved_model import export_saved_model
+    from keras_transformer.export.verification import HARD_TEXTS
 
     texts = [*HARD_TEXTS, *texts]
     print("writing the export and comparing it with the run: a minute or two")
@@ -65,15 +58,81 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"exported: {version}")
 
 
+def _check_format(options: Options) -> None:
+    """Refuses options that belong to another format.
+
+    Raises:
+        UsageError: If there is one.
+    """
+    only = {
+        "quantization": "ctranslate2",
+        "description": "saved_model",
+        "evaluation": "saved_model",
+    }
+    for name, format_name in only.items():
+        if options[name] and options.format != format_name:
+            raise UsageError(
+                f"{option_name(name)} must be given only with --format {format_name}. Received:"
+                f" --format {options.format}. Leave it out."
+            )
+    if options.precision != "float32" and options.format != "saved_model":
+        raise UsageError(
+            f"--precision must be float32 with --format {options.format}, which reads the run's own"
+            f" weights. Received: --precision {options.precision}. Leave it out."
+        )
+
+
+def _export_elsewhere(translator, options: Options, texts: list[str]) -> None:
+    """Writes a folder for another program."""
+    from keras_transformer.export.ctranslate2 import export_ctranslate2
+    from keras_transformer.export.hugging_face import export_hugging_face
+    from keras_transformer.export.verification import HARD_TEXTS
+
+    texts = [*HARD_TEXTS, *texts]
+    print("writing the export and comparing it with the run")
+    if options.format == "ctranslate2":
+        quantization = {"quantization": options.quantization}
+        export_ctranslate2(translator, options.directory, verify_texts=texts, **quantization)
+    else:
+        export_hugging_face(translator, options.directory, verify_texts=texts)
+    print(f"exported: {options.directory}")
+
+
 def _parser() -> CommandParser:
     parser = CommandParser(
         "export",
         "Exports a run as the next version of a SavedModel, after checking that it answers like the"
-        " run. With --verify, checks that the files of an export have not changed since.",
+        " run; or with --format for another program. With --verify, checks that the files of an"
+        " export have not changed since.",
     )
     parser.add_positional("run", "The folder of a finished run.", nargs="?")
     parser.add_positional(
-        "directory", "saved_models/NAME; the version becomes a folder in it.", nargs="?"
+        "directory",
+        "saved_models/NAME; the version becomes a folder in it. With --format, a new folder.",
+        nargs="?",
+    )
+    parser.add_option(
+        "format",
+        Literal["saved_model", "ctranslate2", "huggingface"],
+        "saved_model",
+        "What to write: a SavedModel, or a new folder for CTranslate2 (which must be installed) or"
+        " Hugging Face's MarianMTModel.",
+    )
+    parser.add_option(
+        "quantization",
+        Literal[
+            "int8",
+            "int8_float32",
+            "int8_bfloat16",
+            "int8_float16",
+            "int16",
+            "float16",
+            "bfloat16",
+            "float32",
+        ]
+        | None,
+        None,
+        "The numbers of the weights, for --format ctranslate2 (default: float32).",
     )
     add_search_options(parser)
     parser.add_option("description", str, "", "What it translates, for README and model.json.")

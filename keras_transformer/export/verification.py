@@ -3,9 +3,9 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,18 @@ _TEXTS_PER_PREFIX = 3
 # The largest difference between two ways to compute the same number, by precision.
 _HALF = 0.05
 _ROUNDING = {"bfloat16": _HALF, "float16": _HALF, "int8_bfloat16": _HALF, "int8": 0.01}
+
+# Texts likely to break an export in any language. The last exceeds the limit and is cut.
+HARD_TEXTS = (
+    "",
+    " ",
+    "two  spaces and a tab\there",
+    "</s> <s> <unk> \u2581 \u2585",
+    "naïve cafe\u0301, \ufb01n, Ελλάδα, 눈, עברית",
+    "\U0001f469\u200d\U0001f680 \U0001f6b2",
+    "line\nbreak\x00nothing",
+    "again " * 300,
+)
 
 Results = list[tuple[str, float]]  # of one text, best first
 Ask = Callable[..., dict[str, np.ndarray]]  # from a signature and its inputs to its outputs
@@ -78,6 +90,62 @@ def verify_saved_model(
                     )
 
 
+class ScoredPair(NamedTuple):
+    """A text with its live translation, and what the live model says of them.
+
+    Attributes:
+        pair: The text and its translation.
+        source_ids, target_ids: The ids of both, without the end id.
+        log_probability: The live model's, in float32, the end included.
+    """
+
+    pair: tuple[str, str]
+    source_ids: list[int]
+    target_ids: list[int]
+    log_probability: float
+
+
+def live_scores(translator: Translator, texts: Iterable[str]) -> list[ScoredPair]:
+    """Translates texts and scores the translations; leaves out what is too long to score."""
+    exact = Translator(
+        translator.model,
+        translator.tokenizer,
+        max_source_tokens=translator.max_source_tokens,
+        max_target_tokens=translator.max_target_tokens,
+        precision="float32",
+    )
+    texts = [text for text in texts if not is_blank(text)]
+    found = zip(texts, exact.translate(texts, beam_size=1), strict=True)
+    pairs = [pair for pair in found if _may_be_scored(exact, *pair)]
+    sources, targets = ([pair[place] for pair in pairs] for place in (0, 1))
+    rows = zip(
+        pairs,
+        exact.tokenizer.source.encode(sources),
+        exact.tokenizer.target.encode(targets),
+        (log_probability for log_probability, _ in exact.score(sources, targets)),
+        strict=True,
+    )
+    return [ScoredPair(*row) for row in rows]
+
+
+def check_score(folder: Path, one: ScoredPair, received: float, tolerance: float) -> None:
+    """Refuses an export that gives a live translation another log-probability."""
+    if not abs(received - one.log_probability) <= tolerance:
+        raise InputError(
+            f"{folder.name}: the export must give a translation the log-probability of the live"
+            f" model. Received: {received:.4f} for {one.pair!a:.300}, where the live model has"
+            f" {one.log_probability:.4f}. Nothing was written; please report this."
+        )
+
+
+def _may_be_scored(translator: Translator, source: str, target: str) -> bool:
+    tokenizer = translator.tokenizer
+    return (
+        len(tokenizer.source.encode(source)) < translator.max_source_tokens
+        and len(tokenizer.target.encode(target)) < translator.most_target_tokens
+    )
+
+
 class _LiveAnswers:
     """Compares the live translator's answers to some texts with those of an export."""
 
@@ -96,7 +164,9 @@ class _LiveAnswers:
             for name, (beams, n) in searches.items()
         }
         best = [results[0][0] for results in self.results["serving_default"]]
-        self.pairs = [pair for pair in zip(texts, best, strict=True) if self._may_be_scored(*pair)]
+        self.pairs = [
+            pair for pair in zip(texts, best, strict=True) if _may_be_scored(translator, *pair)
+        ]
         some = self.pairs[::_TEXTS_PER_PREFIX]
         some_texts = [text for text, _ in some]
         prefixes = [_first_words(translation) for _, translation in some]
@@ -107,13 +177,6 @@ class _LiveAnswers:
         self.signatures = [*self.inputs, "score"]
         if translator.has_attention:
             self.signatures.append("attention")
-
-    def _may_be_scored(self, source: str, target: str) -> bool:
-        tokenizer = self.translator.tokenizer
-        return (
-            len(tokenizer.source.encode(source)) < self.translator.max_source_tokens
-            and len(tokenizer.target.encode(target)) < self.translator.most_target_tokens
-        )
 
     def differences(self, name: str, ask: Ask) -> Iterator[Difference]:
         """Yields the text, the export's answer and the live answer wherever these differ."""
@@ -157,7 +220,7 @@ class _LiveAnswers:
         """Whether the live translator gives the text this score."""
         if text in live:
             return self._is_near(score, live[text])
-        if not self._may_be_scored(source, text):
+        if not _may_be_scored(self.translator, source, text):
             return False
         translator = self.translator
         [(log_probability, num_tokens)] = translator.score([source], [text])

@@ -41,10 +41,14 @@ class Vocabulary(NamedTuple):
     Attributes:
         pieces: The piece of each id; the first four are `SPECIAL_PIECES`.
         rows: The foreign id of each of our ids; None for padding, and for a start without one.
+        is_ours: Whether the folder is an export of this package, which has all four special
+            sub-words. Other programs forbid padding and start in translations, so their logits
+            are replaced; see `UNLIKELY`.
     """
 
     pieces: tuple[str, ...]
     rows: tuple[int | None, ...]
+    is_ours: bool = False
 
     @classmethod
     def of(cls, ids: Mapping[str, int], start_row: int | None = None) -> "Vocabulary":
@@ -61,8 +65,15 @@ class Vocabulary(NamedTuple):
             raise DamagedFile(f"no sub-word {missing[0]}")
         others = sorted((row, piece) for piece, row in ids.items() if piece not in SPECIAL_PIECES)
         pieces = (*SPECIAL_PIECES, *(piece for _, piece in others))
-        rows = (None, ids["<unk>"], start_row, ids["</s>"], *(row for row, _ in others))
-        return cls(pieces, rows)
+        is_ours = start_row is not None and start_row == ids.get("<s>")
+        padding_row = ids["<pad>"] if is_ours else None
+        rows = (padding_row, ids["<unk>"], start_row, ids["</s>"], *(row for row, _ in others))
+        return cls(pieces, rows, is_ours)
+
+    @property
+    def likely_rows(self) -> tuple[int | None, ...]:
+        """`rows`, without those whose logits are replaced."""
+        return self.rows if self.is_ours else (None, self.rows[1], None, *self.rows[3:])
 
 
 class ForeignModel(NamedTuple):
@@ -120,10 +131,9 @@ class ForeignModel(NamedTuple):
                 matrix = _rows_of(read(name), vocabulary.rows, 0.0)
                 embeddings[name](model).assign(matrix[:, order])
             bias = read(LOGIT_BIAS) if has_bias else np.zeros((1, num_rows[1]), "float32")
-            rows = [
-                row if token_id != 2 else None for token_id, row in enumerate(vocabularies[1].rows)
-            ]
-            model.embedding.bias.assign(_rows_of(bias[0][:, None], rows, UNLIKELY)[:, 0])
+            model.embedding.bias.assign(
+                _rows_of(bias.T, vocabularies[1].likely_rows, UNLIKELY)[:, 0]
+            )
 
         return cls(config, tokenizer, search, shapes, assign)
 
