@@ -10,6 +10,8 @@ from keras_transformer.config import TransformerConfig
 from keras_transformer.data import Corpus, PairBatches, PairStream, pair_batches, sample_pairs
 from keras_transformer.decoding.steps import decoding_steps
 from keras_transformer.errors import InputError
+from keras_transformer.export.ctranslate2 import export_ctranslate2
+from keras_transformer.export.hugging_face import export_hugging_face
 from keras_transformer.export.saved_model import export_saved_model
 from keras_transformer.export.verification import verify_saved_model
 from keras_transformer.layers.attention import (
@@ -23,6 +25,7 @@ from keras_transformer.layers.encoder import EncoderBlock
 from keras_transformer.layers.feed_forward import FeedForward
 from keras_transformer.layers.residual import AddAndNorm
 from keras_transformer.losses import LabelSmoothedCrossentropy
+from keras_transformer.marian.import_marian import import_marian
 from keras_transformer.masks import causal_mask, padding_mask
 from keras_transformer.metrics import Perplexity, TokenAccuracy
 from keras_transformer.model import (
@@ -39,7 +42,9 @@ from keras_transformer.search.beam import beam_search
 from keras_transformer.search.greedy import greedy_search
 from keras_transformer.search.hypotheses import Hypotheses
 from keras_transformer.search.state import DecodingState
+from keras_transformer.text.marian_tokenizer import MarianTokenizer
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from keras_transformer.text.tokenizer_pair import TokenizerPair, load_tokenizer
 from keras_transformer.translator import AttentionByLayer, AttentionWeights, Translator
 
 __version__ = "0.1.0"
@@ -61,6 +66,7 @@ __all__ = [
     "InputError",
     "InverseSquareRootSchedule",
     "LabelSmoothedCrossentropy",
+    "MarianTokenizer",
     "MultiHeadCrossAttention",
     "MultiHeadSelfAttention",
     "PairBatches",
@@ -69,6 +75,7 @@ __all__ = [
     "PositionalEmbedding",
     "SubwordTokenizer",
     "TokenAccuracy",
+    "TokenizerPair",
     "TokensPerSecond",
     "Transformer",
     "TransformerConfig",
@@ -81,9 +88,13 @@ __all__ = [
     "causal_mask",
     "cross_attention_weights",
     "decoding_steps",
+    "export_ctranslate2",
+    "export_hugging_face",
     "export_saved_model",
     "greedy_search",
     "has_cross_attention",
+    "import_marian",
+    "load_tokenizer",
     "padding_mask",
     "pair_batches",
     "paper_adam",

@@ -17,13 +17,13 @@ ROOT = Path(__file__).parent.parent
 PUBLIC_NAMES = """
     Adam AddAndNorm AttentionByLayer AttentionOfLayers AttentionWeights AveragedWeights Corpus
     DecoderBlock DecodingState EncoderBlock FeedForward GradientNorm Hypotheses InputError
-    InverseSquareRootSchedule LabelSmoothedCrossentropy MultiHeadCrossAttention
+    InverseSquareRootSchedule LabelSmoothedCrossentropy MarianTokenizer MultiHeadCrossAttention
     MultiHeadSelfAttention PairBatches PairStream Perplexity PositionalEmbedding SubwordTokenizer
-    TokenAccuracy TokensPerSecond Transformer TransformerConfig Translator attention_of_layers
-    average_weights averaged_variables beam_search build_transformer causal_mask
-    cross_attention_weights decoding_steps export_saved_model greedy_search has_cross_attention
-    padding_mask pair_batches paper_adam sample_pairs scaled_dot_product_attention
-    verify_saved_model
+    TokenAccuracy TokenizerPair TokensPerSecond Transformer TransformerConfig Translator
+    attention_of_layers average_weights averaged_variables beam_search build_transformer causal_mask
+    cross_attention_weights decoding_steps export_ctranslate2 export_hugging_face export_saved_model
+    greedy_search has_cross_attention import_marian load_tokenizer padding_mask pair_batches
+    paper_adam sample_pairs scaled_dot_product_attention verify_saved_model
 """.split()
 
 IMPORT_THE_PACKAGE_ALONE = """

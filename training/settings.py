@@ -138,6 +138,12 @@ class TrainingSettings:
         " given tokenizer, or that of initial_run, keeps its own normalization.",
     )
 
+    user_symbols: list[str] | None = _setting(
+        None,
+        "Texts that a new tokenizer never splits, such as language tags and markup:"
+        " ['>>de<<', '<b>', '</b>']. A given tokenizer, or that of initial_run, keeps its own.",
+    )
+
     model: Literal[MODELS] = _setting(
         "transformer",
         "The model to train: the Transformer, or a kind of model that it replaced (recurrent,"

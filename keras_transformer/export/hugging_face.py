@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -32,7 +34,7 @@ from keras_transformer.translator import Translator
 _ROUNDING = 5e-3
 _NUM_POSITIONS = 1024
 
-Score: TypeAlias = Callable[[list[int], list[int]], float]
+Pairs: TypeAlias = list[tuple[list[int], list[int]]]
 
 
 def export_hugging_face(
@@ -220,35 +222,33 @@ def _write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 def _verify(folder: Path, translator: Translator, rows: list[int], texts: list[str]) -> None:
     """Compares the log-probability of each live translation."""
+    live, end_id = live_scores(translator, texts), translator.tokenizer.end_id
+    pairs = [([*one.source_ids, end_id], [*one.target_ids, end_id]) for one in live]
     has_transformers = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
-    score = (_score_of_transformers if has_transformers else _score_of_import)(folder, rows)
-    for one in live_scores(translator, texts):
-        source, target = ([*ids, translator.tokenizer.end_id] for ids in one[1:3])
-        check_score(folder, one, score(source, target), _ROUNDING)
+    scores = _scores_of_transformers if has_transformers else _scores_of_import
+    for one, received in zip(live, scores(folder, pairs, rows), strict=True):
+        check_score(folder, one, received, _ROUNDING)
 
 
-def _score_of_transformers(folder: Path, rows: list[int]) -> Score:
-    import torch
-    from transformers import MarianMTModel
-
-    model = MarianMTModel.from_pretrained(folder)
-    model.eval()
+def _scores_of_transformers(folder: Path, pairs: Pairs, rows: list[int]) -> list[float]:
     theirs = {row: place for place, row in enumerate(rows)}
+    work = [[[theirs[token_id] for token_id in ids] for ids in pair] for pair in pairs]
+    process = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("transformers_scores.py"))],
+        input=json.dumps({"folder": str(folder), "pairs": work}),
+        capture_output=True,
+        text=True,
+    )
+    if process.returncode:
+        raise InputError(
+            f"{folder.name}: transformers must be able to load the export. Received:"
+            f" {' '.join(process.stderr.split())[-300:]}. Nothing was written. Update transformers,"
+            " or uninstall it to compare with this package's own reader."
+        )
+    return json.loads(process.stdout)
 
-    def score(source: list[int], target: list[int]) -> float:
-        source, target = ([theirs[token_id] for token_id in ids] for ids in (source, target))
-        begun = [model.config.decoder_start_token_id, *target[:-1]]
-        with torch.no_grad():
-            logits = model(
-                input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([begun])
-            ).logits[0]
-        log_probabilities = torch.log_softmax(logits.float(), -1)
-        return float(log_probabilities[range(len(target)), target].sum())
 
-    return score
-
-
-def _score_of_import(folder: Path, rows: list[int]) -> Score:
+def _scores_of_import(folder: Path, pairs: Pairs, rows: list[int]) -> list[float]:
     model, _ = read_folder(folder)
 
     def score(source: list[int], target: list[int]) -> float:
@@ -256,7 +256,7 @@ def _score_of_import(folder: Path, rows: list[int]) -> Score:
             "source_ids": np.array([source], "int32"),
             "target_ids": np.array([[2, *target[:-1]]], "int32"),
         }
-        log_probabilities = ops.convert_to_numpy(ops.log_softmax(model(inputs)[0]))
-        return float(log_probabilities[range(len(target)), target].sum())
+        of_tokens = ops.convert_to_numpy(ops.log_softmax(model(inputs)[0]))  # (length, vocabulary)
+        return float(of_tokens[range(len(target)), target].sum())
 
-    return score
+    return [score(*pair) for pair in pairs]

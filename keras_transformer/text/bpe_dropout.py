@@ -37,14 +37,24 @@ _BELOW_1 = math.nextafter(1.0, 0.0)
 class SubwordSampler:
     """Splits lines into sub-words at random; see `subword_sampler`."""
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float) -> None:
+    def __init__(
+        self,
+        processor: sentencepiece.SentencePieceProcessor,
+        rate: float,
+        symbols: Sequence[str] = (),
+    ) -> None:
         numbers = range(processor.get_piece_size())
         self.rate = rate
+        # SentencePiece prefers the longest symbol that begins at a place.
+        longest_first = sorted(symbols, key=len, reverse=True)
+        self._symbols = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+        self._symbol_ids = {symbol: processor.piece_to_id(symbol) for symbol in symbols}
         self._ids = {
             processor.id_to_piece(number): number
             for number in numbers
             if not (processor.is_control(number) or processor.is_unknown(number))
             and not processor.is_byte(number)
+            and processor.id_to_piece(number) not in self._symbol_ids
         }
         self._scores = {piece: processor.get_score(n) for piece, n in self._ids.items()}
         self._byte_ids = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
@@ -57,12 +67,24 @@ class SubwordSampler:
 
     def sample(self, lines: Sequence[str], seed: int) -> list[list[int]]:
         """Returns the ids of each line, which depend only on the lines and the seed."""
-        words = [_WORDS.findall(line.replace(" ", _SPACE)) for line in lines]
+        words = [list(self._words_of(line.replace(" ", _SPACE))) for line in lines]
         chances = iter(np.random.default_rng(seed).random(sum(map(len, words))).tolist())
         return [
-            list(itertools.chain.from_iterable(map(self._split, words_of_line, chances)))
+            list(itertools.chain.from_iterable(map(self._ids_of_word, words_of_line, chances)))
             for words_of_line in words
         ]
+
+    def _words_of(self, line: str) -> Iterator[str]:
+        """Yields the words of a line, and the symbols between and within them."""
+        for place, part in enumerate(self._symbols.split(line)):
+            if place % 2:
+                yield part
+            else:
+                yield from _WORDS.findall(part)
+
+    def _ids_of_word(self, word: str, chance: float) -> Sequence[int]:
+        symbol_id = self._symbol_ids.get(word)
+        return self._split(word, chance) if symbol_id is None else [symbol_id]
 
     def _split(self, word: str, chance: float) -> Sequence[int]:
         """Returns the ids of a word; `chance` is a random number from [0, 1)."""
@@ -92,8 +114,13 @@ class BytePairDropout(SubwordSampler):
     once, because drawing a new one each time takes several times as long.
     """
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float) -> None:
-        super().__init__(processor, rate)
+    def __init__(
+        self,
+        processor: sentencepiece.SentencePieceProcessor,
+        rate: float,
+        symbols: Sequence[str] = (),
+    ) -> None:
+        super().__init__(processor, rate, symbols)
         self._whole = functools.lru_cache(_WORDS_KEPT)(
             lambda word: self.joined(word, itertools.repeat(False))
         )
@@ -147,8 +174,13 @@ class UnigramSampling(SubwordSampler):
     Source: Subword regularization, section 3.2 of Kudo, 2018, with l = infinity.
     """
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor, rate: float) -> None:
-        super().__init__(processor, rate)
+    def __init__(
+        self,
+        processor: sentencepiece.SentencePieceProcessor,
+        rate: float,
+        symbols: Sequence[str] = (),
+    ) -> None:
+        super().__init__(processor, rate, symbols)
         self._longest = max(map(len, self._ids))
         self._last_parts = functools.lru_cache(_WORDS_KEPT)(self._weigh)
 
@@ -196,12 +228,15 @@ class UnigramSampling(SubwordSampler):
         return last_parts
 
 
-def subword_sampler(processor: sentencepiece.SentencePieceProcessor, rate: float) -> SubwordSampler:
+def subword_sampler(
+    processor: sentencepiece.SentencePieceProcessor, rate: float, symbols: Sequence[str] = ()
+) -> SubwordSampler:
     """Returns the sampler for a SentencePiece model.
 
     Args:
         processor: The model.
         rate: Above 0: the probability of dropping a pair, or for unigram models the exponent.
+        symbols: The user's symbols, which are never split.
 
     Raises:
         InputError: The model has sub-words that cross a space.
@@ -209,7 +244,8 @@ def subword_sampler(processor: sentencepiece.SentencePieceProcessor, rate: float
     # The scores of byte-pair encoding are the order of its joins: 0, -1, -2 and so on.
     scores = map(processor.get_score, range(processor.get_piece_size()))
     is_bpe = all(score == int(score) for score in scores)
-    return BytePairDropout(processor, rate) if is_bpe else UnigramSampling(processor, rate)
+    sampler = BytePairDropout if is_bpe else UnigramSampling
+    return sampler(processor, rate, symbols)
 
 
 def _first_not_dropped(ranks: Sequence[float], is_dropped: Iterator[bool]) -> int | None:

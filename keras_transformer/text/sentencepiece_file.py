@@ -83,6 +83,13 @@ def check_sentencepiece_model(model: bytes, *, most_pieces: int = MOST_PIECES) -
         ) from None
 
 
+def user_defined_pieces(model: bytes) -> list[str]:
+    """Returns the symbols in a model, checked before, that are never split."""
+    fields = _fields(model, _MODEL_FIELDS, "the model")
+    pieces = (_piece(value) for number, value, _ in fields if number == _PIECES)
+    return [text.decode() for text, _, kind in pieces if kind == _USER_DEFINED]
+
+
 def _check(model: bytes, most_pieces: int) -> None:
     most = most_bytes(most_pieces)
     _require(len(model) <= most, f"{most_pieces:,} pieces may have at most {most:,}")

@@ -3,6 +3,7 @@
 Axes: batch = lines, length = sub-words of a line.
 """
 
+import functools
 import io
 import itertools
 import logging
@@ -27,6 +28,7 @@ from keras_transformer.text.sentencepiece_file import (
     MOST_PIECES,
     check_sentencepiece_model,
     most_bytes,
+    user_defined_pieces,
 )
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ class SubwordTokenizer:
         vocabulary_size: int,
         model_type: str = "bpe",
         normalization: str = "none",
+        user_symbols: Sequence[str] = (),
     ) -> "SubwordTokenizer":
         """Learns sub-words from text files; the same text always gives the same model.
 
@@ -121,6 +124,10 @@ class SubwordTokenizer:
             normalization: "none" keeps text unchanged. "nfkc" converts it to Unicode's form NFKC
                 here and whenever text is encoded: composed and decomposed accents become the same,
                 "\ufb01" becomes "fi", and full-width letters become ordinary ones.
+            user_symbols: Texts that are never split, such as the language tag `>>de<<` or the
+                markup `<b>`. Each is one sub-word wherever it stands, and only that text gives it.
+                Where two begin at the same place, the longer one counts. They need "none" as
+                normalization, because NFKC would turn other text into symbols.
 
         Raises:
             InputError: A file can't be read, a setting is out of range, or the text has too many
@@ -129,7 +136,7 @@ class SubwordTokenizer:
         if isinstance(files, str | os.PathLike):
             files = [files]
         lines = itertools.chain.from_iterable([read_lines(path) for path in files])
-        return cls.train_from_lines(lines, vocabulary_size, model_type, normalization)
+        return cls.train_from_lines(lines, vocabulary_size, model_type, normalization, user_symbols)
 
     @classmethod
     def train_from_lines(
@@ -138,17 +145,20 @@ class SubwordTokenizer:
         vocabulary_size: int,
         model_type: str = "bpe",
         normalization: str = "none",
+        user_symbols: Sequence[str] = (),
     ) -> "SubwordTokenizer":
         """Learns sub-words from lines of text; see `train`."""
         _check_settings(vocabulary_size, model_type, normalization)
+        symbols = checked_symbols(user_symbols, normalization)
         faults: list[Exception] = []
         try:
             learnable = _learnable(lines, faults)
-            tokenizer = cls(_train(learnable, vocabulary_size, model_type, normalization))
+            model = _train(learnable, vocabulary_size, model_type, normalization, symbols)
+            tokenizer = cls(model)
         except RuntimeError as error:
             if faults:
                 raise faults[0] from None
-            raise _training_error(str(error), vocabulary_size) from error
+            raise _training_error(str(error), vocabulary_size, len(symbols)) from error
         if tokenizer.vocabulary_size < vocabulary_size:
             _LOGGER.warning(
                 "vocabulary_size=%d is more than the text gives: the tokenizer has %d sub-words",
@@ -183,6 +193,11 @@ class SubwordTokenizer:
     def save(self, path: PathName) -> None:
         """Writes the tokenizer to a file, completely or not at all."""
         write_whole(path, self.serialized_model)
+
+    @functools.cached_property
+    def user_symbols(self) -> tuple[str, ...]:
+        """The texts that are never split; see `train`."""
+        return tuple(user_defined_pieces(self.serialized_model))
 
     @property
     def source(self) -> "SubwordTokenizer":
@@ -277,7 +292,8 @@ class SubwordTokenizer:
             )
         sampler = self._sampler
         if sampler is None or sampler.rate != rate:
-            sampler = self._sampler = subword_sampler(self._processor, rate)
+            sampler = subword_sampler(self._processor, rate, self.user_symbols)
+            self._sampler = sampler
         if self.normalization != "none":
             lines = self.normalize(lines)
         try:
@@ -413,6 +429,49 @@ def _check_settings(vocabulary_size: int, model_type: str, normalization: str) -
         )
 
 
+_LONGEST_SYMBOL = 100
+_RESERVED = re.compile(r"<(pad|unk|s|/s|0x[0-9A-Fa-f]{2})>")
+
+
+def checked_symbols(symbols: Sequence[str], normalization: str) -> list[str]:
+    """Returns the user's symbols as a list; refuses those that could not be told from text."""
+    symbols = list(symbols) if not isinstance(symbols, str) else [symbols]
+    if symbols and normalization != "none":
+        raise InputError(
+            "user_symbols need normalization=none, because NFKC turns other text into symbols, such"
+            f" as full-width letters. Received: normalization={normalization}. Normalize the text"
+            " yourself, or leave one of them out."
+        )
+    for symbol in symbols:
+        fault = _fault_of(symbol)
+        if not fault and symbols.count(symbol) > 1:
+            fault = "is there twice"
+        if fault:
+            raise InputError(
+                "user_symbols must be different texts without white space, such as >>de<< or <b>."
+                f" Received: {symbol!a:.200}, which {fault}. Choose another symbol."
+            )
+    return symbols
+
+
+def _fault_of(symbol: Any) -> str | None:
+    """Returns the reason why a text cannot be a symbol, or None."""
+    if not isinstance(symbol, str) or not symbol:
+        return "is empty or not text"
+    if len(symbol) > _LONGEST_SYMBOL:
+        return f"has more than {_LONGEST_SYMBOL} characters"
+    if _RESERVED.fullmatch(symbol):
+        return "is reserved"
+    try:
+        data = symbol.encode()
+    except UnicodeEncodeError:
+        return "has half of a surrogate pair"
+    has_space = any(c.isspace() or unicodedata.category(c) in ("Cc", "Zl") for c in symbol)
+    if has_space or "\u2581" in symbol or _RARE_MARK in data:
+        return "has white space, a control character, or a character of SentencePiece's own"
+    return None
+
+
 def _learnable(lines: Iterable[str], faults: list[Exception]) -> Iterator[bytes]:
     """Yields the lines, changed so that SentencePiece drops none.
 
@@ -443,7 +502,11 @@ def _learnable(lines: Iterable[str], faults: list[Exception]) -> Iterator[bytes]
 
 
 def _train(
-    lines: Iterator[bytes], vocabulary_size: int, model_type: str, normalization: str
+    lines: Iterator[bytes],
+    vocabulary_size: int,
+    model_type: str,
+    normalization: str,
+    symbols: list[str],
 ) -> bytes:
     """Trains a SentencePiece model and returns its bytes; any version knows the options."""
     model = io.BytesIO()
@@ -458,6 +521,7 @@ def _train(
         unk_id=SubwordTokenizer.unknown_id,
         bos_id=SubwordTokenizer.start_id,
         eos_id=SubwordTokenizer.end_id,
+        user_defined_symbols=symbols,
         normalization_rule_name={"none": "identity"}.get(normalization, normalization),
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
@@ -476,11 +540,13 @@ def _train(
     return model.getvalue()
 
 
-def _training_error(message: str, vocabulary_size: int) -> InputError:
+def _training_error(message: str, vocabulary_size: int, num_symbols: int) -> InputError:
     received = f"Received: vocabulary_size={vocabulary_size}"
+    symbols = f", {num_symbols} symbols" if num_symbols else ""
     if smallest := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
         return InputError(
-            "vocabulary_size must hold 4 special ids, 256 bytes and the text's characters."
+            f"vocabulary_size must hold 4 special ids, 256 bytes{symbols} and the characters of the"
+            " text."
             f" {received}, and the text needs {smallest[1]}."
             f" Choose vocabulary_size={smallest[1]} or more."
         )

@@ -94,7 +94,11 @@ def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> Tokenizer:
 
     def trained(lines: list[str], vocabulary_size: int) -> SubwordTokenizer:
         return SubwordTokenizer.train_from_lines(
-            lines, vocabulary_size, settings.tokenizer_type, settings.normalization
+            lines,
+            vocabulary_size,
+            settings.tokenizer_type,
+            settings.normalization,
+            settings.user_symbols or (),
         )
 
     if settings.source_vocabulary_size is None:
