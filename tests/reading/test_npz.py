@@ -79,7 +79,7 @@ def test_a_pickle_is_refused(tmp_path):
         read_npz(path)
 
 
-@pytest.mark.parametrize("name", ["../a.npy", "/a.npy", "a/b.npy", "a\\b.npy", "A.npy", "x"])
+@pytest.mark.parametrize("name", ["../a.npy", "/a.npy", "a/b.npy", "a\\b.npy", "a b.npy", "x"])
 def test_a_member_with_a_foreign_name_is_refused(name, tmp_path):
     with pytest.raises(DamagedFile, match="a member named"):
         read_npz(zipped(tmp_path / "a.npz", [(name, npy())]))
