@@ -79,6 +79,16 @@ TINY = {
         "--clients": "1 2",
         "--seconds": 1,
     },
+    "export runs/en-de exports/en-de-ct2 --format ctranslate2 --quantization int8": {},
+    "import_marian opus-mt-en-de runs/opus-en-de": {},
+    "import_marian opus-mt-en-de runs/opus-normalized --source-punctuation en"
+    " --target-punctuation de": {},
+    "translate runs/opus-en-de": {},
+    "export runs/opus-en-de saved_models/opus-en-de": {},
+    "export runs/opus-en-de exports/opus-en-de-hf --format huggingface": {},
+    "train --config runs/opus-en-de/config.yaml --initial-run runs/opus-en-de"
+    f" {OWN_TEXT} --epochs 3 --batch-tokens 2048 --peak-learning-rate 1e-4 --warmup-steps 100"
+    " --output runs/opus-en-de-mine": {"--epochs": 1},
     f"train --config training/configs/multi30k_tiny.yaml --vocabulary-size 16000 {OWN_TEXT}"
     " --output runs/en-de-16k": MODEL,
     "train --config training/configs/multi30k_tiny.yaml --initial-run runs/en-de"

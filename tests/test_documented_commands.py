@@ -153,6 +153,7 @@ def place(tmp_path_factory):
     write_text(folder)
     write_settings(folder)
     write_peer(folder)
+    shutil.copytree(ROOT / "tests" / "marian" / "models" / "hf", folder / "opus-mt-en-de")
     return folder
 
 

@@ -111,6 +111,31 @@ def _parser() -> CommandParser:
         "saved_models/NAME; the version becomes a folder in it. With --format, a new folder.",
         nargs="?",
     )
+    _add_format_options(parser)
+    add_search_options(parser)
+    parser.add_option("description", str, "", "What it translates, for README and model.json.")
+    parser.add_option(
+        "evaluation", str | None, None, "JSON of training.evaluate, for README and model.json."
+    )
+    parser.add_option(
+        "verify_texts",
+        str | None,
+        None,
+        f"Compare export and run on the first {TEXTS_VERIFIED} lines of this file (default: the"
+        " run's validation source).",
+    )
+    parser.add_option(
+        "verify",
+        str | None,
+        None,
+        "Export nothing; compare the files of saved_models/NAME (all versions) or"
+        " saved_models/NAME/VERSION with checksums.json.",
+    )
+    parser.add_threads()
+    return parser
+
+
+def _add_format_options(parser: CommandParser) -> None:
     parser.add_option(
         "format",
         Literal["saved_model", "ctranslate2", "huggingface"],
@@ -134,27 +159,6 @@ def _parser() -> CommandParser:
         None,
         "The numbers of the weights, for --format ctranslate2 (default: float32).",
     )
-    add_search_options(parser)
-    parser.add_option("description", str, "", "What it translates, for README and model.json.")
-    parser.add_option(
-        "evaluation", str | None, None, "JSON of training.evaluate, for README and model.json."
-    )
-    parser.add_option(
-        "verify_texts",
-        str | None,
-        None,
-        f"Compare export and run on the first {TEXTS_VERIFIED} lines of this file (default: the"
-        " run's validation source).",
-    )
-    parser.add_option(
-        "verify",
-        str | None,
-        None,
-        "Export nothing; compare the files of saved_models/NAME (all versions) or"
-        " saved_models/NAME/VERSION with checksums.json.",
-    )
-    parser.add_threads()
-    return parser
 
 
 def verify(options: Options) -> None:

@@ -140,8 +140,8 @@ class TrainingSettings:
 
     user_symbols: list[str] | None = _setting(
         None,
-        "Texts that a new tokenizer never splits, such as language tags and markup:"
-        " ['>>de<<', '<b>', '</b>']. A given tokenizer, or that of initial_run, keeps its own.",
+        "A list of texts that a new tokenizer never splits, such as language tags and markup. A"
+        " given tokenizer, or that of initial_run, keeps its own.",
     )
 
     model: Literal[MODELS] = _setting(

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS_MARKER = "<!-- all commands -->"
 SETTINGS_MARKER = "<!-- all settings -->"
 
-COMMANDS = "train evaluate translate score average export serve tune demo".split()
+COMMANDS = "train evaluate translate score average export import_marian serve tune demo".split()
 # The commands whose first argument names a task.
 GROUPS = {"benchmark": TASKS, "experiments": EXPERIMENTS}
 

@@ -159,7 +159,7 @@ def _settings(
 ) -> dict[str, Mapping[str, Any]]:
     """Returns the content of each JSON file."""
     tokenizer = translator.tokenizer.target
-    size, start, padding = len(rows), len(rows) - 2, len(rows) - 1
+    start, padding = len(rows) - 2, len(rows) - 1
     ids = {
         "bos_token_id": 0,
         "eos_token_id": 0,
@@ -167,7 +167,22 @@ def _settings(
         "decoder_start_token_id": start,
         "forced_eos_token_id": 0,
     }
-    about = {
+    search = {
+        "num_beams": translator.beam_size,
+        "length_penalty": translator.length_penalty,
+        "max_length": 512,
+        "bad_words_ids": [[padding], [start], [1]],
+    }
+    return {
+        "config.json": {**_about(config, len(rows), translator.model.embedding.dropout), **ids},
+        "generation_config.json": {**search, **ids},
+        "vocab.json": {tokenizer.id_to_piece(row): place for place, row in enumerate(rows)},
+        "tokenizer_config.json": {"source_lang": "source", "target_lang": "target"},
+    }
+
+
+def _about(config: TransformerConfig, size: int, dropout: float) -> dict[str, Any]:
+    return {
         "architectures": ["MarianMTModel"],
         "model_type": "marian",
         "is_encoder_decoder": True,
@@ -186,22 +201,8 @@ def _settings(
         "static_position_embeddings": True,
         "share_encoder_decoder_embeddings": True,
         "tie_word_embeddings": True,
-        "dropout": translator.model.embedding.dropout,
+        "dropout": dropout,
         "dtype": "float32",
-        **ids,
-    }
-    search = {
-        "num_beams": translator.beam_size,
-        "length_penalty": translator.length_penalty,
-        "max_length": 512,
-        "bad_words_ids": [[padding], [start], [1]],
-        **ids,
-    }
-    return {
-        "config.json": about,
-        "generation_config.json": search,
-        "vocab.json": {tokenizer.id_to_piece(row): place for place, row in enumerate(rows)},
-        "tokenizer_config.json": {"source_lang": "source", "target_lang": "target"},
     }
 
 
