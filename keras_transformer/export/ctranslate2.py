@@ -29,8 +29,8 @@ QUANTIZATIONS = (
 # Sinusoids have no longest sequence, but CTranslate2 reads positions from a table.
 _FEWEST_POSITIONS = 1024
 
-# The largest difference of a target's log-probability: in all, and for each token in fewer bits.
-_ROUNDING, _ROUNDING_OF_A_TOKEN = 1e-3, 0.1
+# The largest difference of a token's log-probability, in float32 and in other numbers.
+_ROUNDING, _ROUNDING_OF_OTHERS = 1e-4, 0.1
 
 _README = """# {name}
 
@@ -234,6 +234,8 @@ def _fill_attention(
         linears = [layer.query_key_value, layer.output_projection]
     else:
         linears = [layer.query_projection, layer.key_value, layer.output_projection]
+    # By default, that of heads of width model_dim / num_heads.
+    specification.queries_scale = np.dtype("float32").type(layer.key_width**-0.5)
     for theirs, ours in zip(specification.linear, linears, strict=True):
         _fill_linear(theirs, ours)
 
@@ -264,7 +266,6 @@ def _verify(
     )
     for one, score in zip(live, found, strict=True):
         received = float(sum(score.log_probs))
-        tolerance = _ROUNDING
-        if quantization:
-            tolerance = _ROUNDING_OF_A_TOKEN * (len(one.target_ids) + 1)
+        rounding = _ROUNDING_OF_OTHERS if quantization else _ROUNDING
+        tolerance = rounding * (len(one.target_ids) + 1)
         check_score(folder, one, received, tolerance)

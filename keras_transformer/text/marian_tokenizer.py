@@ -97,6 +97,18 @@ class MarianTokenizer:
         """The number of ids, including the special ones."""
         return len(self.vocabulary)
 
+    # A str is a Sequence[str], too: the first type that fits is the result's.
+    @overload
+    def normalize(self, text: str) -> str: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def normalize(self, text: Sequence[str]) -> list[str]: ...
+
+    def normalize(self, text: str | Sequence[str]) -> str | list[str]:
+        """Returns a line, or each of several, as the tokenizer reads it; raises like `encode`."""
+        ids = self.encode(text)
+        return self.decode(ids) if ids or isinstance(text, str) else []
+
     def id_to_piece(self, token_id: int) -> str:
         """Returns an id's piece, with spaces as U+2581."""
         if not 0 <= token_id < self.vocabulary_size:
@@ -108,7 +120,7 @@ class MarianTokenizer:
         return [self.id_to_piece(token_id) for token_id in token_ids]
 
     @overload
-    def encode(self, text: str) -> list[int]: ...  # type: ignore[overload-overlap]  # str is first
+    def encode(self, text: str) -> list[int]: ...  # type: ignore[overload-overlap]  # as above
 
     @overload
     def encode(self, text: Sequence[str]) -> list[list[int]]: ...
@@ -119,9 +131,7 @@ class MarianTokenizer:
         Raises:
             InputError: A line is not a string, or has half of a surrogate pair.
         """
-        lines = [text] if isinstance(text, str) else list(text)
-        if not all(isinstance(line, str) for line in lines):
-            raise text_error(text)
+        lines = _lines_of(text)
         if self.punctuation is not None:
             lines = [normalized(line, self.punctuation) for line in lines]
         tags = [self._tag_of(line) for line in lines]
@@ -237,6 +247,14 @@ class MarianTokenizer:
         text = tf.strings.reduce_join(pieces, axis=-1)  # (batch,)
         text = tf.strings.regex_replace(text, f"{LINE_BREAK}|{_SPACE}", " ")
         return tf.strings.regex_replace(text, "^ +| +$", "")
+
+
+def _lines_of(text: Any) -> list[str]:
+    lines = [text] if isinstance(text, str) else text
+    lines = list(lines) if isinstance(lines, Iterable) else [lines]
+    if not all(isinstance(line, str) for line in lines):
+        raise text_error(text)
+    return lines
 
 
 def _restored(model: bytes, pieces: tuple[str, ...], punctuation: str | None) -> MarianTokenizer:

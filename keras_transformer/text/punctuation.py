@@ -4,6 +4,9 @@ It replaces typographic quotes, dashes and ellipses by ASCII and removes spaces 
 The rules are patterns that Python and TensorFlow read alike.
 
 Source: the rules of `normalize-punctuation.perl` in Moses.
+
+Deviation: the quote U+2019 always becomes an apostrophe. Moses makes it a double quote unless it
+stands between letters, but OPUS-MT replaces it before it runs Moses' rules.
 """
 
 import functools
@@ -19,6 +22,7 @@ _NO_BREAK = "\u00a0"
 _SPACES = (" +", " ")
 
 _SPACES_AND_BRACKETS = (
+    ("\u2019", "'"),
     ("\r", ""),
     (r"\(", " ("),
     (r"\)", ") "),
@@ -38,23 +42,25 @@ _QUOTES_AND_DASHES = (
     ("\N{EM DASH}", " - "),
     _SPACES,
     ("\N{ACUTE ACCENT}", "'"),
-    ("([a-zA-Z])[\u2018\u2019]([a-zA-Z])", r"\1'\2"),
-    ("[\u2018\u201a\u2019]", "'"),
+    ("[\u2018\u201a]", "'"),
     ("''", '"'),
     ("\N{HORIZONTAL ELLIPSIS}", "..."),
-    (f"{_NO_BREAK}«{_NO_BREAK}|«{_NO_BREAK}?", '"'),
-    (f"{_NO_BREAK}»{_NO_BREAK}|{_NO_BREAK}?»", '"'),
+    (f"{_NO_BREAK}«{_NO_BREAK}", ' "'),
+    (f"«{_NO_BREAK}?", '"'),
+    (f"{_NO_BREAK}»{_NO_BREAK}", '" '),
+    (f"{_NO_BREAK}?»", '"'),
 )
 _SPACES_THAT_DO_NOT_BREAK = (
-    (f"{_NO_BREAK}([%:?!;])", r"\1"),
+    (f"{_NO_BREAK}%", "%"),
     (f"nº{_NO_BREAK}", "nº "),
+    (f"{_NO_BREAK}([:?!;])", r"\1"),
     (f"{_NO_BREAK}(ºC|cm)", r" \1"),
     (f",{_NO_BREAK}", ", "),
     _SPACES,
 )
 # Where commas and periods stand beside a closing quotation mark.
 _INSIDE_QUOTES = (('"([,.]+)', r'\1"'),)
-_OUTSIDE_QUOTES = ((',"', '",'), (r'([.]+)"([\t\n\f\r ]*[^<])', r'"\1\2'))
+_OUTSIDE_QUOTES = ((',"', '",'), (r'([.]+)"([\t-\r ]*[^<]|$)', r'"\1\2'))
 _DECIMAL_COMMA = ("de", "es", "cz", "cs", "fr")
 
 

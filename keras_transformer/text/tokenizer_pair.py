@@ -158,6 +158,8 @@ def _pair(data: bytes, most_ids: int) -> TokenizerPair:
     members = members_of(file)
     if {*members} != _MEMBERS:
         raise DamagedFile(f"an archive of {', '.join(sorted(members))[:200] or 'nothing'}")
+    if members["pair.json"].size > _most_bytes_of_json(most_ids):
+        raise DamagedFile(f"pair.json of more than {_most_bytes_of_json(most_ids):,} bytes")
     about = _read_about(read_member(file, members["pair.json"]))
     sides: list[TokenizerSide] = []
     for name in _SIDES:
@@ -197,6 +199,10 @@ def _pieces(side: TokenizerSide) -> list[str]:
     return side.pieces(range(side.vocabulary_size))
 
 
+def _most_bytes_of_json(most_ids: int) -> int:
+    return 2 * _BYTES_PER_PIECE_IN_JSON * most_ids + _OTHER_BYTES
+
+
 def _most_bytes_of_pair(most_ids: int) -> int:
     # A Marian model's SentencePiece models may have more pieces than its vocabulary.
-    return 2 * (most_bytes(MOST_PIECES) + _BYTES_PER_PIECE_IN_JSON * most_ids) + _OTHER_BYTES
+    return 2 * most_bytes(MOST_PIECES) + _most_bytes_of_json(most_ids) + _OTHER_BYTES

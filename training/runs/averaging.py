@@ -16,7 +16,7 @@ from training.runs.files import file_sha256, replacing
 from training.runs.final_weights import save_model
 from training.runs.folder import RunFolder
 from training.runs.kept_epochs import check_size_of_epoch, in_words, weights_of_epoch
-from training.runs.record import RunRecord, with_sub_words_of
+from training.runs.record import RunRecord, most_ids_of, with_sub_words_of
 from training.runs.text import validation_epochs
 
 
@@ -34,7 +34,7 @@ def average(run: RunFolder, epochs: Sequence[int], *, keeps_earlier: bool = True
     """
     run.check_unchanged()
     record = run.read_record()
-    tokenizer = load_tokenizer(run.tokenizer_path, most_ids=record.settings.vocabulary_size)
+    tokenizer = load_tokenizer(run.tokenizer_path, most_ids=most_ids_of(record.settings))
     settings = with_sub_words_of(tokenizer, record.settings)
     try:
         for epoch in epochs:

@@ -122,9 +122,9 @@ def model_of_epoch(
     from training.runs.architectures import build_model
     from training.runs.checkpoints import DamagedCheckpoint
     from training.runs.compiled_model import number_formats
-    from training.runs.record import with_sub_words_of
+    from training.runs.record import most_ids_of, with_sub_words_of
 
-    tokenizer = load_tokenizer(run.tokenizer_path, most_ids=settings.vocabulary_size)
+    tokenizer = load_tokenizer(run.tokenizer_path, most_ids=most_ids_of(settings))
     try:
         settings = with_sub_words_of(tokenizer, settings)
         check_size_of_epoch(run, settings, epoch)

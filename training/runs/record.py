@@ -149,6 +149,11 @@ def with_sub_words_of(tokenizer: "Tokenizer", settings: TrainingSettings) -> Tra
     )
 
 
+def most_ids_of(settings: TrainingSettings) -> int:
+    """Returns the most ids that a side of the run's tokenizer may have."""
+    return max(settings.vocabulary_size, settings.source_vocabulary_size or 0)
+
+
 def package_version() -> str:
     """Returns the installed version of this project."""
     try:
