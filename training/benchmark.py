@@ -12,6 +12,7 @@ TASKS = {
     "train": ("benchmarks.training_speed:measure_training", "how fast a model trains"),
     "data": ("benchmarks.data_speed:measure_data", "whether training waits for its text"),
     "decode": ("benchmarks.decoding_speed:measure_decoding", "how fast an export translates"),
+    "text": ("benchmarks.text_speed:measure_text", "how fast exports translate a text, and BLEU"),
     "serve": ("benchmarks.serving_load:measure_serving", "how many requests a server answers"),
     "compare": (
         "benchmarks.speed_table:print_table",

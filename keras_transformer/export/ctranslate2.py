@@ -1,5 +1,6 @@
 """Exports a Transformer to CTranslate2, a fast engine for CPUs and GPUs."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,25 +36,21 @@ _ROUNDING, _ROUNDING_OF_OTHERS = 1e-4, 0.1
 _README = """# {name}
 
 A model for [CTranslate2](https://github.com/OpenNMT/CTranslate2), exported from keras-transformer.
-Translate with these options, with which it translates as the original does:
+With the options in `options.json`, it translates as the original does:
 
 ```python
+import json
+
 import ctranslate2
 import sentencepiece
 
 source = sentencepiece.SentencePieceProcessor("source.spm")
 target = sentencepiece.SentencePieceProcessor("target.spm")
-translator = ctranslate2.Translator(".", compute_type="{compute_type}")
+translator = ctranslate2.Translator(".")
+with open("options.json") as file:
+    options = json.load(file)
 pieces = source.encode(["..."], out_type=str)
-results = translator.translate_batch(
-    pieces,
-    beam_size={beam_size},
-    patience={beam_size},
-    length_penalty={length_penalty},
-    max_decoding_length={max_length},
-    suppress_sequences=[["<pad>"], ["<s>"]],
-    disable_unk=True,
-)
+results = translator.translate_batch(pieces, **options)
 print(target.decode(results[0].hypotheses[0]))
 ```
 """
@@ -73,7 +70,7 @@ def export_ctranslate2(
     """Writes a model that CTranslate2 translates with.
 
     The folder holds CTranslate2's files, `source.spm` and `target.spm`, which split and join text,
-    and `README.md`, which shows the options of a translation like the original's. It appears whole
+    `options.json` with the options of the original's search, and `README.md`. It appears whole
     or not at all, and only after CTranslate2 has given the live model's translations of some texts
     the live model's log-probabilities.
 
@@ -116,13 +113,19 @@ def export_ctranslate2(
         for name in ("source", "target"):
             side = getattr(translator.tokenizer, name)
             (unfinished / f"{name}.spm").write_bytes(side.serialized_model)
-        readme = _README.format(
-            name=Path(folder).name,
-            beam_size=translator.beam_size,
-            length_penalty=translator.length_penalty,
-            max_length=translator.most_target_tokens,
-            compute_type="default" if quantization else "float32",
-        )
+        options = {
+            "beam_size": translator.beam_size,
+            "patience": translator.beam_size,  # otherwise it may stop before the best is found
+            "length_penalty": translator.length_penalty,
+            # Without the end.
+            "max_decoding_length": (
+                (translator.max_target_tokens or translator.most_target_tokens) - 1
+            ),
+            "suppress_sequences": [["<pad>"], ["<s>"]],
+            "disable_unk": True,
+        }
+        (unfinished / "options.json").write_text(json.dumps(options, indent=2), encoding="utf-8")
+        readme = _README.format(name=Path(folder).name)
         if translator.length_normalization == "gnmt":
             readme += _OTHER_NORMALIZATION
         (unfinished / "README.md").write_text(readme, encoding="utf-8")
@@ -256,8 +259,7 @@ def _verify(
     """Compares the log-probability of each live translation."""
     import ctranslate2
 
-    compute_type = "default" if quantization else "float32"
-    exported = ctranslate2.Translator(str(folder), device="cpu", compute_type=compute_type)
+    exported = ctranslate2.Translator(str(folder), device="cpu")
     live = live_scores(translator, texts)
     tokenizer = translator.tokenizer
     found = exported.score_batch(

@@ -9,12 +9,15 @@ from keras_transformer.export.model_card import (
     _bleu,
     _facts,
     _pairs,
+    _sub_words,
     _tokenizer,
     _validation,
     _weights,
     write_model_card,
 )
+from keras_transformer.text.marian_tokenizer import SPECIAL_PIECES, MarianTokenizer
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from keras_transformer.text.tokenizer_pair import TokenizerPair
 from tests.export.served import SIGNATURES
 from tests.random_models import small_config
 
@@ -120,3 +123,25 @@ def test_names_of_files_that_are_not_utf_8_are_escaped(served_translator, tmp_pa
     card = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
     assert card["training"]["settings"]["train_source"] == name
     assert "From caf\\udce9" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_both_sides_of_a_tokenizer_are_described(tokenizer):
+    model = tokenizer.serialized_model
+    source = MarianTokenizer(model, (*SPECIAL_PIECES, "a", "b"), punctuation="fr")
+    described = _tokenizer(TokenizerPair(source, tokenizer))
+    assert described == {
+        **_tokenizer(tokenizer),
+        "source": {
+            "kind": "bpe",
+            "vocabulary_size": 6,
+            "normalization": "own",
+            "punctuation": "fr",
+            "sha256": hashlib.sha256(model).hexdigest(),
+        },
+    }
+    assert _sub_words(described) == [
+        "- source sub-words: 6, bpe, text normalized as the SentencePiece model says;"
+        " punctuation normalized for the language fr",
+        "- target sub-words: 300, bpe, text unchanged",
+    ]
+    assert _sub_words(_tokenizer(tokenizer)) == ["- sub-words: 300, bpe, text unchanged"]

@@ -1,5 +1,6 @@
 """Exports to CTranslate2 and Hugging Face give the answers of the live model."""
 
+import contextlib
 import json
 import sys
 
@@ -127,20 +128,16 @@ def test_ctranslate2_translates_as_a_trained_model_does(ctranslate2, tmp_path):
     assert sizes[0] < sizes[1] / 2
 
 
-def test_the_readme_shows_the_options(tokenizer, ctranslate2, tmp_path):
+def test_the_code_in_the_readme_translates(tokenizer, ctranslate2, tmp_path):
     translator = translator_of(tokenizer)
+    translator.beam_size = 1  # random models seldom end, and then beams differ
     kt.export_ctranslate2(translator, tmp_path / "x")
     readme = (tmp_path / "x" / "README.md").read_text(encoding="utf-8")
     code = readme.split("```python\n")[1].split("```")[0].replace('["..."]', f"[{TEXTS[0]!r}]")
-    code = (
-        code.replace("beam_size=3", "beam_size=1")
-        .replace("length=305", "length=19")
-        .replace('"."', repr(str(tmp_path / "x")))
-    )
-    code = code.replace('Processor("', f'Processor("{tmp_path / "x"}/')
     printed = []
-    exec(code, {"print": printed.append})
-    assert printed == translator.translate(TEXTS[:1], beam_size=1)
+    with contextlib.chdir(tmp_path / "x"):
+        exec(code, {"print": printed.append})
+    assert printed == translator.translate(TEXTS[:1])
     assert "((5 + length) / 6)" not in readme
 
 

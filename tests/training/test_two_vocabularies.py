@@ -1,55 +1,88 @@
-"""A run whose source and target have a tokenizer and an embedding each."""
+"""Training from scratch with the settings of Marian's models."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from keras_transformer.finished_run import read_model
-from keras_transformer.text.tokenizer_pair import load_tokenizer
+from keras_transformer.text.tokenizer_pair import TokenizerPair, load_tokenizer
 from keras_transformer.translator import Translator
-from tests.training.small_run import once
-from training import average
+from tests.training.conftest import as_arguments
+from tests.training.small_run import SMALL
 from training.command_line.running import run_command
 from training.runs.folder import RunFolder
-from training.runs.translator import load_translator
-from training.train import main as train_main
+from training.runs.text import training_epochs
+from training.train import main
+
+CHANGES = {
+    "source_vocabulary_size": 280,
+    "num_decoder_layers": 2,
+    "output_bias": "true",
+    "layer_norm_epsilon": 1e-5,
+    "position_encoding": "sinusoidal_marian",
+}
+
+
+def train(text_files, output, **changes):
+    arguments = as_arguments({**text_files, **SMALL, **CHANGES, **changes})
+    assert run_command(main, [*arguments, f"--output={output}"]) == 0
+    return read_model(output / "model.keras").get_weights()
 
 
 @pytest.fixture(scope="module")
-def arguments(train_arguments, tmp_path_factory):
-    """The source has more sub-words than the target."""
-    run = tmp_path_factory.mktemp("runs") / "two"
-    more = ["--source-vocabulary-size=301", "--keep-checkpoints=3", "--checkpoint-steps=null"]
-    return once([*train_arguments, *more, f"--output={run}"])
+def run(text_files, tmp_path_factory):
+    output = tmp_path_factory.mktemp("two") / "run"
+    train(text_files, output)
+    return output
 
 
-@pytest.fixture(scope="module")
-def run(arguments):
-    assert run_command(train_main, arguments) == 0
-    return RunFolder(arguments[-1].partition("=")[2])
+def test_each_side_has_a_tokenizer_of_its_own_text(run):
+    tokenizer = load_tokenizer(run / "tokenizer.model")
+    assert isinstance(tokenizer, TokenizerPair)
+    settings = RunFolder(run).read_record().settings
+    assert settings.source_vocabulary_size == tokenizer.source_vocabulary_size <= 280
+    assert settings.vocabulary_size == tokenizer.vocabulary_size <= 290
 
 
-def test_each_side_learns_sub_words_of_its_own(run):
-    tokenizer = load_tokenizer(run.tokenizer_path)
-    model, settings = read_model(run.model_path), run.read_record().settings
-    assert tokenizer.source_vocabulary_size == model.source_embedding.vocabulary_size == 301
-    assert tokenizer.vocabulary_size == model.output_shape[-1] == 290
-    assert (settings.source_vocabulary_size, settings.vocabulary_size) == (301, 290)
-    assert not tokenizer.shares_vocabulary
+def test_the_model_is_as_the_settings_say(run):
+    model = Translator.load(run).model
+    assert (len(model.encoder_blocks), len(model.decoder_blocks)) == (1, 2)
+    assert model.source_embedding.vocabulary_size <= 280
+    assert model.embedding.position_encoding == "sinusoidal_marian"
+    assert np.abs(model.embedding.bias.numpy()).max() > 0  # it has learned
+    assert model.embedding.vocabulary_size != model.source_embedding.vocabulary_size
 
 
-def test_every_kept_epoch_is_read(run):
-    translator = Translator.load(run.path)
-    for epoch in (1, 2, 3):
-        of_epoch = load_translator(str(run.path), epoch=epoch)
-        assert of_epoch.tokenizer.serialized_model == translator.tokenizer.serialized_model
-        assert len(of_epoch(["one two"])) == 1
+def test_batches_hold_the_ids_of_each_side(run, text_files):
+    record, tokenizer = RunFolder(run).read_record(), load_tokenizer(run / "tokenizer.model")
+    batches = training_epochs(record.settings, tokenizer)
+    inputs, labels = next(batches.dataset(0).as_numpy_iterator())
+    sides = [
+        Path(text_files[f"train_{side}"]).read_text(encoding="utf-8").splitlines()
+        for side in ("source", "target")
+    ]
+    pairs = set(zip(*sides, strict=True))
+    for source, target in zip(inputs["source_ids"], labels, strict=True):
+        pair = tokenizer.source.decode(source.tolist()), tokenizer.target.decode(target.tolist())
+        assert pair in pairs
 
 
-def test_epochs_are_averaged(run, capsys):
-    assert run_command(average.main, [str(run.path), "--epochs", "2", "3"]) == 0
-    assert "perplexity" in capsys.readouterr().out
+def test_training_in_two_parts_equals_one(run, text_files, tmp_path):
+    at_once = read_model(run / "model.keras").get_weights()
+    train(text_files, tmp_path / "run", epochs=2)
+    in_parts = train(text_files, tmp_path / "run", epochs=3)
+    for one, other in zip(at_once, in_parts, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
-def test_a_finished_run_is_not_trained_with_other_sub_words(run, arguments, capfd):
-    other = once([*arguments, "--source-vocabulary-size=300", "--epochs=4"])
-    assert run_command(train_main, other) != 0
-    assert "source_vocabulary_size: 301 there, 300 now" in capfd.readouterr().err
+def test_sampling_splits_each_side_by_its_own_tokenizer(text_files, tmp_path):
+    train(text_files, tmp_path / "run", sampling=0.1, steps_per_epoch=4, epochs=1)
+    assert Translator.load(tmp_path / "run").translate(["one two"], beam_size=1)
+
+
+def test_the_export_in_8_bits_answers_as_the_live_translator(run, tmp_path):
+    from keras_transformer.export.saved_model import export_saved_model
+
+    translator = Translator.load(run, precision="int8")
+    export_saved_model(translator, tmp_path / "x", verify_texts=["one two three", "four", ""])
