@@ -80,6 +80,8 @@ TINY = {
         "--seconds": 1,
     },
     "export runs/en-de exports/en-de-ct2 --format ctranslate2 --quantization int8": {},
+    "benchmark text saved_models/en-de exports/en-de-ct2 --source test.en --reference test.de"
+    " --batch 32 1 --threads 1": {"--repeats": 1},
     "import_marian opus-mt-en-de runs/opus-en-de": {},
     "import_marian opus-mt-en-de runs/opus-normalized --source-punctuation en"
     " --target-punctuation de": {},
