@@ -33,7 +33,10 @@ from training.command_line.running import run_command
 EN_WORDS = "one two three four five six seven eight nine".split()
 DE_WORDS = "eins zwei drei vier fünf sechs sieben acht neun".split()
 # These commands set the threads, devices or backend of their process, or start processes.
-IN_A_PROCESS_OF_ITS_OWN = ("benchmark decode", "benchmark train", "benchmark text", "train --strategy")
+IN_A_PROCESS_OF_ITS_OWN = (
+    *("benchmark decode", "benchmark train", "benchmark text"),
+    "train --strategy",
+)
 
 
 def main_of(command):

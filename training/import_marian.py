@@ -39,8 +39,8 @@ def _parser() -> CommandParser:
             f"{side}_punctuation",
             str | None,
             None,
-            f"The language of the {side}, such as en, whose punctuation to normalize as OPUS-MT"
-            " does before training (default: keep it).",
+            f"The language of the {side}, such as en, whose punctuation to normalize by the"
+            " rules of Moses, which OPUS-MT uses (default: keep it).",
         )
     parser.add_flag("overwrite", "Replace a run in the folder.")
     return parser

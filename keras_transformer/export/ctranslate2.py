@@ -36,7 +36,7 @@ _ROUNDING, _ROUNDING_OF_OTHERS = 1e-4, 0.1
 _README = """# {name}
 
 A model for [CTranslate2](https://github.com/OpenNMT/CTranslate2), exported from keras-transformer.
-With the options in `options.json`, it translates as the original does:
+`options.json` has the options of the original's search:
 
 ```python
 import json
@@ -53,6 +53,9 @@ pieces = source.encode(["..."], out_type=str)
 results = translator.translate_batch(pieces, **options)
 print(target.decode(results[0].hypotheses[0]))
 ```
+
+With beams, CTranslate2 may stop before the best translation is found. Add `patience={beam_size}` to
+the options to search as far as the original does; this takes several times as long.
 """
 _OTHER_NORMALIZATION = """
 CTranslate2 divides a score by length ** length_penalty, and the original by
@@ -115,7 +118,6 @@ def export_ctranslate2(
             (unfinished / f"{name}.spm").write_bytes(side.serialized_model)
         options = {
             "beam_size": translator.beam_size,
-            "patience": translator.beam_size,  # otherwise it may stop before the best is found
             "length_penalty": translator.length_penalty,
             # Without the end.
             "max_decoding_length": (
@@ -125,7 +127,7 @@ def export_ctranslate2(
             "disable_unk": True,
         }
         (unfinished / "options.json").write_text(json.dumps(options, indent=2), encoding="utf-8")
-        readme = _README.format(name=Path(folder).name)
+        readme = _README.format(name=Path(folder).name, beam_size=translator.beam_size)
         if translator.length_normalization == "gnmt":
             readme += _OTHER_NORMALIZATION
         (unfinished / "README.md").write_text(readme, encoding="utf-8")

@@ -33,7 +33,8 @@ def import_marian(
     Args:
         folder: The folder.
         punctuation: The languages of source and target, such as ("en", "fr"), whose punctuation to
-            normalize before splitting text, as OPUS-MT does; see `MarianTokenizer`. None, as in
+            normalize by the rules of Moses before splitting text, which OPUS-MT uses; see
+            `MarianTokenizer`. None, as in
             Hugging Face's port, keeps punctuation.
         **search: Options of `Translator`. Beams and length penalty are those of the folder unless
             given.

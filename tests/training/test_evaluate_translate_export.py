@@ -15,6 +15,7 @@ import training.evaluate
 import training.export
 import training.translate
 from keras_transformer.data import read_lines
+from keras_transformer.export.verification import HARD_TEXTS
 from tests.training.small_run import once
 from training.command_line.arriving_lines import batches
 from training.command_line.lines import read_text_lines, translated
@@ -391,7 +392,7 @@ def test_exporting_a_trained_run_prints_the_folder_and_writes_a_model_card(
     arguments = [str(finished_run), str(tmp_path / "saved"), f"--evaluation={evaluation}"]
     assert run_command(training.export.main, [*arguments, "--description=Words, reversed"]) == 0
     version = tmp_path / "saved" / "1"
-    num_texts = len(training.export.HARD_TEXTS) + 20
+    num_texts = len(HARD_TEXTS) + 20
     assert capfd.readouterr().out == (
         "writing the export and comparing it with the run: a minute or two\n"
         f"verified: {num_texts} texts, the same answers as before the export\nexported: {version}\n"
@@ -435,7 +436,7 @@ def test_an_export_is_verified_with_the_given_text(exports, finished_run, tmp_pa
     assert run_command(training.export.main, arguments) == 0
     [options] = exports
     texts = [f"text {number}" for number in range(20)]
-    assert options["verify_texts"] == [*training.export.HARD_TEXTS, *texts]
+    assert options["verify_texts"] == [*HARD_TEXTS, *texts]
 
 
 def test_without_the_validation_text_an_export_is_verified_with_hard_texts(
@@ -451,7 +452,7 @@ def test_without_the_validation_text_an_export_is_verified_with_hard_texts(
     metrics.write_text(re.sub(', "num_pairs": 150', "", metrics.read_text()))
     assert run_command(training.export.main, [str(run), str(tmp_path / "saved")]) == 0
     [options] = exports
-    assert options["verify_texts"] == list(training.export.HARD_TEXTS)
+    assert options["verify_texts"] == list(HARD_TEXTS)
     assert "num_pairs" not in options["about"]["training"]
     assert options["about"]["training"]["averaged_epochs"]
 
