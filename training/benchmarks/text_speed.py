@@ -27,12 +27,18 @@ def measure_text(arguments: Sequence[str]) -> None:
             f"{options.reference}: must have a line for each line of {options.source}. Received:"
             f" {len(references)} and {len(sources)} lines. Check the files."
         )
+    threads = options.threads or os.cpu_count()
     for batch in options.batch:
         measured = {export: [] for export in versions}
         for turn in range(options.repeats):
             for export, version in versions.items():
                 tell(f"batch {batch}, turn {turn + 1} of {options.repeats}: {export}")
-                request = {"version": str(version), "lines": sources, "batch": batch}
+                request = {
+                    "version": str(version),
+                    "lines": sources,
+                    "batch": batch,
+                    "threads": threads,
+                }
                 rule = f"{export}: an export must load and translate"
                 measured[export].append(measure_alone("text_translation.py", request, rule))
         for export, turns in measured.items():
@@ -42,7 +48,7 @@ def measure_text(arguments: Sequence[str]) -> None:
                 "task": "text",
                 "export": export,
                 "batch": batch,
-                "threads": options.threads or os.cpu_count(),
+                "threads": threads,
                 "sentences": len(sources),
                 "sentences_per_second": round(len(sources) / statistics.median(seconds), 2),
                 "seconds": [round(number, 3) for number in seconds],

@@ -2,8 +2,9 @@
 
     python -I training/benchmarks/text_translation.py < request.json > answer.json
 
-The request has `version` (the folder of a SavedModel, or of CTranslate2), `lines` and `batch`. The
-first lines are translated before, to warm up. An error is one line on stderr.
+The request has `version` (the folder of a SavedModel, or of CTranslate2), `lines`, `batch`
+and `threads`; TensorFlow reads the number of threads from the environment. The first lines are
+translated before, to warm up. An error is one line on stderr.
 """
 
 import json
@@ -15,7 +16,8 @@ import time
 def answer(request: dict) -> dict:
     """Returns the seconds that all lines took, and their translations."""
     is_saved_model = os.path.exists(os.path.join(request["version"], "saved_model.pb"))
-    translate = (_saved_model if is_saved_model else _ctranslate2)(request["version"])
+    load = _saved_model if is_saved_model else _ctranslate2
+    translate = load(request["version"], request["threads"])
     lines, batch = request["lines"], request["batch"]
     batches = [lines[start : start + batch] for start in range(0, len(lines), batch)]
     for few in batches[: max(1, 64 // batch)]:
@@ -25,7 +27,7 @@ def answer(request: dict) -> dict:
     return {"seconds": time.perf_counter() - start, "translations": translations}
 
 
-def _saved_model(version: str):
+def _saved_model(version: str, _: int):
     import tensorflow as tf
     import tensorflow_text  # noqa: F401  registers the SentencePiece ops
 
@@ -38,7 +40,7 @@ def _saved_model(version: str):
     return translate
 
 
-def _ctranslate2(folder: str):
+def _ctranslate2(folder: str, threads: int):
     import ctranslate2
     import sentencepiece
 
@@ -48,8 +50,7 @@ def _ctranslate2(folder: str):
     )
     with open(os.path.join(folder, "options.json"), encoding="utf-8") as file:
         options = json.load(file)
-    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    translator = ctranslate2.Translator(folder, inter_threads=1, intra_threads=num_threads)
+    translator = ctranslate2.Translator(folder, inter_threads=1, intra_threads=threads)
 
     def translate(texts):
         results = translator.translate_batch(source.encode(texts, out_type=str), **options)
