@@ -24,13 +24,16 @@ from keras_transformer.marian.hugging_face_names import (
     hugging_face_name,
     is_transposed,
 )
-from keras_transformer.marian.native_folder import named, read_sentencepiece_model
+from keras_transformer.marian.native_folder import (
+    named,
+    read_sentencepiece_model,
+    tokenizer_side,
+)
 from keras_transformer.marian.parts import channel_order
 from keras_transformer.reading.files import DamagedFile, read_bounded
 from keras_transformer.reading.safetensors import opened_safetensors
 from keras_transformer.reading.tensors import Header, Tensors
 from keras_transformer.reading.torch_file import opened_torch_file
-from keras_transformer.text.marian_tokenizer import MarianTokenizer
 from keras_transformer.text.tokenizer_pair import TokenizerPair
 
 SETTINGS_FILE = "config.json"
@@ -68,10 +71,11 @@ def opened_hugging_face_folder(
     config = _read_json(folder / SETTINGS_FILE, _MOST_SETTINGS_BYTES)
     vocabulary = _vocabulary(folder, config)
     sides = [
-        MarianTokenizer(
+        tokenizer_side(
+            folder / "vocab.json",
             read_sentencepiece_model(folder / f"{side}.spm"),
-            vocabulary.pieces,
-            punctuation=language,
+            vocabulary,
+            language,
         )
         for side, language in zip(("source", "target"), punctuation, strict=True)
     ]

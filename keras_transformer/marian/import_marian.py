@@ -11,6 +11,7 @@ from keras_transformer.marian import hugging_face_folder, native_folder
 from keras_transformer.marian.foreign_model import ForeignModel
 from keras_transformer.model import Transformer
 from keras_transformer.reading.tensors import Tensors
+from keras_transformer.text.punctuation import check_punctuation
 from keras_transformer.translator import Translator
 
 # The languages of source and target whose punctuation to normalize; None for none.
@@ -58,6 +59,8 @@ def read_folder(
 ) -> tuple[Transformer, ForeignModel]:
     """Returns the model of a folder and its description; see `import_marian`."""
     folder = Path(folder)
+    for language in punctuation:
+        check_punctuation(language)
     with _opened(folder, punctuation) as (foreign, tensors):
         return foreign.build(tensors.read), foreign
 

@@ -102,7 +102,17 @@ def _side(
     folder: Path, name: str, spm_name: str, punctuation: str | None
 ) -> tuple[Vocabulary, MarianTokenizer]:
     vocabulary, spm = _vocabulary(folder, name, spm_name)
-    return vocabulary, MarianTokenizer(spm, vocabulary.pieces, punctuation=punctuation)
+    return vocabulary, tokenizer_side(folder / name, spm, vocabulary, punctuation)
+
+
+def tokenizer_side(
+    path: Path, spm: bytes, vocabulary: Vocabulary, punctuation: str | None
+) -> MarianTokenizer:
+    """Makes one side of the tokenizer; `path` is the vocabulary's file."""
+    try:
+        return MarianTokenizer(spm, vocabulary.pieces, punctuation=punctuation)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -35,6 +35,24 @@ def meta_graph(path):
     return meta_graph
 
 
+def assert_only_stock_operations(path):
+    """All operations are TensorFlow's own, or TensorFlow Text's for SentencePiece."""
+    import tensorflow as tf
+
+    graph = meta_graph(path)
+    library = graph.graph_def.library.function
+    bodies = [graph.graph_def.node, *(function.node_def for function in library)]
+    ops = {node.op for body in bodies for node in body}
+    assert len(ops) > 50
+    assert {op for op in ops if not hasattr(tf.raw_ops, op)} <= {
+        "SentencepieceOp",
+        "SentencepieceTokenizeOp",
+        "SentencepieceDetokenizeOp",
+    }
+    # PyFunc is a core op, and needs the Python that exported it.
+    assert not any(op.startswith(("Xla", "PyFunc", "EagerPyFunc")) for op in ops)
+
+
 def assert_n_best(answer, live):
     """Compares rows of an answer with the live translator's results; missing ones are filled up."""
     for texts, scores, row in zip(answer["translations"], answer["scores"], live, strict=True):

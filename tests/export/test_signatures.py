@@ -24,7 +24,7 @@ from keras_transformer.search.hypotheses import Hypotheses
 from keras_transformer.text.blank import BLANK_CHARACTERS
 from keras_transformer.text.subword_tokenizer import SubwordTokenizer
 from keras_transformer.translator import Translator
-from tests.export.served import SIGNATURES, assert_n_best, meta_graph
+from tests.export.served import SIGNATURES, assert_n_best, assert_only_stock_operations, meta_graph
 from tests.export.serving_loaders import ask_in_a_fresh_process
 from tests.random_models import TEXTS
 from tests.writer import Writer
@@ -167,18 +167,7 @@ def test_prefixes_that_are_too_long_or_too_few_are_refused_with_a_message(answer
 
 
 def test_only_core_ops_and_three_sentencepiece_ops_are_used(exported):
-    graph = meta_graph(exported)
-    library = graph.graph_def.library.function
-    bodies = [graph.graph_def.node, *(function.node_def for function in library)]
-    ops = {node.op for body in bodies for node in body}
-    assert len(ops) > 50
-    assert {op for op in ops if not hasattr(tf.raw_ops, op)} == {
-        "SentencepieceOp",
-        "SentencepieceTokenizeOp",
-        "SentencepieceDetokenizeOp",
-    }
-    # PyFunc is a core op, and needs the Python that exported it.
-    assert not any(op.startswith(("Xla", "PyFunc", "EagerPyFunc")) for op in ops)
+    assert_only_stock_operations(exported)
 
 
 def test_signatures_have_the_documented_names_types_and_shapes(exported):

@@ -180,6 +180,10 @@ MARIAN_FAULTS = {
         "the id '4611686018427387904'",
     ),
     "a vocabulary with a negative id": (changed_text("vocab.yml", "\nat: 12", "\nat: -1"), "'-1'"),
+    "a sub-word that is too long": (
+        changed_text("vocab.yml", "\nat: 12", f"\n{'x' * 1001}: 12"),
+        "vocab.yml: a vocabulary must",
+    ),
     "no unknown sub-word": (changed_text("vocab.yml", "<unk>", "<other>"), "no sub-word <unk>"),
     "a link out of the folder": (link("vocab.yml", "/etc/passwd"), "a link that leaves"),
     "a link to itself": (link("vocab.yml", "vocab.yml"), "vocab.yml"),

@@ -10,6 +10,7 @@ import pytest
 
 import keras_transformer as kt
 from keras_transformer.marian.import_marian import import_marian
+from tests.export.served import assert_only_stock_operations
 from tests.export.serving_loaders import ask_in_a_fresh_process
 from tests.marian.folders import (
     HUGGING_FACE,
@@ -84,6 +85,7 @@ def test_the_export_answers_as_the_live_model(name, tmp_path):
     """Every signature, loaded by Python and as TensorFlow Serving loads it."""
     translator = import_marian(MODELS / name, beam_size=3, punctuation=("fr", "en"))
     version = kt.export_saved_model(translator, tmp_path / name, verify_texts=TEXTS)
+    assert_only_stock_operations(version)
     requests = [("serving_default", {"text": TEXTS}), ("greedy", {"text": TEXTS})]
     answers = ask_in_a_fresh_process("c_api", version, requests)
     for answer, beam_size in zip(answers, (3, 1), strict=True):
