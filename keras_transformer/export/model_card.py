@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ _NORMALIZATIONS = {
     "nfkc": "text normalized to NFKC",
     "own": "text normalized as the SentencePiece model says",
 }
+
+_MOST_SHOWN_SYMBOLS = 10  # model.json has them all
 
 _PURPOSES = {
     "serving_default": "beam search",
@@ -117,6 +120,7 @@ def _side(tokenizer: TokenizerSide) -> dict[str, Any]:
         "kind": _TOKENIZER_KINDS.get(kind, str(kind)),
         "vocabulary_size": tokenizer.vocabulary_size,
         **_normalization(tokenizer),
+        **_symbols(tokenizer),
         "sha256": hashlib.sha256(tokenizer.serialized_model).hexdigest(),
     }
 
@@ -125,6 +129,11 @@ def _normalization(tokenizer: TokenizerSide) -> dict[str, str | None]:
     if isinstance(tokenizer, MarianTokenizer):
         return {"normalization": "own", "punctuation": tokenizer.punctuation}
     return {"normalization": tokenizer.normalization}
+
+
+def _symbols(tokenizer: TokenizerSide) -> dict[str, list[str]]:
+    symbols = [] if isinstance(tokenizer, MarianTokenizer) else [*tokenizer.user_symbols]
+    return {"user_symbols": symbols} if symbols else {}
 
 
 def _search(translator: Translator) -> dict[str, Any]:
@@ -240,8 +249,19 @@ def _sub_words(tokenizer: Mapping[str, Any]) -> list[str]:
         line += f" {_NORMALIZATIONS[side['normalization']]}"
         if side.get("punctuation"):
             line += f"; punctuation normalized for the language {side['punctuation']}"
+        if symbols := side.get("user_symbols"):
+            line += f"; {counted(len(symbols), 'symbol')} never split: "
+            line += " ".join(map(_as_code, symbols[:_MOST_SHOWN_SYMBOLS]))
+            line += " ..." if len(symbols) > _MOST_SHOWN_SYMBOLS else ""
         lines.append(line)
     return lines
+
+
+def _as_code(text: str) -> str:
+    """Writes one line of text as Markdown's code, whatever characters it has."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
 
 
 def _pairs(training: Mapping[str, Any]) -> str:

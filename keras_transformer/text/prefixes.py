@@ -95,7 +95,11 @@ class PrefixesInGraph(NamedTuple):
 
 
 def new_word_ids(tokenizer: TokenizerSide) -> list[int]:
-    """Returns the sub-words that begin a word: with a space, or in a script without spaces."""
+    """Returns the sub-words that begin a word: with a space, or in a script without spaces.
+
+    The same holds for a user's symbol: `<b>` begins no word. After a space, it follows the sub-word
+    that is only that space.
+    """
     pieces = tokenizer.pieces(range(tokenizer.vocabulary_size))
     return [
         token_id

@@ -26,7 +26,7 @@ _OTHER_BYTES = 2**20  # settings and normalization rules, of which NFKC's have 2
 # SentencePiece looks for at most 1,024 pieces that begin at the same place.
 _LONGEST_TEXT_BYTES = 1000
 # It has room for a chain of 64 user-defined pieces, or of 32 rules, that each begin the next.
-_MOST_NESTED_PIECES = 64
+MOST_NESTED_PIECES = 64
 _MOST_NESTED_RULES = 32
 
 _LONGEST_REPLACEMENT_BYTES = 256
@@ -88,6 +88,18 @@ def user_defined_pieces(model: bytes) -> list[str]:
     fields = _fields(model, _MODEL_FIELDS, "the model")
     pieces = (_piece(value) for number, value, _ in fields if number == _PIECES)
     return [text.decode() for text, _, kind in pieces if kind == _USER_DEFINED]
+
+
+def num_nested(texts: Iterable[bytes]) -> int:
+    """Returns the most different texts that each begin the next."""
+    nested: list[bytes] = []
+    most = 0
+    for text in sorted(texts):
+        while nested and not text.startswith(nested[-1]):
+            nested.pop()
+        nested.append(text)
+        most = max(most, len(nested))
+    return most
 
 
 def _check(model: bytes, most_pieces: int) -> None:
@@ -244,16 +256,8 @@ def _check_pieces(pieces: list[tuple[bytes, bytes, int]], byte_fallback: bool) -
         spelled == (_BYTE_PIECES if byte_fallback else set()),
         "the pieces for single bytes do not fit byte_fallback",
     )
-    _check_nesting(text for text, kind in zip(texts, types, strict=True) if kind == _USER_DEFINED)
-
-
-def _check_nesting(texts: Iterable[bytes]) -> None:
-    nested: list[bytes] = []
-    for text in sorted(texts):
-        while nested and not text.startswith(nested[-1]):
-            nested.pop()
-        nested.append(text)
-        _require(len(nested) <= _MOST_NESTED_PIECES, "too many pieces begin one another")
+    symbols = (text for text, kind in zip(texts, types, strict=True) if kind == _USER_DEFINED)
+    _require(num_nested(symbols) <= MOST_NESTED_PIECES, "too many pieces begin one another")
 
 
 def _check_charsmap(data: bytes) -> None:

@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any, overload
 import sentencepiece
 
 from keras_transformer.errors import InputError
-from keras_transformer.text.blank import is_blank
+from keras_transformer.text.blank import BLANK_CHARACTERS, is_blank
 from keras_transformer.text.bpe_dropout import SubwordSampler, subword_sampler
 from keras_transformer.text.compressed import PathName
 from keras_transformer.text.graph_tokenizer import GraphTokenizer
 from keras_transformer.text.lines import describe_os_error, read_lines, refuse_pipe
 from keras_transformer.text.sentencepiece_file import (
+    MOST_NESTED_PIECES,
     MOST_PIECES,
     check_sentencepiece_model,
     most_bytes,
+    num_nested,
     user_defined_pieces,
 )
 
@@ -430,6 +432,8 @@ def _check_settings(vocabulary_size: int, model_type: str, normalization: str) -
 
 
 _LONGEST_SYMBOL = 100
+# Twice as many, since a model lists its symbols twice, fit into any file that `load` accepts.
+_MOST_BYTES_OF_SYMBOLS = 2**18
 _RESERVED = re.compile(r"<(pad|unk|s|/s|0x[0-9A-Fa-f]{2})>")
 
 
@@ -442,16 +446,29 @@ def checked_symbols(symbols: Sequence[str], normalization: str) -> list[str]:
             f" as full-width letters. Received: normalization={normalization}. Normalize the text"
             " yourself, or leave one of them out."
         )
+    seen: set[str] = set()
     for symbol in symbols:
-        fault = _fault_of(symbol)
-        if not fault and symbols.count(symbol) > 1:
-            fault = "is there twice"
+        fault = _fault_of(symbol) or ("is there twice" if symbol in seen else None)
         if fault:
             raise InputError(
                 "user_symbols must be different texts without white space, such as >>de<< or <b>."
                 f" Received: {symbol!a:.200}, which {fault}. Choose another symbol."
             )
+        seen.add(symbol)
+    _check_together([symbol.encode() for symbol in symbols])
     return symbols
+
+
+def _check_together(symbols: list[bytes]) -> None:
+    """Refuses symbols for which a SentencePiece model has no room."""
+    size, nested = sum(map(len, symbols)), num_nested(symbols)
+    if size > _MOST_BYTES_OF_SYMBOLS or nested > MOST_NESTED_PIECES:
+        raise InputError(
+            f"user_symbols may have {_MOST_BYTES_OF_SYMBOLS:,} bytes in all, and at most"
+            f" {MOST_NESTED_PIECES} of them may each begin the next. Received: {len(symbols):,}"
+            f" symbols of {size:,} bytes, {nested:,} of which each begin the next. Choose fewer or"
+            " shorter symbols."
+        )
 
 
 def _fault_of(symbol: Any) -> str | None:
@@ -466,7 +483,7 @@ def _fault_of(symbol: Any) -> str | None:
         data = symbol.encode()
     except UnicodeEncodeError:
         return "has half of a surrogate pair"
-    has_space = any(c.isspace() or unicodedata.category(c) in ("Cc", "Zl") for c in symbol)
+    has_space = any(c in BLANK_CHARACTERS or unicodedata.category(c) == "Cc" for c in symbol)
     if has_space or "\u2581" in symbol or _RARE_MARK in data:
         return "has white space, a control character, or a character of SentencePiece's own"
     return None

@@ -100,6 +100,20 @@ def test_the_normalization_is_named():
     assert "- sub-words: 263, unigram, text normalized to NFKC\n" in _facts(card)
 
 
+def test_symbols_of_the_users_own_are_listed():
+    symbols = [">>de<<", "<b>", "a``b", *(f"<{number}>" for number in range(9))]
+    tokenizer = SubwordTokenizer.train_from_lines(["ab"], 300, user_symbols=symbols)
+    described = _tokenizer(tokenizer)
+    assert described["user_symbols"] == symbols
+    [line] = _sub_words(described)
+    assert line.endswith(
+        ", text unchanged; 12 symbols never split: `>>de<<` `<b>` ``` a``b ``` `<0>` `<1>` `<2>`"
+        " `<3>` `<4>` `<5>` `<6>` ..."
+    )
+    [line] = _sub_words(described | {"user_symbols": ["<b>"]})
+    assert line.endswith("; 1 symbol never split: `<b>`")
+
+
 def test_figures_come_with_their_sample_size_and_signature():
     evaluation = {"bleu": 39.8765, "bleu_signature": "nrefs:1|case:mixed", "num_sentences": 1000}
     assert _bleu(evaluation) == "39.88 on 1,000 sentences (`nrefs:1|case:mixed`)"

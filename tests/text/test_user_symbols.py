@@ -1,11 +1,14 @@
 """Symbols of the user's own: never split, never invented, and kept by the round trip."""
 
+import io
 import re
 
 import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2
 
 from keras_transformer.errors import InputError
 from keras_transformer.text.prefixes import new_word_ids
@@ -119,12 +122,17 @@ def test_a_symbol_does_not_begin_a_word_by_itself(tokenizer):
         ([7], "empty or not text"),
         (["a b"], "white space"),
         (["a\n"], "white space"),
+        (["a\u3000b"], "white space"),
+        (["<\u200b>"], "white space"),
+        (["\ufeff"], "white space"),
+        (["\u2029"], "white space"),
         (["\x00"], "white space, a control character"),
+        (["<\x85>"], "white space, a control character"),
         (["\u2581"], "a character of SentencePiece's own"),
         (["\u2585"], "a character of SentencePiece's own"),
         (["\ud800"], "half of a surrogate pair"),
-        (["</s>"], "is reserved"),
-        (["<0x0A>"], "is reserved"),
+        *([[symbol], "is reserved"] for symbol in ("</s>", "<s>", "<unk>", "<pad>")),
+        *([[symbol], "is reserved"] for symbol in ("<0x0A>", "<0x0a>", "<0xFF>")),
         (["x" * 101], "more than 100 characters"),
         (["<b>", "<b>"], "'<b>', which is there twice"),
     ],
@@ -139,9 +147,80 @@ def test_a_single_text_is_one_symbol():
     assert tokenizer.user_symbols == ("<b>",)
 
 
+def test_of_symbols_that_begin_one_another_the_longest_counts():
+    import tensorflow as tf
+
+    symbols = ["a" * length for length in range(1, 65)]
+    tokenizer = SubwordTokenizer.train_from_lines(LINES, 400, user_symbols=symbols)
+    texts = ["a" * length for length in range(1, 200)]
+    expected = [["a" * 64] * (len(text) // 64) + [text[64 * (len(text) // 64) :]] for text in texts]
+    expected = [[piece for piece in pieces if piece] for pieces in expected]
+    assert [tokenizer.pieces(ids) for ids in tokenizer.encode(texts)] == expected
+    assert tokenizer.tokenize(tf.constant(texts)).to_list() == tokenizer.encode(texts)
+    assert tokenizer.sample(texts, 0.5, seed=1) == tokenizer.encode(texts)
+
+
+def test_more_symbols_that_begin_one_another_are_refused():
+    message = (
+        r"at most 64 of them may each begin the next\. Received: 66 symbols of 2,146 bytes, 65 of"
+        r" which each begin the next\. Choose"
+    )
+    symbols = ["b", *("a" * length for length in range(1, 66))]  # 1 + 65 * 66 / 2 bytes
+    with pytest.raises(InputError, match=message):
+        SubwordTokenizer.train_from_lines(LINES, 400, user_symbols=symbols)
+
+
+def test_symbols_of_any_size_that_is_learned_can_be_loaded(tmp_path):
+    symbols = [f"{number:04}" + "\N{PILE OF POO}" * 95 for number in range(683)]  # 384 bytes each
+    with pytest.raises(InputError, match=r"262,144 bytes in all.*683 symbols of 262,272 bytes"):
+        SubwordTokenizer.train_from_lines(LINES, 1100, user_symbols=symbols)
+    tokenizer = SubwordTokenizer.train_from_lines(LINES, 1100, user_symbols=symbols[:-1])
+    tokenizer.save(tmp_path / "tokenizer.model")
+    loaded = SubwordTokenizer.load(tmp_path / "tokenizer.model", most_ids=tokenizer.vocabulary_size)
+    assert loaded.user_symbols == tuple(symbols[:-1])
+
+
+@pytest.mark.parametrize("text", ["<0x41>", "</s>", "<pad>", "<unk>", ">>en<<", "e", "\u2581"])
+def test_a_model_with_a_symbol_that_is_another_piece_is_refused(tokenizer, text):
+    model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.serialized_model)
+    assert text in [piece.piece for piece in model.pieces]
+    [symbol] = [piece for piece in model.pieces if piece.piece == ">>de<<"]
+    symbol.piece = text
+    with pytest.raises(InputError, match="a piece is there twice"):
+        SubwordTokenizer(model.SerializeToString())
+
+
+def test_a_model_with_a_symbol_in_place_of_a_byte_is_refused(tokenizer):
+    model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.serialized_model)
+    [byte] = [piece for piece in model.pieces if piece.piece == "<0x41>"]
+    byte.type = byte.USER_DEFINED
+    with pytest.raises(InputError, match="the pieces for single bytes do not fit"):
+        SubwordTokenizer(model.SerializeToString())
+
+
 def test_normalization_would_turn_other_text_into_symbols():
     with pytest.raises(InputError, match=r"need normalization=none.*Received: normalization=nfkc"):
         SubwordTokenizer.train_from_lines(LINES, 400, "bpe", "nfkc", user_symbols=["<b>"])
+
+
+@pytest.mark.parametrize("model_type", ["bpe", "unigram"])
+def test_in_sentencepiece_normalized_text_does_become_a_symbol(model_type):
+    """The reason for refusing symbols together with NFKC; without it, they could be allowed."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES * 5),
+        model_writer=model,
+        vocab_size=330,
+        hard_vocab_limit=False,
+        model_type=model_type,
+        byte_fallback=True,
+        normalization_rule_name="nfkc",
+        user_defined_symbols=["<b>"],
+        minloglevel=2,
+    )
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    for text in ("\uff1cb\uff1e", "<\uff42>"):
+        assert "<b>" in processor.encode(text, out_type=str)
 
 
 def test_more_symbols_than_the_vocabulary_holds_are_refused():

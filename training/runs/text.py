@@ -10,7 +10,7 @@ from keras_transformer.data import (
     read_pairs,
     sample_pairs,
 )
-from keras_transformer.text.subword_tokenizer import SubwordTokenizer
+from keras_transformer.text.subword_tokenizer import SubwordTokenizer, checked_symbols
 from keras_transformer.text.tokenizer_pair import (
     Tokenizer,
     TokenizerPair,
@@ -38,12 +38,8 @@ def check_text(settings: TrainingSettings, *, is_new: bool = False, warns: bool 
         InputError: If a file is missing or invalid.
     """
     check_bleu_tokenizer(settings.bleu_tokenizer)
-    if is_new and settings.tokenizer is not None:
-        _given_tokenizer(settings.tokenizer, settings.normalization)
-    if is_new and settings.initial_run is not None:
-        initial_run = RunFolder(settings.initial_run)
-        initial_run.check_finished()
-        initial_run.check_unchanged()
+    if is_new:
+        _check_tokenizer(settings)
     _, references = read_pairs(*settings.validation_files())
     if warns and settings.validation_bleu:
         warn_if_unspaced(references, settings.bleu_tokenizer)
@@ -52,6 +48,18 @@ def check_text(settings: TrainingSettings, *, is_new: bool = False, warns: bool 
         read_corpora(corpora)
     for corpus in corpora:
         corpus.files()
+
+
+def _check_tokenizer(settings: TrainingSettings) -> None:
+    """Refuses a tokenizer, a run to start from, or symbols that a new run cannot use."""
+    if settings.tokenizer is not None:
+        _given_tokenizer(settings.tokenizer, settings)
+    elif settings.initial_run is not None:
+        initial_run = RunFolder(settings.initial_run)
+        initial_run.check_finished()
+        initial_run.check_unchanged()
+    else:
+        checked_symbols(settings.user_symbols or (), settings.normalization)
 
 
 def validation_references(settings: TrainingSettings) -> list[str]:
@@ -83,11 +91,11 @@ def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> Tokenizer:
     if run.tokenizer_path.exists():
         return load_tokenizer(run.tokenizer_path)
     if settings.tokenizer is not None:
-        return _given_tokenizer(settings.tokenizer, settings.normalization)
+        return _given_tokenizer(settings.tokenizer, settings)
     if settings.initial_run is not None:
         initial_run = RunFolder(settings.initial_run)
         initial_run.check_finished()
-        return _given_tokenizer(initial_run.tokenizer_path, settings.normalization)
+        return _given_tokenizer(initial_run.tokenizer_path, settings)
     source, target = sample_pairs(
         settings.corpora(), num_pairs=settings.tokenizer_pairs, seed=settings.seed
     )
@@ -109,14 +117,23 @@ def _make_tokenizer(run: RunFolder, settings: TrainingSettings) -> Tokenizer:
     )
 
 
-def _given_tokenizer(path: str | Path, normalization: str) -> Tokenizer:
-    tokenizer = load_tokenizer(path)
+def _given_tokenizer(path: str | Path, settings: TrainingSettings) -> Tokenizer:
+    tokenizer, normalization = load_tokenizer(path), settings.normalization
     if normalization not in ("none", tokenizer.normalization):
         raise InputError(
             f"{path}: the tokenizer must normalize text as the setting says. Received:"
             f" normalization={normalization}, and a tokenizer with"
             f" normalization={tokenizer.normalization}. Leave normalization out, or train another"
             " tokenizer."
+        )
+    sides = tokenizer.source, tokenizer.target
+    known = [side.user_symbols if isinstance(side, SubwordTokenizer) else () for side in sides]
+    unknown = {*(settings.user_symbols or ())}.difference(set(known[0]).intersection(known[1]))
+    if unknown:
+        raise InputError(
+            f"{path}: the tokenizer must have the symbols of the setting. Received:"
+            f" user_symbols with {min(unknown)!r:.200}, which it splits. Leave user_symbols out, or"
+            " train another tokenizer."
         )
     return tokenizer
 
