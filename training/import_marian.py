@@ -43,6 +43,7 @@ def _parser() -> CommandParser:
             " rules of Moses, which OPUS-MT uses (default: keep it).",
         )
     parser.add_flag("overwrite", "Replace a run in the folder.")
+    parser.add_threads()
     return parser
 
 

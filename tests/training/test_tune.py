@@ -93,7 +93,12 @@ def quick(monkeypatch):
 
     def tokenizer(trials, settings):
         size = min(settings.vocabulary_size, MOST_SUB_WORDS)
-        return os.devnull, types.SimpleNamespace(vocabulary_size=size, normalization="none")
+        return os.devnull, types.SimpleNamespace(
+            vocabulary_size=size,
+            source_vocabulary_size=size,
+            shares_vocabulary=True,
+            normalization="none",
+        )
 
     monkeypatch.setattr(Trials, "_tokenizer", tokenizer)
     monkeypatch.setattr("training.tuning.trials.num_parameters", lambda *_: 1234)

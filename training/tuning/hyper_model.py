@@ -22,7 +22,7 @@ from keras_transformer.text.tokenizer_pair import Tokenizer, tokenizer_from
 from training.command_line.errors import InputError
 from training.devices.base import Devices
 from training.runs.compiled_model import compiled_model, number_formats
-from training.runs.record import with_sub_words_of
+from training.runs.record import TOKENIZER_SETTINGS, with_sub_words_of
 from training.settings import TrainingSettings
 from training.tuning.space import SUB_WORDS, Space
 
@@ -72,7 +72,9 @@ class TransformerHyperModel(keras_tuner.HyperModel):
                 f"{tuned[0]} must not be tuned, because the tokenizer is given. Received:"
                 f" {tuned[0]} in the space. Remove it, or use `python -m training.tune`."
             )
-        self.start = with_sub_words_of(tokenizer, settings)
+        self.start = settings
+        of_tokenizer = with_sub_words_of(tokenizer, settings)
+        self._sub_words = {name: getattr(of_tokenizer, name) for name in TOKENIZER_SETTINGS}
         self.serialized_tokenizer = tokenizer.serialized_model
 
     def settings(self, hp: keras_tuner.HyperParameters) -> TrainingSettings:
@@ -94,6 +96,7 @@ class TransformerHyperModel(keras_tuner.HyperModel):
         settings = self.settings(hp)
         keras.utils.set_random_seed(settings.seed)
         with number_formats(settings.dtype_policy):
+            settings = dataclasses.replace(settings, **self._sub_words)
             return compiled_model(settings, Devices().compiles(settings))
 
     def fit(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NAMES_BY_REASON = {
     "all trials must share it": (
         *DATA_SETTINGS,
-        *("initial_run", "tokenizer", "tokenizer_pairs", "seed"),
+        *("initial_run", "tokenizer", "tokenizer_pairs", "user_symbols", "seed"),
         *("epochs", "steps_per_epoch", "max_minutes", "early_stopping_epochs"),
         *("max_length", "max_source_tokens"),
     ),

@@ -8,6 +8,7 @@ from tests.random_models import TEXTS
 from training.benchmark import main
 from training.command_line.running import run_command
 
+BY_LETTERS = ["--bleu-tokenizer", "char"]  # the nonsense has few words
 LINES = [text for text in TEXTS if text]
 
 
@@ -27,7 +28,7 @@ def measured(arguments, capfd):
 
 
 def test_each_export_and_batch_size_prints_a_line(exported, text, capfd):
-    lines = measured([exported, *text, "--batch", "2", "9", "--repeats", "2"], capfd)
+    lines = measured([exported, *text, "--batch", "2", "9", "--repeats", "2", *BY_LETTERS], capfd)
     assert [line["batch"] for line in lines] == [2, 9]
     for line in lines:
         assert (line["export"], line["sentences"]) == (exported, len(LINES))
