@@ -20,12 +20,8 @@ from keras_transformer.reading.files import DamagedFile, read_bounded
 from keras_transformer.reading.npz import opened_npz
 from keras_transformer.reading.plain_yaml import plain_yaml
 from keras_transformer.reading.tensors import Tensors
-from keras_transformer.text.marian_tokenizer import MarianTokenizer
-from keras_transformer.text.sentencepiece_file import (
-    MOST_PIECES,
-    check_sentencepiece_model,
-    most_bytes,
-)
+from keras_transformer.text.marian_tokenizer import MarianTokenizer, processor_of
+from keras_transformer.text.sentencepiece_file import MOST_PIECES, most_bytes
 from keras_transformer.text.tokenizer_pair import TokenizerPair
 
 SETTINGS_FILE = "decoder.yml"
@@ -169,7 +165,7 @@ def _vocabulary(folder: Path, name: str, spm_name: str) -> tuple[Vocabulary, byt
     path = folder / name
     if name.endswith(".spm"):
         spm = read_sentencepiece_model(path)
-        processor = sentencepiece.SentencePieceProcessor(model_proto=spm)
+        processor = _processor(path, spm)
         pieces = [processor.id_to_piece(row) for row in range(processor.get_piece_size())]
         with named(path):
             return Vocabulary.of({piece: row for row, piece in enumerate(pieces)}), spm
@@ -183,11 +179,15 @@ def read_sentencepiece_model(path: Path) -> bytes:
     """Reads and checks a SentencePiece model."""
     with named(path):
         spm = read_bounded(path, most_bytes(MOST_PIECES))
+    _processor(path, spm)
+    return spm
+
+
+def _processor(path: Path, spm: bytes) -> sentencepiece.SentencePieceProcessor:
     try:
-        check_sentencepiece_model(spm)
+        return processor_of(spm)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    return spm
 
 
 def _row(piece: str, row: Any) -> int:

@@ -70,12 +70,11 @@ class MarianTokenizer:
     def __init__(
         self, serialized_model: bytes, pieces: Sequence[str], *, punctuation: str | None = None
     ) -> None:
-        check_sentencepiece_model(serialized_model)
         check_punctuation(punctuation)
         self.vocabulary = _checked_vocabulary(pieces)
         self.serialized_model = serialized_model
         self.punctuation = punctuation
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=serialized_model)
+        self._processor = processor_of(serialized_model)
         self._spells_bytes = any(
             self._processor.is_byte(piece_id)
             for piece_id in range(self._processor.get_piece_size())
@@ -255,6 +254,22 @@ def _lines_of(text: Any) -> list[str]:
     if not all(isinstance(line, str) for line in lines):
         raise text_error(text)
     return lines
+
+
+def processor_of(serialized_model: bytes) -> sentencepiece.SentencePieceProcessor:
+    """Checks and loads a SentencePiece model.
+
+    Raises:
+        InputError: The bytes are not one.
+    """
+    check_sentencepiece_model(serialized_model)
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=serialized_model)
+    except RuntimeError as error:
+        raise InputError(
+            "a tokenizer must be a whole SentencePiece model. Received:"
+            f" {len(serialized_model):,} bytes, of which it says: {error}. Copy it again."
+        ) from error
 
 
 def _restored(model: bytes, pieces: tuple[str, ...], punctuation: str | None) -> MarianTokenizer:
