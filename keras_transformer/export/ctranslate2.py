@@ -18,8 +18,7 @@ from keras_transformer.layers.decoder import DecoderBlock
 from keras_transformer.layers.encoder import EncoderBlock
 from keras_transformer.model import Transformer
 from keras_transformer.tensors import Tensor
-from keras_transformer.text.marian_tokenizer import MarianTokenizer
-from keras_transformer.text.tokenizer_pair import TokenizerSide
+from keras_transformer.text.tokenizer_pair import pieces_of, punctuation_of
 from keras_transformer.translator import Translator
 
 QUANTIZATIONS = (
@@ -54,8 +53,8 @@ results = translator.translate_batch(pieces, **options)
 print(target.decode(results[0].hypotheses[0]))
 ```
 
-With beams, CTranslate2 may stop before the best translation is found. Add `patience={beam_size}` to
-the options to search as far as the original does; this takes several times as long.
+Without the option `patience`, CTranslate2 is faster, but its beams may stop before the best
+translation is found.
 """
 _OTHER_NORMALIZATION = """
 CTranslate2 divides a score by length ** length_penalty, and the original by
@@ -101,6 +100,7 @@ def export_ctranslate2(
             f"quantization must be one of {', '.join(QUANTIZATIONS)}. Received:"
             f" quantization={quantization!r}. Choose one of them."
         )
+    quantization = None if quantization == "float32" else quantization
     _check_format(translator)
     try:
         specification = _specification(translator)
@@ -111,13 +111,14 @@ def export_ctranslate2(
         ) from error
     with new_folder(folder) as unfinished:
         specification.validate()
-        specification.optimize(quantization=None if quantization == "float32" else quantization)
+        specification.optimize(quantization=quantization)
         specification.save(str(unfinished))
         for name in ("source", "target"):
             side = getattr(translator.tokenizer, name)
             (unfinished / f"{name}.spm").write_bytes(side.serialized_model)
         options = {
             "beam_size": translator.beam_size,
+            "patience": translator.beam_size,  # otherwise it may stop before the best is found
             "length_penalty": translator.length_penalty,
             # Without the end.
             "max_decoding_length": (
@@ -127,7 +128,7 @@ def export_ctranslate2(
             "disable_unk": True,
         }
         (unfinished / "options.json").write_text(json.dumps(options, indent=2), encoding="utf-8")
-        readme = _README.format(name=Path(folder).name, beam_size=translator.beam_size)
+        readme = _README.format(name=Path(folder).name)
         if translator.length_normalization == "gnmt":
             readme += _OTHER_NORMALIZATION
         (unfinished / "README.md").write_text(readme, encoding="utf-8")
@@ -143,9 +144,9 @@ def _check_format(translator: Translator) -> None:
     attention = model.encoder_blocks[0].self_attention
     if attention.value_width != attention.key_width:
         _refuse(f"value_dim={attention.value_width} with head_dim={attention.key_width}")
-    for side in (translator.tokenizer.source, translator.tokenizer.target):
-        if isinstance(side, MarianTokenizer) and side.punctuation is not None:
-            _refuse(f"punctuation={side.punctuation!r}, which only this package normalizes")
+    punctuation = punctuation_of(translator.tokenizer)
+    if punctuation is not None:
+        _refuse(f"punctuation={punctuation!r}, which only this package normalizes")
 
 
 def _refuse(received: str) -> NoReturn:
@@ -183,17 +184,13 @@ def _specification(translator: Translator) -> Any:
     specification.decoder.projection.bias = (
         np.zeros(kernel.shape[0], "float32") if bias is None else _numbers(bias)
     )
-    specification.register_source_vocabulary(_pieces(translator.tokenizer.source))
-    specification.register_target_vocabulary(_pieces(translator.tokenizer.target))
+    specification.register_source_vocabulary(pieces_of(translator.tokenizer.source))
+    specification.register_target_vocabulary(pieces_of(translator.tokenizer.target))
     specification.config.add_source_bos = False
     specification.config.add_source_eos = True
     specification.config.decoder_start_token = "<s>"
     specification.config.layer_norm_epsilon = block.feed_forward_residual.epsilon
     return specification
-
-
-def _pieces(side: TokenizerSide) -> list[str]:
-    return side.pieces(range(side.vocabulary_size))
 
 
 def _numbers(variable: Tensor) -> np.ndarray:

@@ -28,6 +28,7 @@ from keras_transformer.marian.import_marian import read_folder
 from keras_transformer.marian.parts import channel_order, tensors_of
 from keras_transformer.model import Transformer
 from keras_transformer.text.marian_tokenizer import SPECIAL_PIECES
+from keras_transformer.text.tokenizer_pair import punctuation_of
 from keras_transformer.translator import Translator
 
 # The largest difference of a token's log-probability. Hugging Face's layer-norm epsilon is 1e-5.
@@ -118,6 +119,9 @@ def _config_of(translator: Translator) -> TransformerConfig:
     widths = {attention.key_width, attention.value_width}
     if widths != {config.model_dim // config.num_heads}:
         _refuse(f"head_dim={attention.key_width}, value_dim={attention.value_width}")
+    punctuation = punctuation_of(translator.tokenizer)
+    if punctuation is not None:
+        _refuse(f"punctuation={punctuation!r}, which only this package normalizes")
     if model.source_embedding is not embedding or not translator.tokenizer.shares_vocabulary:
         _refuse("two vocabularies")
     if config.activation not in ("relu", "gelu", "silu"):

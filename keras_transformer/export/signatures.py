@@ -17,7 +17,7 @@ from keras_transformer.search.hypotheses import IMPOSSIBLE, Hypotheses
 from keras_transformer.search.scoring import score
 from keras_transformer.text.blank import is_blank_in_graph
 from keras_transformer.text.prefixes import PrefixesInGraph
-from keras_transformer.text.tokenizer_pair import TokenizerSide
+from keras_transformer.text.tokenizer_pair import TokenizerSide, pieces_of
 from keras_transformer.translator import Translator
 
 # The score that fills up rows with too few results. JSON has no infinity.
@@ -207,7 +207,7 @@ def _attends(translator: Translator) -> Callable[[tf.Tensor, tf.Tensor], Outputs
 
 def _pieces(tokenizer: TokenizerSide) -> list[str]:
     """Returns the sub-word of each id, and "" for padding."""
-    return ["", *tokenizer.pieces(range(1, tokenizer.vocabulary_size))]
+    return ["", *pieces_of(tokenizer)[1:]]
 
 
 def _results(

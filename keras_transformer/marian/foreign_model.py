@@ -36,10 +36,10 @@ class Unsupported(Exception):
 
 
 class Vocabulary(NamedTuple):
-    """The pieces of a foreign model by our ids, and where each stands in the foreign model.
+    """The sub-words of a foreign model in the order of our ids, with their foreign ids.
 
     Attributes:
-        pieces: The piece of each id; the first four are `SPECIAL_PIECES`.
+        pieces: The sub-word of each of our ids; the first four are `SPECIAL_PIECES`.
         rows: The foreign id of each of our ids; None for padding, and for a start without one.
         is_ours: Whether the folder is an export of this package, which has all four special
             sub-words. Other programs forbid padding and start in translations, so their logits

@@ -64,6 +64,10 @@ class SubwordSampler:
                 " Received: a tokenizer with sub-words that do."
                 " Use one that SubwordTokenizer.train made, or no sampling."
             )
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Sets up what a kind of sampling needs besides; the constructor calls it last."""
 
     def sample(self, lines: Sequence[str], seed: int) -> list[list[int]]:
         """Returns the ids of each line, which depend only on the lines and the seed."""
@@ -114,13 +118,7 @@ class BytePairDropout(SubwordSampler):
     once, because drawing a new one each time takes several times as long.
     """
 
-    def __init__(
-        self,
-        processor: sentencepiece.SentencePieceProcessor,
-        rate: float,
-        symbols: Sequence[str] = (),
-    ) -> None:
-        super().__init__(processor, rate, symbols)
+    def prepare(self) -> None:
         self._whole = functools.lru_cache(_WORDS_KEPT)(
             lambda word: self.joined(word, itertools.repeat(False))
         )
@@ -174,13 +172,7 @@ class UnigramSampling(SubwordSampler):
     Source: Subword regularization, section 3.2 of Kudo, 2018, with l = infinity.
     """
 
-    def __init__(
-        self,
-        processor: sentencepiece.SentencePieceProcessor,
-        rate: float,
-        symbols: Sequence[str] = (),
-    ) -> None:
-        super().__init__(processor, rate, symbols)
+    def prepare(self) -> None:
         self._longest = max(map(len, self._ids))
         self._last_parts = functools.lru_cache(_WORDS_KEPT)(self._weigh)
 

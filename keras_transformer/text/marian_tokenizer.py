@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SPECIAL_PIECES = ("<pad>", "<unk>", "<s>", "</s>")
 
 _SPACE = "\u2581"  # how SentencePiece spells a space
-_UNKNOWN = "\u2047"  # what stands for an unknown sub-word in text
+_UNKNOWN = "\u2047"  # written for an unknown sub-word
 _LANGUAGE_TAG = r"^>>[^<>]+<<"
 _MOST_BYTES_OF_A_PIECE = 1000
 

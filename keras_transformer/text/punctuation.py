@@ -58,7 +58,7 @@ _SPACES_THAT_DO_NOT_BREAK = (
     (f",{_NO_BREAK}", ", "),
     _SPACES,
 )
-# Where commas and periods stand beside a closing quotation mark.
+# Moves commas and periods into or out of a quotation.
 _INSIDE_QUOTES = (('"([,.]+)', r'\1"'),)
 _OUTSIDE_QUOTES = ((',"', '",'), (r'([.]+)"([\t-\r ]*[^<]|$)', r'"\1\2'))
 _DECIMAL_COMMA = ("de", "es", "cz", "cs", "fr")

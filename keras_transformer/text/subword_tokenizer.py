@@ -213,7 +213,7 @@ class SubwordTokenizer:
 
     @property
     def shares_vocabulary(self) -> bool:
-        """Whether an id stands for the same sub-word on both sides: True."""
+        """Whether each id means the same sub-word on both sides: always True."""
         return True
 
     @property

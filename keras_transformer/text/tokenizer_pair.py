@@ -74,8 +74,8 @@ class TokenizerPair:
 
     @property
     def shares_vocabulary(self) -> bool:
-        """Whether an id stands for the same piece on both sides."""
-        return _pieces(self.source) == _pieces(self.target)
+        """Whether each id means the same sub-word on both sides."""
+        return pieces_of(self.source) == pieces_of(self.target)
 
     @property
     def normalization(self) -> str:
@@ -195,12 +195,21 @@ def _about(side: TokenizerSide) -> dict[str, Any]:
     return {"pieces": None, "punctuation": None}
 
 
-def _pieces(side: TokenizerSide) -> list[str]:
+def pieces_of(side: TokenizerSide) -> list[str]:
+    """Returns the sub-word of each id."""
     return side.pieces(range(side.vocabulary_size))
 
 
 def _most_bytes_of_json(most_ids: int) -> int:
     return 2 * _BYTES_PER_PIECE_IN_JSON * most_ids + _OTHER_BYTES
+
+
+def punctuation_of(tokenizer: Tokenizer) -> str | None:
+    """Returns the language whose punctuation a side normalizes; None if neither does."""
+    sides = tokenizer.source, tokenizer.target
+    return next(
+        (s.punctuation for s in sides if isinstance(s, MarianTokenizer) and s.punctuation), None
+    )
 
 
 def _most_bytes_of_pair(most_ids: int) -> int:

@@ -156,8 +156,9 @@ def test_what_ctranslate2_cannot_hold_is_refused(changes, message, tokenizer, tm
 
 def test_other_settings_that_ctranslate2_lacks_are_refused(tokenizer, tmp_path, monkeypatch):
     translator = import_marian(MODELS / "post", punctuation=("fr", "en"))
-    with pytest.raises(kt.InputError, match="punctuation='fr'"):
-        kt.export_ctranslate2(translator, tmp_path / "x")
+    for export in (kt.export_ctranslate2, kt.export_hugging_face):
+        with pytest.raises(kt.InputError, match="punctuation='fr'"):
+            export(translator, tmp_path / "x")
     with pytest.raises(kt.InputError, match=r"one of int8.*Received: quantization='int4'"):
         kt.export_ctranslate2(translator, tmp_path / "x", quantization="int4")
     monkeypatch.setitem(sys.modules, "ctranslate2.specs", None)
